@@ -1,0 +1,11 @@
+"""The data backbone of a recommender system.
+
+Folders are the stages of the journey, and imports go one way:
+
+- `contracts`: what is collected, one file per dataset; everything else is derived from it
+- `sources`: where it comes from (public data sets, the storefront simulator)
+- `ingestion`: how it gets in (collector -> event log -> micro-batches)
+- `lake`: where it is kept (Apache Iceberg) and how it is queried (DuckDB)
+- `monitoring`: whether it is fresh, balanced and healthy
+- `definitions`, `resources`, `cli`: how people run it
+"""

@@ -1,0 +1,1 @@
+"""How data gets in: collector -> event log -> micro-batches -> lake."""

@@ -1,0 +1,104 @@
+"""Settings: the only reader of environment variables.
+
+Each field is set by `RECSYS_DATA_<FIELD>`; `.env.example` of a deployment is this class. Secrets (write keys)
+come from here and are never printed: their `repr` is masked.
+"""
+
+import os
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from recsys_data.errors import UserError
+
+PREFIX = "RECSYS_DATA_"
+
+Positive = Annotated[int, msgspec.Meta(gt=0)]
+
+
+class Secrets(tuple[str, ...]):
+    """Keys that must not reach a log line: prints as a count."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} hidden>"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that differs between a laptop and a deployment.
+
+    Attributes:
+        dir: the folder that holds all state (event log, lake, Dagster's own storage).
+        event_log: URL of the event log; `embedded` keeps it below `dir`.
+        log_partitions: number of partitions of a new embedded log, hence of processes that write at once.
+        segment_bytes: size at which the embedded log starts a new segment file.
+        log_retention_hours: how long segments that every table has consumed are kept.
+        first_day: first event day that is accepted, and the first Dagster partition (UTC).
+        max_event_bytes: longest log line that is accepted; the collector adds up to 4 KiB to the 32 KiB of
+            the Segment specification.
+        max_request_bytes: largest request body, after decompression.
+        write_keys: keys that clients of the collector must present; none means loopback only.
+        drain_seconds: how long one Dagster run keeps draining before it hands over.
+        idle_seconds: how long a drain waits for new events before it ends.
+    """
+
+    dir: str = "data"
+    event_log: str = "embedded"
+    log_partitions: Positive = 4
+    segment_bytes: Positive = 128 * 1024 * 1024
+    log_retention_hours: Annotated[int, msgspec.Meta(ge=0)] = 168
+    first_day: date = date(1995, 1, 1)
+    max_event_bytes: Positive = 36 * 1024
+    max_request_bytes: Positive = 1024 * 1024
+    write_keys: str = ""
+    drain_seconds: Positive = 600
+    idle_seconds: Positive = 30
+
+    def __repr__(self) -> str:
+        shown = {name: getattr(self, name) for name in self.__struct_fields__ if name != "write_keys"}
+        return f"Settings({shown}, write_keys={self.keys!r})"
+
+    @property
+    def data_dir(self) -> Path:
+        """The state folder as an absolute path."""
+        return Path(self.dir).expanduser().absolute()
+
+    @property
+    def log_dir(self) -> Path:
+        """Where the embedded event log keeps its segments."""
+        return self.data_dir / "log"
+
+    @property
+    def lake_dir(self) -> Path:
+        """Where the lake keeps its catalog and data files."""
+        return self.data_dir / "lake"
+
+    @property
+    def keys(self) -> Secrets:
+        """The write keys, one by one."""
+        return Secrets(key for key in (part.strip() for part in self.write_keys.split(",")) if key)
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> "Settings":
+        """Read the settings from `env` (the process environment by default).
+
+        Raises:
+            UserError: a variable has the wrong form, or its name is none of ours (most often a typo).
+        """
+        env = os.environ if env is None else env
+        given = {key.removeprefix(PREFIX).lower(): value for key, value in env.items() if key.startswith(PREFIX)}
+        for name in given:
+            if name not in cls.__struct_fields__:
+                known = ", ".join(PREFIX + field.upper() for field in cls.__struct_fields__)
+                raise UserError(f"Unknown setting {PREFIX}{name.upper()}. Known settings: {known}.")
+        try:
+            return msgspec.convert(given, cls, strict=False)
+        except msgspec.ValidationError as error:
+            message, _, path = str(error).partition(" - at `$.")
+            name = PREFIX + path.rstrip("`").upper()
+            found = "a hidden value" if name.endswith("KEYS") else repr(env.get(name))
+            raise UserError(f"Setting {name} is {found}: {message}. Change or unset it.") from None
