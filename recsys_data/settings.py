@@ -42,6 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             the Segment specification.
         max_request_bytes: largest request body, after decompression.
         write_keys: keys that clients of the collector must present; none means loopback only.
+        contracts: a folder of further contracts; one replaces the built-in contract of its name.
         drain_seconds: how long one Dagster run keeps draining before it hands over.
         idle_seconds: how long a drain waits for new events before it ends.
     """
@@ -55,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_event_bytes: Positive = 36 * 1024
     max_request_bytes: Positive = 1024 * 1024
     write_keys: str = ""
+    contracts: str = ""
     drain_seconds: Positive = 600
     idle_seconds: Positive = 30
 
@@ -66,6 +68,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def data_dir(self) -> Path:
         """The state folder as an absolute path."""
         return Path(self.dir).expanduser().absolute()
+
+    @property
+    def contract_dirs(self) -> tuple[Path, ...]:
+        """Folders of contracts beside the package's own."""
+        return (Path(self.contracts).expanduser(),) if self.contracts else ()
 
     @property
     def log_dir(self) -> Path:

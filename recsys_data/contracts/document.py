@@ -1,0 +1,59 @@
+"""ODCS file -> plain document, refused unless it is valid by the standard's own JSON schema.
+
+The standard's Python models ignore keys they do not know, so that a typo would pass; its schema does not.
+"""
+
+import json
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from recsys_data.errors import ContractError
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@cache
+def _validator() -> jsonschema.Draft201909Validator:
+    text = resources.files("open_data_contract_standard").joinpath("schema.json").read_text("utf-8")
+    return jsonschema.Draft201909Validator(json.loads(text))
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read and validate one ODCS document that describes exactly one dataset.
+
+    Raises:
+        ContractError: unreadable, not YAML (with line and column), or not valid ODCS (with the path in it).
+    """
+    try:
+        document = yaml.load(path.read_text("utf-8"), LOADER)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ContractError(f"{path}: cannot be read: {error}.") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "unknown place"
+        raise ContractError(f"{path}: is no valid YAML at {place}: {error.problem}.") from None
+    if not isinstance(document, dict):
+        raise ContractError(f"{path}: holds {type(document).__name__}; expected an ODCS document.")
+    best = jsonschema.exceptions.best_match(_validator().iter_errors(document))
+    if best is not None:
+        raise ContractError(f"{path}: {_place(document, best.absolute_path)}: {best.message}.")
+    if len(document.get("schema", [])) != 1:
+        raise ContractError(f"{path}: schema holds {len(document.get('schema', []))} objects; expected one dataset.")
+    for item in document["schema"][0].get("quality", []):
+        if "name" not in item:
+            raise ContractError(f"{path}: schema.quality: a rule has no name. Name it; rejected rows carry the name.")
+    return document
+
+
+def _place(document: Any, path: Any) -> str:
+    """The path of an error with names in place of list positions where the elements have names."""
+    parts, at = [], document
+    for step in path:
+        at = at[step]
+        parts.append(str(at["name"]) if isinstance(at, dict) and "name" in at else str(step))
+    return ".".join(parts) or "document"

@@ -1,0 +1,114 @@
+"""Contract -> SQL: which rows are rejected, and for which reason.
+
+The expressions run in DuckDB sessions made by `session()`, which gives them the macros and variables that
+contracts may use: `local_time(ts, zone)`, `getvariable('first_day')`, `getvariable('now')`.
+"""
+
+import re
+from datetime import date, datetime
+from typing import TYPE_CHECKING
+
+from recsys_data.contracts.contract import Column, Contract
+from recsys_data.contracts.types import duckdb_type
+from recsys_data.errors import ContractError
+
+if TYPE_CHECKING:
+    import duckdb
+
+MACROS = """
+CREATE TABLE known_time_zones AS SELECT name FROM pg_timezone_names();
+CREATE MACRO local_time(ts, zone) AS
+    CASE WHEN zone IN (SELECT name FROM known_time_zones) THEN ts AT TIME ZONE zone END;
+"""
+
+
+def session(threads: int = 1) -> "duckdb.DuckDBPyConnection":
+    """An in-memory DuckDB session in which the expressions of contracts can be evaluated."""
+    import duckdb
+
+    connection = duckdb.connect(config={"threads": threads})
+    connection.execute("SET TimeZone = 'UTC'")
+    # A batch is one Arrow table and its rows are told apart by number, not by order.
+    connection.execute("SET preserve_insertion_order = false")
+    connection.execute(MACROS)
+    set_variables(connection, date(1995, 1, 1), datetime(2000, 1, 1))
+    return connection
+
+
+def set_variables(connection: "duckdb.DuckDBPyConnection", first_day: date, now: datetime) -> None:
+    """Set what rules may refer to; `now` is UTC."""
+    connection.execute(f"SET VARIABLE first_day = TIMESTAMPTZ '{first_day.isoformat()} 00:00:00+00'")
+    connection.execute(f"SET VARIABLE now = TIMESTAMPTZ '{now.replace(tzinfo=None).isoformat(' ')}+00'")
+
+
+def quote(name: str) -> str:
+    """An SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """An SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def reasons(contract: Contract) -> list[tuple[str, str]]:
+    """What a row can be rejected for, in the order it is decided: (reason, SQL that is true where it is broken).
+
+    Required columns and enumerations come first, then the contract's own rules. A rule is broken where its
+    predicate is false; where it is NULL there is nothing to judge, as in a CHECK constraint.
+    """
+    broken = [(f"missing_{c.name}", _missing(c)) for c in contract.columns if c.required and not c.system]
+    broken += [
+        (f"unknown_{c.name}", f"{quote(c.name)} NOT IN ({', '.join(map(literal, c.enum))})")
+        for c in contract.columns
+        if c.enum
+    ]
+    return broken + [(rule.name, f"NOT ({rule.predicate})") for rule in contract.rules]
+
+
+def reason_case(contract: Contract) -> str:
+    """SQL expression: the first reason for which the row is rejected, or NULL."""
+    whens = "\n".join(f"WHEN {broken} THEN {literal(reason)}" for reason, broken in reasons(contract))
+    return f"CASE {whens} END" if whens else "NULL::VARCHAR"
+
+
+def columns_of(expression: str, contract: Contract) -> list[str]:
+    """The columns of the contract that an expression speaks of, in its order."""
+    words = dict.fromkeys(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", re.sub(r"'[^']*'", "", expression)))
+    names = {column.name for column in contract.columns}
+    return [word for word in words if word in names]
+
+
+def check_expressions(contract: Contract) -> None:
+    """Refuse a contract whose SQL does not fit its columns.
+
+    Raises:
+        ContractError: naming the file, the rule or column, and what DuckDB says.
+    """
+    import duckdb
+
+    columns = ", ".join(f"NULL::{duckdb_type(c.type)} AS {quote(c.name)}" for c in contract.columns)
+    expressions = [(f"rule {rule.name}", rule.predicate, "BOOLEAN") for rule in contract.rules]
+    expressions += [(f"column {c.name}", c.logic, duckdb_type(c.type)) for c in contract.columns if c.logic]
+    expressions += [
+        (f"column {c.name}", c.without_consent, duckdb_type(c.type)) for c in contract.columns if c.consent
+    ]
+    if contract.row_when:
+        expressions.append(("rowWhen", contract.row_when, "BOOLEAN"))
+    if not expressions:
+        return
+    with session() as connection:
+        for place, expression, kind in expressions:
+            try:
+                connection.sql(f"SELECT ({expression})::{kind} FROM (SELECT {columns}) WHERE false")
+            except duckdb.Error as error:
+                first = str(error).strip().splitlines()[0]
+                raise ContractError(
+                    f"{contract.path}: {place}: `{expression}` cannot be evaluated: {first}. "
+                    f"It may use the columns of {contract.name}: {', '.join(c.name for c in contract.columns)}."
+                ) from None
+
+
+def _missing(column: Column) -> str:
+    name = quote(column.name)
+    return f"coalesce({name}, '') = ''" if column.type == "string" else f"{name} IS NULL"
