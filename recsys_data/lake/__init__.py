@@ -1,0 +1,1 @@
+"""Where data is kept: Apache Iceberg tables, one per contract, committed by compare-and-set."""

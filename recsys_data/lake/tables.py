@@ -1,0 +1,177 @@
+"""Contracts -> Iceberg tables: created when first needed, evolved when a contract grew, refused otherwise.
+
+The catalog is PyIceberg's SqlCatalog on SQLite in the lake folder. Run alone: `recsys-data contract check`.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recsys_data.contracts.contract import Contract
+from recsys_data.contracts.types import arrow_schema
+from recsys_data.errors import ContractError, Transient, UserError
+from recsys_data.settings import Settings
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.partitioning import PartitionSpec
+    from pyiceberg.schema import Schema
+    from pyiceberg.table import Table
+
+NAMESPACE = "recsys"
+CONTRACT_VERSION = "recsys_data.contract-version"
+
+# Why each is set is in docs/decisions/0002-iceberg-commits.md.
+TABLE_PROPERTIES = {
+    # The library's retries rebuild a commit on the new head, which breaks compare-and-set; ours re-check.
+    "commit.retry.num-retries": "0",
+    "commit.manifest-merge.enabled": "true",
+    "commit.manifest.min-count-to-merge": "20",
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "10",
+    "write.parquet.compression-codec": "zstd",
+}
+
+
+class Lake:
+    """The tables of all datasets, opened on demand."""
+
+    def __init__(self, catalog: "Catalog", contracts: Mapping[str, Contract], warehouse: Path) -> None:
+        self.catalog = catalog
+        self.contracts = contracts
+        self.warehouse = warehouse
+        self._tables: dict[str, Table] = {}
+
+    def table(self, name: str) -> "Table":
+        """The dataset's table as of now; created, or brought up to its contract, when first asked for.
+
+        Raises:
+            ContractError: the contract changed in a way that the stored table cannot follow.
+        """
+        if name in self._tables:
+            return self._tables[name].refresh()
+        contract = self.contracts[name]
+        table = self._open(contract)
+        if table.properties.get(CONTRACT_VERSION) != _fingerprint(contract):
+            table = _evolve(table, contract)
+        self._tables[name] = table
+        return table
+
+    def exists(self, name: str) -> bool:
+        """Whether the dataset's table has been created."""
+        return self.catalog.table_exists((NAMESPACE, name))
+
+    def _open(self, contract: Contract) -> "Table":
+        from pyiceberg.exceptions import NoSuchTableError, TableAlreadyExistsError
+
+        identifier = (NAMESPACE, contract.name)
+        for _ in range(2):
+            with contextlib.suppress(NoSuchTableError):
+                return self.catalog.load_table(identifier)
+            # Two processes may start at once: the loser of the race loads what the winner made.
+            with contextlib.suppress(TableAlreadyExistsError):
+                schema = iceberg_schema(contract)
+                return self.catalog.create_table(
+                    identifier,
+                    schema=schema,
+                    partition_spec=_day_partitions(schema, contract),
+                    properties={**TABLE_PROPERTIES, CONTRACT_VERSION: _fingerprint(contract)},
+                )
+        raise Transient(f"Table {contract.name} is being created and dropped at once by others. Try again.")
+
+
+def open_lake(settings: Settings, contracts: Mapping[str, Contract]) -> Lake:
+    """Open the lake of these settings, creating its catalog if there is none yet.
+
+    Raises:
+        UserError: the lake folder cannot be used.
+    """
+    from pyiceberg.catalog.sql import SqlCatalog
+    from pyiceberg.exceptions import NamespaceAlreadyExistsError
+    from sqlalchemy.exc import OperationalError
+
+    folder = settings.lake_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"The lake folder {folder} cannot be used: {error.strerror}. Set RECSYS_DATA_DIR to a folder that can."
+        ) from None
+    try:
+        catalog = SqlCatalog(
+            "recsys_data",
+            uri=f"sqlite:///{folder / 'catalog.db'}?timeout=30",
+            warehouse=folder.as_uri(),
+            **{"py-io-impl": "recsys_data.lake.files.DurableFileIO"},
+        )
+        with contextlib.suppress(NamespaceAlreadyExistsError):
+            catalog.create_namespace(NAMESPACE)
+    except OperationalError as error:
+        raise UserError(
+            f"The catalog {folder / 'catalog.db'} cannot be opened: {error.orig}. "
+            "Check that the folder is writable and its disk not full."
+        ) from None
+    return Lake(catalog, contracts, folder)
+
+
+def iceberg_schema(contract: Contract) -> "Schema":
+    """The Iceberg schema of a dataset, with descriptions, fields numbered from 1."""
+    import pyarrow as pa
+    from pyiceberg.io.pyarrow import pyarrow_to_schema
+
+    fields = [
+        field.with_metadata({b"PARQUET:field_id": str(number).encode(), b"doc": column.description.encode()})
+        for number, (field, column) in enumerate(
+            zip(arrow_schema(contract), contract.columns, strict=True), start=1
+        )
+    ]
+    return pyarrow_to_schema(pa.schema(fields))
+
+
+def _day_partitions(schema: "Schema", contract: Contract) -> "PartitionSpec":
+    from pyiceberg.partitioning import PartitionField, PartitionSpec
+    from pyiceberg.transforms import DayTransform
+
+    source = schema.find_field(contract.event_time.name)
+    return PartitionSpec(
+        PartitionField(source.field_id, 1000, DayTransform(), f"{contract.event_time.name}_day"), spec_id=0
+    )
+
+
+def _fingerprint(contract: Contract) -> str:
+    """What a table must follow: the major version, and the columns with their types."""
+    columns = ",".join(f"{c.name}:{c.type}{'!' if c.required or c.key else ''}" for c in contract.columns)
+    return f"{contract.version} {columns}"
+
+
+def _evolve(table: "Table", contract: Contract) -> "Table":
+    """Add new optional columns; refuse everything else until the contract's major version is raised."""
+    from pyiceberg.io.pyarrow import pyarrow_to_schema
+
+    def refuse(what: str) -> ContractError:
+        return ContractError(
+            f"{contract.path}: {what}. A stored dataset takes new optional columns only. "
+            "Undo the change, or give the changed dataset a new name."
+        )
+
+    stored = {field.name: field for field in table.schema().fields}
+    wanted = {field.name: field for field in iceberg_schema(contract).fields}
+    for name, field in stored.items():
+        if name not in wanted:
+            raise refuse(f"column {name} is stored but no longer in the contract")
+        if wanted[name].field_type != field.field_type:
+            raise refuse(f"column {name} is stored as {field.field_type}, and the contract now asks for another type")
+        if wanted[name].required and not field.required:
+            raise refuse(f"column {name} may be empty in what is stored, and the contract now requires it")
+    added = [field for name, field in wanted.items() if name not in stored]
+    for field in added:
+        if field.required:
+            raise refuse(f"new column {field.name} is required, and what is stored has no value for it")
+    with table.transaction() as transaction:
+        if added:
+            with transaction.update_schema() as update:
+                for field in added:
+                    update.add_column(field.name, field.field_type, field.doc)
+        transaction.set_properties({CONTRACT_VERSION: _fingerprint(contract)})
+    return table
