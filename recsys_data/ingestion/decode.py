@@ -1,0 +1,235 @@
+"""Log lines -> judged events and dead letters; nothing in between.
+
+Data flow: `LogSlice` -> fast statement -> (unmodelled fields) extra statement -> (the rest) `exact.py` ->
+`Decoded`. A way of decoding keeps the rows that it proves right (see `tally.py`) and leaves the others to
+the next one; the last one gives the reason. All three are judged by the same SQL of the contracts.
+"""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys_data.contracts.contract import Contract
+from recsys_data.contracts.rules import columns_of, reasons, session, set_variables
+from recsys_data.contracts.types import json_type
+from recsys_data.errors import BadRecord
+from recsys_data.ingestion.exact import read_exactly
+from recsys_data.ingestion.log import LogSlice
+from recsys_data.ingestion.plan import IN, UNMODELLED, EventPlan
+from recsys_data.ingestion.tally import KINDS, OBJECT, tally
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+COUNTS = [f"n{kind}" for kind in range(KINDS)]
+EXAMPLE_TIME = "2026-01-02T03:04:05.678Z"
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A rejected line: its row in the slice, and why.
+
+    Attributes:
+        dataset: the dataset whose contract it breaks; None where it could not be read.
+    """
+
+    row: int
+    reason: str
+    detail: str
+    dataset: str | None = None
+    event_id: str | None = None
+    received_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What became of the lines of a slice.
+
+    Attributes:
+        events: the events that keep to the contracts, in no order: `row` (int32, line of the slice), every
+            column of the stream datasets, `in_<dataset>` (bool), `redacted` (bool), `key_high` and `key_low`
+            (uint64: MD5 of the event id).
+        dead: the lines that do not.
+    """
+
+    events: pa.Table
+    dead: list[DeadLetter]
+
+
+class Decoder:
+    """Decodes slices in a DuckDB session of its own; use one per thread."""
+
+    def __init__(self, contracts: "Mapping[str, Contract]", first_day: date, max_event_bytes: int) -> None:
+        self.plan = EventPlan(contracts)
+        self.first_day = first_day
+        self.max_event_bytes = max_event_bytes
+        self._session = session()
+        extra = ["line", "valid", "exact_numbers", *COUNTS]
+        self._fast = self.plan.judged(self.plan.fast_leaves(), extra[1:])
+        self._extra = self.plan.judged(
+            self.plan.extra_leaves(), [*extra[1:], "clean", "sent_properties", "mixed"]
+        )
+        self._exact = self.plan.judged("SELECT * FROM leaves", [])
+
+    def decode(self, lines: LogSlice, now: datetime) -> Decoded:
+        """Decode and judge every line; `now` (UTC) stands in where a receipt time is missing."""
+        set_variables(self._session, self.first_day, now)
+        data = np.frombuffer(lines.data, np.uint8)
+        dead = self._too_large(lines)
+        counted = tally(data, lines.bounds)
+        text = _utf8_lines(lines, data)
+        candidate = ~counted.odd & text.is_valid().to_numpy(zero_copy_only=False)
+        candidate[[letter.row for letter in dead]] = False
+        settled = np.zeros(len(lines), bool)
+        settled[[letter.row for letter in dead]] = True
+        accepted = []
+        for statement in (self._fast, self._extra):
+            rows = np.flatnonzero(candidate & ~settled)
+            if len(rows) == 0:
+                break
+            judged = self._run(statement, text, rows)
+            candidate[judged["row"].to_numpy()] = _flags(judged["valid"])
+            judged = judged.filter(pa.array(self._proven(judged, counted.counts)))
+            settled[judged["row"].to_numpy()] = True
+            accepted.append(self._accepted(judged, dead))
+        accepted.append(self._accepted(self._exactly(lines, np.flatnonzero(~settled), dead), dead))
+        return Decoded(pa.concat_tables(accepted), dead)
+
+    def _accepted(self, judged: pa.Table, dead: list[DeadLetter]) -> pa.Table:
+        """The events that break no contract; the others are explained in `dead`."""
+        good = pc.is_null(judged["reason"])
+        dead += [self._explain(record) for record in judged.filter(pc.invert(good)).to_pylist()]
+        return judged.select(self.plan.judged_columns).filter(good)
+
+    def _too_large(self, lines: LogSlice) -> list[DeadLetter]:
+        lengths = np.diff(lines.bounds)
+        return [
+            DeadLetter(
+                int(row),
+                "event_too_large",
+                f"the line has {lengths[row]} bytes; at most {self.max_event_bytes} are accepted",
+            )
+            for row in np.flatnonzero(lengths > self.max_event_bytes + 1)
+        ]
+
+    def _run(self, statement: str, text: pa.Array, rows: Rows) -> pa.Table:
+        table = pa.table({"row": pa.array(rows, pa.int32()), "line": text.take(pa.array(rows))})
+        return self._query(statement, "lines", table)
+
+    def _query(self, statement: str, name: str, table: pa.Table) -> pa.Table:
+        self._session.register(name, table)
+        try:
+            return self._session.sql(statement).to_arrow_table()
+        finally:
+            self._session.unregister(name)
+
+    def _proven(self, judged: pa.Table, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Rows of which every value was delivered under its own key and with its own type."""
+        rows = judged["row"].to_numpy()
+        delivered = np.stack([judged[name].to_numpy() for name in COUNTS], axis=1).astype(np.int64)
+        extra = "clean" in judged.column_names
+        for column in self.plan.raw:
+            name = "sent_properties" if extra and column.name == UNMODELLED else column.name
+            delivered += _tally_text(judged[name])
+        proven = _flags(judged["valid"]) & _flags(judged["exact_numbers"]) & ~_present(judged["bad_time"])
+        if extra:
+            delivered += _tally_text(judged["clean"])
+            # Containers that are left in the rest were counted as delivered objects too.
+            delivered[:, OBJECT] -= _containers_left(judged["clean"], self.plan.containers)
+            proven &= ~_flags(judged["mixed"])
+        return proven & (delivered == counts[rows]).all(axis=1)
+
+    def _exactly(self, lines: LogSlice, rows: Rows, dead: list[DeadLetter]) -> pa.Table:
+        """Read lines one by one and judge those that are events; the others are explained in `dead`."""
+        records = []
+        for row in rows.tolist():
+            line = bytes(lines.data[lines.bounds[row] : lines.bounds[row + 1]])
+            try:
+                records.append({"row": row, **read_exactly(line, self.plan)})
+            except BadRecord as error:
+                dead.append(DeadLetter(row, error.reason, error.detail))
+        fields = [("row", pa.int32()), *((c.name, _leaf_type(c.type)) for c in self.plan.leaves)]
+        return self._query(self._exact, "leaves", pa.Table.from_pylist(records, pa.schema(fields)))
+
+    def _explain(self, record: dict[str, Any]) -> DeadLetter:
+        """The dead letter of an event that can be read but is rejected."""
+        reason = record["reason"]
+        dataset, detail = None, ""
+        for contract in self.plan.contracts:
+            broken = dict(reasons(contract))
+            if record[IN + contract.name] and reason in broken:
+                dataset = contract.name
+                detail = _detail(contract, reason, broken[reason], record)
+                break
+        if record["bad_time"]:
+            name = record["bad_time"]
+            detail = f"{name} is {record['raw_' + name]!r}; expected RFC 3339 with an offset, e.g. {EXAMPLE_TIME}"
+        return DeadLetter(record["row"], reason, detail, dataset, record["event_id"], record["received_at"])
+
+
+def _detail(contract: Contract, reason: str, broken: str, record: dict[str, Any]) -> str:
+    found = ", ".join(f"{name} = {record[name]!r}" for name in columns_of(broken, contract)) or "nothing"
+    rule = next((rule for rule in contract.rules if rule.name == reason), None)
+    return f"{rule.description} Found {found}." if rule else f"Found {found}."
+
+
+def _utf8_lines(lines: LogSlice, data: npt.NDArray[np.uint8]) -> pa.Array:
+    """The lines as text; null where a line is not UTF-8."""
+    buffers = [None, pa.py_buffer(lines.bounds.astype(np.int32)), pa.py_buffer(lines.data)]
+    text = pa.StringArray.from_buffers(len(lines), *buffers[1:])
+    try:
+        text.validate(full=True)
+        return text
+    except pa.ArrowInvalid:
+        suspects = np.unique(np.searchsorted(lines.bounds, np.flatnonzero(data >= 0x80), side="right") - 1)
+    valid = np.ones(len(lines), bool)
+    for row in suspects.tolist():
+        try:
+            bytes(lines.data[lines.bounds[row] : lines.bounds[row + 1]]).decode()
+        except UnicodeDecodeError:
+            valid[row] = False
+    # Bad bytes are kept out of sight of everything that trusts text to be UTF-8.
+    binary = pa.BinaryArray.from_buffers(pa.binary(), len(lines), buffers)
+    return pc.if_else(pa.array(valid), binary, pa.scalar(None, pa.binary())).cast(pa.string())
+
+
+def _leaf_type(logical: str) -> pa.DataType:
+    if logical == "integer":
+        return pa.int64()
+    return {"DOUBLE": pa.float64(), "BOOLEAN": pa.bool_()}.get(json_type(logical), pa.string())
+
+
+def _flags(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    return pc.fill_null(column, False).to_numpy()
+
+
+def _present(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    return pc.is_valid(column).to_numpy()
+
+
+def _tally_text(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Values within JSON text, by kind; int64, shape (rows, 5)."""
+    counts = []
+    for chunk in column.chunks:
+        _, offsets, data = chunk.buffers()
+        if data is None:
+            counts.append(np.zeros((len(chunk), KINDS), np.int64))
+            continue
+        bounds = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+        counts.append(tally(np.frombuffer(data, np.uint8), bounds).counts)
+    return np.concatenate(counts) if counts else np.zeros((0, KINDS), np.int64)
+
+
+def _containers_left(column: pa.ChunkedArray, containers: list[tuple[str, ...]]) -> npt.NDArray[np.int64]:
+    """How many of the modelled containers stand in the cleaned rest."""
+    left = np.zeros(len(column), np.int64)
+    for path in containers:
+        inner = pc.match_substring(column, f'"{path[-1]}":{{')
+        left += pc.fill_null(inner, False).to_numpy()
+    return left

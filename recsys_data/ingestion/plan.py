@@ -1,0 +1,202 @@
+"""Contracts of the event stream -> the SQL that decodes and judges a batch of events.
+
+Data flow: contracts -> `EventPlan` -> (`decode.py`: one DuckDB statement per way of decoding).
+A statement reads rows of leaves (values as they stand in the JSON) and gives every column of every stream
+dataset, typed, redacted and computed, with the first reason for which the row is rejected.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from recsys_data.contracts.contract import Column, Contract
+from recsys_data.contracts.rules import literal, quote, reason_case
+from recsys_data.contracts.types import duckdb_type, json_type
+from recsys_data.errors import ContractError
+
+# The column that keeps what has no column of its own.
+UNMODELLED = "properties"
+
+# RFC 3339 as clients write it; the exact way knows the rarer spellings.
+TIME = r"[12]\d{3}-\d\d-\d\dT([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)"
+# Beyond it a DOUBLE skips integers.
+EXACT_INTEGER = 2**53
+
+IN = "in_"
+
+
+class EventPlan:
+    """How events become rows of the stream datasets.
+
+    Attributes:
+        contracts: the stream datasets, those that need an object in the event (`rowFrom`) last.
+        columns: every column of them, once; columns of one name are one column.
+        leaves: the columns whose value stands in the event's JSON.
+        containers: paths of the JSON objects that hold leaves, outermost first.
+    """
+
+    def __init__(self, contracts: Mapping[str, Contract]) -> None:
+        stream = [contract for contract in contracts.values() if contract.stream == "events"]
+        self.contracts = sorted(stream, key=lambda contract: contract.row_from is not None)
+        self.columns: dict[str, Column] = {}
+        for contract in self.contracts:
+            for column in contract.columns:
+                self._add(contract, column)
+        self.leaves = [column for column in self.columns.values() if column.source]
+        self.raw = [c for c in self.leaves if json_type(c.type) == "JSON"]
+        paths = {column.source[:depth] for column in self.leaves for depth in range(1, len(column.source))}
+        self.containers = sorted(paths, key=lambda path: (len(path), path))
+
+    def _add(self, contract: Contract, column: Column) -> None:
+        known = self.columns.setdefault(column.name, column)
+        if (known.type, known.source, known.logic, known.system) != (
+            (column.type, column.source, column.logic, column.system)
+        ):
+            raise ContractError(
+                f"{contract.path}: column {column.name} differs from the column of that name in another dataset "
+                "of the event stream. Give it the same type and source, or another name."
+            )
+
+    def structure(self) -> str:
+        """The shape of an event for DuckDB's `json_transform`."""
+        return json.dumps(self._nested(lambda column: json_type(column.type)))
+
+    def modelled(self) -> str:
+        """A JSON merge patch that removes everything that has a column."""
+        return json.dumps(self._nested(lambda column: None))
+
+    def _nested(self, leaf) -> dict[str, Any]:
+        root: dict[str, Any] = {}
+        for column in self.leaves:
+            at = root
+            for name in column.source[:-1]:
+                at = at.setdefault(name, {})
+            at[column.source[-1]] = leaf(column)
+        return root
+
+    def fast_leaves(self) -> str:
+        """Leaves of `lines(row, line)`, and what was delivered of each line, by kind."""
+        parsed = f"CASE WHEN json_valid(line) THEN json_transform(line, {literal(self.structure())}) END"
+        selected = ", ".join(f"{_field('s', c.source)} AS {quote(c.name)}" for c in self.leaves)
+        return f"""
+            SELECT row, line, s IS NOT NULL AS valid, {selected}, {self._delivered()}
+            FROM (SELECT row, line, {parsed} AS s FROM lines)"""
+
+    def extra_leaves(self) -> str:
+        """As `fast_leaves`, with what has no column gathered in `rest`, and from there in `properties`."""
+        rest = f"json_merge_patch(line, {literal(self.modelled())})"
+        clean = "rest"
+        # The merge patch leaves an empty object for each container. A quote within a string is escaped, so
+        # these patterns cannot match within one.
+        for depth in range(max(map(len, self.containers), default=0), 0, -1):
+            names = "|".join(sorted({path[-1] for path in self.containers if len(path) == depth}))
+            clean = f"regexp_replace({clean}, ',\"({names})\":\\{{\\}}', '', 'g')"
+            clean = f"regexp_replace({clean}, '\"({names})\":\\{{\\}},?', '', 'g')"
+        own = quote(UNMODELLED)
+        return f"""
+            SELECT * REPLACE (
+                CASE WHEN {own} IS NULL OR {own} = '{{}}' THEN clean
+                     ELSE json_merge_patch(clean, {own}) END AS {own}),
+                {own} AS sent_properties,
+                {own} IS NOT NULL AND (list_has_any(json_keys(clean), json_keys({own})) OR contains({own}, ':null'))
+                    AS mixed
+            FROM (SELECT *, {clean} AS clean FROM (SELECT *, {rest} AS rest FROM ({self.fast_leaves()})))"""
+
+    def _delivered(self) -> str:
+        """How many values were delivered, by kind, and whether numbers are what their columns ask for."""
+        by_kind: dict[str, list[str]] = {"VARCHAR": [], "DOUBLE": [], "BOOLEAN": []}
+        objects = [f"({_field('s', path)} IS NOT NULL)::INTEGER" for path in self.containers]
+        arrays: list[str] = []
+        exact = ["true"]
+        for column in self.leaves:
+            value = _field("s", column.source)
+            present = f"({value} IS NOT NULL)::INTEGER"
+            kind = json_type(column.type)
+            if kind == "JSON":
+                (objects if column.type == "object" else arrays).append(present)
+                opening = "{" if column.type == "object" else "["
+                exact.append(f"coalesce({value}[1:1] = '{opening}', true)")
+            else:
+                by_kind[kind].append(present)
+            if kind == "DOUBLE":
+                exact.append(f"coalesce(isfinite({value}), true)")
+            if column.type == "integer":
+                exact.append(f"coalesce({value} = trunc({value}) AND abs({value}) <= {EXACT_INTEGER}, true)")
+        sums = [*by_kind.values(), objects, arrays]
+        counted = [f"({' + '.join(terms) or '0'}) AS n{kind}" for kind, terms in enumerate(sums)]
+        return ", ".join([*counted, f"({' AND '.join(exact)}) AS exact_numbers"])
+
+    @property
+    def judged_columns(self) -> list[str]:
+        """The columns of an accepted event: its row, its values, and where it belongs."""
+        values = [c.name for c in self.columns.values() if c.source or c.logic]
+        flags = [IN + c.name for c in self.contracts]
+        return ["row", *values, *flags, "redacted", "key_high", "key_low"]
+
+    def judged(self, source: str, passed: Sequence[str]) -> str:
+        """`judged_columns`, `reason`, `bad_time` and, as sent, `raw_<time>` for each row of `source`.
+
+        Args:
+            source: SQL that gives `row`, the leaves, and `passed`.
+            passed: columns of `source` that are handed through.
+        """
+        kept = ", ".join(["row", *map(quote, passed)])
+        times = [c for c in self.leaves if c.type == "timestamp"]
+        typed = ", ".join(self._typed(column) for column in self.leaves)
+        raw_times = ", ".join(f"nullif({quote(c.name)}, '') AS {quote('raw_' + c.name)}" for c in times)
+        bad_time = " ".join(
+            f"WHEN {quote('raw_' + c.name)} IS NOT NULL AND {quote(c.name)} IS NULL THEN {literal(c.name)}"
+            for c in times
+        )
+        # One SELECT each, for one computed column may build on another.
+        computed = "SELECT * FROM redacted"
+        for c in self.columns.values():
+            if c.logic:
+                computed = f"SELECT *, ({c.logic})::{duckdb_type(c.type)} AS {quote(c.name)} FROM ({computed})"
+        members = ", ".join(f"{self._member(c)} AS {quote(IN + c.name)}" for c in self.contracts)
+        reason = ", ".join(f"CASE WHEN {quote(IN + c.name)} THEN {reason_case(c)} END" for c in self.contracts)
+        keys = "md5_number_upper(event_id) AS key_high, md5_number_lower(event_id) AS key_low"
+        names = ", ".join(quote(name) for name in self.judged_columns if not name.startswith("key_"))
+        sent_times = ", ".join(quote("raw_" + c.name) for c in times)
+        return f"""
+            WITH typed AS (SELECT {kept}, {raw_times}, {typed} FROM ({source})),
+            timed AS (SELECT *, CASE {bad_time} END AS bad_time FROM typed),
+            redacted AS (SELECT * {self._redactions()} FROM timed),
+            computed AS ({computed}),
+            placed AS (SELECT *, {members} FROM computed)
+            SELECT {names}, {keys}, coalesce('unparseable_' || bad_time, {reason}) AS reason, bad_time,
+                   {", ".join([*passed, sent_times])}
+            FROM placed"""
+
+    def _typed(self, column: Column) -> str:
+        name = quote(column.name)
+        if column.type == "timestamp":
+            understood = f"regexp_full_match({name}, {literal(TIME)})"
+            return f"CASE WHEN {understood} THEN try_cast({name} AS TIMESTAMPTZ) END AS {name}"
+        if column.type == "integer":
+            return f"try_cast({name} AS BIGINT) AS {name}"
+        return f"{name}::{duckdb_type(column.type)} AS {name}"
+
+    def _redactions(self) -> str:
+        """Values that are not kept without consent are replaced, and rows in which that happened are marked."""
+        guarded = [column for column in self.columns.values() if column.consent]
+        if not guarded:
+            return ", false AS redacted"
+        replaced = [
+            (quote(c.name), f"CASE WHEN {quote(c.consent or '')} THEN {quote(c.name)} ELSE {c.without_consent} END")
+            for c in guarded
+        ]
+        changed = " OR ".join(f"{name} IS DISTINCT FROM ({value})" for name, value in replaced)
+        return f"REPLACE ({', '.join(f'{value} AS {name}' for name, value in replaced)}), ({changed}) AS redacted"
+
+    def _member(self, contract: Contract) -> str:
+        """SQL: whether an event gives a row of this dataset."""
+        conditions = [f"({contract.row_when})"] if contract.row_when else []
+        if contract.row_from:
+            carried = [quote(c.name) for c in contract.columns if c.source[:1] == (contract.row_from,)]
+            conditions.append("(" + " OR ".join(f"{name} IS NOT NULL" for name in carried) + ")")
+        return " AND ".join(conditions) or "true"
+
+
+def _field(root: str, path: tuple[str, ...]) -> str:
+    return ".".join([root, *map(quote, path)])
