@@ -16,6 +16,8 @@ STRING, NUMBER, BOOLEAN, OBJECT, ARRAY = range(5)
 KINDS = 5
 _NULL, _MINUS, _OTHER = 5, 6, 7
 
+BLOCK_BYTES = 1 << 20
+
 # Each line's counts travel in one integer, so that one running sum serves all kinds.
 _BITS = 12
 _MOST_KEYS = 2**_BITS - 1
@@ -37,6 +39,8 @@ _IS_CLOSE = np.zeros(256, bool)
 _IS_CLOSE[[ord("}"), ord("]")]] = True
 _IS_DIGIT = np.zeros(256, bool)
 _IS_DIGIT[[ord(digit) for digit in "0123456789"]] = True
+_STARTS_WORD = np.zeros(256, bool)
+_STARTS_WORD[[ord(char) for char in "nNiI-"]] = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +60,23 @@ class Tally:
 def tally(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.integer]) -> Tally:
     """Count the values of each line `data[bounds[i]:bounds[i + 1]]` (UTF-8 bytes)."""
     lines = len(bounds) - 1
-    if lines == 0 or len(data) == 0:
-        return Tally(np.zeros((lines, KINDS), np.int64), np.zeros(lines, bool))
+    result = Tally(np.zeros((lines, KINDS), np.int64), np.zeros(lines, bool))
+    first = 0
+    while first < lines and len(data):
+        # Blocks that stay in the processor's cache are several times faster than the whole.
+        last = max(first + 1, int(np.searchsorted(bounds, bounds[first] + BLOCK_BYTES)))
+        last = min(last, lines)
+        block = data[bounds[first] : bounds[last]]
+        part = _tally_block(block, bounds[first : last + 1] - bounds[first])
+        result.counts[first:last] = part.counts
+        result.odd[first:last] = part.odd
+        first = last
+    return result
+
+
+def _tally_block(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.integer]) -> Tally:
+    if len(data) == 0:
+        return Tally(np.zeros((len(bounds) - 1, KINDS), np.int64), np.zeros(len(bounds) - 1, bool))
 
     def at(positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         return data.take(positions, mode="clip")
@@ -82,8 +101,7 @@ def tally(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.integer]) -> Tally
         colons[_IS_SPACE[before]],
         _negative_words(at, keys[kinds == _MINUS]),
         _not_null(at, keys[kinds == _NULL]),
-        _loose_commas(data, at),
-        _words_in_arrays(data, at),
+        *_around_commas(data, at),
         _escaped_structure(data, at),
     ]
     odd = np.diff(edges) > _MOST_KEYS
@@ -108,25 +126,25 @@ def _not_null(at, keys):
     return keys[at(_value_start(at, keys) + 1) != ord("u")]
 
 
-def _loose_commas(data, at):
-    """A comma before a closing bracket, or one followed by more than one blank, which could hide it."""
+def _around_commas(data, at):
+    """Commas before a closing bracket or before several blanks, which could hide one; words as elements."""
     commas = np.flatnonzero(data == ord(","))
     one, two = at(commas + 1), at(commas + 2)
-    return commas[_IS_CLOSE[one] | (_IS_SPACE[one] & (_IS_CLOSE[two] | _IS_SPACE[two]))]
+    blank = _IS_SPACE[one]
+    loose = commas[_IS_CLOSE[one] | (blank & (_IS_CLOSE[two] | _IS_SPACE[two]))]
+    wordy = commas[_STARTS_WORD[np.where(blank, two, one)]]
+    brackets = np.flatnonzero(data == ord("["))
+    return loose, _words(at, wordy), _words(at, brackets)
 
 
-def _words_in_arrays(data, at):
-    """`nan` or `inf...`, in any case, as an element of an array."""
-    separators = np.flatnonzero((data == ord(",")) | (data == ord("[")))
+def _words(at, separators):
+    """`nan` or `inf...`, in any case, behind a separator: DuckDB takes them for numbers."""
     start = _value_start(at, separators)
     start += at(start) == ord("-")
-    lower = at(start) | 0x20
-    candidates = np.flatnonzero((lower == ord("n")) | (lower == ord("i")))
-    start, lower = start[candidates], lower[candidates]
-    second, third = at(start + 1) | 0x20, at(start + 2) | 0x20
-    nan = (lower == ord("n")) & (second == ord("a")) & (third == ord("n"))
-    inf = (lower == ord("i")) & (second == ord("n")) & (third == ord("f"))
-    return separators[candidates[nan | inf]]
+    first, second, third = (at(start + step) | 0x20 for step in range(3))
+    nan = (first == ord("n")) & (second == ord("a")) & (third == ord("n"))
+    inf = (first == ord("i")) & (second == ord("n")) & (third == ord("f"))
+    return separators[nan | inf]
 
 
 def _escaped_structure(data, at):
