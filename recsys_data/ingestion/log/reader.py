@@ -1,0 +1,162 @@
+"""Reading one partition of the embedded event log, while it is written and pruned by others.
+
+A tail without a newline is not yet an event. Positions may skip some bytes between two segments (what a
+failing disk left behind), never within one.
+"""
+
+import os
+import time
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from recsys_data.errors import Permanent
+from recsys_data.ingestion.log import LogSlice
+from recsys_data.ingestion.log.segments import (
+    BLOCK,
+    segment_firsts,
+    segment_path,
+    sync,
+    sync_folder,
+    whole_length,
+)
+
+
+class PartitionReader:
+    """Reads and prunes one partition. Thread-safe."""
+
+    def __init__(self, folder: Path, partition: int) -> None:
+        self._folder = folder
+        self._partition = partition
+        # The position up to which this object knows that the active segment is on the disk.
+        self._durable = 0
+
+    def begin(self) -> int:
+        """Position of the oldest line kept."""
+        return next(iter(segment_firsts(self._folder)), 0)
+
+    def end(self) -> int:
+        """Position after the newest whole line."""
+        firsts = segment_firsts(self._folder)
+        if not firsts:
+            return 0
+        with segment_path(self._folder, firsts[-1]).open("rb", buffering=0) as file:
+            return firsts[-1] + whole_length(file.fileno())
+
+    def read(self, start: int, max_bytes: int) -> LogSlice:
+        """The lines from `start` on, out of one segment; each ends with its newline."""
+        for first, active in self._segments(start):
+            begin = max(first, start)
+            with self._opened(first, active, start) as segment:
+                data = read_lines(segment, begin - first, max_bytes)
+                end = begin + len(data)
+                # A line that a living writer has not synced yet may vanish in a power failure, and another
+                # line would then get its position, which the lake already holds as consumed. Segments that
+                # are not active were synced before the next one was started.
+                if active and end > self._durable:
+                    sync(segment)
+                    self._durable = end
+            if data:
+                newlines = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+                bounds = np.concatenate((np.zeros(1, np.int64), newlines + 1))
+                return LogSlice(self._partition, start, end, data, bounds, begin + bounds[:-1])
+        return LogSlice(self._partition, start, start, b"", np.zeros(1, np.int64), np.zeros(0, np.int64))
+
+    def count(self, start: int) -> int:
+        """How many whole lines there are from `start` on."""
+        lines = 0
+        for first, active in self._segments(start):
+            offset = max(0, start - first)
+            with self._opened(first, active, start) as segment:
+                while block := os.pread(segment, BLOCK, offset):
+                    lines += block.count(b"\n")
+                    offset += len(block)
+        return lines
+
+    def prune(self, consumed: int, older_than_seconds: float) -> int:
+        """Delete the oldest segments while they end by `consumed` and are old; returns bytes freed."""
+        written_before = time.time() - older_than_seconds
+        freed = 0
+        firsts = segment_firsts(self._folder)
+        for first, following in zip(firsts, firsts[1:], strict=False):
+            path = segment_path(self._folder, first)
+            try:
+                status = path.stat()
+                # Oldest first and no further than the first that must stay: the log never gets a hole.
+                if following > consumed or status.st_mtime > written_before:
+                    break
+                path.unlink()
+            except FileNotFoundError:
+                continue  # Somebody else prunes at the same time.
+            freed += status.st_size
+        if freed:
+            sync_folder(self._folder)
+        return freed
+
+    def _segments(self, start: int) -> Iterator[tuple[int, bool]]:
+        """The segment that holds `start` and those after it: (first position, is it the active one)."""
+        firsts = segment_firsts(self._folder)
+        if not firsts and start:
+            raise self._too_short(start)
+        if firsts and start < firsts[0]:
+            raise self._pruned(start)
+        for first in firsts[max(0, bisect_right(firsts, start) - 1) :]:
+            yield first, first == firsts[-1]
+
+    @contextmanager
+    def _opened(self, first: int, active: bool, start: int) -> Iterator[int]:
+        """The descriptor of a segment, once it is sure that a line may begin at `start`."""
+        try:
+            file = segment_path(self._folder, first).open("rb", buffering=0)
+        except FileNotFoundError:
+            raise self._pruned(start) from None
+        with file:
+            segment = file.fileno()
+            before = os.pread(segment, 1, start - first - 1) if start > first else b"\n"
+            if not before and active:
+                raise self._too_short(start)
+            if before not in (b"\n", b""):
+                raise Permanent(
+                    f"Position {start} of {self._name} is not the start of a line, though the lake has "
+                    f"consumed the log up to there: the log was replaced or changed. {self._advice}"
+                )
+            yield segment
+
+    @property
+    def _name(self) -> str:
+        return f"partition {self._partition} of the event log in {self._folder.parent}"
+
+    _advice = (
+        "Restore the log's folder from a backup, or point RECSYS_DATA_DIR at the folder that holds both this "
+        "lake and its log."
+    )
+
+    def _too_short(self, start: int) -> Permanent:
+        return Permanent(
+            f"Position {start} lies beyond the end ({self.end()}) of {self._name}, though the lake has "
+            f"consumed the log up to there: the log was replaced or lost data. {self._advice}"
+        )
+
+    def _pruned(self, start: int) -> Permanent:
+        return Permanent(
+            f"Position {start} is gone: {self._name} begins at {self.begin()}, what lay before was pruned. "
+            "Restore those segments from a backup. A longer RECSYS_DATA_LOG_RETENTION_HOURS keeps them "
+            "from now on."
+        )
+
+
+def read_lines(segment: int, offset: int, max_bytes: int) -> bytes:
+    """Whole lines from `offset` on: at most `max_bytes`, but one line however long; b"" if there is none."""
+    data = os.pread(segment, max_bytes, offset)
+    end = data.rfind(b"\n") + 1
+    while not end:
+        more = os.pread(segment, BLOCK, offset + len(data))
+        if not more:
+            break
+        newline = more.find(b"\n") + 1
+        end = len(data) + newline if newline else 0
+        data += more
+    return data[:end]
