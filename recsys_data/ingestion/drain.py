@@ -1,0 +1,167 @@
+"""A drain: takes what waits in the event log in bounded micro-batches and commits each.
+
+Data flow: event log -> read -> decode (threads) -> deduplicate -> commit, until idle, empty or out of time.
+Run alone: `recsys-data ingest --until-empty`. One drain at a time: a kernel lock says who is alive, whatever
+else is believed; without it the compare-and-set of the tables still keeps everything correct.
+"""
+
+import contextlib
+import fcntl
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from recsys_data.errors import Transient
+from recsys_data.ingestion.decode import Decoded, Decoder
+from recsys_data.ingestion.log import EventLog, LogSlice
+from recsys_data.ingestion.micro_batch import build
+from recsys_data.ingestion.writer import Flushed, StreamWriter
+from recsys_data.lake.tables import Lake
+from recsys_data.settings import Settings
+
+SLICE_BYTES = 32 * 1024 * 1024
+# Rows of late days are held back until a commit, so that they gather into fewer files.
+COMMIT_ROWS = 400_000
+COMMIT_SECONDS = 1.0
+POLL_SECONDS = 0.1
+THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """When a drain ends: once nothing waits for `idle` seconds, or after `budget` seconds (None: no limit)."""
+
+    idle: float = 0.0
+    budget: float | None = None
+
+
+@contextlib.contextmanager
+def drain_lock(settings: Settings, wait_seconds: float) -> Iterator[None]:
+    """Hold the lock of the only drain.
+
+    Raises:
+        Transient: another drain still holds it after `wait_seconds`.
+    """
+    path = settings.data_dir / "ingest" / "drain.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        deadline = time.monotonic() + wait_seconds
+        while not _try_lock(file.fileno()):
+            if time.monotonic() >= deadline:
+                raise Transient(
+                    f"Another process is ingesting: it holds {path} (process {_holder(path)}). "
+                    "Let it finish, or stop it, and try again."
+                )
+            time.sleep(POLL_SECONDS)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def drain_is_running(settings: Settings) -> bool:
+    """Whether some process holds the drain lock now."""
+    path = settings.data_dir / "ingest" / "drain.lock"
+    if not path.exists():
+        return False
+    with path.open("a+") as file:
+        return not _try_lock(file.fileno())
+
+
+def drain(log: EventLog, lake: Lake, settings: Settings, until: Until) -> Iterator[Flushed]:
+    """Ingest what waits, yielding after each commit what it made visible.
+
+    Hold `drain_lock` around it.
+
+    Raises:
+        PositionMoved: another process ingests the same log.
+        Transient: log or lake cannot be used now; nothing is lost, and a new drain goes on where this ended.
+    """
+    writer = StreamWriter(lake, settings)
+    decoders = [
+        Decoder(lake.contracts, settings.first_day, settings.max_event_bytes) for _ in range(THREADS)
+    ]
+    with ThreadPoolExecutor(THREADS, "decode") as pool:
+        yield from _Drain(log, writer, decoders, pool, until).run()
+    writer.close()
+
+
+class _Drain:
+    """The state of one drain: what is read and being decoded, and since when rows wait."""
+
+    def __init__(
+        self, log: EventLog, writer: StreamWriter, decoders: list[Decoder], pool: ThreadPoolExecutor, until: Until
+    ) -> None:
+        self.log = log
+        self.writer = writer
+        self.free = deque(decoders)
+        self.pool = pool
+        self.until = until
+        self.next = {partition: writer.position(partition) for partition in log.partitions()}
+        self.turn = deque(log.partitions())
+        self.decoding: deque[tuple[LogSlice, datetime, Future[Decoded]]] = deque()
+
+    def run(self) -> Iterator[Flushed]:
+        begun = busy = time.monotonic()
+        due: float | None = None
+        while True:
+            now = time.monotonic()
+            over = self.until.budget is not None and now - begun >= self.until.budget
+            while not over and len(self.decoding) < THREADS and (lines := self._read()):
+                self._decode(lines)
+            if self.decoding:
+                busy = time.monotonic()
+                self._take()
+                due = due or busy + COMMIT_SECONDS
+            waiting = self.writer.pending_rows
+            if waiting and (waiting >= COMMIT_ROWS or time.monotonic() >= (due or 0) or not self.decoding and over):
+                yield self.writer.flush(self.pool)
+                due = None
+            elif not waiting and not self.decoding and (over or now - busy >= self.until.idle):
+                return
+            elif not self.decoding:
+                time.sleep(POLL_SECONDS)
+
+    def _read(self) -> LogSlice | None:
+        """The next slice of the partition whose turn it is; None when none has anything."""
+        for _ in range(len(self.turn)):
+            partition = self.turn[0]
+            self.turn.rotate(-1)
+            lines = self.log.read(partition, self.next[partition], SLICE_BYTES)
+            if len(lines):
+                self.next[partition] = lines.end
+                return lines
+        return None
+
+    def _decode(self, lines: LogSlice) -> None:
+        now = datetime.now(UTC)
+        self.decoding.append((lines, now, self.pool.submit(self._decode_in_thread, lines, now)))
+
+    def _decode_in_thread(self, lines: LogSlice, now: datetime) -> Decoded:
+        decoder = self.free.pop()
+        try:
+            return decoder.decode(lines, now)
+        finally:
+            self.free.append(decoder)
+
+    def _take(self) -> None:
+        """Wait for the oldest slice, so that batches are settled in the order they were read."""
+        lines, now, future = self.decoding.popleft()
+        self.writer.add(build(lines, future.result(), self.writer.seen, self.writer.contracts, now))
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(path: Path) -> str:
+    return path.read_text().strip() or "unknown"

@@ -1,0 +1,193 @@
+"""Micro-batches -> commits: gathers rows and commits every stream table with its ledger.
+
+Data flow: `MicroBatch` -> `StreamWriter.add` -> `flush` (Parquet files, then one compare-and-set a table).
+A crash between two tables' commits leaves them at different positions; reading starts again at the smallest,
+and each table takes only what it does not have.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from recsys_data.contracts.contract import Contract
+from recsys_data.errors import Permanent
+from recsys_data.ingestion.deduplicate import SeenIds
+from recsys_data.ingestion.micro_batch import MicroBatch
+from recsys_data.lake.commit import commit, expire_old_snapshots
+from recsys_data.lake.ledger import LATENCIES_KEPT, Latency, Ledger, read_ledger
+from recsys_data.lake.query import data_files, relation
+from recsys_data.lake.tables import Lake
+from recsys_data.lake.write import days_of, write_days
+from recsys_data.settings import Settings
+
+STORED_KEYS_ROWS = 500_000
+DECILES = np.arange(0.05, 1, 0.1)
+
+
+@dataclass(slots=True)
+class Flushed:
+    """What one flush made visible.
+
+    Attributes:
+        rows: new rows by dataset and UTC day since 1970.
+        latency: seconds from receipt to visible, or None where no event had a receipt time.
+    """
+
+    read: int = 0
+    accepted: int = 0
+    duplicates: int = 0
+    dead_letters: int = 0
+    rows: dict[str, dict[int, int]] = field(default_factory=dict)
+    seconds: float = 0.0
+    latency: Latency | None = None
+
+
+class StreamWriter:
+    """The stream tables, their ledgers, and the rows that wait to be committed. Not thread-safe."""
+
+    def __init__(self, lake: Lake, settings: Settings) -> None:
+        self.contracts = {name: c for name, c in lake.contracts.items() if c.stream}
+        # The first dataset of whole events is committed last: its ledger never runs ahead of the others.
+        self.order = sorted(self.contracts, key=lambda name: name == main_dataset(lake.contracts))
+        self.tables = {name: lake.table(name) for name in self.order}
+        self.ledgers = {name: read_ledger(table) for name, table in self.tables.items()}
+        self.seen = self._open_seen(settings)
+        self.pending_rows = 0
+        self._batches: list[MicroBatch] = []
+        self._latencies: list[Latency] = []
+
+    def position(self, partition: int) -> int:
+        """Where reading this log partition goes on: the smallest position of any table."""
+        return min(ledger.positions.get(partition, 0) for ledger in self.ledgers.values())
+
+    def add(self, batch: MicroBatch) -> None:
+        """Take a batch; it is visible after the next `flush`."""
+        self._batches.append(batch)
+        self.pending_rows += len(batch.positions)
+
+    def flush(self, pool: ThreadPoolExecutor | None = None) -> Flushed:
+        """Commit everything that was added.
+
+        Raises:
+            PositionMoved: another process consumes the same log; open a new writer to go on.
+            Transient: the catalog cannot be written now.
+        """
+        begun = time.time()
+        flushed = Flushed()
+        batches, self._batches, self.pending_rows = self._batches, [], 0
+        moment = pa.scalar(datetime.now(UTC), pa.timestamp("us", tz="UTC"))
+        for name in self.order:
+            base = self.ledgers[name]
+            ledger, rows = _advanced(base, name, batches)
+            rows = _stamp(rows, self.contracts[name], moment)
+            files = write_days(self.tables[name], rows, pool)
+            if name == self.order[-1]:
+                ledger = self._with_latencies(ledger)
+                flushed.read = ledger.read - base.read
+                flushed.accepted = ledger.accepted - base.accepted
+                flushed.duplicates = ledger.duplicates - base.duplicates
+                flushed.dead_letters = ledger.dead_letters - base.dead_letters
+            commit(self.tables[name], base, ledger, files)
+            self.ledgers[name] = ledger
+            flushed.rows[name] = {file.partition[0]: file.record_count for file in files}
+            expire_old_snapshots(self.tables[name])
+        flushed.seconds = time.time() - begun
+        flushed.latency = self._measure(batches)
+        self.seen.persist(self._positions())
+        return flushed
+
+    def close(self) -> None:
+        """Publish the last latencies and save what later writers would have to read again."""
+        if self._latencies and not self._batches:
+            self.flush()
+            self._latencies = []
+        if not self._batches:
+            self.seen.persist(self._positions(), force=True)
+
+    def _positions(self) -> dict[int, int]:
+        partitions = {partition for ledger in self.ledgers.values() for partition in ledger.positions}
+        return {partition: self.position(partition) for partition in partitions}
+
+    def _measure(self, batches: list[MicroBatch]) -> Latency | None:
+        """Receipt to visible, kept for the next commit, since this one cannot tell when it was visible."""
+        received = np.concatenate([batch.received_at for batch in batches]) if batches else np.zeros(0)
+        if len(received) == 0:
+            return None
+        visible = time.time()
+        seconds = visible - np.quantile(received, 1 - DECILES) / 1e6
+        latency = Latency(visible, len(received), tuple(round(float(value), 3) for value in seconds))
+        self._latencies.append(latency)
+        return latency
+
+    def _with_latencies(self, ledger: Ledger) -> Ledger:
+        latencies = (*ledger.latencies, *self._latencies)[-LATENCIES_KEPT:]
+        self._latencies = []
+        return msgspec.structs.replace(ledger, latencies=latencies)
+
+    def _open_seen(self, settings: Settings) -> SeenIds:
+        homes = [name for name, contract in self.contracts.items() if contract.stream == "events" and not contract.row_from]
+        identity = " ".join(str(self.tables[name].metadata.table_uuid) for name in sorted(homes))
+        seen = SeenIds(settings.data_dir / "ingest" / "seen", identity, self._positions())
+        for name in homes:
+            for keys in stored_keys(self.tables[name], seen.covered):
+                seen.add(keys)
+        return seen
+
+
+def main_dataset(contracts: Mapping[str, Contract]) -> str:
+    """The dataset whose ledger is shown: the first that takes whole events, `interactions` unless replaced."""
+    homes = [name for name, c in contracts.items() if c.stream == "events" and not c.row_from]
+    if not homes:
+        raise Permanent("No contract takes whole events (stream: events without rowFrom). Restore interactions.")
+    return "interactions" if "interactions" in homes else homes[0]
+
+
+def stored_keys(table, covered: Mapping[int, int]) -> Iterator[npt.NDArray[np.uint64]]:
+    """Deduplication keys of the rows at or beyond the covered positions, in bounded pieces."""
+    from pyiceberg.expressions import GreaterThanOrEqual
+
+    from recsys_data.contracts.rules import session
+
+    lowest = min(covered.values(), default=0)
+    files = data_files(table, GreaterThanOrEqual("log_offset", lowest))
+    if not files:
+        return
+    beyond = " OR ".join(f"(log_partition = {p} AND log_offset < {at})" for p, at in covered.items()) or "false"
+    with session() as connection:
+        reader = connection.sql(
+            f"""SELECT md5_number_upper(event_id), md5_number_lower(event_id),
+                       log_partition::UBIGINT, log_offset::UBIGINT
+                FROM ({relation(table, files)}) WHERE NOT ({beyond})"""
+        ).to_arrow_reader(STORED_KEYS_ROWS)
+        for piece in reader:
+            yield np.stack([column.to_numpy(zero_copy_only=False) for column in piece.columns])
+
+
+def _advanced(base: Ledger, name: str, batches: list[MicroBatch]) -> tuple[Ledger, pa.Table | None]:
+    """The table's ledger and new rows after these batches."""
+    ledger, parts = base, []
+    for batch in batches:
+        part = batch.rows_from(name, ledger.positions.get(batch.partition, 0))
+        ledger = batch.advance(ledger, len(part))
+        parts.append(part)
+    return ledger, pa.concat_tables(parts) if parts else None
+
+
+def _stamp(rows: pa.Table | None, contract: Contract, moment: pa.Scalar) -> pa.Table:
+    """Fill in when the rows were stored."""
+    if rows is None:
+        return pa.table({})
+    for column in contract.columns:
+        if column.system == "ingested_at" and column.name not in rows.column_names:
+            rows = rows.append_column(column.name, pa.repeat(moment, len(rows)))
+    return rows
+
+
+__all__ = ["Flushed", "StreamWriter", "days_of", "main_dataset", "stored_keys"]

@@ -1,0 +1,76 @@
+"""Compare-and-set commits: new rows and the new position become visible together, or not at all."""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from recsys_data.errors import PositionMoved, Transient
+from recsys_data.lake.ledger import PROPERTY, Ledger, read_ledger
+
+if TYPE_CHECKING:
+    from pyiceberg.manifest import DataFile
+    from pyiceberg.table import Table
+
+ATTEMPTS = 20
+PAUSE_SECONDS = 0.05
+# Snapshots cost time in every later commit; these bounds keep commits flat. See docs/decisions/0002.
+EXPIRE_EVERY = 50
+SNAPSHOT_AGE = timedelta(minutes=10)
+
+
+def commit(table: "Table", base: Ledger, ledger: Ledger, files: Sequence["DataFile"]) -> None:
+    """Append `files` and move the ledger from `base` to `ledger`, if nobody else moved it meanwhile.
+
+    Upkeep may commit to the table in between; then the commit is made again on top of it.
+
+    Raises:
+        PositionMoved: another writer has moved the position; nothing of this commit is visible.
+        Transient: the catalog cannot be written now; nothing of this commit is visible.
+    """
+    from pyiceberg.exceptions import CommitFailedException
+    from sqlalchemy.exc import OperationalError
+
+    failure: Exception | None = None
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(PAUSE_SECONDS)
+            table.refresh()
+        stored = read_ledger(table)
+        if failure is not None and stored == ledger and ledger != base:
+            # The catalog took the commit that it reported as failed.
+            return
+        if stored.positions != base.positions:
+            raise PositionMoved(
+                f"Another process has moved {'.'.join(table.name())} from {base.positions} to {stored.positions}. "
+                "What was read here is read again from there."
+            )
+        try:
+            _append(table, ledger, files)
+        except (CommitFailedException, OperationalError) as error:
+            failure = error
+        else:
+            return
+    raise Transient(f"{'.'.join(table.name())} could not be committed in {ATTEMPTS} attempts: {failure}.")
+
+
+def _append(table: "Table", ledger: Ledger, files: Sequence["DataFile"]) -> None:
+    transaction = table.transaction()
+    transaction.set_properties({PROPERTY: msgspec.json.encode(ledger).decode()})
+    # A snapshot even without files: the catalog compares snapshots, so that of two writers one fails.
+    with transaction.update_snapshot().fast_append() as append:
+        for file in files:
+            append.append_data_file(file)
+    transaction.commit_transaction()
+
+
+def expire_old_snapshots(table: "Table") -> None:
+    """Forget snapshots older than `SNAPSHOT_AGE`, except the current one, once enough have gathered."""
+    if len(table.metadata.snapshots) < EXPIRE_EVERY:
+        return
+    before = datetime.now(UTC) - SNAPSHOT_AGE
+    old = [s for s in table.metadata.snapshots if s.timestamp_ms < before.timestamp() * 1000]
+    if len(old) >= EXPIRE_EVERY:
+        table.maintenance.expire_snapshots().older_than(before).commit()

@@ -1,0 +1,71 @@
+"""SQL over the lake: every table is a DuckDB view over the data files of its current snapshot.
+
+Data flow: Iceberg scan plan -> list of Parquet files -> `read_parquet`, columns matched by Iceberg field id, so
+that a view of an evolved table reads old files too. Run alone: `recsys-data sql "select ..."`.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recsys_data.contracts.rules import literal, quote
+from recsys_data.lake.files import local_path
+from recsys_data.lake.tables import Lake
+
+if TYPE_CHECKING:
+    import duckdb
+    from pyiceberg.expressions import BooleanExpression
+    from pyiceberg.table import Table
+
+DUCKDB_TYPES = {
+    "string": "VARCHAR",
+    "long": "BIGINT",
+    "int": "INTEGER",
+    "double": "DOUBLE",
+    "boolean": "BOOLEAN",
+    "timestamptz": "TIMESTAMPTZ",
+    "timestamp": "TIMESTAMP",
+    "date": "DATE",
+    "binary": "BLOB",
+}
+
+
+def data_files(table: "Table", row_filter: "BooleanExpression | None" = None) -> list[str]:
+    """The data files of the table's loaded snapshot that may hold rows matching the filter."""
+    scan = table.scan(row_filter=row_filter) if row_filter is not None else table.scan()
+    return [str(local_path(task.file.file_path) or task.file.file_path) for task in scan.plan_files()]
+
+
+def relation(table: "Table", files: Sequence[str]) -> str:
+    """SQL that reads these files of the table, with every column of its schema."""
+    fields = [(f.field_id, f.name, DUCKDB_TYPES[str(f.field_type)]) for f in table.schema().fields]
+    if not files:
+        return "SELECT " + ", ".join(f"NULL::{kind} AS {quote(name)}" for _, name, kind in fields) + " WHERE false"
+    entries = ", ".join(
+        f"{number}: {{name: {literal(name)}, type: {literal(kind)}, default_value: NULL}}"
+        for number, name, kind in fields
+    )
+    listed = ", ".join(map(literal, files))
+    return f"SELECT * FROM read_parquet([{listed}], schema = MAP {{{entries}}})"
+
+
+def connect(lake: Lake, names: Iterable[str], threads: int = 2) -> "duckdb.DuckDBPyConnection":
+    """A DuckDB session with a view for each named dataset, all as of now; it can read the lake and nothing else."""
+    import duckdb
+
+    connection = duckdb.connect(config={"threads": threads})
+    connection.execute("SET TimeZone = 'UTC'")
+    _confine(connection, lake.warehouse)
+    for name in names:
+        table = lake.table(name)
+        connection.execute(f"CREATE VIEW {quote(name)} AS {relation(table, data_files(table))}")
+    connection.execute("SET lock_configuration = true")
+    return connection
+
+
+def _confine(connection: "duckdb.DuckDBPyConnection", folder: Path) -> None:
+    """Keep SQL from reading or writing anything outside the lake."""
+    connection.execute(f"SET allowed_directories = [{literal(str(folder) + '/')}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET autoinstall_known_extensions = false")
+    connection.execute("SET autoload_known_extensions = false")
