@@ -1,23 +1,18 @@
 """A drain: takes what waits in the event log in bounded micro-batches and commits each.
 
 Data flow: event log -> read -> decode (threads) -> deduplicate -> commit, until idle, empty or out of time.
-Run alone: `recsys-data ingest --until-empty`. One drain at a time: a kernel lock says who is alive, whatever
-else is believed; without it the compare-and-set of the tables still keeps everything correct.
+Run alone: `recsys-data ingest --until-empty`.
 """
 
-import contextlib
-import fcntl
-import os
 import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
-from recsys_data.errors import Transient
 from recsys_data.ingestion.decode import Decoded, Decoder
+from recsys_data.ingestion.lock import drain_is_running, drain_lock
 from recsys_data.ingestion.log import EventLog, LogSlice
 from recsys_data.ingestion.micro_batch import build
 from recsys_data.ingestion.writer import Flushed, StreamWriter
@@ -38,39 +33,6 @@ class Until:
 
     idle: float = 0.0
     budget: float | None = None
-
-
-@contextlib.contextmanager
-def drain_lock(settings: Settings, wait_seconds: float) -> Iterator[None]:
-    """Hold the lock of the only drain.
-
-    Raises:
-        Transient: another drain still holds it after `wait_seconds`.
-    """
-    path = settings.data_dir / "ingest" / "drain.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        deadline = time.monotonic() + wait_seconds
-        while not _try_lock(file.fileno()):
-            if time.monotonic() >= deadline:
-                raise Transient(
-                    f"Another process is ingesting: it holds {path} (process {_holder(path)}). "
-                    "Let it finish, or stop it, and try again."
-                )
-            time.sleep(POLL_SECONDS)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-def drain_is_running(settings: Settings) -> bool:
-    """Whether some process holds the drain lock now."""
-    path = settings.data_dir / "ingest" / "drain.lock"
-    if not path.exists():
-        return False
-    with path.open("a+") as file:
-        return not _try_lock(file.fileno())
 
 
 def drain(log: EventLog, lake: Lake, settings: Settings, until: Until) -> Iterator[Flushed]:
@@ -155,13 +117,4 @@ class _Drain:
         self.writer.add(build(lines, future.result(), self.writer.seen, self.writer.contracts, now))
 
 
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _holder(path: Path) -> str:
-    return path.read_text().strip() or "unknown"
+__all__ = ["Until", "drain", "drain_is_running", "drain_lock"]

@@ -1,0 +1,97 @@
+"""One drain at a time: a kernel file lock, which is let go when its process dies, whatever else is believed.
+
+A second lock marks a successor that waits for the first, so that no gap opens when one drain hands over to
+the next. Across machines the compare-and-set of the tables keeps everything correct; the lock saves work.
+"""
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from recsys_data.errors import Transient
+from recsys_data.settings import Settings
+
+POLL_SECONDS = 0.05
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """Who drains: its process, and when it will hand over (seconds since 1970; None: when it is done)."""
+
+    process: int
+    ends_at: float | None = None
+
+
+@contextlib.contextmanager
+def drain_lock(settings: Settings, wait_seconds: float, budget: float | None = None) -> Iterator[None]:
+    """Be the only drain.
+
+    Args:
+        wait_seconds: how long to wait for a drain that is alive.
+        budget: how long this one will drain, told to whoever asks.
+
+    Raises:
+        Transient: another drain is alive after `wait_seconds`, or somebody waits already.
+    """
+    deadline = time.monotonic() + wait_seconds
+    with _open(settings, "next") as queue, _open(settings, "lock") as file:
+        if not _try(queue):
+            raise Transient("Another process already waits to ingest. There is no need for a second one.")
+        while not _try(file):
+            if time.monotonic() >= deadline:
+                raise Transient(
+                    f"Another process is ingesting: process {_read(file)} holds {file.name}. "
+                    "Let it finish, or stop it, and try again."
+                )
+            time.sleep(POLL_SECONDS)
+        fcntl.flock(queue, fcntl.LOCK_UN)
+        ends_at = None if budget is None else time.time() + budget
+        file.seek(0)
+        file.truncate()
+        file.write(msgspec.json.encode(Holder(os.getpid(), ends_at)))
+        file.flush()
+        yield
+
+
+def running_drain(settings: Settings) -> Holder | None:
+    """The drain that is alive now, if any."""
+    with _open(settings, "lock") as file:
+        return None if _try(file) else _read(file)
+
+
+def successor_waits(settings: Settings) -> bool:
+    """Whether a process waits to become the next drain."""
+    with _open(settings, "next") as file:
+        return not _try(file)
+
+
+def drain_is_running(settings: Settings) -> bool:
+    """Whether some process drains now."""
+    return running_drain(settings) is not None
+
+
+def _open(settings: Settings, name: str):
+    path = settings.data_dir / "ingest" / f"drain.{name}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return Path(path).open("a+b")
+
+
+def _try(file) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _read(file) -> Holder:
+    file.seek(0)
+    try:
+        return msgspec.json.decode(file.read(), type=Holder)
+    except msgspec.DecodeError:
+        # It has just been taken, and its holder has not yet written who it is.
+        return Holder(0)
