@@ -4,7 +4,10 @@ The files are written with pyarrow and described to Iceberg here, because PyIceb
 the time where late events spread over many days.
 """
 
+import contextlib
+import itertools
 import uuid
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -44,32 +47,39 @@ def write_days(table: "Table", rows: pa.Table, pool: ThreadPoolExecutor | None =
     if len(rows) == 0:
         return []
     schema = table.schema()
-    time = schema.find_column_name(table.spec().fields[0].source_id) or ""
-    rows = rows.cast(_file_schema(schema, rows.column_names))
+    time = event_time(table)
+    rows = rows.cast(file_schema(schema, rows.column_names))
     days = days_of(rows[time])
     present, counts = np.unique(days, return_counts=True)
     if len(present) > 1:
         rows = rows.take(pa.array(np.argsort(days, kind="stable")))
-    dictionary = _dictionary_columns(rows)
+    dictionary = dictionary_columns(rows)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     parts = [
-        (table, int(day), rows.slice(int(start), int(count)), dictionary, time)
+        (table, int(day), [rows.slice(int(start), int(count))], dictionary)
         for day, start, count in zip(present, starts, counts, strict=True)
     ]
     run = pool.map if pool and len(parts) > 1 else map
-    files = list(run(_write_day, *zip(*parts, strict=True)))
+    files = list(run(write_day, *zip(*parts, strict=True)))
     sync_all(path for path in (local_path(file.file_path) for file in files) if path)
     return files
 
 
-def _file_schema(schema: "Schema", names: list[str]) -> pa.Schema:
+def event_time(table: "Table") -> str:
+    """The column whose UTC day is the table's partition."""
+    return table.schema().find_column_name(table.spec().fields[0].source_id) or ""
+
+
+def file_schema(schema: "Schema", names: list[str]) -> pa.Schema:
+    """The Arrow schema of a data file with these columns, which carries their Iceberg field ids."""
     from pyiceberg.io.pyarrow import schema_to_pyarrow
 
     stored = schema_to_pyarrow(schema, include_field_ids=True)
     return pa.schema([stored.field(name) for name in names])
 
 
-def _dictionary_columns(rows: pa.Table) -> list[str]:
+def dictionary_columns(rows: pa.Table) -> list[str]:
+    """Columns that repeat themselves, judged by the first rows."""
     sample = rows.slice(0, SAMPLE_ROWS)
     return [
         name
@@ -79,40 +89,39 @@ def _dictionary_columns(rows: pa.Table) -> list[str]:
     ]
 
 
-def _write_day(table: "Table", day: int, rows: pa.Table, dictionary: list[str], time: str) -> "DataFile":
+def write_day(table: "Table", day: int, parts: Iterable[pa.Table], dictionary: list[str]) -> "DataFile":
+    """Write rows of one day, given in parts of one schema, to a new file; it is not synced yet."""
     from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
     from pyiceberg.typedef import Record
 
-    date = np.datetime64(day, "D")
-    location = f"{table.location()}/data/{table.spec().fields[0].name}={date}/{uuid.uuid4()}.parquet"
-    output = table.io.new_output(location)
+    folder = f"{table.location()}/data/{table.spec().fields[0].name}={np.datetime64(day, 'D')}"
+    location = f"{folder}/{uuid.uuid4()}.parquet"
     path = local_path(location)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        target, size = path, lambda: path.stat().st_size
-    else:
-        target, size = output.create(), lambda: len(output)
-    pq.write_table(
-        rows,
-        target,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=dictionary,
-        write_statistics=[time, *(name for name in BOUNDED if name in rows.column_names)],
-    )
-    ids = {field.name: field.field_id for field in table.schema().fields}
-    lower, upper = _bounds(table.schema(), rows, [time, *BOUNDED])
+    parts = iter(parts)
+    first = next(parts)
+    bounded = [name for name in (event_time(table), *BOUNDED) if name in first.column_names]
+    facts = _Facts(table.schema(), first.column_names, bounded)
+    options = {"compression": "zstd", "compression_level": 1, "use_dictionary": dictionary}
+    with (
+        contextlib.nullcontext(path) if path else table.io.new_output(location).create() as target,
+        pq.ParquetWriter(target, first.schema, write_statistics=bounded, **options) as writer,
+    ):
+        for part in itertools.chain([first], parts):
+            writer.write_table(part)
+            facts.add(part)
     return DataFile.from_args(
         content=DataFileContent.DATA,
         file_path=location,
         file_format=FileFormat.PARQUET,
         partition=Record(day),
-        record_count=len(rows),
-        file_size_in_bytes=size(),
-        value_counts={ids[name]: len(rows) for name in rows.column_names},
-        null_value_counts={ids[name]: rows[name].null_count for name in rows.column_names},
-        lower_bounds=lower,
-        upper_bounds=upper,
+        record_count=facts.rows,
+        file_size_in_bytes=path.stat().st_size if path else len(table.io.new_input(location)),
+        value_counts=dict.fromkeys(facts.nulls, facts.rows),
+        null_value_counts=facts.nulls,
+        lower_bounds=facts.encoded(0),
+        upper_bounds=facts.encoded(1),
         sort_order_id=None,
         spec_id=table.spec().spec_id,
         equality_ids=None,
@@ -120,16 +129,31 @@ def _write_day(table: "Table", day: int, rows: pa.Table, dictionary: list[str], 
     )
 
 
-def _bounds(schema: "Schema", rows: pa.Table, names: list[str]) -> tuple[dict[int, bytes], dict[int, bytes]]:
-    from pyiceberg.conversions import to_bytes
+class _Facts:
+    """What a manifest says of a file: rows, nulls per column, and bounds of the columns that readers skip by."""
 
-    lower, upper = {}, {}
-    for name in names:
-        if name not in rows.column_names:
-            continue
-        field = schema.find_field(name)
-        extremes = pc.min_max(rows[name].cast(pa.int64())).as_py()
-        if extremes["min"] is not None:
-            lower[field.field_id] = to_bytes(field.field_type, extremes["min"])
-            upper[field.field_id] = to_bytes(field.field_type, extremes["max"])
-    return lower, upper
+    def __init__(self, schema: "Schema", names: list[str], bounded: list[str]) -> None:
+        self.fields = {name: schema.find_field(name) for name in names}
+        self.bounded = bounded
+        self.rows = 0
+        self.nulls = {field.field_id: 0 for field in self.fields.values()}
+        self.bounds: dict[str, tuple[int, int]] = {}
+
+    def add(self, part: pa.Table) -> None:
+        self.rows += len(part)
+        for name, field in self.fields.items():
+            self.nulls[field.field_id] += part[name].null_count
+        for name in self.bounded:
+            extremes = pc.min_max(part[name].cast(pa.int64())).as_py()
+            if extremes["min"] is not None:
+                low, high = self.bounds.get(name, (extremes["min"], extremes["max"]))
+                self.bounds[name] = (min(low, extremes["min"]), max(high, extremes["max"]))
+
+    def encoded(self, end: int) -> dict[int, bytes]:
+        """Lower (0) or upper (1) bounds by field id, as Iceberg writes them."""
+        from pyiceberg.conversions import to_bytes
+
+        return {
+            self.fields[name].field_id: to_bytes(self.fields[name].field_type, pair[end])
+            for name, pair in self.bounds.items()
+        }
