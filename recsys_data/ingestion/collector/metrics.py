@@ -1,0 +1,53 @@
+"""What the collector counts, for Prometheus; one registry per app, so that two apps can live in a process."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+OTHER = "other"
+
+
+class Metrics:
+    """The collector's counters."""
+
+    def __init__(self, queued_bytes: Callable[[], float]) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "collector_requests", "Requests answered.", ["path", "status"], registry=self.registry
+        )
+        self.events = Counter(
+            "collector_events_appended", "Lines appended to the log.", registry=self.registry
+        )
+        self.bytes = Counter("collector_bytes_appended", "Bytes appended to the log.", registry=self.registry)
+        self.failures = Counter("collector_append_failures", "Appends that failed.", registry=self.registry)
+        self.append_seconds = Histogram(
+            "collector_append_seconds", "Seconds until a group of lines was durable.", registry=self.registry
+        )
+        gauge = Gauge("collector_queue_bytes", "Bytes held until they are durable.", registry=self.registry)
+        gauge.set_function(queued_bytes)
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class CountRequests:
+    """Middleware that counts answers by path and status; paths that are not served count as one."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:
+        self.app = app
+        self.metrics = metrics
+        self.paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        path = scope["path"] if scope["path"] in self.paths else OTHER
+
+        async def count(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.metrics.requests.labels(path, message["status"]).inc()
+            await send(message)
+
+        return await self.app(scope, receive, count)

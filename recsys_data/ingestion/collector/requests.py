@@ -1,0 +1,145 @@
+"""What every request goes through: its key is checked, its body read within limits, its refusal explained."""
+
+import asyncio
+import base64
+import binascii
+import hmac
+import zlib
+from collections.abc import Callable, Iterable
+
+from starlette.requests import Request
+
+from recsys_data.errors import RecsysDataError
+
+READ_SECONDS = 30.0
+PLAIN_ENCODINGS = frozenset({"", "identity"})
+GZIP_ENCODINGS = frozenset({"gzip", "x-gzip"})
+GZIP_WINDOW = 31
+# The rest of a refused body is read and thrown away, up to this many times the limit: a client that cannot
+# send all of it sees a broken connection instead of the reason, and tries again.
+DISCARDED_LIMITS = 8
+
+
+class Refused(RecsysDataError):
+    """A request that is answered with an error.
+
+    Attributes:
+        status: the HTTP status; SDKs send 408, 429 and 5xx again and give up on every other.
+        retry_after: seconds after which the same request may be accepted.
+    """
+
+    def __init__(self, status: int, reason: str, retry_after: int | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.retry_after = retry_after
+
+
+def basic_key(request: Request) -> str | None:
+    """The write key of an `Authorization: Basic` header (the user name), or None without such a header."""
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(credentials.strip(), validate=True).decode().partition(":")[0]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
+
+
+def check_key(presented: object, keys: Iterable[str]) -> None:
+    """Compare with every key in constant time; without keys, everybody may write.
+
+    Raises:
+        Refused: 401, the key is missing or wrong.
+    """
+    given = presented.encode() if isinstance(presented, str) else b""
+    matches = [hmac.compare_digest(given, key.encode()) for key in keys]
+    if matches and not any(matches):
+        found = "a wrong write key" if given else "no write key"
+        raise Refused(
+            401, f"Found {found}. Send the key as the user name of Basic authentication or as `writeKey`."
+        )
+
+
+async def read_body(request: Request, limit: int, reserve: Callable[[int], None]) -> bytes:
+    """The body of a request, decompressed; never more than `limit` bytes of it are held.
+
+    Args:
+        request: the request, not read yet.
+        limit: bytes after decompression.
+        reserve: is told of each piece's bytes before it is kept, and may raise `Refused`.
+
+    Raises:
+        Refused: 400 for a broken gzip body, 408 if it comes too slowly, 413 if it is too long, 415 for an
+            unknown encoding.
+    """
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    unzip = Gunzip() if encoding in GZIP_ENCODINGS else None
+    refusal: Refused | None = None
+    if encoding not in PLAIN_ENCODINGS | GZIP_ENCODINGS:
+        refusal = Refused(415, f"Content-Encoding is {encoding!r}; expected gzip or none.")
+    body, discarded = bytearray(), 0
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            async for chunk in request.stream():
+                if refusal is None:
+                    refusal = _add(body, chunk, unzip, limit, reserve)
+                elif (discarded := discarded + len(chunk)) > DISCARDED_LIMITS * limit:
+                    break
+    except TimeoutError:
+        raise Refused(408, f"The body did not arrive within {READ_SECONDS:g} seconds.") from None
+    if refusal:
+        raise refusal
+    if unzip and not unzip.complete:
+        raise Refused(400, "The gzip body is truncated. Send all of it.")
+    return bytes(body)
+
+
+def _add(
+    body: bytearray, chunk: bytes, unzip: "Gunzip | None", limit: int, reserve: Callable[[int], None]
+) -> Refused | None:
+    """Append a piece to `body`; on refusal, let go of what was read and say why."""
+    most = limit + 1 - len(body)
+    try:
+        piece = unzip.feed(chunk, most) if unzip else chunk[:most]
+        reserve(len(piece))
+    except Refused as refusal:
+        body.clear()
+        return refusal
+    body += piece
+    if len(body) <= limit:
+        return None
+    body.clear()
+    return Refused(
+        413, f"The body has more than {limit} bytes (after decompression). Send it in smaller batches."
+    )
+
+
+class Gunzip:
+    """Decompresses gzip as it arrives, one or several members, a bounded number of bytes at a time."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(GZIP_WINDOW)
+        self._begun = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last member is whole."""
+        return self._begun and self._member.eof
+
+    def feed(self, data: bytes, most: int) -> bytes:
+        """Decompress `data`; what exceeds `most` bytes is dropped, for the body is then too long anyway.
+
+        Raises:
+            Refused: 400, this is no gzip.
+        """
+        out = bytearray()
+        self._begun = True
+        try:
+            while data and len(out) < most:
+                if self._member.eof:
+                    self._member = zlib.decompressobj(GZIP_WINDOW)
+                out += self._member.decompress(data, most - len(out))
+                data = self._member.unused_data
+        except zlib.error as error:
+            raise Refused(400, f"The body is not gzip, as its Content-Encoding says: {error}.") from None
+        return bytes(out)
