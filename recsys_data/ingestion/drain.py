@@ -6,16 +6,18 @@ Run alone: `recsys-data ingest --until-empty`.
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from recsys_data.errors import Transient
 from recsys_data.ingestion.decode import Decoded, Decoder
 from recsys_data.ingestion.lock import drain_is_running, drain_lock
 from recsys_data.ingestion.log import EventLog, LogSlice
 from recsys_data.ingestion.micro_batch import build
 from recsys_data.ingestion.writer import Flushed, StreamWriter
+from recsys_data.lake.ledger import Ledger, read_ledger
 from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
 
@@ -51,6 +53,39 @@ def drain(log: EventLog, lake: Lake, settings: Settings, until: Until) -> Iterat
     with ThreadPoolExecutor(THREADS, "decode") as pool:
         yield from _Drain(log, writer, decoders, pool, until).run()
     writer.close()
+
+
+def positions_of(lake: Lake) -> dict[int, int]:
+    """Where a drain goes on in each log partition: the smallest position of any stream table that exists."""
+    ledgers = [
+        read_ledger(lake.table(name)) if lake.exists(name) else Ledger()
+        for name, contract in lake.contracts.items()
+        if contract.stream
+    ]
+    partitions = {partition for ledger in ledgers for partition in ledger.positions}
+    return {p: min(ledger.positions.get(p, 0) for ledger in ledgers) for p in partitions}
+
+
+def lag_of(log: EventLog, lake: Lake) -> int:
+    """How many events wait in the log."""
+    positions = positions_of(lake)
+    return sum(log.count(partition, positions.get(partition, 0)) for partition in log.partitions())
+
+
+def wait_until_stored(lake: Lake, ends: Mapping[int, int], seconds: float) -> None:
+    """Wait until another drain has stored everything before `ends`.
+
+    Raises:
+        Transient: it did not within `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    while any(positions_of(lake).get(partition, 0) < end for partition, end in ends.items()):
+        if time.monotonic() >= deadline:
+            raise Transient(
+                f"Another process is ingesting and did not reach {dict(ends)} within {seconds:.0f} s. "
+                "Look at its run, and try again."
+            )
+        time.sleep(POLL_SECONDS)
 
 
 class _Drain:

@@ -19,6 +19,10 @@ from recsys_data.settings import Settings
 POLL_SECONDS = 0.05
 
 
+class DrainBusy(Transient):
+    """Another process drains, or waits to; there is nothing to do but to wait for it."""
+
+
 class Holder(msgspec.Struct, frozen=True):
     """Who drains: its process, and when it will hand over (seconds since 1970; None: when it is done)."""
 
@@ -35,15 +39,15 @@ def drain_lock(settings: Settings, wait_seconds: float, budget: float | None = N
         budget: how long this one will drain, told to whoever asks.
 
     Raises:
-        Transient: another drain is alive after `wait_seconds`, or somebody waits already.
+        DrainBusy: another drain is alive after `wait_seconds`, or somebody waits already.
     """
     deadline = time.monotonic() + wait_seconds
     with _open(settings, "next") as queue, _open(settings, "lock") as file:
         if not _try(queue):
-            raise Transient("Another process already waits to ingest. There is no need for a second one.")
+            raise DrainBusy("Another process already waits to ingest. There is no need for a second one.")
         while not _try(file):
             if time.monotonic() >= deadline:
-                raise Transient(
+                raise DrainBusy(
                     f"Another process is ingesting: process {_read(file)} holds {file.name}. "
                     "Let it finish, or stop it, and try again."
                 )

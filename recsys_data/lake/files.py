@@ -1,17 +1,9 @@
-"""Durable files: what a catalog commit refers to must outlive a power failure.
-
-PyIceberg does not sync what it writes, while its catalog (SQLite) does, so a crash could leave a table that
-points at empty files. `DurableFileIO` syncs every local metadata file when it is closed; `sync_all` does the
-same for the data files that we write ourselves.
-"""
+"""Durable files: what a commit refers to must outlive a power failure, and a reader sees whole files only."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlparse
-
-from pyiceberg.io import OutputFile, OutputStream
-from pyiceberg.io.pyarrow import PyArrowFileIO
 
 
 def local_path(location: str) -> Path | None:
@@ -48,41 +40,3 @@ def write_atomically(path: Path, content: bytes) -> None:
     sync_file(temporary)
     temporary.replace(path)
     sync_file(path.parent)
-
-
-class _DurableStream:
-    """An output stream that is on the disk when it is closed."""
-
-    def __init__(self, stream: OutputStream, path: Path) -> None:
-        self._stream = stream
-        self._path = path
-
-    def write(self, data: bytes) -> int:
-        return self._stream.write(data)
-
-    def close(self) -> None:
-        self._stream.close()
-        sync_all([self._path])
-
-    def __enter__(self) -> "_DurableStream":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class DurableFileIO(PyArrowFileIO):
-    """PyIceberg's own file access, with local files synced on close. Named in the catalog's `py-io-impl`."""
-
-    def new_output(self, location: str) -> OutputFile:
-        output = super().new_output(location)
-        path = local_path(location)
-        if path is None:
-            return output
-        create = output.create
-
-        def create_durably(overwrite: bool = False) -> OutputStream:
-            return _DurableStream(create(overwrite), path)
-
-        output.create = create_durably
-        return output

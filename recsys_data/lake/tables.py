@@ -103,7 +103,7 @@ def open_lake(settings: Settings, contracts: Mapping[str, Contract]) -> Lake:
             "recsys_data",
             uri=f"sqlite:///{folder / 'catalog.db'}?timeout=30",
             warehouse=folder.as_uri(),
-            **{"py-io-impl": "recsys_data.lake.files.DurableFileIO"},
+            **{"py-io-impl": "recsys_data.lake.durable_io.DurableFileIO"},
         )
         with contextlib.suppress(NamespaceAlreadyExistsError):
             catalog.create_namespace(NAMESPACE)

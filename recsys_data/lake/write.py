@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MICROSECONDS_PER_DAY = 86_400_000_000
 # Bounds in the manifests let readers skip files: by time, and by log position after a restart.
-BOUNDED = ("log_partition", "log_offset")
+BOUNDED = ("log_partition", "log_offset", "ingested_at")
 SAMPLE_ROWS = 1000
 # Below this share of distinct values a dictionary makes a column smaller and no slower.
 DICTIONARY_SHARE = 0.5

@@ -1,0 +1,68 @@
+"""Contract -> Dagster: the asset's spec, freshness policy, partitions and everything the UI shows of it."""
+
+from collections.abc import Mapping
+from datetime import date, timedelta
+
+import dagster as dg
+
+from recsys_data.contracts.contract import Column, Contract
+from recsys_data.contracts.types import duckdb_type
+
+# Dagster looks at freshness every half minute and accepts no window below one.
+LEAST_WINDOW = timedelta(minutes=2)
+
+
+def daily_partitions(first_day: date) -> dg.DailyPartitionsDefinition:
+    """One partition per UTC day of event time, the current day included."""
+    return dg.DailyPartitionsDefinition(start_date=first_day.isoformat(), timezone="UTC", end_offset=1)
+
+
+def asset_spec(contract: Contract, partitions: dg.PartitionsDefinition, deps: list[dg.AssetKey]) -> dg.AssetSpec:
+    """The asset of a dataset."""
+    window = max(contract.latency, LEAST_WINDOW)
+    return dg.AssetSpec(
+        key=dg.AssetKey(contract.name),
+        deps=deps,
+        description=f"{contract.purpose}\n\n{contract.grain}\n\n{contract.usage}",
+        group_name=contract.stage,
+        owners=[f"team:{contract.owner}"] if contract.owner else [],
+        kinds={"iceberg", "parquet"},
+        tags={"domain": contract.domain, **{tag: "" for tag in contract.tags}},
+        partitions_def=partitions,
+        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=window, warn_window=window / 2),
+        metadata={
+            "dagster/column_schema": column_schema(contract),
+            "dagster/partition_expr": contract.event_time.name,
+            "dagster/table_name": f"recsys.{contract.name}",
+            "contract": dg.MetadataValue.text(f"{contract.path.name} {contract.version}"),
+            "row rules": dg.MetadataValue.md(_rules(contract)),
+        },
+    )
+
+
+def column_schema(contract: Contract) -> dg.TableSchema:
+    """The columns as the UI shows them; personal data is marked."""
+    return dg.TableSchema(columns=[_column(column) for column in contract.columns])
+
+
+def shown_columns(contracts: Mapping[str, Contract], name: str) -> list[str]:
+    """Columns whose values may be shown as samples: nothing that is marked as personal."""
+    return [column.name for column in contracts[name].columns if not column.classification]
+
+
+def _column(column: Column) -> dg.TableColumn:
+    return dg.TableColumn(
+        name=column.name,
+        type=duckdb_type(column.type),
+        description=column.description,
+        constraints=dg.TableColumnConstraints(
+            nullable=not (column.required or column.key), unique=column.key,
+            other=[f"one of {', '.join(column.enum)}"] if column.enum else [],
+        ),
+        tags={"classification": column.classification} if column.classification else {},
+    )
+
+
+def _rules(contract: Contract) -> str:
+    rows = [f"| {rule.name} | {rule.description} | `{rule.predicate.replace('|', chr(92) + '|')}` |" for rule in contract.rules]
+    return "\n".join(["| reason | rule | predicate |", "|---|---|---|", *rows]) if rows else "none"

@@ -1,0 +1,19 @@
+"""The Dagster code location: merges the stages' definitions and the resources; decides nothing."""
+
+import dagster as dg
+
+from recsys_data.contracts import load_contracts
+from recsys_data.ingestion import defs as ingestion
+from recsys_data.resources import EventLogResource, LakeResource, SettingsResource
+from recsys_data.settings import Settings
+
+_settings = Settings.from_env()
+_contracts = load_contracts(*_settings.contract_dirs)
+
+defs = dg.Definitions.merge(
+    ingestion.definitions(_contracts, _settings),
+    dg.Definitions(
+        resources={"event_log": EventLogResource(), "lake": LakeResource(), "settings": SettingsResource()},
+        executor=dg.in_process_executor,
+    ),
+)

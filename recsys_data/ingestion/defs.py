@@ -1,0 +1,237 @@
+"""Ingestion as Dagster sees it: the draining asset, the sensor that starts it, and what is told about it.
+
+Data flow: `event_log` (external) -> `event_stream` (one op for all stream datasets) -> lake.
+Run alone: `dagster asset materialize --select interactions --partition 2026-11-22 -m recsys_data.definitions`.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from recsys_data.contracts import Contract
+from recsys_data.contracts.defs import asset_spec, daily_partitions
+from recsys_data.errors import UserError
+from recsys_data.ingestion.drain import Until, drain, lag_of, positions_of, wait_until_stored
+from recsys_data.ingestion.lock import DrainBusy, drain_lock, running_drain, successor_waits
+from recsys_data.ingestion.log import EventLog
+from recsys_data.ingestion.report import Gathered, Reporter, day_facts, sample, wanted_days
+from recsys_data.ingestion.supervision import DrainRun, decide
+from recsys_data.lake.maintenance import compact_day
+from recsys_data.lake.stats import day_key
+from recsys_data.lake.tables import Lake
+from recsys_data.settings import Settings
+
+EVENT_LOG = dg.AssetKey("event_log")
+STARTED_BY = {"recsys_data/started_by": "event_log_sensor"}
+OBSERVE_SECONDS = 60.0
+Told = set[tuple[str, int]]
+
+
+class DrainConfig(dg.Config):
+    """How a run drains. Without a budget it stops when nothing waits, and then makes its days compact."""
+
+    budget_seconds: float | None = None
+    idle_seconds: float = 0.0
+    wait_seconds: float = 60.0
+
+
+def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Definitions:
+    """Assets, job and sensor of the stream datasets."""
+    stream = {name: contract for name, contract in contracts.items() if contract.stream}
+    partitions = daily_partitions(settings.first_day)
+    log = dg.AssetSpec(
+        EVENT_LOG,
+        description="The message queue: native events, one a line, as the collector and importers appended them.",
+        group_name="sources",
+        kinds={"queue"},
+    )
+
+    @dg.multi_asset(
+        name="event_stream",
+        specs=[asset_spec(contract, partitions, [EVENT_LOG]) for contract in stream.values()],
+        can_subset=True,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def event_stream(
+        context: dg.AssetExecutionContext,
+        config: DrainConfig,
+        event_log: dg.ResourceParam[EventLog],
+        lake: dg.ResourceParam[Lake],
+        settings: dg.ResourceParam[Settings],
+    ):
+        yield from _drained(context, config, event_log, lake, settings)
+
+    job = dg.define_asset_job(
+        "drain_event_log",
+        selection=dg.AssetSelection.assets(*stream),
+        description="Drains the event log into the lake for a while; started and followed up by the sensor.",
+        tags={"dagster/max_runtime": str(settings.drain_seconds + settings.idle_seconds + 600)},
+    )
+    return dg.Definitions(assets=[log, event_stream], jobs=[job], sensors=[_sensor(job, list(stream), contracts)])
+
+
+def _drained(
+    context: dg.AssetExecutionContext, config: DrainConfig, log: EventLog, lake: Lake, settings: Settings
+) -> Iterator[dg.AssetMaterialization]:
+    """Drain, telling of touched days as they become visible, and of the run's own days in any case."""
+    try:
+        days = wanted_days(context.partition_keys, settings.first_day)
+    except UserError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    selected = [key.to_user_string() for key in context.selected_asset_keys]
+    reporter, told = Reporter(), Told()
+    ends = log.end_offsets()
+    by_hand = config.budget_seconds is None
+    try:
+        with drain_lock(settings, 0 if by_hand else config.wait_seconds, config.budget_seconds):
+            for flushed in drain(log, lake, settings, Until(config.idle_seconds, config.budget_seconds)):
+                reporter.add(flushed)
+                if reporter.is_due:
+                    yield from _touched(lake, log, reporter.take(), told)
+    except DrainBusy as busy:
+        context.log.info(f"{busy} Waiting until what the log held when this run began is stored.")
+        if by_hand:
+            wait_until_stored(lake, ends, config.wait_seconds)
+    gathered = reporter.take()
+    yield from _touched(lake, log, gathered, told)
+    if by_hand:
+        for name in selected:
+            for day in days:
+                context.log.info(f"{name} {day_key(day)}: {compact_day(lake.table(name), day)} files became one.")
+    # A partition of the run that is not told of stays missing, and what is downstream is skipped.
+    own = [(name, day) for name in selected for day in days if (name, day) not in told]
+    yield from _events(lake, log, gathered, own)
+
+
+def _touched(lake: Lake, log: EventLog, gathered: Gathered, told: Told) -> Iterator[dg.AssetMaterialization]:
+    pairs = [(name, day) for name in gathered.rows for day in gathered.newest_days(name)]
+    told.update(pairs)
+    yield from _events(lake, log, gathered, pairs)
+
+
+def _events(
+    lake: Lake, log: EventLog, gathered: Gathered, pairs: Iterable[tuple[str, int]]
+) -> Iterator[dg.AssetMaterialization]:
+    """One event per dataset and day, with what a person wants to know of it."""
+    pairs = list(pairs)
+    lag = lag_of(log, lake) if pairs else 0
+    newest = {name: max(day for other, day in pairs if other == name) for name, _ in pairs}
+    facts = {name: day_facts(lake, name) for name in newest}
+    for name, day in pairs:
+        stats = facts[name].get(day)
+        metadata: dict[str, object] = {
+            "dagster/row_count": sum(stats.rows for stats in facts[name].values()),
+            "dagster/partition_row_count": stats.rows if stats else 0,
+            "rows added": gathered.rows[name].get(day, 0),
+            "files": stats.files if stats else 0,
+            "events waiting": lag,
+        }
+        if day == newest[name]:
+            metadata |= _stream_metadata(lake, gathered)
+            if stats:
+                metadata["sample"] = dg.MetadataValue.md(sample(lake, name, day))
+        yield dg.AssetMaterialization(name, partition=day_key(day), metadata=metadata)
+
+
+def _stream_metadata(lake: Lake, gathered: Gathered) -> dict[str, object]:
+    metadata: dict[str, object] = {
+        "events read": gathered.read,
+        "accepted": gathered.accepted,
+        "duplicates": gathered.duplicates,
+        "dead letters": gathered.dead_letters,
+        "commits": gathered.commits,
+        "commit seconds": round(gathered.seconds, 3),
+        "positions": dg.MetadataValue.json({str(p): at for p, at in positions_of(lake).items()}),
+    }
+    if gathered.p95 is not None:
+        metadata |= {"received to queryable p50 (s)": gathered.p50, "received to queryable p95 (s)": gathered.p95}
+    return metadata
+
+
+def _sensor(job, names: list[str], contracts: Mapping[str, Contract]) -> dg.SensorDefinition:
+    beat_seconds = min(contracts[name].latency.total_seconds() for name in names) / 3
+
+    @dg.sensor(
+        name="event_log_sensor",
+        job=job,
+        minimum_interval_seconds=5,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Starts a draining run when events wait, and its successor before its time is over.",
+    )
+    def event_log_sensor(
+        context: dg.SensorEvaluationContext,
+        event_log: dg.ResourceParam[EventLog],
+        lake: dg.ResourceParam[Lake],
+        settings: dg.ResourceParam[Settings],
+    ) -> dg.SensorResult:
+        now = time.time()
+        cursor = json.loads(context.cursor or "{}")
+        lag = lag_of(event_log, lake)
+        holder = running_drain(settings)
+        decision = decide(now, lag, holder, successor_waits(settings), _runs(context.instance, now))
+        told: list[dg.AssetMaterialization | dg.AssetObservation] = []
+        if now - cursor.get("observed", 0) >= OBSERVE_SECONDS:
+            cursor["observed"] = now
+            told.append(_observation(event_log, lake, lag))
+        # Nothing to do is no reason to be stale: the freshness policy asks whether the pipeline keeps up.
+        if lag == 0 and holder is None and now - cursor.get("beat", 0) >= beat_seconds:
+            cursor["beat"] = now
+            told += _heartbeats(lake, names)
+        requests = [_request(settings)] if decision.start else []
+        skip = None if decision.start else decision.why
+        return dg.SensorResult(requests, skip_reason=skip, cursor=json.dumps(cursor), asset_events=told)
+
+    return event_log_sensor
+
+
+def _runs(instance: dg.DagsterInstance, now: float) -> list[DrainRun]:
+    records = instance.get_run_records(dg.RunsFilter(tags=STARTED_BY), limit=8)
+    return [
+        DrainRun(
+            age=now - record.create_timestamp.timestamp(),
+            ended=now - record.end_time if record.dagster_run.is_finished and record.end_time else None,
+            failed=record.dagster_run.status == dg.DagsterRunStatus.FAILURE,
+        )
+        for record in records
+    ]
+
+
+def _request(settings: Settings) -> dg.RunRequest:
+    config = DrainConfig(
+        budget_seconds=settings.drain_seconds,
+        idle_seconds=min(settings.idle_seconds, settings.drain_seconds / 2),
+    )
+    return dg.RunRequest(
+        partition_key=_today(), tags=STARTED_BY, run_config=dg.RunConfig(ops={"event_stream": config})
+    )
+
+
+def _observation(log: EventLog, lake: Lake, lag: int) -> dg.AssetObservation:
+    positions = positions_of(lake)
+    behind = {str(p): {"end": end, "stored": positions.get(p, 0)} for p, end in log.end_offsets().items()}
+    return dg.AssetObservation(
+        EVENT_LOG, metadata={"events waiting": lag, "offsets": dg.MetadataValue.json(behind)}
+    )
+
+
+def _heartbeats(lake: Lake, names: list[str]) -> list[dg.AssetMaterialization]:
+    today = _today()
+    facts = {name: day_facts(lake, name) for name in names}
+    return [
+        dg.AssetMaterialization(
+            name,
+            partition=today,
+            metadata={
+                "dagster/row_count": sum(stats.rows for stats in facts[name].values()),
+                "up to date": "nothing waits in the event log",
+            },
+        )
+        for name in names
+    ]
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()

@@ -1,0 +1,50 @@
+"""PyIceberg's file access with local files synced on close; named in the catalog's `py-io-impl`.
+
+PyIceberg does not sync what it writes, while its catalog (SQLite) does, so a crash could leave a table that
+points at empty metadata files. Data files are written and synced by `write.py`.
+"""
+
+from pathlib import Path
+
+from pyiceberg.io import OutputFile, OutputStream
+from pyiceberg.io.pyarrow import PyArrowFileIO
+
+from recsys_data.lake.files import local_path, sync_all
+
+
+class _DurableStream:
+    """An output stream that is on the disk when it is closed."""
+
+    def __init__(self, stream: OutputStream, path: Path) -> None:
+        self._stream = stream
+        self._path = path
+
+    def write(self, data: bytes) -> int:
+        return self._stream.write(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        sync_all([self._path])
+
+    def __enter__(self) -> "_DurableStream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class DurableFileIO(PyArrowFileIO):
+    """PyIceberg's own file access, with local files synced on close. Named in the catalog's `py-io-impl`."""
+
+    def new_output(self, location: str) -> OutputFile:
+        output = super().new_output(location)
+        path = local_path(location)
+        if path is None:
+            return output
+        create = output.create
+
+        def create_durably(overwrite: bool = False) -> OutputStream:
+            return _DurableStream(create(overwrite), path)
+
+        output.create = create_durably
+        return output

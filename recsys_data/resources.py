@@ -1,0 +1,31 @@
+"""One Dagster resource per external system; each hands out the plain object that the stages work with."""
+
+import dagster as dg
+
+from recsys_data.contracts import load_contracts
+from recsys_data.ingestion.log import EventLog
+from recsys_data.ingestion.log.open import open_log
+from recsys_data.lake.tables import Lake, open_lake
+from recsys_data.settings import Settings
+
+
+class SettingsResource(dg.ConfigurableResource[Settings]):
+    """The settings, read from the environment when a run starts."""
+
+    def create_resource(self, context: dg.InitResourceContext) -> Settings:
+        return Settings.from_env()
+
+
+class EventLogResource(dg.ConfigurableResource[EventLog]):
+    """The event log that the settings name."""
+
+    def create_resource(self, context: dg.InitResourceContext) -> EventLog:
+        return open_log(Settings.from_env())
+
+
+class LakeResource(dg.ConfigurableResource[Lake]):
+    """The lake of the settings, with a table for each contract."""
+
+    def create_resource(self, context: dg.InitResourceContext) -> Lake:
+        settings = Settings.from_env()
+        return open_lake(settings, load_contracts(*settings.contract_dirs))
