@@ -230,6 +230,14 @@ def _check(contract: Contract) -> None:
     partitioned = [column for column in contract.columns if column.partitioned]
     if len(partitioned) != 1 or partitioned[0].type != "timestamp" or not partitioned[0].required:
         refuse("exactly one required timestamp must be partitioned: the event time, by whose UTC day rows are kept.")
+    for name, item in contract.checks.items():
+        volume = item.get("metric") == "rowCount" and "mustBeGreaterThan" in item
+        share = item.get("engine") == ENGINE and "maxShareOfEvents" in item["implementation"]
+        if not volume and not share:
+            refuse(
+                f"quality {name} asks for something that is not checked here. Use a row rule (engine {ENGINE}, a "
+                "predicate), rowCount with mustBeGreaterThan, or maxShareOfEvents."
+            )
     reasons = [rule.name for rule in contract.rules]
     for reason in reasons:
         if reasons.count(reason) > 1:

@@ -6,7 +6,7 @@ Run alone: `dagster asset materialize --select interactions --partition 2026-11-
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -20,14 +20,13 @@ from recsys_data.ingestion.log import EventLog
 from recsys_data.ingestion.report import Gathered, Reporter, day_facts, sample, wanted_days
 from recsys_data.ingestion.supervision import DrainRun, decide
 from recsys_data.lake.maintenance import compact_day
-from recsys_data.lake.stats import day_key
+from recsys_data.lake.stats import DayStats, day_key
 from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
 
 EVENT_LOG = dg.AssetKey("event_log")
 STARTED_BY = {"recsys_data/started_by": "event_log_sensor"}
 OBSERVE_SECONDS = 60.0
-Told = set[tuple[str, int]]
 
 
 class DrainConfig(dg.Config):
@@ -75,14 +74,14 @@ def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Def
 
 def _drained(
     context: dg.AssetExecutionContext, config: DrainConfig, log: EventLog, lake: Lake, settings: Settings
-) -> Iterator[dg.AssetMaterialization]:
+) -> Iterator[dg.AssetMaterialization | dg.MaterializeResult]:
     """Drain, telling of touched days as they become visible, and of the run's own days in any case."""
     try:
         days = wanted_days(context.partition_keys, settings.first_day)
     except UserError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     selected = [key.to_user_string() for key in context.selected_asset_keys]
-    reporter, told = Reporter(), Told()
+    reporter = Reporter()
     ends = log.end_offsets()
     by_hand = config.budget_seconds is None
     try:
@@ -90,54 +89,55 @@ def _drained(
             for flushed in drain(log, lake, settings, Until(config.idle_seconds, config.budget_seconds)):
                 reporter.add(flushed)
                 if reporter.is_due:
-                    yield from _touched(lake, log, reporter.take(), told)
+                    yield from _touched(lake, log, reporter.take())
     except DrainBusy as busy:
         context.log.info(f"{busy} Waiting until what the log held when this run began is stored.")
         if by_hand:
             wait_until_stored(lake, ends, config.wait_seconds)
     gathered = reporter.take()
-    yield from _touched(lake, log, gathered, told)
+    yield from _touched(lake, log, gathered)
     if by_hand:
         for name in selected:
             for day in days:
                 context.log.info(f"{name} {day_key(day)}: {compact_day(lake.table(name), day)} files became one.")
-    # A partition of the run that is not told of stays missing, and what is downstream is skipped.
-    own = [(name, day) for name in selected for day in days if (name, day) not in told]
-    yield from _events(lake, log, gathered, own)
+    # Without a result for what was selected, its partitions stay missing and checks downstream are skipped.
+    for name in selected:
+        yield dg.MaterializeResult(asset_key=name, metadata=_result_metadata(lake, log, gathered, name, days))
 
 
-def _touched(lake: Lake, log: EventLog, gathered: Gathered, told: Told) -> Iterator[dg.AssetMaterialization]:
-    pairs = [(name, day) for name in gathered.rows for day in gathered.newest_days(name)]
-    told.update(pairs)
-    yield from _events(lake, log, gathered, pairs)
+def _touched(lake: Lake, log: EventLog, gathered: Gathered) -> Iterator[dg.AssetMaterialization]:
+    """One event per dataset and day that got rows."""
+    for name in gathered.rows:
+        touched = gathered.newest_days(name)
+        facts = day_facts(lake, name) if touched else {}
+        for day in touched:
+            metadata = _day_metadata(facts, [day]) | {"rows added": gathered.rows[name][day]}
+            if day == touched[0]:
+                metadata |= _stream_metadata(lake, log, gathered)
+            yield dg.AssetMaterialization(name, partition=day_key(day), metadata=metadata)
 
 
-def _events(
-    lake: Lake, log: EventLog, gathered: Gathered, pairs: Iterable[tuple[str, int]]
-) -> Iterator[dg.AssetMaterialization]:
-    """One event per dataset and day, with what a person wants to know of it."""
-    pairs = list(pairs)
-    lag = lag_of(log, lake) if pairs else 0
-    newest = {name: max(day for other, day in pairs if other == name) for name, _ in pairs}
-    facts = {name: day_facts(lake, name) for name in newest}
-    for name, day in pairs:
-        stats = facts[name].get(day)
-        metadata: dict[str, object] = {
-            "dagster/row_count": sum(stats.rows for stats in facts[name].values()),
-            "dagster/partition_row_count": stats.rows if stats else 0,
-            "rows added": gathered.rows[name].get(day, 0),
-            "files": stats.files if stats else 0,
-            "events waiting": lag,
-        }
-        if day == newest[name]:
-            metadata |= _stream_metadata(lake, gathered)
-            if stats:
-                metadata["sample"] = dg.MetadataValue.md(sample(lake, name, day))
-        yield dg.AssetMaterialization(name, partition=day_key(day), metadata=metadata)
+def _result_metadata(lake: Lake, log: EventLog, gathered: Gathered, name: str, days: list[int]) -> dict[str, object]:
+    facts = day_facts(lake, name)
+    metadata = _day_metadata(facts, days) | _stream_metadata(lake, log, gathered)
+    filled = [day for day in days if day in facts]
+    if filled:
+        metadata["sample"] = dg.MetadataValue.md(sample(lake, name, max(filled)))
+    return metadata
 
 
-def _stream_metadata(lake: Lake, gathered: Gathered) -> dict[str, object]:
+def _day_metadata(facts: Mapping[int, DayStats], days: list[int]) -> dict[str, object]:
+    present = [facts[day] for day in days if day in facts]
+    return {
+        "dagster/row_count": sum(stats.rows for stats in facts.values()),
+        "dagster/partition_row_count": sum(stats.rows for stats in present),
+        "files": sum(stats.files for stats in present),
+    }
+
+
+def _stream_metadata(lake: Lake, log: EventLog, gathered: Gathered) -> dict[str, object]:
     metadata: dict[str, object] = {
+        "events waiting": lag_of(log, lake),
         "events read": gathered.read,
         "accepted": gathered.accepted,
         "duplicates": gathered.duplicates,

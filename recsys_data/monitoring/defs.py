@@ -1,0 +1,140 @@
+"""Monitoring as Dagster sees it: asset checks from the contracts, and partitions that match the lake.
+
+Checks: the ledger balances, stored rows keep to their rules, dead letters are few, events arrive.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from recsys_data.contracts import Contract
+from recsys_data.lake.balance import table_balance
+from recsys_data.lake.stats import day_key, days
+from recsys_data.lake.tables import Lake
+from recsys_data.monitoring.quality import RECENT, rule_counts, stored_rows
+from recsys_data.settings import Settings
+
+# A tick may take a minute; an event takes about 15 ms.
+TOLD_PER_TICK = 400
+ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
+
+
+def definitions(contracts: Mapping[str, Contract]) -> dg.Definitions:
+    """Checks and sensor of the stream datasets."""
+    stream = {name: contract for name, contract in contracts.items() if contract.stream}
+    checks = [_ledger_check(name) for name in stream]
+    for contract in stream.values():
+        if contract.stream == "events":
+            checks.append(_rules_check(contract))
+        for name, item in contract.checks.items():
+            checks.append(_quality_check(contract, name, item))
+    return dg.Definitions(asset_checks=checks, sensors=[_partitions_sensor(list(stream))])
+
+
+def _ledger_check(name: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=name,
+        name="ledger_balances",
+        description="Lines read = accepted + duplicates + dead letters, and the rows that are there are those counted.",
+    )
+    def ledger_balances(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
+        balance = table_balance(lake, name)
+        return dg.AssetCheckResult(passed=balance.balanced, severity=ERROR, metadata=balance.as_dict())
+
+    return ledger_balances
+
+
+def _rules_check(contract: Contract) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=contract.name,
+        name="row_rules",
+        description="No row stored in the last 24 hours breaks a rule of the contract.",
+    )
+    def row_rules(lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+        counts = rule_counts(lake, contract, settings, datetime.now(UTC) - RECENT)
+        table = "\n".join(f"| {reason} | {count} |" for reason, count in counts.broken.items())
+        return dg.AssetCheckResult(
+            passed=not any(counts.broken.values()),
+            severity=ERROR,
+            metadata={
+                "rows judged": counts.rows,
+                "rows that break a rule": sum(counts.broken.values()),
+                "by rule": dg.MetadataValue.md(f"| rule | rows |\n|---|---|\n{table}"),
+            },
+        )
+
+    return row_rules
+
+
+def _quality_check(contract: Contract, name: str, item: Mapping) -> dg.AssetChecksDefinition:
+    """A quality item of the contract that judges the dataset as a whole."""
+    severity = WARN if item.get("severity") == "warning" else ERROR
+    measure = _volume(contract, item) if item.get("metric") == "rowCount" else _share(contract, item)
+
+    @dg.asset_check(asset=contract.name, name=name, description=item.get("description"))
+    def quality(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
+        passed, metadata = measure(lake)
+        return dg.AssetCheckResult(passed=passed, severity=severity, metadata=metadata)
+
+    return quality
+
+
+def _volume(contract: Contract, item: Mapping):
+    def measure(lake: Lake) -> tuple[bool, dict]:
+        rows = stored_rows(lake, contract, datetime.now(UTC) - RECENT)
+        return rows > item["mustBeGreaterThan"], {"rows stored in 24 h": rows, "expected more than": item["mustBeGreaterThan"]}
+
+    return measure
+
+
+def _share(contract: Contract, item: Mapping):
+    most = item["implementation"]["maxShareOfEvents"]
+
+    def measure(lake: Lake) -> tuple[bool, dict]:
+        since = datetime.now(UTC) - RECENT
+        rejected = stored_rows(lake, contract, since)
+        homes = [c for c in lake.contracts.values() if c.stream == "events" and not c.row_from]
+        accepted = sum(stored_rows(lake, home, since) for home in homes)
+        share = rejected / (rejected + accepted) if rejected else 0.0
+        return share <= most, {"share in 24 h": round(share, 5), "at most": most, "rejected": rejected, "accepted": accepted}
+
+    return measure
+
+
+def _partitions_sensor(names: list[str]) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="lake_partitions_sensor",
+        minimum_interval_seconds=15,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Tells Dagster of days that were stored without it, e.g. by `recsys-data ingest`.",
+    )
+    def lake_partitions_sensor(
+        context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake]
+    ) -> dg.SensorResult:
+        seen = json.loads(context.cursor or "{}")
+        told: list[dg.AssetMaterialization] = []
+        for name in names:
+            if not lake.exists(name):
+                continue
+            table = lake.table(name)
+            snapshot = str(table.metadata.current_snapshot_id)
+            if seen.get(name) == snapshot:
+                continue
+            known = context.instance.get_materialized_partitions(dg.AssetKey(name))
+            stored = days(table)
+            missing = [day for day in sorted(stored, reverse=True) if day_key(day) not in known]
+            room = TOLD_PER_TICK - len(told)
+            told += [
+                dg.AssetMaterialization(
+                    name, partition=day_key(day), metadata={"dagster/partition_row_count": stored[day].rows}
+                )
+                for day in missing[:room]
+            ]
+            if len(missing) <= room:
+                seen[name] = snapshot
+        skip = None if told else "Dagster knows every day of the lake"
+        return dg.SensorResult(skip_reason=skip, cursor=json.dumps(seen), asset_events=told)
+
+    return lake_partitions_sensor

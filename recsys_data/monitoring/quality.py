@@ -1,0 +1,48 @@
+"""Whether stored rows keep to their contracts, asked of the tables themselves rather than of what was meant."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from recsys_data.contracts.contract import Contract
+from recsys_data.contracts.rules import literal, quote, reasons, session, set_variables
+from recsys_data.lake.query import data_files, relation
+from recsys_data.lake.tables import Lake
+from recsys_data.settings import Settings
+
+RECENT = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleCounts:
+    """How many recently stored rows there are, and how many of them break each rule."""
+
+    rows: int
+    broken: dict[str, int]
+
+
+def rule_counts(lake: Lake, contract: Contract, settings: Settings, since: datetime) -> RuleCounts:
+    """Judge the rows that were stored since then by every row rule of the contract."""
+    rules = reasons(contract)
+    sums = ", ".join(f"count(*) FILTER (WHERE {broken}) AS {quote(reason)}" for reason, broken in rules)
+    source, where = _stored_since(lake, contract, since)
+    with session(threads=2) as connection:
+        set_variables(connection, settings.first_day, datetime.now(UTC))
+        row = connection.execute(f"SELECT count(*), {sums} FROM ({source}) WHERE {where}").fetchall()[0]
+    return RuleCounts(row[0], {reason: count for (reason, _), count in zip(rules, row[1:], strict=True)})
+
+
+def stored_rows(lake: Lake, contract: Contract, since: datetime) -> int:
+    """How many rows were stored since then."""
+    source, where = _stored_since(lake, contract, since)
+    with session() as connection:
+        return connection.execute(f"SELECT count(*) FROM ({source}) WHERE {where}").fetchall()[0][0]
+
+
+def _stored_since(lake: Lake, contract: Contract, since: datetime) -> tuple[str, str]:
+    """SQL source and condition for the rows stored since then; files without any are not read."""
+    from pyiceberg.expressions import GreaterThanOrEqual
+
+    stored = next(column.name for column in contract.columns if column.system == "ingested_at")
+    table = lake.table(contract.name)
+    files = data_files(table, GreaterThanOrEqual(stored, since.isoformat()))
+    return relation(table, files), f"{quote(stored)} >= {literal(since.isoformat())}::TIMESTAMPTZ"
