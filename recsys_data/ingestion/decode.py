@@ -21,12 +21,20 @@ from recsys_data.errors import BadRecord
 from recsys_data.ingestion.exact import read_exactly
 from recsys_data.ingestion.log import LogSlice
 from recsys_data.ingestion.plan import IN, UNMODELLED, EventPlan
-from recsys_data.ingestion.tally import KINDS, OBJECT, tally
+from recsys_data.ingestion.tally import ARRAY, BOOLEAN, KINDS, NUMBER, OBJECT, STRING, tally
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-COUNTS = [f"n{kind}" for kind in range(KINDS)]
+_KIND = {
+    "string": STRING,
+    "timestamp": STRING,
+    "integer": NUMBER,
+    "number": NUMBER,
+    "boolean": BOOLEAN,
+    "object": OBJECT,
+    "array": ARRAY,
+}
 EXAMPLE_TIME = "2026-01-02T03:04:05.678Z"
 Rows = npt.NDArray[np.int64]
 
@@ -70,10 +78,10 @@ class Decoder:
         self.first_day = first_day
         self.max_event_bytes = max_event_bytes
         self._session = session()
-        extra = ["line", "valid", "exact_numbers", *COUNTS]
-        self._fast = self.plan.judged(self.plan.fast_leaves(), extra[1:])
+        proofs = self.plan.proofs
+        self._fast = self.plan.judged(self.plan.fast_leaves(), proofs)
         self._extra = self.plan.judged(
-            self.plan.extra_leaves(), [*extra[1:], "clean", "sent_properties", "mixed"]
+            self.plan.extra_leaves(), [*proofs, "clean", "sent_" + UNMODELLED, "mixed"]
         )
         self._exact = self.plan.judged("SELECT * FROM leaves", [])
 
@@ -95,17 +103,19 @@ class Decoder:
                 break
             judged = self._run(statement, text, rows)
             candidate[judged["row"].to_numpy()] = _flags(judged["valid"])
-            judged = judged.filter(pa.array(self._proven(judged, counted.counts)))
-            settled[judged["row"].to_numpy()] = True
-            accepted.append(self._accepted(judged, dead))
-        accepted.append(self._accepted(self._exactly(lines, np.flatnonzero(~settled), dead), dead))
+            proven = self._proven(judged, counted.counts)
+            settled[judged["row"].to_numpy()[proven]] = True
+            accepted.append(self._accepted(judged, proven, dead))
+        judged = self._exactly(lines, np.flatnonzero(~settled), dead)
+        accepted.append(self._accepted(judged, np.ones(len(judged), bool), dead))
         return Decoded(pa.concat_tables(accepted), dead)
 
-    def _accepted(self, judged: pa.Table, dead: list[DeadLetter]) -> pa.Table:
-        """The events that break no contract; the others are explained in `dead`."""
-        good = pc.is_null(judged["reason"])
-        dead += [self._explain(record) for record in judged.filter(pc.invert(good)).to_pylist()]
-        return judged.select(self.plan.judged_columns).filter(good)
+    def _accepted(self, judged: pa.Table, proven: npt.NDArray[np.bool_], dead: list[DeadLetter]) -> pa.Table:
+        """The proven events that break no contract; the proven ones that do are explained in `dead`."""
+        rejected = _present(judged["reason"])
+        broken = judged.filter(pa.array(proven & rejected))
+        dead += [self._explain(record) for record in broken.to_pylist()]
+        return judged.select(self.plan.judged_columns).filter(pa.array(proven & ~rejected))
 
     def _too_large(self, lines: LogSlice) -> list[DeadLetter]:
         lengths = np.diff(lines.bounds)
@@ -131,19 +141,23 @@ class Decoder:
 
     def _proven(self, judged: pa.Table, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Rows of which every value was delivered under its own key and with its own type."""
-        rows = judged["row"].to_numpy()
-        delivered = np.stack([judged[name].to_numpy() for name in COUNTS], axis=1).astype(np.int64)
-        extra = "clean" in judged.column_names
-        for column in self.plan.raw:
-            name = "sent_properties" if extra and column.name == UNMODELLED else column.name
-            delivered += _tally_text(judged[name])
-        proven = _flags(judged["valid"]) & _flags(judged["exact_numbers"]) & ~_present(judged["bad_time"])
-        if extra:
+        delivered = np.zeros((len(judged), KINDS), np.int64)
+        delivered[:, OBJECT] = judged["containers"].to_numpy()
+        for column in self.plan.leaves:
+            sent = "sent_" + column.name
+            given = judged[sent if sent in judged.column_names else column.name]
+            if column in self.plan.raw:
+                delivered += _tally_text(given)
+            if given.null_count < len(given):
+                present = _flags(given) if column.consent else _present(given)
+                delivered[:, _KIND[column.type]] += present
+        proven = _flags(judged["valid"]) & _flags(judged["exact_values"]) & ~_present(judged["bad_time"])
+        if "clean" in judged.column_names:
             delivered += _tally_text(judged["clean"])
             # Containers that are left in the rest were counted as delivered objects too.
             delivered[:, OBJECT] -= _containers_left(judged["clean"], self.plan.containers)
             proven &= ~_flags(judged["mixed"])
-        return proven & (delivered == counts[rows]).all(axis=1)
+        return proven & (delivered == counts[judged["row"].to_numpy()]).all(axis=1)
 
     def _exactly(self, lines: LogSlice, rows: Rows, dead: list[DeadLetter]) -> pa.Table:
         """Read lines one by one and judge those that are events; the others are explained in `dead`."""
@@ -187,11 +201,11 @@ def _utf8_lines(lines: LogSlice, data: npt.NDArray[np.uint8]) -> pa.Array:
         text.validate(full=True)
         return text
     except pa.ArrowInvalid:
-        suspects = np.unique(np.searchsorted(lines.bounds, np.flatnonzero(data >= 0x80), side="right") - 1)
+        beyond_ascii = np.diff(np.searchsorted(np.flatnonzero(data >= 0x80), lines.bounds)) > 0
     valid = np.ones(len(lines), bool)
-    for row in suspects.tolist():
+    for row in np.flatnonzero(beyond_ascii).tolist():
         try:
-            bytes(lines.data[lines.bounds[row] : lines.bounds[row + 1]]).decode()
+            str(lines.data[lines.bounds[row] : lines.bounds[row + 1]], "utf-8")
         except UnicodeDecodeError:
             valid[row] = False
     # Bad bytes are kept out of sight of everything that trusts text to be UTF-8.

@@ -32,6 +32,8 @@ class EventPlan:
         contracts: the stream datasets, those that need an object in the event (`rowFrom`) last.
         columns: every column of them, once; columns of one name are one column.
         leaves: the columns whose value stands in the event's JSON.
+        guarded: the leaves that are redacted without consent.
+        raw: the leaves that are kept as JSON text.
         containers: paths of the JSON objects that hold leaves, outermost first.
     """
 
@@ -43,6 +45,7 @@ class EventPlan:
             for column in contract.columns:
                 self._add(contract, column)
         self.leaves = [column for column in self.columns.values() if column.source]
+        self.guarded = [c for c in self.leaves if c.consent]
         self.raw = [c for c in self.leaves if json_type(c.type) == "JSON"]
         paths = {column.source[:depth] for column in self.leaves for depth in range(1, len(column.source))}
         self.containers = sorted(paths, key=lambda path: (len(path), path))
@@ -75,11 +78,11 @@ class EventPlan:
         return root
 
     def fast_leaves(self) -> str:
-        """Leaves of `lines(row, line)`, and what was delivered of each line, by kind."""
+        """Leaves of `lines(row, line)`, and what it takes to prove that they are all that the lines hold."""
         parsed = f"CASE WHEN json_valid(line) THEN json_transform(line, {literal(self.structure())}) END"
         selected = ", ".join(f"{_field('s', c.source)} AS {quote(c.name)}" for c in self.leaves)
         return f"""
-            SELECT row, line, s IS NOT NULL AS valid, {selected}, {self._delivered()}
+            SELECT row, line, s IS NOT NULL AS valid, {selected}, {self._checked()}
             FROM (SELECT row, line, {parsed} AS s FROM lines)"""
 
     def extra_leaves(self) -> str:
@@ -97,34 +100,31 @@ class EventPlan:
             SELECT * REPLACE (
                 CASE WHEN {own} IS NULL OR {own} = '{{}}' THEN clean
                      ELSE json_merge_patch(clean, {own}) END AS {own}),
-                {own} AS sent_properties,
+                {own} AS sent_{UNMODELLED},
                 {own} IS NOT NULL AND (list_has_any(json_keys(clean), json_keys({own})) OR contains({own}, ':null'))
                     AS mixed
             FROM (SELECT *, {clean} AS clean FROM (SELECT *, {rest} AS rest FROM ({self.fast_leaves()})))"""
 
-    def _delivered(self) -> str:
-        """How many values were delivered, by kind, and whether numbers are what their columns ask for."""
-        by_kind: dict[str, list[str]] = {"VARCHAR": [], "DOUBLE": [], "BOOLEAN": []}
-        objects = [f"({_field('s', path)} IS NOT NULL)::INTEGER" for path in self.containers]
-        arrays: list[str] = []
+    def _checked(self) -> str:
+        """What the delivered columns do not show: containers, values that are redacted later, odd numbers."""
+        found = " + ".join(f"({_field('s', path)} IS NOT NULL)::UTINYINT" for path in self.containers)
+        sent = [f"{_field('s', c.source)} IS NOT NULL AS {quote('sent_' + c.name)}" for c in self.guarded]
         exact = ["true"]
         for column in self.leaves:
             value = _field("s", column.source)
-            present = f"({value} IS NOT NULL)::INTEGER"
-            kind = json_type(column.type)
-            if kind == "JSON":
-                (objects if column.type == "object" else arrays).append(present)
-                opening = "{" if column.type == "object" else "["
-                exact.append(f"coalesce({value}[1:1] = '{opening}', true)")
-            else:
-                by_kind[kind].append(present)
-            if kind == "DOUBLE":
-                exact.append(f"coalesce(isfinite({value}), true)")
             if column.type == "integer":
                 exact.append(f"coalesce({value} = trunc({value}) AND abs({value}) <= {EXACT_INTEGER}, true)")
-        sums = [*by_kind.values(), objects, arrays]
-        counted = [f"({' + '.join(terms) or '0'}) AS n{kind}" for kind, terms in enumerate(sums)]
-        return ", ".join([*counted, f"({' AND '.join(exact)}) AS exact_numbers"])
+            elif column.type == "number":
+                exact.append(f"coalesce(isfinite({value}), true)")
+            elif column in self.raw:
+                opening = "{" if column.type == "object" else "["
+                exact.append(f"coalesce({value}[1:1] = '{opening}', true)")
+        return ", ".join([f"{found or 0} AS containers", *sent, f"({' AND '.join(exact)}) AS exact_values"])
+
+    @property
+    def proofs(self) -> list[str]:
+        """What `fast_leaves` gives beside the leaves, to be handed through by `judged`."""
+        return ["valid", "containers", "exact_values", *("sent_" + c.name for c in self.guarded)]
 
     @property
     def judged_columns(self) -> list[str]:
@@ -155,7 +155,7 @@ class EventPlan:
                 computed = f"SELECT *, ({c.logic})::{duckdb_type(c.type)} AS {quote(c.name)} FROM ({computed})"
         members = ", ".join(f"{self._member(c)} AS {quote(IN + c.name)}" for c in self.contracts)
         reason = ", ".join(f"CASE WHEN {quote(IN + c.name)} THEN {reason_case(c)} END" for c in self.contracts)
-        keys = "md5_number_upper(event_id) AS key_high, md5_number_lower(event_id) AS key_low"
+        keys = f"(key >> 64)::UBIGINT AS key_high, (key & {2**64 - 1})::UBIGINT AS key_low"
         names = ", ".join(quote(name) for name in self.judged_columns if not name.startswith("key_"))
         sent_times = ", ".join(quote("raw_" + c.name) for c in times)
         return f"""
@@ -163,7 +163,7 @@ class EventPlan:
             timed AS (SELECT *, CASE {bad_time} END AS bad_time FROM typed),
             redacted AS (SELECT * {self._redactions()} FROM timed),
             computed AS ({computed}),
-            placed AS (SELECT *, {members} FROM computed)
+            placed AS (SELECT *, {members}, md5_number(event_id) AS key FROM computed)
             SELECT {names}, {keys}, coalesce('unparseable_' || bad_time, {reason}) AS reason, bad_time,
                    {", ".join([*passed, sent_times])}
             FROM placed"""
@@ -179,12 +179,11 @@ class EventPlan:
 
     def _redactions(self) -> str:
         """Values that are not kept without consent are replaced, and rows in which that happened are marked."""
-        guarded = [column for column in self.columns.values() if column.consent]
-        if not guarded:
+        if not self.guarded:
             return ", false AS redacted"
         replaced = [
             (quote(c.name), f"CASE WHEN {quote(c.consent or '')} THEN {quote(c.name)} ELSE {c.without_consent} END")
-            for c in guarded
+            for c in self.guarded
         ]
         changed = " OR ".join(f"{name} IS DISTINCT FROM ({value})" for name, value in replaced)
         return f"REPLACE ({', '.join(f'{value} AS {name}' for name, value in replaced)}), ({changed}) AS redacted"
