@@ -21,6 +21,7 @@ BLOCK = 1 << 20
 # What waiting does not cure: somebody has to change a setting, a permission or a mount.
 _LASTING = (
     errno.EACCES,
+    errno.ENOENT,
     errno.EPERM,
     errno.EROFS,
     errno.ENOTDIR,

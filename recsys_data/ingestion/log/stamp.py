@@ -22,13 +22,14 @@ def stamp(lines: Iterable[bytes], received_at: datetime) -> list[bytes]:
     if received_at.tzinfo is None:
         raise ValueError(f"received_at is {received_at.isoformat()}: expected a time with its time zone")
     instant = received_at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds")
-    member = b'"received_at":"%sZ"}' % instant.encode()
-    return [_stamped(line, member) for line in lines]
+    alone = b'"received_at":"%sZ"}' % instant.encode()
+    after_others = b"," + alone
+    return [_stamped(line, alone, after_others) for line in lines]
 
 
-def _stamped(line: bytes, member: bytes) -> bytes:
+def _stamped(line: bytes, alone: bytes, after_others: bytes) -> bytes:
     bare = line.strip()
-    if not (bare.startswith(b"{") and bare.endswith(b"}")) or b'"received_at"' in bare:
+    if b'"received_at"' in bare or bare[:1] != b"{" or bare[-1:] != b"}":
         return line
     body = bare[:-1].rstrip()
-    return body + (b"," if len(body) > 1 else b"") + member
+    return body + (alone if body == b"{" else after_others)

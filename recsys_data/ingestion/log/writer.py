@@ -5,6 +5,7 @@ right whatever fails: **a whole line that has been in the file is never taken ba
 have consumed it and its position must not come to mean another line. Only a torn tail is ever cut off.
 """
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -44,6 +45,9 @@ class PartitionWriter:
         size = self._end - self._first
         if self._spent or (size and size + len(data) > self._segment_bytes):
             self._rotate()
+        if not os.fstat(self._segment).st_nlink:
+            # The file would take every line and vanish with this process.
+            raise FileNotFoundError(errno.ENOENT, "deleted while it was written", str(self._folder))
         self._write(data)
         self._sync()
 
@@ -87,7 +91,11 @@ class PartitionWriter:
                 written += os.pwrite(self._segment, view[written:], self._end - self._first + written)
         except OSError:
             self._end += data.rfind(b"\n", 0, written) + 1
+            # Until the torn tail is cut off nothing may follow in this file: a reader could see old bytes and
+            # new ones as one line.
+            self._spent = True
             os.ftruncate(self._segment, self._end - self._first)
+            self._spent = False
             raise
         self._end += written
 
