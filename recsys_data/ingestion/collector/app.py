@@ -28,7 +28,7 @@ from recsys_data.ingestion.collector.clock import Arrival
 from recsys_data.ingestion.collector.metrics import CountRequests, Metrics
 from recsys_data.ingestion.collector.requests import Refused, basic_key, check_key, read_body
 from recsys_data.ingestion.collector.uploads import Upload
-from recsys_data.ingestion.collector.writer import Budget, Writer
+from recsys_data.ingestion.collector.writer import MAX_QUEUE_BYTES, Budget, Writer
 from recsys_data.ingestion.log import EventLog
 from recsys_data.settings import Settings
 
@@ -54,13 +54,13 @@ class Collector:
 
     def __init__(self, log: EventLog, settings: Settings) -> None:
         self._settings = settings
-        self._budget = Budget()
-        self._metrics = Metrics(lambda: self._budget.used)
+        self._budget = Budget(MAX_QUEUE_BYTES)
+        self._metrics = Metrics()
         self._writer = Writer(log, self._metrics)
+        self._metrics.queue_bytes.set_function(lambda: self._budget.used)
+        self._metrics.waiting.set_function(lambda: self._writer.waiting)
         routes = [Route("/health", self.health), Route("/metrics", self.metrics)]
-        routes += [
-            Route(path, explained(handler), methods=["POST"]) for path, handler in self._posts().items()
-        ]
+        routes += [Route(path, explained(handler), methods=["POST"]) for path, handler in self._posts().items()]
         paths = frozenset(route.path for route in routes)
         self.app = Starlette(
             routes=routes,
@@ -125,9 +125,7 @@ class Collector:
             upload = read(body)
             if key is None:
                 check_key(upload.write_key, self._settings.keys)
-            agent, ip = (
-                (request.headers.get("user-agent"), peer_address(request)) if corrects else (None, None)
-            )
+            agent, ip = (request.headers.get("user-agent"), peer_address(request)) if corrects else (None, None)
             found = to_lines(upload, Arrival(received_at, upload.sent_at, corrects, agent, ip))
             hold.take(sum(map(len, found)))
             await self._writer.append(found)

@@ -91,7 +91,13 @@ def take(given: dict[str, Any], columns: Table) -> dict[str, Any]:
 
 
 def keep(target: dict[str, Any], name: str, value: object) -> None:
-    """Add to `target` under the first free name, so that nothing is overwritten."""
+    """Add to `target` under the first free name, so that nothing is overwritten.
+
+    >>> target = {"order": "mine"}
+    >>> keep(target, "order", "theirs")
+    >>> target
+    {'order': 'mine', 'order_': 'theirs'}
+    """
     while name in target:
         name += "_"
     target[name] = value

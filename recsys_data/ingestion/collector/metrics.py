@@ -1,7 +1,5 @@
 """What the collector counts, for Prometheus; one registry per app, so that two apps can live in a process."""
 
-from collections.abc import Callable
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -11,21 +9,19 @@ OTHER = "other"
 class Metrics:
     """The collector's counters."""
 
-    def __init__(self, queued_bytes: Callable[[], float]) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "collector_requests", "Requests answered.", ["path", "status"], registry=self.registry
-        )
-        self.events = Counter(
-            "collector_events_appended", "Lines appended to the log.", registry=self.registry
-        )
+        self.requests = Counter("collector_requests", "Requests answered.", ["path", "status"], registry=self.registry)
+        self.events = Counter("collector_events_appended", "Lines appended to the log.", registry=self.registry)
         self.bytes = Counter("collector_bytes_appended", "Bytes appended to the log.", registry=self.registry)
         self.failures = Counter("collector_append_failures", "Appends that failed.", registry=self.registry)
         self.append_seconds = Histogram(
             "collector_append_seconds", "Seconds until a group of lines was durable.", registry=self.registry
         )
-        gauge = Gauge("collector_queue_bytes", "Bytes held until they are durable.", registry=self.registry)
-        gauge.set_function(queued_bytes)
+        self.queue_bytes = Gauge("collector_queue_bytes", "Bytes held until they are durable.", registry=self.registry)
+        self.waiting = Gauge(
+            "collector_waiting_requests", "Requests that wait for the next append.", registry=self.registry
+        )
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""

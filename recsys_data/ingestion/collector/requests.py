@@ -55,9 +55,7 @@ def check_key(presented: object, keys: Iterable[str]) -> None:
     matches = [hmac.compare_digest(given, key.encode()) for key in keys]
     if matches and not any(matches):
         found = "a wrong write key" if given else "no write key"
-        raise Refused(
-            401, f"Found {found}. Send the key as the user name of Basic authentication or as `writeKey`."
-        )
+        raise Refused(401, f"Found {found}. Send the key as the user name of Basic authentication or as `writeKey`.")
 
 
 async def read_body(request: Request, limit: int, reserve: Callable[[int], None]) -> bytes:
@@ -109,9 +107,7 @@ def _add(
     if len(body) <= limit:
         return None
     body.clear()
-    return Refused(
-        413, f"The body has more than {limit} bytes (after decompression). Send it in smaller batches."
-    )
+    return Refused(413, f"The body has more than {limit} bytes (after decompression). Send it in smaller batches.")
 
 
 class Gunzip:

@@ -24,7 +24,7 @@ def to_events(message: Message, call: str, arrival: Arrival, size: int) -> list[
     """The native events of a message; an order or a product list has one per product. Uses up `message`.
 
     Args:
-        message: carries a `messageId`; a second event and those after it derive their ids from it.
+        message: carries a `messageId`, which the ids of its events are made of.
         call: one of `CALLS`.
         arrival: when and from whom the request came.
         size: bytes of the message as sent.
@@ -57,9 +57,7 @@ def _common(message: Message, arrival: Arrival) -> dict[str, Any]:
         skew = arrival.skew_of(sent_at)
     if sent_at is not None:
         common["sent_at"] = sent_at
-    client_time = next(
-        (name for name in ("timestamp", "originalTimestamp") if message.get(name) is not None), None
-    )
+    client_time = next((name for name in ("timestamp", "originalTimestamp") if message.get(name) is not None), None)
     if client_time is None:
         common["event_ts"] = arrival.received
     else:
@@ -68,14 +66,12 @@ def _common(message: Message, arrival: Arrival) -> dict[str, Any]:
     return common
 
 
-def _page_view(
-    message: Message, properties: dict[str, Any], given: dict[str, Any], call: str
-) -> dict[str, Any]:
+def _page_view(message: Message, properties: dict[str, Any], given: dict[str, Any], call: str) -> dict[str, Any]:
     """A page or screen call; where its context does not say which page it was, its properties do."""
     name = fields.take(message, PAGE_NAME)
     if call == "screen":
         fields.keep(message, "type", call)
-    known = given.get("page", {})
+    known = {} if given.get("page") is None else given["page"]
     if isinstance(known, dict):
         described = {"path": name["event_name"]} if name else {}
         described |= {key: properties[key] for key in ("path", "url", "referrer") if key in properties}

@@ -79,9 +79,7 @@ def _unusable(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"Port {port} on {host} is in use. Stop what uses it, or choose another with --port."
     if error.errno == errno.EACCES:
-        return (
-            f"Port {port} on {host} needs more rights than this user has. Choose one above 1023 with --port."
-        )
+        return f"Port {port} on {host} needs more rights than this user has. Choose one above 1023 with --port."
     return f"Cannot listen on {host} port {port}: {error.strerror}. Choose another with --host and --port."
 
 
@@ -93,9 +91,7 @@ class Server(uvicorn.Server):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = {
-            number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        previous = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:

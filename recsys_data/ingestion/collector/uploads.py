@@ -33,9 +33,7 @@ def read_batch(body: bytes) -> Upload:
     """
     members = parse.members(body)
     if "batch" not in members:
-        raise Refused(
-            400, "The body has no `batch`. Expected an object with an array of messages under `batch`."
-        )
+        raise Refused(400, "The body has no `batch`. Expected an object with an array of messages under `batch`.")
     items = [parse.item(raw) for raw in parse.elements(members.pop("batch"))]
     around = {name: parse.value(raw) for name, raw in members.items()}
     return Upload(items, around.pop("writeKey", None), around.pop("sentAt", None), around)

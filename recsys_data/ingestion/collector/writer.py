@@ -27,7 +27,7 @@ ILL_SECONDS = 30.0
 class Budget:
     """Bytes that may be held at once: bodies being read and lines that are not durable yet."""
 
-    def __init__(self, most: int = MAX_QUEUE_BYTES) -> None:
+    def __init__(self, most: int) -> None:
         self.most = most
         self.used = 0
 
@@ -71,6 +71,11 @@ class Writer:
         self._flushing: asyncio.Task[None] | None = None
         self._failure: str | None = None
         self._last_append = time.monotonic()
+
+    @property
+    def waiting(self) -> int:
+        """Requests that the next append will write."""
+        return len(self._waiting)
 
     async def append(self, lines: Sequence[bytes]) -> None:
         """Return when the lines are durable.
