@@ -67,6 +67,10 @@ class Events:
     def __len__(self) -> int:
         return len(self.session)
 
+    def only(self, chosen: Bools) -> "Events":
+        """The events that `chosen`, shape (N,), marks."""
+        return Events(*(getattr(self, name)[chosen] for name in Events.__slots__))
+
 
 @dataclass(frozen=True, slots=True)
 class Visit:

@@ -18,9 +18,7 @@ def _list_fragments(world: World, rng: np.random.Generator, lists: Lists) -> tup
     digits = rng.bytes(6 * len(lists.kind)).hex()
     choices = rng.integers(1 << 30, size=len(lists.kind)).tolist()
     places, queries = [], []
-    for i, (kind, leaf, choice) in enumerate(
-        zip(lists.kind.tolist(), lists.category.tolist(), choices, strict=True)
-    ):
+    for i, (kind, leaf, choice) in enumerate(zip(lists.kind.tolist(), lists.category.tolist(), choices, strict=True)):
         name = digits[12 * i : 12 * i + 12]
         department, category, thing = world.categories.path[leaf]
         brand = world.items.brand[choice % len(world.items.brand)]

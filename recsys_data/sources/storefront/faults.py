@@ -88,9 +88,7 @@ def _custom(event: Event, rng: random.Random) -> None:
 
 
 def _future(event: Event, rng: random.Random) -> None:
-    event["event_ts"] = (
-        f"{rng.randint(FUTURE_FROM, 2199)}-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}T10:20:30Z"
-    )
+    event["event_ts"] = f"{rng.randint(FUTURE_FROM, 2199)}-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}T10:20:30Z"
 
 
 def _sets(field: str, *values: Any) -> Callable[[Event, random.Random], None]:
@@ -133,16 +131,10 @@ MALFORMED: tuple[Callable[[str, random.Random], str], ...] = (
     lambda text, rng: text[: rng.randrange(1, len(text))],
     lambda text, rng: text.replace('":', '" ', 1),
     lambda text, rng: f"{text[:-1]},}}",
-    lambda text, rng: rng.choice(
-        ("GET / HTTP/1.1", "", "-- MARK --", "\x16\x03\x01", "event_id;type;event_ts")
-    ),
-    lambda text, rng: (
-        f'{text[:-1]},"score":{rng.choice(("NaN", "-Infinity", "007", ".5", "undefined", "True"))}}}'
-    ),
+    lambda text, rng: rng.choice(("GET / HTTP/1.1", "", "-- MARK --", "\x16\x03\x01", "event_id;type;event_ts")),
+    lambda text, rng: f'{text[:-1]},"score":{rng.choice(("NaN", "-Infinity", "007", ".5", "undefined", "True"))}}}',
     lambda text, rng: text.replace('"', "'"),
-    lambda text, rng: (
-        f'{text[:-1]},"note":"{rng.choice(("a" + chr(9) + "b", chr(92) + "x41", chr(92) + "u12"))}"}}'
-    ),
+    lambda text, rng: f'{text[:-1]},"note":"{rng.choice(("a" + chr(9) + "b", chr(92) + "x41", chr(92) + "u12"))}"}}',
     lambda text, rng: text + rng.choice((text, "}", ",", " // sent twice")),
     lambda text, rng: text.replace('{"', "{", 1),
 )

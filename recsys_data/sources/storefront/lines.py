@@ -10,6 +10,7 @@ import numpy as np
 from recsys_data.sources.storefront.behaviour import IDENTITIES_FROM, KIND, KINDS, Visit
 from recsys_data.sources.storefront.details import Details
 from recsys_data.sources.storefront.rhythm import DAY, SECOND
+from recsys_data.sources.storefront.rows import Rows, empty
 from recsys_data.sources.storefront.sessions import Bools, Ints
 from recsys_data.sources.storefront.wording import (
     ESCAPED,
@@ -28,28 +29,9 @@ from recsys_data.sources.storefront.wording import (
 )
 from recsys_data.sources.storefront.world import World
 
-# What is known of a line. Times in microseconds; fate is an index into `truth.FATES`; user and item are
-# indices into the world, -1 for none.
-ROW = np.dtype(
-    [
-        ("line", object),
-        ("arrival", np.int64),
-        ("event", np.int64),
-        ("kind", np.int8),
-        ("fate", np.int8),
-        ("context", np.bool_),
-        ("redacted", np.bool_),
-        ("late", np.bool_),
-        ("user", np.int32),
-        ("item", np.int32),
-    ]
-)
-
 LIST_PAGES = ("home", "search", "category", "home", "item")
 PAGES = {
-    **dict.fromkeys(
-        ("view", "dwell", "scroll", "rating", "like", "dislike", "tag", "share", "bookmark"), "item"
-    ),
+    **dict.fromkeys(("view", "dwell", "scroll", "rating", "like", "dislike", "tag", "share", "bookmark"), "item"),
     "add_to_cart": "item",
     "remove_from_cart": "cart",
     "purchase": "checkout",
@@ -117,9 +99,7 @@ class _Clocks:
         skew = wording.skew[events.session]
         self.client = [""] * len(events)
         wrong = np.nonzero((skew != 0) & ~backend)[0]
-        for i, one in zip(
-            wrong, spell(self.event[wrong] + skew[wrong], clock[wrong], offset[wrong]), strict=True
-        ):
+        for i, one in zip(wrong, spell(self.event[wrong] + skew[wrong], clock[wrong], offset[wrong]), strict=True):
             self.client[i] = f',"client_event_ts":"{one}"'
 
 
@@ -142,13 +122,13 @@ def _contexts(visit: Visit, wording: Wording, backend: Bools) -> list[str]:
     return fragments
 
 
-def render(world: World, rng: np.random.Generator, visit: Visit) -> np.ndarray:
+def render(world: World, rng: np.random.Generator, visit: Visit) -> Rows:
     """Write every event of `visit` as a line, in no order.
 
     Orders of some visits and all refunds are told by the shop's backend: no context, no `sent_at`, no delay.
 
     Returns:
-        array of dtype `ROW`, shape (events,), every fate 0 (accepted).
+        one row per event, every fate 0 (accepted).
     """
     events, sessions = visit.events, visit.sessions
     wording = word(world, rng, sessions)
@@ -162,9 +142,7 @@ def render(world: World, rng: np.random.Generator, visit: Visit) -> np.ndarray:
     ids = _event_ids(rng, session, wording)
     lines = []
     for i, (s, kind, item, told, by_user) in enumerate(
-        zip(
-            session, events.kind.tolist(), events.item.tolist(), backend.tolist(), known.tolist(), strict=True
-        )
+        zip(session, events.kind.tolist(), events.item.tolist(), backend.tolist(), known.tolist(), strict=True)
     ):
         actor = (wording.known if by_user else wording.anonymous)[s]
         thing = f',"item_id":"{item_ids[item]}"' if item >= 0 else ""
@@ -178,12 +156,13 @@ def render(world: World, rng: np.random.Generator, visit: Visit) -> np.ndarray:
     for i in np.nonzero(dialect != PLAIN)[0].tolist():
         lines[i] = _reword(lines[i], int(dialect[i]))
 
-    rows = np.zeros(len(events), ROW)
-    rows["line"] = [line.encode() for line in lines]
-    rows["arrival"], rows["event"], rows["kind"] = clocks.arrival, clocks.event, events.kind
-    rows["context"] = ~backend & (wording.context[events.session] == WITH_CONTEXT)
-    rows["redacted"] = rows["context"] & wording.exposed[events.session] & (events.kind != KIND["impression"])
-    rows["late"] = sessions.late_days[events.session] > 0
-    rows["user"] = np.where(known & (events.kind < IDENTITIES_FROM), sessions.person[events.session], -1)
-    rows["item"] = events.item
+    rows = empty(len(events))
+    rows.lines[:] = [line.encode() for line in lines]
+    facts = rows.facts
+    facts["arrival"], facts["event"], facts["kind"] = clocks.arrival, clocks.event, events.kind
+    facts["context"] = ~backend & (wording.context[events.session] == WITH_CONTEXT)
+    facts["redacted"] = facts["context"] & wording.exposed[events.session] & (events.kind != KIND["impression"])
+    facts["late"] = sessions.late_days[events.session] > 0
+    facts["user"] = np.where(known & (events.kind < IDENTITIES_FROM), sessions.person[events.session], -1)
+    facts["item"] = events.item
     return rows

@@ -16,7 +16,8 @@ from recsys_data.sources.storefront.world import build
 
 BEFORE = 30 * 60 * SECOND  # visits that began this long ago may still go on when the run starts
 STEP = SECOND
-CATCH_UP = 60 * SECOND  # after a longer pause (a laptop asleep) the traffic of the pause is not made up for
+MINUTE = 60 * SECOND
+CATCH_UP = MINUTE  # after a longer pause (a laptop asleep) the traffic of the pause is not made up for
 
 
 def live(
@@ -46,9 +47,7 @@ def live(
         UserError: `rate` is not a positive number, or `seed` is negative.
     """
     if not 0 < rate < 1e6 or seed < 0:
-        raise UserError(
-            f"Cannot emit {rate} events a second with seed {seed}: give a rate above 0, a seed from 0."
-        )
+        raise UserError(f"Cannot emit {rate} events a second with seed {seed}: give a rate above 0, a seed from 0.")
     shop = build(world)
     now = round(clock() * SECOND)
     stream = Stream(shop, [seed, world, now], shares)
@@ -60,11 +59,13 @@ def live(
         busy = rhythm.visits(places, start, end) / (end - start) / week if daily_rhythm else 1.0
         return stream.some(rate * busy * (end - start) / SECOND / stream.lines_per_visit)
 
-    stream.visit(now - BEFORE, now, visits(now - BEFORE, now), since=now)
-    ready = now
+    ready = now - CATCH_UP - SECOND
     while True:
         now = round(clock() * SECOND)
-        ready = max(ready, now - CATCH_UP)
+        if ready < now - CATCH_UP:
+            for start in range(now - BEFORE, now, MINUTE):
+                stream.visit(start, start + MINUTE, visits(start, start + MINUTE), since=now)
+            ready = now
         while ready <= now:
             stream.visit(ready, ready + STEP, visits(ready, ready + STEP))
             ready += STEP

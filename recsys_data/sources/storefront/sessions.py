@@ -146,9 +146,7 @@ def draw(world: World, rng: np.random.Generator, start: int, end: int, count: in
     offset = utc_offsets(people.place[person], time)
     slot = np.minimum((rng.random(count) > 0.75) * 1, DEVICES_EACH - 1)
     mode = _modes(rng, time + offset, people.segment[person] == 2)
-    chances = np.where(
-        person[:, None] < world.users, np.array([[0.17, 0.68, 0.15]]), np.array([[1.0, 0.0, 0.0]])
-    )
+    chances = np.where(person[:, None] < world.users, np.array([[0.17, 0.68, 0.15]]), np.array([[1.0, 0.0, 0.0]]))
     sessions = Sessions(
         person=person,
         start=time,

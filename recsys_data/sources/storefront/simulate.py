@@ -20,6 +20,7 @@ from recsys_data.errors import UserError
 from recsys_data.sources.storefront import rhythm
 from recsys_data.sources.storefront.catalogue import PLACES
 from recsys_data.sources.storefront.faults import FUTURE_FROM
+from recsys_data.sources.storefront.rows import Rows
 from recsys_data.sources.storefront.sessions import LATE_DAYS
 from recsys_data.sources.storefront.stream import SHARES, Shares, Stream
 from recsys_data.sources.storefront.truth import Truth
@@ -55,9 +56,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.events < 0 or self.seed < 0:
-            raise UserError(
-                f"Cannot simulate {self.events} events with seed {self.seed}: neither may be negative."
-            )
+            raise UserError(f"Cannot simulate {self.events} events with seed {self.seed}: neither may be negative.")
         if not 0 < self.days <= 3660:
             raise UserError(f"Cannot simulate {self.days} days: give more than 0 and at most 3660.")
         if self.end.tzinfo is None:
@@ -91,10 +90,10 @@ def people_by_place(world: World) -> np.ndarray:
     return np.bincount(world.people.place, weights=world.people.activity, minlength=len(PLACES))
 
 
-def emit(rows: np.ndarray, truth: Truth) -> Batch:
+def emit(rows: Rows, truth: Truth) -> Batch:
     """Count rows and hand out their lines."""
-    truth.add(rows)
-    return Batch(rows["line"].tolist(), truth)
+    truth.add(rows.facts)
+    return Batch(rows.lines.tolist(), truth)
 
 
 def simulate(plan: Plan) -> Iterator[Batch]:

@@ -1,18 +1,18 @@
 """Visits to an ordered stream of lines, with faults and redeliveries among them.
 
-Lines wait in one array until they arrive; taking what is due gives them in order of arrival. A redelivery
-always arrives after its original.
+Lines wait in one array, sorted by arrival, until they are due. A redelivery arrives after its original.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from recsys_data.sources.storefront.behaviour import IDENTITIES_FROM, behave
 from recsys_data.sources.storefront.faults import Faults
-from recsys_data.sources.storefront.lines import ROW, render
+from recsys_data.sources.storefront.lines import render
 from recsys_data.sources.storefront.rhythm import HOUR, SECOND
+from recsys_data.sources.storefront.rows import Rows, empty
 from recsys_data.sources.storefront.sessions import Ints, draw
 from recsys_data.sources.storefront.truth import ACCEPTED, DUPLICATE, FATE
 from recsys_data.sources.storefront.world import World
@@ -44,7 +44,7 @@ class Stream:
         self.until = until
         self.rng = np.random.default_rng(seed)
         self.faults = Faults(int(self.rng.integers(1 << 62)))
-        self.pending = np.zeros(0, ROW)
+        self.pending = empty()
         self._visits, self._lines = 20, 820  # what a visit brings, until it is known better
 
     @property
@@ -57,40 +57,42 @@ class Stream:
         return int(expected + self.rng.random())
 
     def visit(self, start: int, end: int, visits: int, since: int = 0) -> None:
-        """Let `visits` sessions begin in `[start, end)`; what arrives before `since` is left out."""
+        """Let `visits` sessions begin in `[start, end)`; what happens before `since` is left out."""
         if not visits:
             return
         sessions = draw(self.world, self.rng, start, end, visits, self.shares.late)
-        rows = render(self.world, self.rng, behave(self.world, self.rng, sessions))
+        visit = behave(self.world, self.rng, sessions)
         self._visits += visits
-        self._lines += round(len(rows) / (1 - self.shares.duplicates))
-        rows = rows[(rows["arrival"] >= since) & (rows["arrival"] < self.until)]
-        rows = rows[np.argsort(rows["arrival"], kind="stable")]
+        self._lines += round(len(visit.events) / (1 - self.shares.duplicates))
+        kept = (visit.events.time >= since) & (visit.events.time < self.until)
+        rows = render(self.world, self.rng, replace(visit, events=visit.events.only(kept)))
+        rows = rows.sorted()
+        rows = rows[: np.searchsorted(rows.facts["arrival"], self.until)]
         self._break(rows)
-        self.pending = np.concatenate([self.pending, rows, self._redeliver(rows)])
+        self.pending = Rows.join([self.pending, rows, self._redeliver(rows)]).sorted()
 
     def waiting(self, before: int) -> int:
         """How many lines arrive before a time."""
-        return int((self.pending["arrival"] < before).sum())
+        return int(np.searchsorted(self.pending.facts["arrival"], before))
 
-    def due(self, before: int) -> np.ndarray:
-        """Take out the lines that arrive before a time, in order; dtype `ROW`."""
-        now = self.pending["arrival"] < before
-        rows, self.pending = self.pending[now], self.pending[~now]
-        return rows[np.argsort(rows["arrival"], kind="stable")]
+    def due(self, before: int) -> Rows:
+        """Take out the lines that arrive before a time, in order."""
+        cut = self.waiting(before)
+        rows, self.pending = self.pending[:cut], self.pending[cut:]
+        return rows
 
-    def _break(self, rows: np.ndarray) -> None:
+    def _break(self, rows: Rows) -> None:
         """Turn the planned shares of `rows` into faults, in place."""
-        fits = (rows["item"] >= 0) & (rows["kind"] < IDENTITIES_FROM) & rows["context"]
+        facts = rows.facts
+        fits = (facts["item"] >= 0) & (facts["kind"] < IDENTITIES_FROM) & facts["context"]
         fresh = 1 - self.shares.duplicates
         malformed = self.some(len(rows) * self.shares.malformed / fresh)
         violating = self.some(len(rows) * self.shares.violations / fresh)
         chosen = self.rng.permutation(np.nonzero(fits)[0])[: malformed + violating]
         for number, i in enumerate(chosen.tolist()):
             change = self.faults.malformed if number < malformed else self.faults.violating
-            line, reason = change(rows["line"].item(i))
-            rows["line"][i] = line
-            rows["fate"][i] = FATE[reason]
+            rows.lines[i], reason = change(rows.lines.item(i))
+            facts["fate"][i] = FATE[reason]
 
     def _delays(self, arrival: Ints) -> Ints:
         """How much later each redelivery comes: mostly at once, some after hours, some after days."""
@@ -98,22 +100,22 @@ class Stream:
         soon = self.rng.exponential(20.0, size) * SECOND
         hours = self.rng.exponential(5.0, size) * HOUR
         days = (16 + self.rng.exponential(30.0, size)) * HOUR
-        room = (self.pending["fate"] == DUPLICATE).sum() < WAITING
+        room = (self.pending.facts["fate"] == DUPLICATE).sum() < WAITING
         luck = self.rng.random(size) if room else np.zeros(size)
         delay = np.where(luck < 0.7, soon, np.where(luck < 0.88, hours, days))
         left = (self.until - arrival).astype(float)
         delay = np.where(delay < left, delay, self.rng.random(size) * left)
         return np.maximum(delay.astype(np.int64), 1)
 
-    def _redeliver(self, rows: np.ndarray) -> np.ndarray:
+    def _redeliver(self, rows: Rows) -> Rows:
         """Second deliveries of some accepted rows, half of them with a later `sent_at`."""
         count = self.some(len(rows) * self.shares.duplicates / (1 - self.shares.duplicates))
-        chosen = self.rng.permutation(np.nonzero(rows["fate"] == ACCEPTED)[0])[:count]
-        again = rows[np.sort(chosen)].copy()
-        again["fate"] = DUPLICATE
-        again["arrival"] += self._delays(again["arrival"])
-        resent = self.rng.random(len(again)) < 0.5
-        sent = np.datetime_as_string(again["arrival"].astype("datetime64[us]").astype("datetime64[ms]"))
-        for i in np.nonzero(resent)[0].tolist():
-            again["line"][i] = SENT_AT.sub(rf'\g<1>{sent[i]}Z"'.encode(), again["line"][i])
+        chosen = self.rng.permutation(np.nonzero(rows.facts["fate"] == ACCEPTED)[0])[:count]
+        again = rows.take(np.sort(chosen))
+        again.facts["fate"] = DUPLICATE
+        again.facts["arrival"] += self._delays(again.facts["arrival"])
+        resent = np.nonzero(self.rng.random(len(again)) < 0.5)[0].tolist()
+        sent = np.datetime_as_string(again.facts["arrival"].astype("datetime64[us]"), unit="ms")
+        for i in resent:
+            again.lines[i] = SENT_AT.sub(rf'\g<1>{sent[i]}Z"'.encode(), again.lines[i])
         return again

@@ -60,10 +60,10 @@ class Truth:
         self.seen_users = np.zeros(len(self.world.people), bool)
         self.seen_items = np.zeros(len(self.world.items.item_id), bool)
 
-    def add(self, rows: np.ndarray) -> None:
-        """Count rows (dtype `lines.ROW`) that are emitted now."""
-        self.fates += np.bincount(rows["fate"], minlength=len(FATES))
-        good = rows[rows["fate"] == ACCEPTED]
+    def add(self, facts: np.ndarray) -> None:
+        """Count lines that are emitted now; `facts` has the dtype `rows.FACTS`."""
+        self.fates += np.bincount(facts["fate"], minlength=len(FATES))
+        good = facts.take(np.nonzero(facts["fate"] == ACCEPTED)[0])
         if not len(good):
             return
         self.kinds += np.bincount(good["kind"], minlength=len(KINDS))
@@ -87,9 +87,7 @@ class Truth:
             "events": self.events,
             "accepted": int(self.fates[ACCEPTED]),
             "duplicates": int(self.fates[DUPLICATE]),
-            "dead_letters": {
-                reason: int(self.fates[FATE[reason]]) for reason in REASONS if self.fates[FATE[reason]]
-            },
+            "dead_letters": {reason: int(self.fates[FATE[reason]]) for reason in REASONS if self.fates[FATE[reason]]},
             "interactions": int(self.kinds[:IDENTITIES_FROM].sum()),
             "identities": int(self.kinds[IDENTITIES_FROM:].sum()),
             "contexts": self.contexts,

@@ -127,9 +127,7 @@ def _location(place: Place, names: str, consent: int, draws: list[float]) -> tup
         coordinates = f',"lat":{place.lat:.2f},"lon":{place.lon:.2f}'
     else:
         coordinates = ""
-    agreed = (
-        "" if consent == -1 else f',"consent":{{"location":{"true" if consent else "false"},"ads":false}}'
-    )
+    agreed = "" if consent == -1 else f',"consent":{{"location":{"true" if consent else "false"},"ads":false}}'
     return f'{agreed},"location":{{{names}{coordinates}}}', consent != 1 and coordinates != ""
 
 

@@ -201,6 +201,4 @@ def build(seed: int = 2026, users: int = 20_000, guests: int = 8_000, items: int
     """
     rng = np.random.default_rng([seed, users, guests, items])
     categories = _categories(rng)
-    return World(
-        seed, users, categories, _items(rng, categories, items), _people(rng, categories, users, guests)
-    )
+    return World(seed, users, categories, _items(rng, categories, items), _people(rng, categories, users, guests))

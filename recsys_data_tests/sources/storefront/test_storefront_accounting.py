@@ -293,15 +293,10 @@ def test_equal_plans_give_equal_bytes():
     assert run(Plan(**plan)) == run(Plan(**plan))
 
 
-@pytest.mark.parametrize(
-    "change", [{"seed": 6}, {"end": END + timedelta(hours=1)}, {"days": 2}, {"events": 2501}]
-)
+@pytest.mark.parametrize("change", [{"seed": 6}, {"end": END + timedelta(hours=1)}, {"days": 2}, {"events": 2501}])
 def test_other_plans_share_no_event_id(change):
     plan = {"events": 2500, "end": END, "days": 2.5, "seed": 5}
-    ids = [
-        set(re.findall(rb'"event_id": ?"([^"]+)"', b"\n".join(run(Plan(**p))[0])))
-        for p in (plan, plan | change)
-    ]
+    ids = [set(re.findall(rb'"event_id": ?"([^"]+)"', b"\n".join(run(Plan(**p))[0]))) for p in (plan, plan | change)]
     assert ids[0] & ids[1] <= {b"x" * 257, b"y" * 300, "é".encode() * 1000}
 
 
