@@ -1,0 +1,123 @@
+"""CSV files with a known header -> Arrow batches of text, with the rows that do not fit set aside.
+
+Nothing is guessed: every column is text, an empty cell is empty text. Quotes, commas and line ends within
+quotes, CRLF and a byte order mark are understood.
+"""
+
+import codecs
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+from pyarrow.csv import ConvertOptions, InvalidRow, ParseOptions, ReadOptions, open_csv
+
+from recsys_data.errors import UserError
+from recsys_data.sources.datasets.files import BLOCK_BYTES, BinaryFile, explained, open_file
+
+SHOWN_BYTES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenRow:
+    """A row with too many or too few cells: its file, its number there (the header is 1), and its text."""
+
+    file: str
+    number: int
+    text: str
+
+    def line(self, source: str) -> bytes:
+        """The row as a line that keeps its text and that ingestion rejects as `missing_type`."""
+        event = {"event_id": f"{source}:{self.file}:{self.number}", "source": source}
+        return msgspec.json.encode(event | {"properties": {"file": self.file, "row": self.number, "text": self.text}})
+
+
+def find_csv(folder: Path, name: str) -> Path:
+    """The file `<name>.csv` of a folder, plain or gzipped.
+
+    Raises:
+        UserError: there is none, or both.
+    """
+    found = [path for path in (folder / f"{name}.csv", folder / f"{name}.csv.gz") if path.is_file()]
+    if not found:
+        there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+        raise UserError(f"{folder} has no {name}.csv or {name}.csv.gz; it holds {there}. Name the right folder.")
+    if len(found) > 1:
+        raise UserError(f"{folder} has both {found[0].name} and {found[1].name}. Remove one of them.")
+    return found[0]
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, list[BrokenRow]]]:
+    """The rows in file order, as text in the order of `columns`; the file may have them in another order.
+
+    Raises:
+        UserError: the file cannot be read, is not UTF-8, or its header does not name exactly `columns`.
+    """
+    broken: list[BrokenRow] = []
+
+    def set_aside(row: InvalidRow) -> str:
+        # The header has been read before, so that the first row of the parser is row 2 of the file.
+        broken.append(BrokenRow(path.name.removesuffix(".gz"), row.number + 1, row.text))
+        return "skip"
+
+    with explained(path), open_file(path) as file:
+        header = _header(path, file.readline(BLOCK_BYTES), columns)
+        rest = io.BufferedReader(_Utf8(path, file), BLOCK_BYTES)
+        if not rest.peek(1):
+            return
+        try:
+            # One thread, for only then do broken rows know their number.
+            reader = open_csv(
+                rest,
+                ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=header),
+                ParseOptions(newlines_in_values=True, invalid_row_handler=set_aside),
+                ConvertOptions(column_types=dict.fromkeys(header, pa.string()), include_columns=list(columns)),
+            )
+            for batch in reader:
+                yield batch, broken.copy()
+                broken.clear()
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{path} cannot be read as CSV: {error}. Look for a quote that is not closed.") from None
+        if broken:
+            yield pa.RecordBatch.from_pylist([], pa.schema([(name, pa.string()) for name in columns])), broken
+
+
+def _header(path: Path, line: bytes, columns: Sequence[str]) -> list[str]:
+    if not line:
+        raise UserError(f"{path} is empty. Expected a header with the columns {', '.join(columns)}.")
+    header = next(csv.reader([line.decode("utf-8-sig", "replace")]), [])
+    if sorted(header) != sorted(columns):
+        missing = ", ".join(name for name in columns if name not in header)
+        raise UserError(
+            f"{path} has the columns {', '.join(header)[:200]}. Expected exactly {', '.join(columns)}"
+            f"{'; missing: ' + missing if missing else ''}."
+        )
+    return header
+
+
+class _Utf8(io.RawIOBase):
+    """Hands a file through and stops at the first byte that is not UTF-8."""
+
+    def __init__(self, path: Path, file: BinaryFile) -> None:
+        self._path = path
+        self._file = file
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self._file.read(len(buffer))
+        try:
+            self._decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            around = error.object[max(0, error.start - SHOWN_BYTES) : error.end + SHOWN_BYTES]
+            raise UserError(
+                f"{self._path} is not UTF-8: {error.reason} {error.object[error.start]:#x} in {around!r}. "
+                f"Convert it, e.g. with `iconv -f ISO-8859-1 -t UTF-8`."
+            ) from None
+        buffer[: len(data)] = data
+        return len(data)

@@ -1,0 +1,58 @@
+import json
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recsys_data.contracts.contract import load_contracts
+from recsys_data.ingestion.decode import Decoder
+from recsys_data.ingestion.log import LogSlice
+from recsys_data.sources.datasets import IMPORTERS
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+Lines = list[bytes]
+
+
+@pytest.fixture
+def load() -> Callable[[str, Path], Lines]:
+    """Run an importer to its end; the lines it gives, which must be as many as it said."""
+
+    def run(name: str, path: Path) -> Lines:
+        found = IMPORTERS[name].read(path)
+        lines = [line for batch in found for line in batch]
+        assert len(lines) == found.total
+        return lines
+
+    return run
+
+
+@pytest.fixture
+def events(load: Callable[[str, Path], Lines]) -> Callable[[str, Path], list[dict[str, Any]]]:
+    """As `load`, parsed."""
+    return lambda name, path: [json.loads(line) for line in load(name, path)]
+
+
+@pytest.fixture(scope="session")
+def decoder() -> Decoder:
+    return Decoder(load_contracts(), date(1995, 1, 1), 36 * 1024)
+
+
+@pytest.fixture
+def fates(decoder: Decoder) -> Callable[[Lines], list[str]]:
+    """What ingestion makes of lines: `accepted`, or the reason for which each is rejected."""
+
+    def judge(lines: Lines) -> list[str]:
+        data = b"".join(line + b"\n" for line in lines)
+        bounds = np.cumsum([0, *(len(line) + 1 for line in lines)])
+        decoded = decoder.decode(LogSlice(0, 0, len(data), data, bounds, bounds[:-1]), NOW)
+        found = ["lost"] * len(lines)
+        for row in decoded.events["row"].to_pylist():
+            found[row] = "accepted"
+        for letter in decoded.dead:
+            found[letter.row] = letter.reason
+        return found
+
+    return judge
