@@ -130,7 +130,7 @@ def load_contract(path: Path) -> Contract:
     document = read_document(path)
     schema = document["schema"][0]
     extra = custom_properties(schema)
-    quality = [item for item in schema.get("quality", [])]
+    quality = schema.get("quality", [])
     contract = Contract(
         name=schema["name"],
         version=document["version"],

@@ -27,7 +27,7 @@ def asset_spec(contract: Contract, partitions: dg.PartitionsDefinition, deps: li
         group_name=contract.stage,
         owners=[f"team:{contract.owner}"] if contract.owner else [],
         kinds={"iceberg", "parquet"},
-        tags={"domain": contract.domain, **{tag: "" for tag in contract.tags}},
+        tags={"domain": contract.domain, **dict.fromkeys(contract.tags, "")},
         partitions_def=partitions,
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=window, warn_window=window / 2),
         metadata={
@@ -56,7 +56,8 @@ def _column(column: Column) -> dg.TableColumn:
         type=duckdb_type(column.type),
         description=column.description,
         constraints=dg.TableColumnConstraints(
-            nullable=not (column.required or column.key), unique=column.key,
+            nullable=not (column.required or column.key),
+            unique=column.key,
             other=[f"one of {', '.join(column.enum)}"] if column.enum else [],
         ),
         tags={"classification": column.classification} if column.classification else {},
@@ -64,5 +65,8 @@ def _column(column: Column) -> dg.TableColumn:
 
 
 def _rules(contract: Contract) -> str:
-    rows = [f"| {rule.name} | {rule.description} | `{rule.predicate.replace('|', chr(92) + '|')}` |" for rule in contract.rules]
+    rows = [
+        "| " + " | ".join([rule.name, rule.description, f"`{rule.predicate}`".replace("|", r"\|")]) + " |"
+        for rule in contract.rules
+    ]
     return "\n".join(["| reason | rule | predicate |", "|---|---|---|", *rows]) if rows else "none"

@@ -9,8 +9,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import yaml
+from jsonschema import Draft201909Validator
+from jsonschema.exceptions import best_match
 
 from recsys_data.errors import ContractError
 
@@ -18,9 +19,9 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @cache
-def _validator() -> jsonschema.Draft201909Validator:
+def _validator() -> Draft201909Validator:
     text = resources.files("open_data_contract_standard").joinpath("schema.json").read_text("utf-8")
-    return jsonschema.Draft201909Validator(json.loads(text))
+    return Draft201909Validator(json.loads(text))
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def read_document(path: Path) -> dict[str, Any]:
         raise ContractError(f"{path}: is no valid YAML at {place}: {error.problem}.") from None
     if not isinstance(document, dict):
         raise ContractError(f"{path}: holds {type(document).__name__}; expected an ODCS document.")
-    best = jsonschema.exceptions.best_match(_validator().iter_errors(document))
+    best = best_match(_validator().iter_errors(document))
     if best is not None:
         raise ContractError(f"{path}: {_place(document, best.absolute_path)}: {best.message}.")
     if len(document.get("schema", [])) != 1:

@@ -5,7 +5,7 @@ contracts may use: `local_time(ts, zone)`, `getvariable('first_day')`, `getvaria
 """
 
 import re
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from recsys_data.contracts.contract import Column, Contract
@@ -31,7 +31,7 @@ def session(threads: int = 1) -> "duckdb.DuckDBPyConnection":
     # A batch is one Arrow table and its rows are told apart by number, not by order.
     connection.execute("SET preserve_insertion_order = false")
     connection.execute(MACROS)
-    set_variables(connection, date(1995, 1, 1), datetime(2000, 1, 1))
+    set_variables(connection, date(1995, 1, 1), datetime(2000, 1, 1, tzinfo=UTC))
     return connection
 
 
@@ -90,9 +90,7 @@ def check_expressions(contract: Contract) -> None:
     columns = ", ".join(f"NULL::{duckdb_type(c.type)} AS {quote(c.name)}" for c in contract.columns)
     expressions = [(f"rule {rule.name}", rule.predicate, "BOOLEAN") for rule in contract.rules]
     expressions += [(f"column {c.name}", c.logic, duckdb_type(c.type)) for c in contract.columns if c.logic]
-    expressions += [
-        (f"column {c.name}", c.without_consent, duckdb_type(c.type)) for c in contract.columns if c.consent
-    ]
+    expressions += [(f"column {c.name}", c.without_consent, duckdb_type(c.type)) for c in contract.columns if c.consent]
     if contract.row_when:
         expressions.append(("rowWhen", contract.row_when, "BOOLEAN"))
     if not expressions:

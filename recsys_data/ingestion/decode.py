@@ -80,9 +80,7 @@ class Decoder:
         self._session = session()
         proofs = self.plan.proofs
         self._fast = self.plan.judged(self.plan.fast_leaves(), proofs)
-        self._extra = self.plan.judged(
-            self.plan.extra_leaves(), [*proofs, "clean", "sent_" + UNMODELLED, "mixed"]
-        )
+        self._extra = self.plan.judged(self.plan.extra_leaves(), [*proofs, "clean", "sent_" + UNMODELLED, "mixed"])
         self._exact = self.plan.judged("SELECT * FROM leaves", [])
 
     def decode(self, lines: LogSlice, now: datetime) -> Decoded:

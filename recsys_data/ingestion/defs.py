@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 
@@ -27,6 +28,7 @@ from recsys_data.settings import Settings
 EVENT_LOG = dg.AssetKey("event_log")
 STARTED_BY = {"recsys_data/started_by": "event_log_sensor"}
 OBSERVE_SECONDS = 60.0
+Metadata = dict[str, Any]
 
 
 class DrainConfig(dg.Config):
@@ -117,7 +119,7 @@ def _touched(lake: Lake, log: EventLog, gathered: Gathered) -> Iterator[dg.Asset
             yield dg.AssetMaterialization(name, partition=day_key(day), metadata=metadata)
 
 
-def _result_metadata(lake: Lake, log: EventLog, gathered: Gathered, name: str, days: list[int]) -> dict[str, object]:
+def _result_metadata(lake: Lake, log: EventLog, gathered: Gathered, name: str, days: list[int]) -> Metadata:
     facts = day_facts(lake, name)
     metadata = _day_metadata(facts, days) | _stream_metadata(lake, log, gathered)
     filled = [day for day in days if day in facts]
@@ -126,7 +128,7 @@ def _result_metadata(lake: Lake, log: EventLog, gathered: Gathered, name: str, d
     return metadata
 
 
-def _day_metadata(facts: Mapping[int, DayStats], days: list[int]) -> dict[str, object]:
+def _day_metadata(facts: Mapping[int, DayStats], days: list[int]) -> Metadata:
     present = [facts[day] for day in days if day in facts]
     return {
         "dagster/row_count": sum(stats.rows for stats in facts.values()),
@@ -135,8 +137,8 @@ def _day_metadata(facts: Mapping[int, DayStats], days: list[int]) -> dict[str, o
     }
 
 
-def _stream_metadata(lake: Lake, log: EventLog, gathered: Gathered) -> dict[str, object]:
-    metadata: dict[str, object] = {
+def _stream_metadata(lake: Lake, log: EventLog, gathered: Gathered) -> Metadata:
+    metadata: Metadata = {
         "events waiting": lag_of(log, lake),
         "events read": gathered.read,
         "accepted": gathered.accepted,
@@ -204,17 +206,13 @@ def _request(settings: Settings) -> dg.RunRequest:
         budget_seconds=settings.drain_seconds,
         idle_seconds=min(settings.idle_seconds, settings.drain_seconds / 2),
     )
-    return dg.RunRequest(
-        partition_key=_today(), tags=STARTED_BY, run_config=dg.RunConfig(ops={"event_stream": config})
-    )
+    return dg.RunRequest(partition_key=_today(), tags=STARTED_BY, run_config=dg.RunConfig(ops={"event_stream": config}))
 
 
 def _observation(log: EventLog, lake: Lake, lag: int) -> dg.AssetObservation:
     positions = positions_of(lake)
     behind = {str(p): {"end": end, "stored": positions.get(p, 0)} for p, end in log.end_offsets().items()}
-    return dg.AssetObservation(
-        EVENT_LOG, metadata={"events waiting": lag, "offsets": dg.MetadataValue.json(behind)}
-    )
+    return dg.AssetObservation(EVENT_LOG, metadata={"events waiting": lag, "offsets": dg.MetadataValue.json(behind)})
 
 
 def _heartbeats(lake: Lake, names: list[str]) -> list[dg.AssetMaterialization]:

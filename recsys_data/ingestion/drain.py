@@ -47,9 +47,7 @@ def drain(log: EventLog, lake: Lake, settings: Settings, until: Until) -> Iterat
         Transient: log or lake cannot be used now; nothing is lost, and a new drain goes on where this ended.
     """
     writer = StreamWriter(lake, settings)
-    decoders = [
-        Decoder(lake.contracts, settings.first_day, settings.max_event_bytes) for _ in range(THREADS)
-    ]
+    decoders = [Decoder(lake.contracts, settings.first_day, settings.max_event_bytes) for _ in range(THREADS)]
     with ThreadPoolExecutor(THREADS, "decode") as pool:
         yield from _Drain(log, writer, decoders, pool, until).run()
     writer.close()

@@ -6,7 +6,9 @@ spellings of good events.
 
 import json
 import math
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -15,8 +17,16 @@ from recsys_data.contracts.contract import Column
 from recsys_data.contracts.types import json_type
 from recsys_data.errors import BadRecord
 from recsys_data.ingestion.plan import UNMODELLED, EventPlan
+from recsys_data.ingestion.tally import MAX_DEPTH
 
-NAMES = {str: "a string", bool: "a boolean", int: "an integer", float: "a number", dict: "an object", list: "an array"}
+NAMES = {
+    str: "a string",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a number",
+    msgspec.Raw: "a number",
+    list: "an array",
+}
 EXPECTED = {
     "string": "a string",
     "integer": "an integer",
@@ -30,6 +40,10 @@ SHOWN = 60
 # Where a field outside `properties` and one inside it have the same name, the outer one is kept under this.
 OUTER = "$event"
 INT64 = 2**63
+RFC3339 = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:)(\d\d)(\.\d+)?(?:[Zz]|([+-](?:[01]\d|2[0-3]):[0-5]\d))", re.ASCII
+)
+JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 class _Pairs(list):
@@ -51,11 +65,11 @@ def read_exactly(line: bytes, plan: EventPlan) -> dict[str, Any]:
         clashing = {key: rest.pop(key) for key in list(rest) if key in properties}
         properties |= rest
         if clashing:
-            properties[OUTER] = clashing
+            properties[_unused(OUTER, properties)] = clashing
         leaves[UNMODELLED] = properties
     for column in plan.raw:
         if column.name in leaves:
-            leaves[column.name] = json.dumps(leaves[column.name], ensure_ascii=False, separators=(",", ":"))
+            leaves[column.name] = msgspec.json.encode(leaves[column.name]).decode()
     return leaves
 
 
@@ -67,16 +81,50 @@ def _parse(line: bytes) -> _Pairs:
         raise BadRecord("invalid_utf8", f"byte {error.start} is {found}: {error.reason}") from None
     if not text.strip():
         raise BadRecord("malformed_json", "the line is empty")
+    if _depth(text) > MAX_DEPTH:
+        raise BadRecord("malformed_json", f"nested more than {MAX_DEPTH} levels deep")
     try:
-        msgspec.json.decode(line)
-        event = json.loads(text, object_pairs_hook=_Pairs)
-    except (msgspec.DecodeError, ValueError) as error:
+        event = json.loads(
+            text, object_pairs_hook=_Pairs, parse_int=_integer, parse_float=_number, parse_constant=_refuse
+        )
+        if "\\ud" in text.lower():
+            # Half of a surrogate pair is no character and cannot be stored.
+            json.dumps(event, ensure_ascii=False, default=str).encode()
+    except ValueError as error:
         raise BadRecord("malformed_json", str(error)) from None
-    except RecursionError:
-        raise BadRecord("malformed_json", "nested too deeply") from None
     if not isinstance(event, _Pairs):
         raise BadRecord("not_an_object", f"the line holds {_name(event)}; expected one JSON object")
     return event
+
+
+def _depth(text: str) -> int:
+    """How deep values are nested; an upper bound where that is within the limit."""
+    marks = text.count("{") + text.count("[")
+    if marks <= MAX_DEPTH:
+        return marks
+    steps = (1 if mark in "{[" else -1 for mark in re.findall(r"[][{}]", JSON_STRING.sub("", text)))
+    return max(accumulate(steps), default=0)
+
+
+def _integer(text: str) -> int | msgspec.Raw:
+    number = _number(text)
+    return number if isinstance(number, msgspec.Raw) else int(text)
+
+
+def _number(text: str) -> float | msgspec.Raw:
+    """A number, or its text where it is too large for a double."""
+    number = float(text)
+    return number if math.isfinite(number) else msgspec.Raw(text.encode())
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _unused(name: str, keys: dict[str, Any]) -> str:
+    while name in keys:
+        name = "$" + name
+    return name
 
 
 def _take(pairs: _Pairs, at: tuple[str, ...], columns: dict, containers: set, leaves: dict[str, Any]) -> dict[str, Any]:
@@ -110,18 +158,16 @@ def _leaf(column: Column, value: Any, path: tuple[str, ...]) -> Any:
     fits = {
         "VARCHAR": isinstance(value, str),
         "BOOLEAN": isinstance(value, bool),
-        "DOUBLE": number and math.isfinite(value),
+        "DOUBLE": number,
         "JSON": type(value) is (_Pairs if column.type == "object" else list),
     }[kind]
     if fits and column.type == "integer":
         fits = value == int(value) and -INT64 <= value < INT64
         value = int(value) if fits else value
-    if fits and kind == "VARCHAR":
-        fits = not any("\ud800" <= char <= "\udfff" for char in value)
     if not fits:
         raise BadRecord("wrong_type", f"expected {EXPECTED[column.type]}, found {_show(value)} at {_path(path)}")
     if column.type == "timestamp":
-        return _canonical(value)
+        return _canonical(str(value))
     if column.type == "number":
         return float(value)
     return _plain(value)
@@ -129,17 +175,20 @@ def _leaf(column: Column, value: Any, path: tuple[str, ...]) -> Any:
 
 def _canonical(text: str) -> str:
     """RFC 3339 in any spelling -> the one that the judging statement reads; other text as it is."""
+    match = RFC3339.fullmatch(text)
+    if not match:
+        return text
+    day, minute, second, fraction, offset = match.groups()
+    leap = second == "60"
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+        moment = datetime.fromisoformat(f"{day}T{minute}{'59' if leap else second}{offset or '+00:00'}")
+        moment = moment.astimezone(UTC) + timedelta(seconds=leap)
+    except (ValueError, OverflowError):
         return text
-    # A time of day without an offset could be anybody's.
-    if moment.tzinfo is None or len(text) < len("2026-01-02T03:04Z"):
+    if leap and (moment.day, moment.hour, moment.minute) != (1, 0, 0):
+        # The last second of a month may be followed by one more, which the clocks of computers do not have.
         return text
-    try:
-        return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
-    except OverflowError:
-        return text
+    return f"{moment.replace(tzinfo=None).isoformat()}{(fraction or '.0')[:7]}Z"
 
 
 def _plain(value: Any) -> Any:
@@ -157,7 +206,7 @@ def _name(value: Any) -> str:
 def _show(value: Any) -> str:
     if isinstance(value, _Pairs | list):
         return _name(value)
-    text = json.dumps(value, ensure_ascii=True)
+    text = bytes(value).decode() if isinstance(value, msgspec.Raw) else json.dumps(value)
     return f"{_name(value)} {text if len(text) <= SHOWN else text[:SHOWN] + '...'}"
 
 

@@ -9,7 +9,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -35,6 +35,7 @@ def drain_lock(settings: Settings, wait_seconds: float, budget: float | None = N
     """Be the only drain.
 
     Args:
+        settings: whose state folder is drained into.
         wait_seconds: how long to wait for a drain that is alive.
         budget: how long this one will drain, told to whoever asks.
 
@@ -78,13 +79,13 @@ def drain_is_running(settings: Settings) -> bool:
     return running_drain(settings) is not None
 
 
-def _open(settings: Settings, name: str):
+def _open(settings: Settings, name: str) -> BinaryIO:
     path = settings.data_dir / "ingest" / f"drain.{name}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    return Path(path).open("a+b")
+    return path.open("a+b")
 
 
-def _try(file) -> bool:
+def _try(file: BinaryIO) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -92,7 +93,7 @@ def _try(file) -> bool:
     return True
 
 
-def _read(file) -> Holder:
+def _read(file: BinaryIO) -> Holder:
     file.seek(0)
     try:
         return msgspec.json.decode(file.read(), type=Holder)

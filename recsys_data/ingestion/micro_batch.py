@@ -107,9 +107,7 @@ def build(
         if contract.stream
     }
     received = placed["received_at"].drop_null().cast(pa.int64()).to_numpy()
-    return MicroBatch(
-        lines.partition, lines.start, lines.end, lines.positions, fates, redacted, rows, received
-    )
+    return MicroBatch(lines.partition, lines.start, lines.end, lines.positions, fates, redacted, rows, received)
 
 
 def _dead_rows(lines: LogSlice, decoded: Decoded, contract: Contract, now: datetime) -> pa.Table:

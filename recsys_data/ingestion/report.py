@@ -49,8 +49,8 @@ class Reporter:
 
     def add(self, flushed: Flushed) -> None:
         gathered = self._gathered
-        for name, days in flushed.rows.items():
-            for day, rows in days.items():
+        for name, added in flushed.rows.items():
+            for day, rows in added.items():
                 gathered.rows[name][day] += rows
         gathered.commits += 1
         gathered.read += flushed.read

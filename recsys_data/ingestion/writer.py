@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -24,8 +25,11 @@ from recsys_data.lake.commit import commit, expire_old_snapshots
 from recsys_data.lake.ledger import LATENCIES_KEPT, Latency, Ledger, read_ledger
 from recsys_data.lake.query import data_files, relation
 from recsys_data.lake.tables import Lake
-from recsys_data.lake.write import days_of, write_days
+from recsys_data.lake.write import write_days
 from recsys_data.settings import Settings
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
 
 STORED_KEYS_ROWS = 500_000
 DECILES = np.arange(0.05, 1, 0.1)
@@ -132,7 +136,9 @@ class StreamWriter:
         return msgspec.structs.replace(ledger, latencies=latencies)
 
     def _open_seen(self, settings: Settings) -> SeenIds:
-        homes = [name for name, contract in self.contracts.items() if contract.stream == "events" and not contract.row_from]
+        homes = [
+            name for name, contract in self.contracts.items() if contract.stream == "events" and not contract.row_from
+        ]
         identity = " ".join(str(self.tables[name].metadata.table_uuid) for name in sorted(homes))
         seen = SeenIds(settings.data_dir / "ingest" / "seen", identity, self._positions())
         for name in homes:
@@ -149,14 +155,14 @@ def main_dataset(contracts: Mapping[str, Contract]) -> str:
     return "interactions" if "interactions" in homes else homes[0]
 
 
-def stored_keys(table, covered: Mapping[int, int]) -> Iterator[npt.NDArray[np.uint64]]:
+def stored_keys(table: "Table", covered: Mapping[int, int]) -> Iterator[npt.NDArray[np.uint64]]:
     """Deduplication keys of the rows at or beyond the covered positions, in bounded pieces."""
     from pyiceberg.expressions import GreaterThanOrEqual
 
     from recsys_data.contracts.rules import session
 
     lowest = min(covered.values(), default=0)
-    files = data_files(table, GreaterThanOrEqual("log_offset", lowest))
+    files = data_files(table, GreaterThanOrEqual("log_offset", lowest))  # pyright: ignore[reportCallIssue]
     if not files:
         return
     beyond = " OR ".join(f"(log_partition = {p} AND log_offset < {at})" for p, at in covered.items()) or "false"
@@ -165,29 +171,25 @@ def stored_keys(table, covered: Mapping[int, int]) -> Iterator[npt.NDArray[np.ui
             f"""SELECT md5_number_upper(event_id), md5_number_lower(event_id),
                        log_partition::UBIGINT, log_offset::UBIGINT
                 FROM ({relation(table, files)}) WHERE NOT ({beyond})"""
-        ).to_arrow_reader(STORED_KEYS_ROWS)
+        ).to_arrow_reader(batch_size=STORED_KEYS_ROWS)
         for piece in reader:
             yield np.stack([column.to_numpy(zero_copy_only=False) for column in piece.columns])
 
 
-def _advanced(base: Ledger, name: str, batches: list[MicroBatch]) -> tuple[Ledger, pa.Table | None]:
+def _advanced(base: Ledger, name: str, batches: list[MicroBatch]) -> tuple[Ledger, pa.Table]:
     """The table's ledger and new rows after these batches."""
-    ledger, parts = base, []
+    ledger = base
+    parts: list[pa.Table] = []
     for batch in batches:
         part = batch.rows_from(name, ledger.positions.get(batch.partition, 0))
         ledger = batch.advance(ledger, len(part))
         parts.append(part)
-    return ledger, pa.concat_tables(parts) if parts else None
+    return ledger, pa.concat_tables(parts) if parts else pa.table({})
 
 
-def _stamp(rows: pa.Table | None, contract: Contract, moment: pa.Scalar) -> pa.Table:
+def _stamp(rows: pa.Table, contract: Contract, moment: pa.Scalar) -> pa.Table:
     """Fill in when the rows were stored."""
-    if rows is None:
-        return pa.table({})
     for column in contract.columns:
-        if column.system == "ingested_at" and column.name not in rows.column_names:
+        if len(rows) and column.system == "ingested_at" and column.name not in rows.column_names:
             rows = rows.append_column(column.name, pa.repeat(moment, len(rows)))
     return rows
-
-
-__all__ = ["Flushed", "StreamWriter", "days_of", "main_dataset", "stored_keys"]

@@ -5,9 +5,10 @@ points at empty metadata files. Data files are written and synced by `write.py`.
 """
 
 from pathlib import Path
+from types import TracebackType
 
-from pyiceberg.io import OutputFile, OutputStream
-from pyiceberg.io.pyarrow import PyArrowFileIO
+from pyiceberg.io import OutputStream
+from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 
 from recsys_data.lake.files import local_path, sync_all
 
@@ -19,8 +20,11 @@ class _DurableStream:
         self._stream = stream
         self._path = path
 
-    def write(self, data: bytes) -> int:
-        return self._stream.write(data)
+    def write(self, b: bytes) -> int:
+        return self._stream.write(b)
+
+    def tell(self) -> int:
+        return self._stream.tell()
 
     def close(self) -> None:
         self._stream.close()
@@ -29,14 +33,19 @@ class _DurableStream:
     def __enter__(self) -> "_DurableStream":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        exctype: type[BaseException] | None,
+        excinst: BaseException | None,
+        exctb: TracebackType | None,
+    ) -> None:
         self.close()
 
 
 class DurableFileIO(PyArrowFileIO):
     """PyIceberg's own file access, with local files synced on close. Named in the catalog's `py-io-impl`."""
 
-    def new_output(self, location: str) -> OutputFile:
+    def new_output(self, location: str) -> PyArrowFile:
         output = super().new_output(location)
         path = local_path(location)
         if path is None:

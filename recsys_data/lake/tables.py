@@ -122,9 +122,7 @@ def iceberg_schema(contract: Contract) -> "Schema":
 
     fields = [
         field.with_metadata({b"PARQUET:field_id": str(number).encode(), b"doc": column.description.encode()})
-        for number, (field, column) in enumerate(
-            zip(arrow_schema(contract), contract.columns, strict=True), start=1
-        )
+        for number, (field, column) in enumerate(zip(arrow_schema(contract), contract.columns, strict=True), start=1)
     ]
     return pyarrow_to_schema(pa.schema(fields))
 
@@ -147,7 +145,6 @@ def _fingerprint(contract: Contract) -> str:
 
 def _evolve(table: "Table", contract: Contract) -> "Table":
     """Add new optional columns; refuse everything else until the contract's major version is raised."""
-    from pyiceberg.io.pyarrow import pyarrow_to_schema
 
     def refuse(what: str) -> ContractError:
         return ContractError(

@@ -9,7 +9,7 @@ import itertools
 import uuid
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -84,7 +84,8 @@ def dictionary_columns(rows: pa.Table) -> list[str]:
     return [
         name
         for name in sample.column_names
-        if pa.types.is_string(sample.schema.field(name).type) or pa.types.is_large_string(sample.schema.field(name).type)
+        if pa.types.is_string(sample.schema.field(name).type)
+        or pa.types.is_large_string(sample.schema.field(name).type)
         if pc.count_distinct(sample[name]).as_py() < DICTIONARY_SHARE * len(sample)
     ]
 
@@ -103,10 +104,15 @@ def write_day(table: "Table", day: int, parts: Iterable[pa.Table], dictionary: l
     first = next(parts)
     bounded = [name for name in (event_time(table), *BOUNDED) if name in first.column_names]
     facts = _Facts(table.schema(), first.column_names, bounded)
-    options = {"compression": "zstd", "compression_level": 1, "use_dictionary": dictionary}
+    options: dict[str, Any] = {
+        "write_statistics": bounded,
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": dictionary,
+    }
     with (
         contextlib.nullcontext(path) if path else table.io.new_output(location).create() as target,
-        pq.ParquetWriter(target, first.schema, write_statistics=bounded, **options) as writer,
+        pq.ParquetWriter(target, first.schema, **options) as writer,
     ):
         for part in itertools.chain([first], parts):
             writer.write_table(part)

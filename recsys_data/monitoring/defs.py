@@ -84,7 +84,10 @@ def _quality_check(contract: Contract, name: str, item: Mapping) -> dg.AssetChec
 def _volume(contract: Contract, item: Mapping):
     def measure(lake: Lake) -> tuple[bool, dict]:
         rows = stored_rows(lake, contract, datetime.now(UTC) - RECENT)
-        return rows > item["mustBeGreaterThan"], {"rows stored in 24 h": rows, "expected more than": item["mustBeGreaterThan"]}
+        return rows > item["mustBeGreaterThan"], {
+            "rows stored in 24 h": rows,
+            "expected more than": item["mustBeGreaterThan"],
+        }
 
     return measure
 
@@ -98,7 +101,12 @@ def _share(contract: Contract, item: Mapping):
         homes = [c for c in lake.contracts.values() if c.stream == "events" and not c.row_from]
         accepted = sum(stored_rows(lake, home, since) for home in homes)
         share = rejected / (rejected + accepted) if rejected else 0.0
-        return share <= most, {"share in 24 h": round(share, 5), "at most": most, "rejected": rejected, "accepted": accepted}
+        return share <= most, {
+            "share in 24 h": round(share, 5),
+            "at most": most,
+            "rejected": rejected,
+            "accepted": accepted,
+        }
 
     return measure
 
@@ -110,9 +118,7 @@ def _partitions_sensor(names: list[str]) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Tells Dagster of days that were stored without it, e.g. by `recsys-data ingest`.",
     )
-    def lake_partitions_sensor(
-        context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake]
-    ) -> dg.SensorResult:
+    def lake_partitions_sensor(context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake]) -> dg.SensorResult:
         seen = json.loads(context.cursor or "{}")
         told: list[dg.AssetMaterialization] = []
         for name in names:

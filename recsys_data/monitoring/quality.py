@@ -44,5 +44,5 @@ def _stored_since(lake: Lake, contract: Contract, since: datetime) -> tuple[str,
 
     stored = next(column.name for column in contract.columns if column.system == "ingested_at")
     table = lake.table(contract.name)
-    files = data_files(table, GreaterThanOrEqual(stored, since.isoformat()))
+    files = data_files(table, GreaterThanOrEqual(stored, since.isoformat()))  # pyright: ignore[reportCallIssue]
     return relation(table, files), f"{quote(stored)} >= {literal(since.isoformat())}::TIMESTAMPTZ"
