@@ -16,6 +16,10 @@ STRING, NUMBER, BOOLEAN, OBJECT, ARRAY = range(5)
 KINDS = 5
 _NULL, _MINUS, _OTHER = 5, 6, 7
 
+# Levels of objects and arrays in a line. Nobody needs more, and readers of JSON that call themselves for each
+# level would fail on it.
+MAX_DEPTH = 100
+
 BLOCK_BYTES = 1 << 20
 
 # Each line's counts travel in one integer, so that one running sum serves all kinds.
@@ -84,10 +88,7 @@ def _tally_block(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.integer]) -
     colons = np.flatnonzero(data == ord(":"))
     before = at(colons - 1)
     keys = colons[before == ord('"')]
-    first = at(keys + 1)
-    spaced = np.flatnonzero(first == ord(" "))
-    first[spaced] = at(keys[spaced] + 2)
-    kinds = _KIND_OF_BYTE[first]
+    kinds = _KIND_OF_BYTE[_behind(at, keys)]
 
     edges = np.searchsorted(keys, bounds)
     running = np.zeros(len(keys) + 1, np.uint64)
@@ -96,24 +97,36 @@ def _tally_block(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.integer]) -
     shifts = np.arange(KINDS, dtype=np.uint64) * np.uint64(_BITS)
     counts = ((packed[:, None] >> shifts) & np.uint64(_MOST_KEYS)).astype(np.int64)
 
+    brackets = np.flatnonzero(data == ord("["))
     suspects = [
         keys[kinds == _OTHER],
         colons[_IS_SPACE[before]],
         _negative_words(at, keys[kinds == _MINUS]),
         _not_null(at, keys[kinds == _NULL]),
-        *_around_commas(data, at),
+        _commas(data, at),
+        _elements(at, brackets, _behind(at, brackets)),
         _escaped_structure(data, at),
     ]
     odd = np.diff(edges) > _MOST_KEYS
+    # An object is the line itself, a value behind a key, or an element of an array that holds it.
+    odd |= 1 + counts[:, OBJECT] + 2 * np.diff(np.searchsorted(brackets, bounds)) > MAX_DEPTH
     odd |= data[np.minimum(bounds[:-1], len(data) - 1)] != ord("{")
     found = np.concatenate(suspects)
     odd[np.searchsorted(bounds, found, side="right") - 1] = True
     return Tally(counts, odd)
 
 
-def _value_start(at, positions):
-    """Position of the first byte of the value behind a separator, past one blank."""
-    return positions + 1 + (at(positions + 1) == ord(" "))
+def _behind(at, separators):
+    """The first byte behind each separator, past one blank."""
+    first = at(separators + 1)
+    blank = np.flatnonzero(_IS_SPACE[first])
+    first[blank] = at(separators[blank] + 2)
+    return first
+
+
+def _value_start(at, separators):
+    """Position of the first byte behind each separator, past one blank."""
+    return separators + 1 + _IS_SPACE[at(separators + 1)]
 
 
 def _negative_words(at, keys):
@@ -126,15 +139,16 @@ def _not_null(at, keys):
     return keys[at(_value_start(at, keys) + 1) != ord("u")]
 
 
-def _around_commas(data, at):
-    """Commas before a closing bracket or before several blanks, which could hide one; words as elements."""
+def _commas(data, at):
+    """Commas before a closing bracket, before blanks that could hide one, or before a word."""
     commas = np.flatnonzero(data == ord(","))
-    one, two = at(commas + 1), at(commas + 2)
-    blank = _IS_SPACE[one]
-    loose = commas[_IS_CLOSE[one] | (blank & (_IS_CLOSE[two] | _IS_SPACE[two]))]
-    wordy = commas[_STARTS_WORD[np.where(blank, two, one)]]
-    brackets = np.flatnonzero(data == ord("["))
-    return loose, _words(at, wordy), _words(at, brackets)
+    behind = _behind(at, commas)
+    return np.concatenate([commas[_IS_CLOSE[behind]], _elements(at, commas, behind)])
+
+
+def _elements(at, separators, behind):
+    """Separators before a word, or before several blanks, which could hide one."""
+    return np.concatenate([separators[_IS_SPACE[behind]], _words(at, separators[_STARTS_WORD[behind]])])
 
 
 def _words(at, separators):
