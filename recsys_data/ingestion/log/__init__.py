@@ -45,7 +45,8 @@ class EventLog(Protocol):
 
         Raises:
             Permanent: a line holds a newline byte.
-            Transient: the log cannot be written now (disk full, every partition held); nothing was appended.
+            Transient: the log cannot be written now (disk full, every partition held). Append the same lines
+                again: some may be in the log already, whole, and are then dropped as duplicates.
         """
         ...
 

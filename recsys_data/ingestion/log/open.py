@@ -15,9 +15,7 @@ def open_log(settings: Settings) -> EventLog:
     # The scheme alone is shown and looked at: the rest of a URL may hold a password.
     scheme = settings.event_log.partition(":")[0]
     if settings.event_log == "embedded":
-        return EmbeddedLog(
-            settings.log_dir, partitions=settings.log_partitions, segment_bytes=settings.segment_bytes
-        )
+        return EmbeddedLog(settings.log_dir, partitions=settings.log_partitions, segment_bytes=settings.segment_bytes)
     raise UserError(
         f"Setting RECSYS_DATA_EVENT_LOG begins with {scheme!r}: expected `embedded`, the only one "
         "there is. Change or unset it."

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from recsys_data.errors import Permanent
 from recsys_data.ingestion.log import LogSlice
@@ -55,13 +56,12 @@ class PartitionReader:
                 end = begin + len(data)
                 # A line that a living writer has not synced yet may vanish in a power failure, and another
                 # line would then get its position, which the lake already holds as consumed. Segments that
-                # are not active were synced before the next one was started.
+                # are not active were synced, or given up with their positions, before the next was started.
                 if active and end > self._durable:
                     sync(segment)
                     self._durable = end
             if data:
-                newlines = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
-                bounds = np.concatenate((np.zeros(1, np.int64), newlines + 1))
+                bounds = line_bounds(data)
                 return LogSlice(self._partition, start, end, data, bounds, begin + bounds[:-1])
         return LogSlice(self._partition, start, start, b"", np.zeros(1, np.int64), np.zeros(0, np.int64))
 
@@ -160,3 +160,11 @@ def read_lines(segment: int, offset: int, max_bytes: int) -> bytes:
         end = len(data) + newline if newline else 0
         data += more
     return data[:end]
+
+
+def line_bounds(data: bytes) -> npt.NDArray[np.int64]:
+    """Where the lines of `data` begin, and where the last one ends: int64, shape (lines + 1,)."""
+    view = np.frombuffer(data, np.uint8)
+    # In blocks, because a mask as large as `data` costs more in fresh memory than in comparisons.
+    ends = [np.flatnonzero(view[at : at + BLOCK] == ord("\n")) + (at + 1) for at in range(0, len(data), BLOCK)]
+    return np.concatenate([np.zeros(1, np.int64), *ends])

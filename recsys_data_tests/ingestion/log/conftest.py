@@ -20,9 +20,7 @@ def event_log_factory(
     A log has at least two partitions. Every client is closed at the end.
     """
     clients: list[EventLog] = []
-    backends: dict[str, Callable[[], OpenLog]] = {
-        "embedded": lambda: _embedded(tmp_path_factory.mktemp("log"))
-    }
+    backends: dict[str, Callable[[], OpenLog]] = {"embedded": lambda: _embedded(tmp_path_factory.mktemp("log"))}
 
     def remembered(open_log: OpenLog) -> OpenLog:
         def open_and_remember() -> EventLog:

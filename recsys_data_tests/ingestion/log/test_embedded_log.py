@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from recsys_data.errors import Permanent, Transient, UserError
 from recsys_data.ingestion.log import reader as reading
 from recsys_data.ingestion.log.embedded import EmbeddedLog
-from recsys_data_tests.ingestion.log.reading import everything, follow
+from recsys_data_tests.ingestion.log.reading import everything, follow, lines_of
 
 OpenEmbedded = Callable[..., EmbeddedLog]
 
@@ -38,9 +38,7 @@ def segments(tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "log").glob("*/*.ndjson"))
 
 
-def test_segments_are_named_by_position_and_hold_the_lines_back_to_back(
-    open_embedded: OpenEmbedded, tmp_path: Path
-):
+def test_segments_are_named_by_position_and_hold_the_lines_back_to_back(open_embedded: OpenEmbedded, tmp_path: Path):
     log = open_embedded(segment_bytes=10)
     for line in (b"one", b"two", b"longer than a segment", b"end"):
         log.append([line])
@@ -54,9 +52,7 @@ def test_segments_are_named_by_position_and_hold_the_lines_back_to_back(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    appends=st.lists(
-        st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line), min_size=1), max_size=8
-    ),
+    appends=st.lists(st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line), min_size=1), max_size=8),
     segment_bytes=st.integers(1, 150),
     max_bytes=st.integers(1, 80),
 )
@@ -79,9 +75,7 @@ def test_positions_are_byte_offsets_across_segments_of_any_size(
     )
 
 
-def test_tail_without_a_newline_is_no_event_until_a_writer_cuts_it_off(
-    open_embedded: OpenEmbedded, tmp_path: Path
-):
+def test_tail_without_a_newline_is_no_event_until_a_writer_cuts_it_off(open_embedded: OpenEmbedded, tmp_path: Path):
     log = open_embedded()
     log.append([b"whole"])
     log.close()
@@ -203,9 +197,9 @@ def test_pruning_beside_a_writer_and_a_reader_loses_nothing(open_embedded: OpenE
     thread.start()
     found, start, freed = [], 0, 0
     while thread.is_alive() or reader.end_offsets()[0] > start:
-        new = follow(reader, 0, start)
-        found += [line for _, line in new]
-        start = reader.read(0, new[-1][0], 1 << 20).end if new else start
+        piece = reader.read(0, start, 1 << 20)
+        found += lines_of(piece)
+        start = piece.end
         freed += pruner.prune({0: start}, timedelta(0))
     thread.join()
     assert found == lines
@@ -216,9 +210,7 @@ def test_log_that_is_shorter_than_what_was_consumed_is_named_as_replaced(
     open_embedded: OpenEmbedded,
 ):
     log = open_embedded()
-    with pytest.raises(
-        Permanent, match=r"Position 7 lies beyond the end \(0\).*replaced or lost data.*Restore"
-    ):
+    with pytest.raises(Permanent, match=r"Position 7 lies beyond the end \(0\).*replaced or lost data.*Restore"):
         log.read(0, 7, 1000)
     log.append([b"abc", b"def"])
     with pytest.raises(
@@ -228,9 +220,7 @@ def test_log_that_is_shorter_than_what_was_consumed_is_named_as_replaced(
         log.read(0, 7, 1000)
 
 
-def test_log_that_is_deleted_under_its_writer_is_not_written_into_the_void(
-    open_embedded: OpenEmbedded, tmp_path: Path
-):
+def test_log_that_is_deleted_under_its_writer_is_not_written_into_the_void(open_embedded: OpenEmbedded, tmp_path: Path):
     log = open_embedded()
     log.append([b"a"])
     (segment,) = segments(tmp_path)
