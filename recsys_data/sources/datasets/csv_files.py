@@ -18,6 +18,7 @@ from pyarrow.csv import ConvertOptions, InvalidRow, ParseOptions, ReadOptions, o
 from recsys_data.errors import UserError
 from recsys_data.sources.datasets.files import BLOCK_BYTES, BinaryFile, explained, open_file
 
+SHOWN = 200
 SHOWN_BYTES = 20
 
 
@@ -44,7 +45,9 @@ def find_csv(folder: Path, name: str) -> Path:
     found = [path for path in (folder / f"{name}.csv", folder / f"{name}.csv.gz") if path.is_file()]
     if not found:
         there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-        raise UserError(f"{folder} has no {name}.csv or {name}.csv.gz; it holds {there}. Name the right folder.")
+        raise UserError(
+            f"{folder} has no {name}.csv or {name}.csv.gz; it holds {there[:SHOWN]}. Name the right folder."
+        )
     if len(found) > 1:
         raise UserError(f"{folder} has both {found[0].name} and {found[1].name}. Remove one of them.")
     return found[0]
@@ -92,7 +95,7 @@ def _header(path: Path, line: bytes, columns: Sequence[str]) -> list[str]:
     if sorted(header) != sorted(columns):
         missing = ", ".join(name for name in columns if name not in header)
         raise UserError(
-            f"{path} has the columns {', '.join(header)[:200]}. Expected exactly {', '.join(columns)}"
+            f"{path} has the columns {', '.join(header)[:SHOWN]}. Expected exactly {', '.join(columns)}"
             f"{'; missing: ' + missing if missing else ''}."
         )
     return header

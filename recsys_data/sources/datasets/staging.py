@@ -4,6 +4,7 @@ Data flow: Arrow batches -> a DuckDB table that spills to the temporary folder (
 Everything is read before the first line is handed out: a file that turns out to be damaged loads nothing.
 """
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from recsys_data.errors import Transient
 from recsys_data.sources.datasets import Import
 
 BATCH_LINES = 10_000
+MAX_THREADS = 4
 
 
 class Staging:
@@ -36,7 +38,15 @@ class Staging:
         """
         self._folder = Path(tempfile.gettempdir()) / f"recsys-data-{uuid4().hex}"
         # DuckDB makes the folder when it first spills, and removes it with the last reference to the session.
-        self._session = duckdb.connect(config={"temp_directory": str(self._folder), "memory_limit": memory})
+        # Each thread takes its share of the memory, so that many of them would not get along with little.
+        self._session = duckdb.connect(
+            config={
+                "temp_directory": str(self._folder),
+                "memory_limit": memory,
+                "threads": min(MAX_THREADS, os.cpu_count() or 1),
+                "preserve_insertion_order": False,
+            }
+        )
         extra = f", {columns}" if columns else ""
         self._session.execute(f"CREATE TABLE staged (happened BIGINT, ordinal BIGINT, line BLOB{extra})")
         self._total = 0
@@ -81,7 +91,8 @@ class Staging:
         try:
             yield
         except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+            found = str(error).splitlines()[0]
             raise Transient(
-                f"There is no room to sort in {self._folder.parent}: {error}. "
-                "Free space there, or set TMPDIR to a folder with more."
+                f"There is no room to sort: {found}. Free space in {self._folder.parent}, or set TMPDIR to a "
+                "folder with more, and load again."
             ) from None

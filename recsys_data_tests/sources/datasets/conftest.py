@@ -12,7 +12,7 @@ from recsys_data.ingestion.decode import Decoder
 from recsys_data.ingestion.log import LogSlice
 from recsys_data.sources.datasets import IMPORTERS
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
+NOW = datetime(2027, 1, 1, tzinfo=UTC)
 Lines = list[bytes]
 
 
