@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 # logical type: (Arrow type, DuckDB type, type asked of DuckDB when it reads the JSON of an event)
 STORED = {
     "string": ("string", "VARCHAR", "VARCHAR"),
-    # Numbers are read as DOUBLE so that 2.5 for an integer is seen, not rounded.
-    "integer": ("int64", "BIGINT", "DOUBLE"),
-    "number": ("float64", "DOUBLE", "DOUBLE"),
-    "boolean": ("bool", "BOOLEAN", "BOOLEAN"),
+    # Read as they stand in the JSON, so that "7" or 2.5 for an integer is seen, not cast.
+    "integer": ("int64", "BIGINT", "JSON"),
+    "number": ("float64", "DOUBLE", "JSON"),
+    "boolean": ("bool", "BOOLEAN", "JSON"),
     # Times are read as text, because a cast would ignore or guess what it does not understand.
     "timestamp": ("timestamp[us, tz=UTC]", "TIMESTAMPTZ", "VARCHAR"),
     "local timestamp": ("timestamp[us]", "TIMESTAMP", "VARCHAR"),

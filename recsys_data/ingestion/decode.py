@@ -5,6 +5,7 @@ Data flow: `LogSlice` -> fast statement -> (unmodelled fields) extra statement -
 the next one; the last one gives the reason. All three are judged by the same SQL of the contracts.
 """
 
+import contextlib
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ _KIND = {
 }
 EXAMPLE_TIME = "2026-01-02T03:04:05.678Z"
 Rows = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +62,20 @@ class Decoded:
     """What became of the lines of a slice.
 
     Attributes:
-        events: the events that keep to the contracts, in no order: `row` (int32, line of the slice), every
-            column of the stream datasets, `in_<dataset>` (bool), `redacted` (bool), `key_high` and `key_low`
-            (uint64: MD5 of the event id).
-        dead: the lines that do not.
+        parts: judged lines by way of decoding, in no order: `row` (int32, line of the slice), every column of
+            the stream datasets, `in_<dataset>` (bool), `redacted` (bool), `key_high` and `key_low` (uint64:
+            MD5 of the event id), and which of its rows are events that keep to the contracts (bool). Rows are
+            picked once, when it is known which are stored, for each picking copies every column.
+        dead: the lines that are not.
     """
 
-    events: pa.Table
+    parts: list[tuple[pa.Table, Mask]]
     dead: list[DeadLetter]
+
+    @property
+    def events(self) -> pa.Table:
+        """The events that keep to the contracts, as one table."""
+        return pa.concat_tables(table.filter(pa.array(good)) for table, good in self.parts)
 
 
 class Decoder:
@@ -89,31 +97,30 @@ class Decoder:
         data = np.frombuffer(lines.data, np.uint8)
         dead = self._too_large(lines)
         counted = tally(data, lines.bounds)
-        text = _utf8_lines(lines, data)
-        candidate = ~counted.odd & text.is_valid().to_numpy(zero_copy_only=False)
+        candidate = ~counted.odd & _is_utf8(lines, data)
         candidate[[letter.row for letter in dead]] = False
         settled = np.zeros(len(lines), bool)
         settled[[letter.row for letter in dead]] = True
-        accepted = []
+        parts = []
         for statement in (self._fast, self._extra):
             rows = np.flatnonzero(candidate & ~settled)
             if len(rows) == 0:
                 break
-            judged = self._run(statement, text, rows)
+            judged = self._run(statement, lines, rows)
             candidate[judged["row"].to_numpy()] = _flags(judged["valid"])
             proven = self._proven(judged, counted.counts)
             settled[judged["row"].to_numpy()[proven]] = True
-            accepted.append(self._accepted(judged, proven, dead))
+            parts.append((judged.select(self.plan.judged_columns), self._good(judged, proven, dead)))
         judged = self._exactly(lines, np.flatnonzero(~settled), dead)
-        accepted.append(self._accepted(judged, np.ones(len(judged), bool), dead))
-        return Decoded(pa.concat_tables(accepted), dead)
+        good = self._good(judged, np.ones(len(judged), bool), dead)
+        return Decoded([*parts, (judged.select(self.plan.judged_columns), good)], dead)
 
-    def _accepted(self, judged: pa.Table, proven: npt.NDArray[np.bool_], dead: list[DeadLetter]) -> pa.Table:
-        """The proven events that break no contract; the proven ones that do are explained in `dead`."""
+    def _good(self, judged: pa.Table, proven: Mask, dead: list[DeadLetter]) -> Mask:
+        """Which proven rows break no contract; the proven ones that do are explained in `dead`."""
         rejected = _present(judged["reason"])
         broken = judged.filter(pa.array(proven & rejected))
         dead += [self._explain(record) for record in broken.to_pylist()]
-        return judged.select(self.plan.judged_columns).filter(pa.array(proven & ~rejected))
+        return proven & ~rejected
 
     def _too_large(self, lines: LogSlice) -> list[DeadLetter]:
         lengths = np.diff(lines.bounds)
@@ -126,8 +133,11 @@ class Decoder:
             for row in np.flatnonzero(lengths > self.max_event_bytes + 1)
         ]
 
-    def _run(self, statement: str, text: pa.Array, rows: Rows) -> pa.Table:
-        table = pa.table({"row": pa.array(rows, pa.int32()), "line": text.take(pa.array(rows))})
+    def _run(self, statement: str, lines: LogSlice, rows: Rows) -> pa.Table:
+        buffers = [None, pa.py_buffer(lines.bounds.astype(np.int32)), pa.py_buffer(lines.data)]
+        picked = pa.BinaryArray.from_buffers(pa.binary(), len(lines), buffers).take(pa.array(rows))
+        # These lines were found to be UTF-8, so that their bytes can be taken for text as they are.
+        table = pa.table({"row": pa.array(rows, pa.int32()), "line": picked.view(pa.string())})
         return self._query(statement, "lines", table)
 
     def _query(self, statement: str, name: str, table: pa.Table) -> pa.Table:
@@ -191,30 +201,28 @@ def _detail(contract: Contract, reason: str, broken: str, record: dict[str, Any]
     return f"{rule.description} Found {found}." if rule else f"Found {found}."
 
 
-def _utf8_lines(lines: LogSlice, data: npt.NDArray[np.uint8]) -> pa.Array:
-    """The lines as text; null where a line is not UTF-8."""
-    buffers = [None, pa.py_buffer(lines.bounds.astype(np.int32)), pa.py_buffer(lines.data)]
-    text = pa.StringArray.from_buffers(len(lines), *buffers[1:])
-    try:
-        text.validate(full=True)
-        return text
-    except pa.ArrowInvalid:
-        beyond_ascii = np.diff(np.searchsorted(np.flatnonzero(data >= 0x80), lines.bounds)) > 0
+def _is_utf8(lines: LogSlice, data: npt.NDArray[np.uint8]) -> Mask:
+    """Which lines are UTF-8; bytes that are not must stay out of sight of what trusts text."""
     valid = np.ones(len(lines), bool)
+    text = pa.StringArray.from_buffers(
+        len(lines), pa.py_buffer(lines.bounds.astype(np.int32)), pa.py_buffer(lines.data)
+    )
+    with contextlib.suppress(pa.ArrowInvalid):
+        text.validate(full=True)
+        return valid
+    beyond_ascii = np.diff(np.searchsorted(np.flatnonzero(data >= 0x80), lines.bounds)) > 0
     for row in np.flatnonzero(beyond_ascii).tolist():
         try:
             str(lines.data[lines.bounds[row] : lines.bounds[row + 1]], "utf-8")
         except UnicodeDecodeError:
             valid[row] = False
-    # Bad bytes are kept out of sight of everything that trusts text to be UTF-8.
-    binary = pa.BinaryArray.from_buffers(pa.binary(), len(lines), buffers)
-    return pc.if_else(pa.array(valid), binary, pa.scalar(None, pa.binary())).cast(pa.string())
+    return valid
 
 
 def _leaf_type(logical: str) -> pa.DataType:
     if logical == "integer":
         return pa.int64()
-    return {"DOUBLE": pa.float64(), "BOOLEAN": pa.bool_()}.get(json_type(logical), pa.string())
+    return {"number": pa.float64(), "boolean": pa.bool_()}.get(logical, pa.string())
 
 
 def _flags(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:

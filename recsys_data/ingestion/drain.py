@@ -66,7 +66,7 @@ def positions_of(lake: Lake) -> dict[int, int]:
 
 def lag_of(log: EventLog, lake: Lake) -> int:
     """How many events wait in the log."""
-    positions = positions_of(lake)
+    positions = {**log.begin_offsets(), **positions_of(lake)}
     return sum(log.count(partition, positions.get(partition, 0)) for partition in log.partitions())
 
 
@@ -97,7 +97,8 @@ class _Drain:
         self.free = deque(decoders)
         self.pool = pool
         self.until = until
-        self.next = {partition: writer.position(partition) for partition in log.partitions()}
+        oldest = log.begin_offsets()
+        self.next = {p: writer.position(p, oldest.get(p, 0)) for p in log.partitions()}
         self.turn = deque(log.partitions())
         self.decoding: deque[tuple[LogSlice, datetime, Future[Decoded]]] = deque()
 

@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 
 from recsys_data.contracts.contract import Column
-from recsys_data.contracts.types import json_type
 from recsys_data.errors import BadRecord
 from recsys_data.ingestion.plan import UNMODELLED, EventPlan
 from recsys_data.ingestion.tally import MAX_DEPTH
@@ -153,14 +152,14 @@ def _take(pairs: _Pairs, at: tuple[str, ...], columns: dict, containers: set, le
 
 
 def _leaf(column: Column, value: Any, path: tuple[str, ...]) -> Any:
-    kind = json_type(column.type)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     fits = {
-        "VARCHAR": isinstance(value, str),
-        "BOOLEAN": isinstance(value, bool),
-        "DOUBLE": number,
-        "JSON": type(value) is (_Pairs if column.type == "object" else list),
-    }[kind]
+        "boolean": isinstance(value, bool),
+        "integer": number,
+        "number": number,
+        "object": type(value) is _Pairs,
+        "array": type(value) is list,
+    }.get(column.type, isinstance(value, str))
     if fits and column.type == "integer":
         fits = value == int(value) and -INT64 <= value < INT64
         value = int(value) if fits else value

@@ -67,47 +67,80 @@ class MicroBatch:
         )
 
 
-def keys_of(events: pa.Table, partition: int, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    """Deduplication keys of judged events; uint64, shape (4, events), as `SeenIds` takes them."""
-    return np.stack(
-        [
-            events["key_high"].to_numpy(),
-            events["key_low"].to_numpy(),
-            np.full(len(events), partition, np.uint64),
-            offsets.astype(np.uint64),
-        ]
-    )
-
-
 def build(
     lines: LogSlice, decoded: Decoded, seen: SeenIds, contracts: Mapping[str, Contract], now: datetime
 ) -> MicroBatch:
     """Settle the fate of every line. The ids of what is accepted are added to `seen`."""
-    events = decoded.events
-    at = events["row"].to_numpy()
-    keys = keys_of(events, lines.partition, lines.positions[at])
-    in_order = np.argsort(at)
-    kept = np.empty(len(at), bool)
-    kept[in_order] = seen.keep(keys[:, in_order])
-    seen.add(keys[:, kept])
+    kept = _deduplicated(lines, decoded, seen)
     fates = np.full(len(lines), DEAD, np.uint8)
-    fates[at] = np.where(kept, ACCEPTED, DUPLICATE)
     redacted = np.zeros(len(lines), bool)
-    redacted[at] = events["redacted"].to_numpy()
-    if not kept.all():
-        events = events.filter(pa.array(kept))
-        at = at[kept]
-    placed = events.append_column("log_partition", pa.array(np.full(len(at), lines.partition), pa.int64()))
-    placed = placed.append_column("log_offset", pa.array(lines.positions[at]))
+    received = []
+    for (part, good), stored in zip(decoded.parts, kept, strict=True):
+        at = part["row"].to_numpy()
+        fates[at[good]] = DUPLICATE
+        fates[at[stored]] = ACCEPTED
+        redacted[at] = part["redacted"].to_numpy()
+        received.append(part["received_at"].filter(pa.array(stored)).drop_null().cast(pa.int64()).to_numpy())
     rows = {
         name: _dead_rows(lines, decoded, contract, now)
         if contract.stream == "rejects"
-        else placed.filter(placed[IN + name]).select([c.name for c in contract.columns if c.system != "ingested_at"])
+        else pa.concat_tables(
+            _rows(lines, part, stored, contract) for (part, _), stored in zip(decoded.parts, kept, strict=True)
+        )
         for name, contract in contracts.items()
         if contract.stream
     }
-    received = placed["received_at"].drop_null().cast(pa.int64()).to_numpy()
-    return MicroBatch(lines.partition, lines.start, lines.end, lines.positions, fates, redacted, rows, received)
+    return MicroBatch(
+        lines.partition,
+        lines.start,
+        lines.end,
+        lines.positions,
+        fates,
+        redacted,
+        rows,
+        np.concatenate(received),
+    )
+
+
+def _deduplicated(lines: LogSlice, decoded: Decoded, seen: SeenIds) -> list[npt.NDArray[np.bool_]]:
+    """For each part, which of its rows are good and not yet stored; they are added to `seen`."""
+    picked = [np.flatnonzero(good) for _, good in decoded.parts]
+    at = np.concatenate([part["row"].to_numpy()[rows] for (part, _), rows in zip(decoded.parts, picked, strict=True)])
+    halves = [
+        np.concatenate([part[name].to_numpy()[rows] for (part, _), rows in zip(decoded.parts, picked, strict=True)])
+        for name in ("key_high", "key_low")
+    ]
+    offsets = lines.positions[at].astype(np.uint64)
+    keys = np.stack([*halves, np.full(len(at), lines.partition, np.uint64), offsets])
+    # The first delivery is kept, whichever way of decoding it took.
+    in_order = np.argsort(at)
+    new = np.empty(len(at), bool)
+    new[in_order] = seen.keep(keys[:, in_order])
+    seen.add(keys[:, new])
+    kept = []
+    for (part, _), rows, stored in zip(
+        decoded.parts, picked, np.split(new, np.cumsum([len(rows) for rows in picked])[:-1]), strict=True
+    ):
+        mask = np.zeros(len(part), bool)
+        mask[rows[stored]] = True
+        kept.append(mask)
+    return kept
+
+
+def _rows(lines: LogSlice, part: pa.Table, stored: npt.NDArray[np.bool_], contract: Contract) -> pa.Table:
+    """The dataset's rows among the stored ones of a part, with the place in the log that each came from."""
+    member = stored & part[IN + contract.name].to_numpy()
+    names = [column.name for column in contract.columns if column.source or column.logic]
+    rows = part.select(names).filter(pa.array(member))
+    at = part["row"].to_numpy()[member]
+    places = {
+        "log_partition": pa.array(np.full(len(at), lines.partition), pa.int64()),
+        "log_offset": pa.array(lines.positions[at]),
+    }
+    for column in contract.columns:
+        if column.system in places:
+            rows = rows.append_column(column.name, places[column.system])
+    return rows
 
 
 def _dead_rows(lines: LogSlice, decoded: Decoded, contract: Contract, now: datetime) -> pa.Table:

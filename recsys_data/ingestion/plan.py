@@ -6,6 +6,7 @@ dataset, typed, redacted and computed, with the first reason for which the row i
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,8 +20,15 @@ UNMODELLED = "properties"
 
 # RFC 3339 as clients write it; the exact way knows the rarer spellings.
 TIME = r"[12]\d{3}-\d\d-\d\dT([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)"
-# Beyond it a DOUBLE skips integers.
-EXACT_INTEGER = 2**53
+# What proves that a value, as it stands in the JSON, is what a column of the type takes. The exact way knows
+# longer integers and other spellings of them.
+EXACT = {
+    "integer": r"regexp_full_match({0}, '-?\d{{1,15}}(\.0)?')",
+    "number": "({0} >= '-' AND {0} < ':' AND coalesce(isfinite(try_cast({0} AS DOUBLE)), false))",
+    "boolean": "{0} IN ('true', 'false')",
+    "object": "starts_with({0}, '{{')",
+    "array": "starts_with({0}, '[')",
+}
 
 IN = "in_"
 
@@ -46,7 +54,7 @@ class EventPlan:
                 self._add(contract, column)
         self.leaves = [column for column in self.columns.values() if column.source]
         self.guarded = [c for c in self.leaves if c.consent]
-        self.raw = [c for c in self.leaves if json_type(c.type) == "JSON"]
+        self.raw = [c for c in self.leaves if c.type in ("object", "array")]
         paths = {column.source[:depth] for column in self.leaves for depth in range(1, len(column.source))}
         self.containers = sorted(paths, key=lambda path: (len(path), path))
 
@@ -80,30 +88,32 @@ class EventPlan:
     def fast_leaves(self) -> str:
         """Leaves of `lines(row, line)`, and what it takes to prove that they are all that the lines hold."""
         parsed = f"CASE WHEN json_valid(line) THEN json_transform(line, {literal(self.structure())}) END"
-        selected = ", ".join(f"{_field('s', c.source)} AS {quote(c.name)}" for c in self.leaves)
+        selected = ", ".join(f"{_field('s', c.source)}::VARCHAR AS {quote(c.name)}" for c in self.leaves)
         return f"""
             SELECT row, line, s IS NOT NULL AS valid, {selected}, {self._checked()}
             FROM (SELECT row, line, {parsed} AS s FROM lines)"""
 
     def extra_leaves(self) -> str:
         """As `fast_leaves`, with what has no column gathered in `rest`, and from there in `properties`."""
-        rest = f"json_merge_patch(line, {literal(self.modelled())})"
-        clean = "rest"
+        clean = f"json_merge_patch(line, {literal(self.modelled())})"
         # The merge patch leaves an empty object for each container. A quote within a string is escaped, so
         # these patterns cannot match within one.
         for depth in range(max(map(len, self.containers), default=0), 0, -1):
-            names = "|".join(sorted({path[-1] for path in self.containers if len(path) == depth}))
+            names = "|".join(sorted({re.escape(path[-1]) for path in self.containers if len(path) == depth}))
             clean = f"regexp_replace({clean}, ',\"({names})\":\\{{\\}}', '', 'g')"
             clean = f"regexp_replace({clean}, '\"({names})\":\\{{\\}},?', '', 'g')"
         own = quote(UNMODELLED)
+        paths = ["$", *("$" + "".join(f'."{name}"' for name in path) for path in self.containers)]
+        keys = f"json_keys(clean, [{', '.join(map(literal, paths))}])"
         return f"""
-            SELECT * REPLACE (
+            SELECT * EXCLUDE (keys) REPLACE (
                 CASE WHEN {own} IS NULL OR {own} = '{{}}' THEN clean
-                     ELSE json_merge_patch(clean, {own}) END AS {own}),
+                     WHEN clean = '{{}}' THEN {own}
+                     ELSE left(clean, -1) || ',' || substring({own}, 2) END AS {own}),
                 {own} AS sent_{UNMODELLED},
-                {own} IS NOT NULL AND (list_has_any(json_keys(clean), json_keys({own})) OR contains({own}, ':null'))
-                    AS mixed
-            FROM (SELECT *, {clean} AS clean FROM (SELECT *, {rest} AS rest FROM ({self.fast_leaves()})))"""
+                list_bool_or(list_transform(keys, lambda found: len(found) > list_unique(found)))
+                    OR coalesce(list_has_any(keys[1], json_keys({own})), false) AS mixed
+            FROM (SELECT *, {keys} AS keys FROM (SELECT *, {clean} AS clean FROM ({self.fast_leaves()})))"""
 
     def _checked(self) -> str:
         """What the delivered columns do not show: containers, values that are redacted later, odd numbers."""
@@ -111,14 +121,9 @@ class EventPlan:
         sent = [f"{_field('s', c.source)} IS NOT NULL AS {quote('sent_' + c.name)}" for c in self.guarded]
         exact = ["true"]
         for column in self.leaves:
-            value = _field("s", column.source)
-            if column.type == "integer":
-                exact.append(f"coalesce({value} = trunc({value}) AND abs({value}) <= {EXACT_INTEGER}, true)")
-            elif column.type == "number":
-                exact.append(f"coalesce(isfinite({value}), true)")
-            elif column in self.raw:
-                opening = "{" if column.type == "object" else "["
-                exact.append(f"coalesce({value}[1:1] = '{opening}', true)")
+            if column.type in EXACT:
+                value = f"{_field('s', column.source)}::VARCHAR"
+                exact.append(f"({value} IS NULL OR {EXACT[column.type].format(value)})")
         return ", ".join([f"{found or 0} AS containers", *sent, f"({' AND '.join(exact)}) AS exact_values"])
 
     @property
@@ -153,7 +158,7 @@ class EventPlan:
         for c in self.columns.values():
             if c.logic:
                 computed = f"SELECT *, ({c.logic})::{duckdb_type(c.type)} AS {quote(c.name)} FROM ({computed})"
-        members = ", ".join(f"{self._member(c)} AS {quote(IN + c.name)}" for c in self.contracts)
+        members = ", ".join(f"coalesce({self._member(c)}, false) AS {quote(IN + c.name)}" for c in self.contracts)
         reason = ", ".join(f"CASE WHEN {quote(IN + c.name)} THEN {reason_case(c)} END" for c in self.contracts)
         keys = f"(key >> 64)::UBIGINT AS key_high, (key & {2**64 - 1})::UBIGINT AS key_low"
         names = ", ".join(quote(name) for name in self.judged_columns if not name.startswith("key_"))
@@ -173,9 +178,7 @@ class EventPlan:
         if column.type == "timestamp":
             understood = f"regexp_full_match({name}, {literal(TIME)})"
             return f"CASE WHEN {understood} THEN try_cast({name} AS TIMESTAMPTZ) END AS {name}"
-        if column.type == "integer":
-            return f"try_cast({name} AS BIGINT) AS {name}"
-        return f"{name}::{duckdb_type(column.type)} AS {name}"
+        return f"try_cast({name} AS {duckdb_type(column.type)}) AS {name}"
 
     def _redactions(self) -> str:
         """Values that are not kept without consent are replaced, and rows in which that happened are marked."""

@@ -67,9 +67,12 @@ class StreamWriter:
         self._batches: list[MicroBatch] = []
         self._latencies: list[Latency] = []
 
-    def position(self, partition: int) -> int:
-        """Where reading this log partition goes on: the smallest position of any table."""
-        return min(ledger.positions.get(partition, 0) for ledger in self.ledgers.values())
+    def position(self, partition: int, oldest: int = 0) -> int:
+        """Where reading this log partition goes on: the smallest position of any table.
+
+        A table that was never fed from it begins with the `oldest` line that the log still keeps.
+        """
+        return min(ledger.positions.get(partition, oldest) for ledger in self.ledgers.values())
 
     def add(self, batch: MicroBatch) -> None:
         """Take a batch; it is visible after the next `flush`."""

@@ -48,7 +48,9 @@ def write_days(table: "Table", rows: pa.Table, pool: ThreadPoolExecutor | None =
         return []
     schema = table.schema()
     time = event_time(table)
-    rows = rows.cast(file_schema(schema, rows.column_names))
+    # A column that is empty throughout need not be in the file: readers take it from the schema.
+    filled = [name for name in rows.column_names if rows[name].null_count < len(rows)]
+    rows = rows.select(filled).cast(file_schema(schema, filled))
     days = days_of(rows[time])
     present, counts = np.unique(days, return_counts=True)
     if len(present) > 1:
