@@ -6,6 +6,7 @@ import pytest
 from recsys_data.sources.storefront.behaviour import KIND, Visit, behave
 from recsys_data.sources.storefront.rhythm import DAY
 from recsys_data.sources.storefront.sessions import BROWSE, BUY, WORK, draw
+from recsys_data.sources.storefront.shelves import CATEGORY
 from recsys_data.sources.storefront.world import World, build
 
 START = 1_767_225_600_000_000
@@ -95,9 +96,11 @@ def test_popularity_is_zipf_like():
 
 
 def test_positions_further_down_are_clicked_less(small):
+    """In category lists, whose order has nothing to do with liking."""
     _, visit = small
+    there = visit.lists.kind[visit.events.list] == CATEGORY
     shown, clicked = (
-        np.bincount(visit.events.position[visit.events.kind == KIND[kind]], minlength=13)
+        np.bincount(visit.events.position[there & (visit.events.kind == KIND[kind])], minlength=13)
         for kind in ("impression", "click")
     )
     rate = clicked[1:11] / shown[1:11]
