@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8080
+MAX_PORT = 65535
 BACKLOG = 2048
 MAX_CONNECTIONS = 2048
 # Longer than SDKs pause between batches, so that they do not write to a connection that is being closed.
@@ -53,9 +54,11 @@ def bind(host: str, port: int, keyless: bool) -> socket.socket:
     Raises:
         UserError: see `serve`.
     """
+    if not 0 <= port <= MAX_PORT:
+        raise UserError(f"There is no port {port}: expected 0 to {MAX_PORT}. Choose another with --port.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except (socket.gaierror, OverflowError) as error:
+    except socket.gaierror as error:
         raise UserError(
             f"Cannot listen on {host} port {port}: {error}. Choose another with --host and --port."
         ) from None

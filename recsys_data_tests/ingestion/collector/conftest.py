@@ -1,5 +1,8 @@
 """A collector over a real embedded log in a temporary folder."""
 
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -14,6 +17,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from starlette.applications import Starlette
 
 from recsys_data.ingestion.collector.app import create_app
+from recsys_data.ingestion.collector.server import bind, server_for
 from recsys_data.ingestion.log.embedded import EmbeddedLog
 from recsys_data.settings import Settings
 
@@ -103,3 +107,41 @@ def collect(client: Client, log: FailingLog) -> Callable[..., list[dict[str, Any
         return log.events()[before:]
 
     return send
+
+
+class Running:
+    """A collector that listens on a port of this machine, served by a thread."""
+
+    def __init__(self, log: EmbeddedLog, settings: Settings) -> None:
+        self.listener = bind("127.0.0.1", 0, keyless=False)
+        self.port: int = self.listener.getsockname()[1]
+        self.server = server_for(log, settings)
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]})
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(timeout=30)
+        self.listener.close()
+
+
+@pytest.fixture
+def run(log: FailingLog) -> Iterator[Callable[..., Running]]:
+    """Serves a collector with the given settings on a free port."""
+    with ExitStack() as running:
+
+        def start(**settings: Any) -> Running:
+            found = Running(log, Settings(**settings))
+            found.thread.start()
+            running.callback(found.stop)
+            while not found.server.started:
+                time.sleep(0.01)
+            return found
+
+        yield start

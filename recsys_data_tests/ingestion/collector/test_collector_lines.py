@@ -1,0 +1,103 @@
+import json
+
+import pytest
+
+MESSAGE = {"type": "track", "event": "x", "userId": "u1", "messageId": "m1"}
+EVENT = {"event_id": "e1", "type": "like", "user_id": "u1", "item_id": "i1", "event_ts": "2026-01-02T03:04:05Z"}
+
+
+def batch_of(*messages: str) -> str:
+    return '{"batch": [' + ", ".join(messages) + "]}"
+
+
+def test_odd_messages_of_a_batch_are_logged_as_they_are_beside_good_ones(client, log):
+    odd = [7, "x", None, {"messageId": "n"}, {"type": "unheard of"}, {"type": ["track"]}]
+    answer = client.post("/v1/batch", json={"batch": [*odd, MESSAGE]})
+    assert answer.status_code == 200
+    assert log.events()[:-1] == odd
+    assert log.events()[-1]["event_id"] == "m1"
+
+
+def test_a_number_that_is_none_spoils_its_own_message_only(client, log):
+    body = batch_of('{"type": "track", "price": NaN}', json.dumps(MESSAGE))
+    assert client.post("/v1/batch", content=body).status_code == 200
+    bad, good = log.lines()
+    assert b"NaN" in bad
+    assert json.loads(good)["event_id"] == "m1"
+
+
+@pytest.mark.parametrize("raw", ['{"type": "track", "a": 1, "a": 2}', '{"type":"track","x":{"a" :1,"a":2}}'])
+def test_a_key_that_stands_twice_is_left_to_ingestion(client, log, raw):
+    for path, body in (("/v1/track", raw), ("/v1/batch", batch_of(raw)), ("/v1/events", raw)):
+        assert client.post(path, content=body).status_code == 200
+    assert log.lines() == [raw.encode()] * 3
+
+
+def test_a_colon_within_a_string_is_no_key(client, log):
+    raw = '{"type": "track", "messageId": "m1", "event": "a\\":b", "userId" : "u", "x": "\\u0022:"}'
+    assert client.post("/v1/track", content=raw).status_code == 200
+    assert log.events()[0]["event_name"] == 'a":b'
+
+
+def test_a_message_nested_too_deeply_spoils_itself_only(client, log):
+    deep = '{"type": "track", "properties": {"x": ' + "[" * 900 + "]" * 900 + "}}"
+    body = batch_of(deep, json.dumps(MESSAGE))
+    assert client.post("/v1/batch", content=body).status_code == 200
+    first, second = log.lines()
+    assert b"[" * 900 in first
+    assert json.loads(second)["event_id"] == "m1"
+
+
+def test_native_events_get_the_time_of_receipt_and_are_otherwise_as_sent(client, log):
+    sent = {
+        **EVENT,
+        "received_at": "1999-01-01T00:00:00Z",
+        "anything": {"else": [1, 2.5, None]},
+        "big": 2**70,
+    }
+    assert client.post("/v1/events", json=sent).json() == {"accepted": 1}
+    [event] = log.events()
+    assert event.pop("received_at") > "2020"
+    del sent["received_at"]
+    assert event == sent
+
+
+def test_native_event_times_are_corrected_once(client, log):
+    late = {**EVENT, "event_ts": "2020-01-01T00:00:00Z", "sent_at": "2020-01-01T00:00:05Z"}
+    before = {**late, "client_event_ts": "2019-12-31T00:00:00Z"}
+    client.post("/v1/events", json=[late, before, {**late, "sent_at": "soon"}])
+    corrected, kept, unreadable = log.events()
+    assert corrected["client_event_ts"] == "2020-01-01T00:00:00Z"
+    assert corrected["event_ts"][:4] == corrected["received_at"][:4] != "2020"
+    assert kept["event_ts"] == unreadable["event_ts"] == "2020-01-01T00:00:00Z"
+
+
+def test_lines_are_events_and_a_bad_line_spoils_itself_only(client, log):
+    body = json.dumps(EVENT).encode() + b'\n\n  {"torn": \r\n\xff\xfe\n' + json.dumps(EVENT).encode() + b"\n[1]\n"
+    answer = client.post("/v1/events", content=body, headers={"Content-Type": "application/x-ndjson"})
+    assert answer.json() == {"accepted": 5}
+    lines = log.lines()
+    assert lines[1:3] == [b'{"torn":', b"\xff\xfe"]
+    assert lines[4] == b"[1]"
+    assert [json.loads(lines[n])["event_id"] for n in (0, 3)] == ["e1", "e1"]
+
+
+def test_elements_that_are_no_events_are_logged_as_they_are(client, log):
+    body = '[7,\n {"a": \n"b"}, "x", {"v": NaN}]'
+    assert client.post("/v1/events", content=body).json() == {"accepted": 4}
+    assert log.lines()[0] == b"7"
+    assert json.loads(log.lines()[1])["a"] == "b"
+    assert log.lines()[2:] == [b'"x"', b'{"v": NaN}']
+
+
+def test_no_line_holds_a_newline(client, log):
+    body = '{"batch": [{"type":\n"odd"},\n{"a":\n1,\n"a":2}]}'
+    assert client.post("/v1/batch", content=body).status_code == 200
+    assert len(log.lines()) == 2
+
+
+def test_an_event_too_large_for_ingestion_is_logged(client, log):
+    note = "x" * 40_000
+    assert client.post("/v1/events", json={**EVENT, "properties": {"note": note}}).status_code == 200
+    assert client.post("/v1/track", json={**MESSAGE, "properties": {"note": note}}).status_code == 200
+    assert [event["properties"]["note"] for event in log.events()] == [note, note]

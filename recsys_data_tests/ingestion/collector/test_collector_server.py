@@ -1,0 +1,127 @@
+import http.client
+import json
+import socket
+import time
+
+import httpx
+import pytest
+
+from recsys_data.errors import UserError
+from recsys_data.ingestion.collector import connections
+from recsys_data.ingestion.collector.server import bind, serve
+from recsys_data.settings import Settings
+
+EVENT = {"event_id": "e1", "type": "like", "user_id": "u1", "item_id": "i1", "event_ts": "2026-01-02T03:04:05Z"}
+BODY = json.dumps(EVENT).encode()
+HEAD = b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+
+
+def answer_of(connection: socket.socket) -> bytes:
+    """Everything until the other side closes."""
+    found = b""
+    while piece := connection.recv(65536):
+        found += piece
+    return found
+
+
+def test_a_port_in_use_is_named(log):
+    with bind("127.0.0.1", 0, keyless=True) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=rf"Port {port} on 127.0.0.1 is in use.*--port"):
+            serve(log, Settings(), port=port)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_without_keys_the_collector_stays_on_this_machine(host):
+    with pytest.raises(UserError, match="RECSYS_DATA_WRITE_KEYS"):
+        bind(host, 0, keyless=True)
+
+
+def test_with_keys_it_may_be_reached_from_others():
+    bind("0.0.0.0", 0, keyless=False).close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.1.2.3"])
+def test_every_loopback_address_is_this_machine(host):
+    bind(host, 0, keyless=True).close()
+
+
+@pytest.mark.parametrize(("host", "port"), [("no such host", 8080), ("127.0.0.1", 70_000)])
+def test_an_address_that_cannot_be_is_explained(host, port):
+    with pytest.raises(UserError, match="--port"):
+        bind(host, port, keyless=True)
+
+
+def test_a_stopping_collector_finishes_what_was_begun(run, log):
+    collector = run()
+    with collector.connect() as connection:
+        connection.sendall(HEAD + BODY[:10])
+        time.sleep(0.1)
+        collector.server.should_exit = True
+        while not refuses(collector.port):
+            time.sleep(0.01)
+        connection.sendall(BODY[10:])
+        assert answer_of(connection).startswith(b"HTTP/1.1 200")
+    collector.thread.join(timeout=10)
+    assert not collector.thread.is_alive()
+    assert [event["event_id"] for event in log.events()] == ["e1"]
+
+
+def refuses(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return True
+    return False
+
+
+def test_a_connection_serves_one_request_after_the_other(run, log):
+    with httpx.Client(base_url=run().url) as client:
+        for _ in range(3):
+            assert client.post("/v1/events", json=EVENT).status_code == 200
+    assert len(log.lines()) == 3
+
+
+def test_a_client_reads_why_its_long_body_was_refused(run, log):
+    connection = http.client.HTTPConnection("127.0.0.1", run(max_request_bytes=1_000_000).port, timeout=10)
+    for _ in range(2):
+        connection.request("POST", "/v1/events", body=b" " * 5_000_000)
+        answer = connection.getresponse()
+        assert answer.status == 413
+        assert b"1000000 bytes" in answer.read()
+    connection.close()
+    assert log.lines() == []
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /v1/events HTTP/1.1\r\nHost: x\r\nX-Slow: "])
+def test_a_request_that_does_not_begin_is_given_up(run, monkeypatch, sent):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.1)
+    with run().connect() as connection:
+        connection.sendall(sent)
+        assert answer_of(connection) == b""
+
+
+def test_a_second_request_that_does_not_begin_is_given_up(run, monkeypatch):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    with run().connect() as connection:
+        connection.sendall(HEAD + BODY)
+        time.sleep(0.1)
+        connection.sendall(b"POST /v1/ev")
+        assert answer_of(connection).startswith(b"HTTP/1.1 200")
+
+
+def test_a_head_without_end_is_given_up(run):
+    with run().connect() as connection, pytest.raises(OSError):
+        while True:
+            connection.sendall(b"POST /v1/events HTTP/1.1\r\nX-Long: " + b"x" * 10_000)
+            time.sleep(0.001)
+
+
+def test_a_slow_body_may_take_longer_than_a_head(run, monkeypatch, log):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.1)
+    with run().connect() as connection:
+        connection.sendall(HEAD + BODY[:10])
+        time.sleep(0.3)
+        connection.sendall(BODY[10:])
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+    assert len(log.lines()) == 1
