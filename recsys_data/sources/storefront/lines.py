@@ -161,7 +161,9 @@ def render(world: World, rng: np.random.Generator, visit: Visit) -> Rows:
     facts = rows.facts
     facts["arrival"], facts["event"], facts["kind"] = clocks.arrival, clocks.event, events.kind
     facts["context"] = ~backend & (wording.context[events.session] == WITH_CONTEXT)
-    facts["redacted"] = facts["context"] & wording.exposed[events.session] & (events.kind != KIND["impression"])
+    full = facts["context"] & (events.kind != KIND["impression"])
+    facts["redacted"] = full & ~wording.agreed[events.session]
+    facts["exposed"] = full & wording.exposed[events.session]
     facts["late"] = sessions.late_days[events.session] > 0
     facts["user"] = np.where(known & (events.kind < IDENTITIES_FROM), sessions.person[events.session], -1)
     facts["item"] = events.item

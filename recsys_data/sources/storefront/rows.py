@@ -19,6 +19,7 @@ FACTS = np.dtype(
         ("fate", np.int8),
         ("context", np.bool_),
         ("redacted", np.bool_),
+        ("exposed", np.bool_),
         ("late", np.bool_),
     ],
     align=True,

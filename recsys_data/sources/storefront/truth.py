@@ -40,7 +40,8 @@ class Truth:
         kinds: accepted lines by `KINDS`.
         contexts: accepted lines that carry context.
         late: accepted lines whose `event_ts` is a day or more before their `sent_at`.
-        redacted_coordinates: accepted lines with coordinates but no consent to exact location.
+        redacted: accepted lines with coordinates or an internet address but no consent to exact location.
+        redacted_coordinates: those of them with coordinates.
         first, last: earliest and latest accepted `event_ts`, microseconds; None before the first.
         seen_users, seen_items: which people (as users) and items occur in accepted interactions.
     """
@@ -50,6 +51,7 @@ class Truth:
     kinds: np.ndarray = field(default_factory=lambda: np.zeros(len(KINDS), np.int64))
     contexts: int = 0
     late: int = 0
+    redacted: int = 0
     redacted_coordinates: int = 0
     first: int | None = None
     last: int | None = None
@@ -69,7 +71,8 @@ class Truth:
         self.kinds += np.bincount(good["kind"], minlength=len(KINDS))
         self.contexts += int(good["context"].sum())
         self.late += int(good["late"].sum())
-        self.redacted_coordinates += int(good["redacted"].sum())
+        self.redacted += int(good["redacted"].sum())
+        self.redacted_coordinates += int(good["exposed"].sum())
         self.seen_users[good["user"][good["user"] >= 0]] = True
         self.seen_items[good["item"][good["item"] >= 0]] = True
         first, last = int(good["event"].min()), int(good["event"].max())
@@ -92,6 +95,7 @@ class Truth:
             "identities": int(self.kinds[IDENTITIES_FROM:].sum()),
             "contexts": self.contexts,
             "late": self.late,
+            "redacted": self.redacted,
             "redacted_coordinates": self.redacted_coordinates,
             "first_event_ts": None if self.first is None else iso(self.first),
             "last_event_ts": None if self.last is None else iso(self.last),

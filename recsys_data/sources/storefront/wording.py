@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys_data.sources.storefront.catalogue import PLACES, Place
-from recsys_data.sources.storefront.sessions import DEVICES, GOALS, MODES, Device, Ints, Sessions, pick
+from recsys_data.sources.storefront.sessions import DEVICES, GOALS, MODES, Bools, Device, Ints, Sessions, pick
 from recsys_data.sources.storefront.world import World
 
 MILLISECONDS, MICROSECONDS, SECONDS, LOCAL = range(4)
@@ -20,21 +20,25 @@ DIALECTS = np.array([[0.89, 0.04, 0.02, 0.02, 0.03]])
 WITH_CONTEXT, WITHOUT_CONTEXT, NULL_CONTEXT = range(3)
 CONTEXTS = np.array([[0.955, 0.03, 0.015]])
 
+# What some clients send beyond the contract, at the top, in the context and as properties, and how many do.
 EXTRA_TOP = [
-    "", "", "", "", ',"channel":"client"', ',"schema_version":3',
+    ',"channel":"client"',
+    ',"schema_version":3',
     ',"library":{"name":"analytics.js","version":"2.11.1"}',
     ',"integrations":{"All":true,"Newsletter":false}',
-]  # fmt: skip
+]
 EXTRA_CONTEXT = [
-    "", "", "", "",
-    ',"screen":{"width":1170,"height":2532,"density":3}', ',"viewport":[1440,789]',
-    ',"accessibility":{"reduced_motion":true}', ',"build":"größer-2.0"',
-]  # fmt: skip
+    ',"screen":{"width":1170,"height":2532,"density":3}',
+    ',"viewport":[1440,789]',
+    ',"accessibility":{"reduced_motion":true}',
+    ',"build":"größer-2.0"',
+]
 PROPERTIES = [
-    "", "", "",
-    ',"properties":{"experiment":"ranking","arm":"b"}', ',"properties":{"grid":4,"dark_mode":true}',
+    ',"properties":{"experiment":"ranking","arm":"b"}',
+    ',"properties":{"grid":4,"dark_mode":true}',
     ',"properties":{"note":"Überraschung für Zoë","tags":["a","b"],"depth":{"x":[1,2.5,null]}}',
-]  # fmt: skip
+]
+WITH_EXTRA_TOP, WITH_EXTRA_CONTEXT, WITH_PROPERTIES = 0.12, 0.12, 0.4
 CAMPAIGNS = [
     ("newsletter", "email", "november"),
     ("search", "cpc", "brand"),
@@ -65,7 +69,8 @@ class Wording:
         id_prefix: put before event ids; `upper` says whether their digits are upper case.
         top: fragment of extra fields and properties, empty or with a leading comma.
         full, short: fragments of the context, the short one for impressions, with a leading comma.
-        exposed: the full context carries coordinates without consent to exact location.
+        agreed: consent to exact location is given.
+        exposed: the full context carries coordinates without that consent.
         clock: how timestamps are written; `skew` is how far the client's clock was off, in microseconds.
         dialect: the habits of its JSON.
         context: whether there is any.
@@ -84,11 +89,17 @@ class Wording:
     top: list[str]
     full: list[str]
     short: list[str]
-    exposed: np.ndarray
+    agreed: Bools
+    exposed: Bools
     clock: Ints
     skew: Ints
     dialect: Ints
     context: Ints
+
+
+def _one_of(fragments: list[str], luck: float) -> str:
+    """A fragment for `luck` in [0, 1), nothing from 1 on."""
+    return fragments[int(luck * len(fragments))] if luck < 1 else ""
 
 
 def _user_agent(device: Device) -> str:
@@ -127,7 +138,7 @@ def _location(place: Place, names: str, consent: int, draws: list[float]) -> tup
         coordinates = f',"lat":{place.lat:.2f},"lon":{place.lon:.2f}'
     else:
         coordinates = ""
-    agreed = "" if consent == -1 else f',"consent":{{"location":{"true" if consent else "false"},"ads":false}}'
+    agreed = "" if consent == -1 else f',"consent":{{"location":{"true" if consent else "false"}}}'
     return f'{agreed},"location":{{{names}{coordinates}}}', consent != 1 and coordinates != ""
 
 
@@ -155,7 +166,7 @@ def _contexts(world: World, sessions: Sessions, index: int, draws: list[float]) 
     head = f',"timezone":"{place.timezone}"'
     full = (
         f'{head}{DEVICE_FULL[device]}{came},"locale":"{place.locale}","network":"{network}"{campaign}{goal}'
-        f',"ip":"{_address(draws)}"{location}{EXTRA_CONTEXT[int(draws[8] * len(EXTRA_CONTEXT))]}'
+        f',"ip":"{_address(draws)}"{location}{_one_of(EXTRA_CONTEXT, draws[8] / WITH_EXTRA_CONTEXT)}'
     )
     return full, f"{head}{DEVICE_SHORT[device]}{goal}", exposed
 
@@ -189,11 +200,12 @@ def word(world: World, rng: np.random.Generator, sessions: Sessions) -> Wording:
         ],
         upper=[device.os == "iOS" and bool(device.app) for device in devices],
         top=[
-            EXTRA_TOP[int(a * len(EXTRA_TOP))] + PROPERTIES[int(b * len(PROPERTIES))]
+            _one_of(EXTRA_TOP, a / WITH_EXTRA_TOP) + _one_of(PROPERTIES, b / WITH_PROPERTIES)
             for a, b in zip(extra, properties, strict=True)
         ],
         full=[full for full, _, _ in context],
         short=[short for _, short, _ in context],
+        agreed=people.consent[sessions.person] == 1,
         exposed=np.array([exposed for _, _, exposed in context], bool),
         clock=pick(rng, np.repeat(CLOCKS, size, axis=0)),
         skew=np.where(rng.random(size) < 0.02, rng.integers(-90, 90, size=size) * 10_000_000, 0),

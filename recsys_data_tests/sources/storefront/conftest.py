@@ -103,10 +103,12 @@ def moment(event: dict[str, Any], name: str) -> datetime | None:
         raise Refused(f"unparseable_{name}") from None
 
 
-def exposed(event: dict[str, Any]) -> bool:
+def exposed(event: dict[str, Any], address: bool = False) -> bool:
+    """Whether there are coordinates (or, with `address`, an internet address) without consent."""
     context = event.get("context") or {}
     location, consent = context.get("location") or {}, context.get("consent") or {}
-    return consent.get("location") is not True and (location.get("lat"), location.get("lon")) != (None, None)
+    private = [location.get("lat"), location.get("lon"), context.get("ip") if address else None]
+    return consent.get("location") is not True and private != [None, None, None]
 
 
 def check_rules(event: dict[str, Any], kind: str, when: datetime, sent: datetime | None) -> None:
@@ -149,7 +151,7 @@ def read(lines: list[bytes]) -> dict[str, Any]:
     """What the lines hold, in the form of `Truth.to_dict`."""
     dead, by_type, ids = Counter(), Counter(), set()
     users, items, times = set(), set(), []
-    contexts = late = redacted = duplicates = 0
+    contexts = late = redacted = located = duplicates = 0
     for line in lines:
         try:
             event, when, sent = judge(line)
@@ -164,7 +166,8 @@ def read(lines: list[bytes]) -> dict[str, Any]:
         times.append(when)
         contexts += event.get("context") is not None
         late += sent is not None and sent - when >= timedelta(days=1)
-        redacted += exposed(event)
+        located += exposed(event)
+        redacted += exposed(event, address=True)
         if event["type"] not in STATEMENTS:
             users |= {event.get("user_id")} - {None}
             items |= {event.get("item_id")} - {None}
@@ -177,7 +180,8 @@ def read(lines: list[bytes]) -> dict[str, Any]:
         "identities": sum(n for kind, n in by_type.items() if kind in STATEMENTS),
         "contexts": contexts,
         "late": late,
-        "redacted_coordinates": redacted,
+        "redacted": redacted,
+        "redacted_coordinates": located,
         "first_event_ts": utc(min(times, default=None)),
         "last_event_ts": utc(max(times, default=None)),
         "users": len(users),
