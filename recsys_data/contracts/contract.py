@@ -106,8 +106,10 @@ def load_contracts(*folders: Path) -> dict[str, Contract]:
     """Read every contract of the package and of `folders`; a later one replaces an earlier one of its name.
 
     Raises:
-        ContractError: a file cannot be read, is no valid ODCS, or makes no sense.
+        ContractError: a file cannot be read, is no valid ODCS, makes no sense, or does not go with the others.
     """
+    from recsys_data.contracts.soundness import check_stream
+
     contracts: dict[str, Contract] = {}
     for folder in (CONTRACTS_DIR, *folders):
         if not folder.is_dir():
@@ -115,6 +117,7 @@ def load_contracts(*folders: Path) -> dict[str, Contract]:
         for path in sorted(folder.glob(f"*{SUFFIX}")):
             contract = load_contract(path)
             contracts[contract.name] = contract
+    check_stream(contracts)
     return contracts
 
 
@@ -126,6 +129,7 @@ def load_contract(path: Path) -> Contract:
     """
     from recsys_data.contracts.document import read_document
     from recsys_data.contracts.rules import check_expressions
+    from recsys_data.contracts.soundness import check_contract
 
     document = read_document(path)
     schema = document["schema"][0]
@@ -150,7 +154,7 @@ def load_contract(path: Path) -> Contract:
         checks={item["name"]: item for item in quality if not _is_row_rule(item)},
         latency=_latency(path, document.get("slaProperties", [])),
     )
-    _check(contract)
+    check_contract(contract)
     check_expressions(contract)
     return contract
 
@@ -205,40 +209,3 @@ def _latency(path: Path, items: Sequence[Mapping[str, Any]]) -> timedelta:
                 )
             return timedelta(seconds=item["value"] * seconds)
     raise ContractError(f"{path}: slaProperties has no latency. Say after how long the dataset is stale.")
-
-
-def _check(contract: Contract) -> None:
-    from recsys_data.contracts.types import STORED
-
-    def refuse(message: str) -> None:
-        raise ContractError(f"{contract.path}: {message}")
-
-    names = [column.name for column in contract.columns]
-    for name in names:
-        if names.count(name) > 1:
-            refuse(f"column {name} is declared {names.count(name)} times. Keep one.")
-    for column in contract.columns:
-        if column.type not in STORED:
-            refuse(
-                f"column {column.name} has the type {column.type or '(none)'}, which cannot be stored. "
-                f"Use one of {', '.join(STORED)}."
-            )
-        if column.consent and column.consent not in names:
-            refuse(f"column {column.name} asks for consent in {column.consent}, which is no column of it.")
-    if not contract.primary_key:
-        refuse("no column is the primaryKey. Mark the column (or columns) that identify a row.")
-    partitioned = [column for column in contract.columns if column.partitioned]
-    if len(partitioned) != 1 or partitioned[0].type != "timestamp" or not partitioned[0].required:
-        refuse("exactly one required timestamp must be partitioned: the event time, by whose UTC day rows are kept.")
-    for name, item in contract.checks.items():
-        volume = item.get("metric") == "rowCount" and "mustBeGreaterThan" in item
-        share = item.get("engine") == ENGINE and "maxShareOfEvents" in item["implementation"]
-        if not volume and not share:
-            refuse(
-                f"quality {name} asks for something that is not checked here. Use a row rule (engine {ENGINE}, a "
-                "predicate), rowCount with mustBeGreaterThan, or maxShareOfEvents."
-            )
-    reasons = [rule.name for rule in contract.rules]
-    for reason in reasons:
-        if reasons.count(reason) > 1:
-            refuse(f"rule {reason} is declared {reasons.count(reason)} times. Keep one.")

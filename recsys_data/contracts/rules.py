@@ -15,10 +15,13 @@ from recsys_data.errors import ContractError
 if TYPE_CHECKING:
     import duckdb
 
+# Local times beyond the years 1 to 9999 are none, for what reads the lake cannot hold them.
 MACROS = """
 CREATE TABLE known_time_zones AS SELECT name FROM pg_timezone_names();
 CREATE MACRO local_time(ts, zone) AS
-    CASE WHEN zone IN (SELECT name FROM known_time_zones) THEN ts AT TIME ZONE zone END;
+    CASE WHEN zone IN (SELECT name FROM known_time_zones)
+          AND ts BETWEEN TIMESTAMPTZ '0001-01-02 00:00:00+00' AND TIMESTAMPTZ '9999-12-30 00:00:00+00'
+         THEN ts AT TIME ZONE zone END;
 """
 
 

@@ -30,13 +30,17 @@ if TYPE_CHECKING:
 _KIND = {
     "string": STRING,
     "timestamp": STRING,
+    "date": STRING,
     "integer": NUMBER,
     "number": NUMBER,
     "boolean": BOOLEAN,
     "object": OBJECT,
     "array": ARRAY,
 }
-EXAMPLE_TIME = "2026-01-02T03:04:05.678Z"
+EXPECTED = {
+    "timestamp": "RFC 3339 with an offset, e.g. 2026-01-02T03:04:05.678Z",
+    "date": "a date, e.g. 2026-01-02",
+}
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
@@ -191,7 +195,8 @@ class Decoder:
                 break
         if record["bad_time"]:
             name = record["bad_time"]
-            detail = f"{name} is {record['raw_' + name]!r}; expected RFC 3339 with an offset, e.g. {EXAMPLE_TIME}"
+            expected = EXPECTED[self.plan.columns[name].type]
+            detail = f"{name} is {record['raw_' + name]!r}; expected {expected}"
         return DeadLetter(record["row"], reason, detail, dataset, record["event_id"], record["received_at"])
 
 

@@ -32,6 +32,7 @@ EXPECTED = {
     "number": "a number",
     "boolean": "true or false",
     "timestamp": "a time as a string, e.g. 2026-01-02T03:04:05.678Z",
+    "date": "a date as a string, e.g. 2026-01-02",
     "object": "an object",
     "array": "an array",
 }
@@ -87,8 +88,9 @@ def _parse(line: bytes) -> _Pairs:
             text, object_pairs_hook=_Pairs, parse_int=_integer, parse_float=_number, parse_constant=_refuse
         )
         if "\\ud" in text.lower():
-            # Half of a surrogate pair is no character and cannot be stored.
             json.dumps(event, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        raise BadRecord("malformed_json", "half of a surrogate pair is no character") from None
     except ValueError as error:
         raise BadRecord("malformed_json", str(error)) from None
     if not isinstance(event, _Pairs):

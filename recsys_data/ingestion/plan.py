@@ -13,13 +13,17 @@ from typing import Any
 from recsys_data.contracts.contract import Column, Contract
 from recsys_data.contracts.rules import literal, quote, reason_case
 from recsys_data.contracts.types import duckdb_type, json_type
-from recsys_data.errors import ContractError
 
 # The column that keeps what has no column of its own.
 UNMODELLED = "properties"
 
-# RFC 3339 as clients write it; the exact way knows the rarer spellings.
-TIME = r"[12]\d{3}-\d\d-\d\dT([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)"
+# RFC 3339 as clients write it; the exact way knows the rarer spellings. In years that could leave what a calendar
+# can hold, only UTC.
+_CLOCK = r"-\d\d-\d\dT([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?"
+_FAR_YEAR = r"([03-9]\d\d[1-9]|[03-9]\d[1-9]0|[03-9][1-9]00|[3-9]000)"
+TIME = rf"[12]\d{{3}}{_CLOCK}(Z|[+-]([01]\d|2[0-3]):[0-5]\d)|{_FAR_YEAR}{_CLOCK}Z"
+DATE = r"(\d{3}[1-9]|\d\d[1-9]0|\d[1-9]00|[1-9]000)-\d\d-\d\d"
+PATTERNS = {"timestamp": TIME, "date": DATE}
 # What proves that a value, as it stands in the JSON, is what a column of the type takes. The exact way knows
 # longer integers and other spellings of them.
 EXACT = {
@@ -51,22 +55,12 @@ class EventPlan:
         self.columns: dict[str, Column] = {}
         for contract in self.contracts:
             for column in contract.columns:
-                self._add(contract, column)
+                self.columns.setdefault(column.name, column)
         self.leaves = [column for column in self.columns.values() if column.source]
         self.guarded = [c for c in self.leaves if c.consent]
         self.raw = [c for c in self.leaves if c.type in ("object", "array")]
         paths = {column.source[:depth] for column in self.leaves for depth in range(1, len(column.source))}
         self.containers = sorted(paths, key=lambda path: (len(path), path))
-
-    def _add(self, contract: Contract, column: Column) -> None:
-        known = self.columns.setdefault(column.name, column)
-        if (known.type, known.source, known.logic, known.system) != (
-            (column.type, column.source, column.logic, column.system)
-        ):
-            raise ContractError(
-                f"{contract.path}: column {column.name} differs from the column of that name in another dataset "
-                "of the event stream. Give it the same type and source, or another name."
-            )
 
     def structure(self) -> str:
         """The shape of an event for DuckDB's `json_transform`."""
@@ -146,7 +140,7 @@ class EventPlan:
             passed: columns of `source` that are handed through.
         """
         kept = ", ".join(["row", *map(quote, passed)])
-        times = [c for c in self.leaves if c.type == "timestamp"]
+        times = [c for c in self.leaves if c.type in PATTERNS]
         typed = ", ".join(self._typed(column) for column in self.leaves)
         raw_times = ", ".join(f"nullif({quote(c.name)}, '') AS {quote('raw_' + c.name)}" for c in times)
         bad_time = " ".join(
@@ -168,17 +162,17 @@ class EventPlan:
             timed AS (SELECT *, CASE {bad_time} END AS bad_time FROM typed),
             redacted AS (SELECT * {self._redactions()} FROM timed),
             computed AS ({computed}),
-            placed AS (SELECT *, {members}, md5_number(event_id) AS key FROM computed)
+            placed AS (SELECT *, {members}, md5_number(coalesce(event_id, '')) AS key FROM computed)
             SELECT {names}, {keys}, coalesce('unparseable_' || bad_time, {reason}) AS reason, bad_time,
                    {", ".join([*passed, sent_times])}
             FROM placed"""
 
     def _typed(self, column: Column) -> str:
         name = quote(column.name)
-        if column.type == "timestamp":
-            understood = f"regexp_full_match({name}, {literal(TIME)})"
-            return f"CASE WHEN {understood} THEN try_cast({name} AS TIMESTAMPTZ) END AS {name}"
-        return f"try_cast({name} AS {duckdb_type(column.type)}) AS {name}"
+        cast = f"try_cast({name} AS {duckdb_type(column.type)})"
+        if column.type in PATTERNS:
+            cast = f"CASE WHEN regexp_full_match({name}, {literal(PATTERNS[column.type])}) THEN {cast} END"
+        return f"{cast} AS {name}"
 
     def _redactions(self) -> str:
         """Values that are not kept without consent are replaced, and rows in which that happened are marked."""

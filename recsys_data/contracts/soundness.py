@@ -1,0 +1,168 @@
+"""Refusing contracts that make no sense: each by itself, and those that share the event stream together.
+
+What the standard's JSON schema cannot know is looked after here, so that a contract that loads also works.
+"""
+
+from collections.abc import Mapping
+
+from recsys_data.contracts.contract import ENGINE, Column, Contract
+from recsys_data.contracts.types import STORED
+from recsys_data.errors import ContractError
+
+STREAMS = (None, "events", "rejects")
+SYSTEM = {"ingested_at": "timestamp", "log_partition": "integer", "log_offset": "integer"}
+# Redelivery is recognised, and a replay goes on, by these; latency is measured by the last.
+STREAM_COLUMNS = {"event_id": "string", "log_partition": "integer", "log_offset": "integer", "received_at": "timestamp"}
+NO_JSON = ("binary", "local timestamp")
+# Names that the statement which decodes events gives to columns of its own.
+RESERVED = {
+    *("row", "line", "s", "valid", "containers", "exact_values", "clean", "keys", "mixed", "reason", "bad_time"),
+    *("redacted", "key", "key_high", "key_low"),
+}
+
+
+def check_contract(contract: Contract) -> None:
+    """Refuse one contract unless it makes sense.
+
+    Raises:
+        ContractError: with the file, what was found and what to do.
+    """
+    if contract.stream not in STREAMS:
+        raise _refusal(contract, f"stream is {contract.stream}; expected events or rejects, or none at all.")
+    _check_names(contract)
+    for column in contract.columns:
+        _check_column(contract, column)
+    if not contract.primary_key:
+        raise _refusal(contract, "no column is the primaryKey. Mark the column (or columns) that identify a row.")
+    times = [column for column in contract.columns if column.partitioned]
+    if len(times) != 1 or times[0].type != "timestamp" or not times[0].required:
+        raise _refusal(
+            contract,
+            "exactly one required timestamp must be partitioned: the event time, by whose UTC day rows are kept.",
+        )
+    if contract.row_from and not any(column.source[:1] == (contract.row_from,) for column in contract.columns):
+        raise _refusal(contract, f"rowFrom is {contract.row_from}, but no column has its source in that object.")
+    _check_quality(contract)
+
+
+def check_stream(contracts: Mapping[str, Contract]) -> None:
+    """Refuse contracts that cannot all be filled from one stream of events.
+
+    Raises:
+        ContractError: with the file, the column, what was found and what to do.
+    """
+    columns: dict[str, Column] = {}
+    homes: dict[tuple[str, ...], str] = {}
+    stream = [contract for contract in contracts.values() if contract.stream == "events"]
+    for contract in stream:
+        _check_stream_columns(contract)
+        for column in contract.columns:
+            known = columns.setdefault(column.name.lower(), column)
+            if _origin(known) != _origin(column):
+                raise _refusal(
+                    contract,
+                    f"column {column.name} differs from the column {known.name} of another dataset of the event "
+                    "stream. Give it the same name, type and source, or another name.",
+                )
+            if column.source and homes.setdefault(column.source, column.name) != column.name:
+                raise _refusal(
+                    contract,
+                    f"column {column.name} has the source {'.'.join(column.source)}, which column "
+                    f"{homes[column.source]} has already. Use that column, or compute one with transformLogic.",
+                )
+    for source, name in homes.items():
+        for depth in range(1, len(source)):
+            if source[:depth] in homes:
+                raise ContractError(
+                    f"Column {name} has the source {'.'.join(source)}, which lies within the value of column "
+                    f"{homes[source[:depth]]}. Take one of the two out of the contracts of the event stream."
+                )
+    _check_reserved(stream, columns)
+
+
+def _refusal(contract: Contract, message: str) -> ContractError:
+    return ContractError(f"{contract.path}: {message}")
+
+
+def _origin(column: Column) -> tuple:
+    return (
+        column.name,
+        column.type,
+        column.source,
+        column.logic,
+        column.system,
+        column.consent,
+        column.without_consent,
+    )
+
+
+def _check_names(contract: Contract) -> None:
+    for kind, names in (
+        ("column", [column.name for column in contract.columns]),
+        ("rule", [rule.name for rule in contract.rules]),
+    ):
+        folded = [name.lower() for name in names]
+        for name in names:
+            if folded.count(name.lower()) > 1:
+                raise _refusal(contract, f"{kind} {name} is declared {folded.count(name.lower())} times. Keep one.")
+
+
+def _check_column(contract: Contract, column: Column) -> None:
+    if column.type not in STORED:
+        raise _refusal(
+            contract,
+            f"column {column.name} has the type {column.type or '(none)'}, which cannot be stored. "
+            f"Use one of {', '.join(STORED)}.",
+        )
+    if column.source and column.type in NO_JSON:
+        raise _refusal(
+            contract, f"column {column.name} has the type {column.type}, which no value of an event's JSON has."
+        )
+    if column.system and SYSTEM.get(column.system) != column.type:
+        expected = ", ".join(f"{name} ({kind})" for name, kind in SYSTEM.items())
+        raise _refusal(
+            contract,
+            f"column {column.name} is filled in by the system with {column.system} ({column.type}); "
+            f"expected one of {expected}.",
+        )
+    if column.consent and not any(c.name == column.consent and c.type == "boolean" for c in contract.columns):
+        raise _refusal(
+            contract, f"column {column.name} asks for consent in {column.consent}, which is no boolean column of it."
+        )
+
+
+def _check_quality(contract: Contract) -> None:
+    for name, item in contract.checks.items():
+        volume = item.get("metric") == "rowCount" and "mustBeGreaterThan" in item
+        share = item.get("engine") == ENGINE and "maxShareOfEvents" in item["implementation"]
+        if not volume and not share:
+            raise _refusal(
+                contract,
+                f"quality {name} asks for something that is not checked here. Use a row rule (engine {ENGINE}, a "
+                "predicate), rowCount with mustBeGreaterThan, or maxShareOfEvents.",
+            )
+
+
+def _check_stream_columns(contract: Contract) -> None:
+    types = {column.name: column.type for column in contract.columns}
+    for name, kind in STREAM_COLUMNS.items():
+        if types.get(name) != kind:
+            raise _refusal(
+                contract,
+                f"a dataset of the event stream needs the column {name} ({kind}), by which redelivery and replay "
+                "are told. Copy its declaration from interactions.odcs.yaml.",
+            )
+
+
+def _check_reserved(stream: list[Contract], columns: Mapping[str, Column]) -> None:
+    taken = {f"{prefix}{name}" for prefix in ("raw_", "sent_") for name in columns}
+    taken |= RESERVED | {f"in_{contract.name}".lower() for contract in stream}
+    for contract in stream:
+        for column in contract.columns:
+            if column.name.lower() in taken:
+                raise _refusal(
+                    contract,
+                    f"column {column.name} has a name that decoding uses itself. Name it otherwise, e.g. "
+                    f"event_{column.name}, and say in its customProperties where its value stands: "
+                    f"{{property: source, value: {column.name}}}.",
+                )
