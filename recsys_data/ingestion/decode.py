@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 
 from recsys_data.contracts.contract import Contract
 from recsys_data.contracts.rules import columns_of, reasons, session, set_variables
-from recsys_data.contracts.types import json_type
 from recsys_data.errors import BadRecord
 from recsys_data.ingestion.exact import read_exactly
 from recsys_data.ingestion.log import LogSlice
