@@ -94,7 +94,7 @@ MESSAGES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(messages=st.lists(MESSAGES, min_size=20, max_size=40))
 def test_no_odd_value_costs_an_event(decoder, messages):
     sent = [{**TIMES, "userId": "u", "messageId": f"m{n}", **message} for n, message in enumerate(messages)]

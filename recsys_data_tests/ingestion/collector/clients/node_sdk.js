@@ -18,7 +18,7 @@ const calls = [
 ]
 
 async function main(host, writeKey, count, maxRetries) {
-  const analytics = new Analytics({ host, writeKey, maxRetries })
+  const analytics = new Analytics({ host, writeKey, maxRetries, flushInterval: 500 })
   const expected = {}
   const failures = []
   for (let number = 0; number < count; number++) {
