@@ -40,6 +40,7 @@ EXPECTED = {
     "timestamp": "RFC 3339 with an offset, e.g. 2026-01-02T03:04:05.678Z",
     "date": "a date, e.g. 2026-01-02",
 }
+WORTH_A_STATEMENT = 1000
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
@@ -93,6 +94,7 @@ class Decoder:
         self._fast = self.plan.judged(self.plan.fast_leaves(), proofs)
         self._extra = self.plan.judged(self.plan.extra_leaves(), [*proofs, "clean", "sent_" + UNMODELLED, "mixed"])
         self._exact = self.plan.judged("SELECT * FROM leaves", [])
+        self._nothing = self._judge_leaves([])
 
     def decode(self, lines: LogSlice, now: datetime) -> Decoded:
         """Decode and judge every line; `now` (UTC) stands in where a receipt time is missing."""
@@ -107,7 +109,8 @@ class Decoder:
         parts = []
         for statement in (self._fast, self._extra):
             rows = np.flatnonzero(candidate & ~settled)
-            if len(rows) == 0:
+            # Planning a statement takes as long as reading this many lines one by one.
+            if len(rows) < WORTH_A_STATEMENT:
                 break
             judged = self._run(statement, lines, rows)
             candidate[judged["row"].to_numpy()] = _flags(judged["valid"])
@@ -179,6 +182,9 @@ class Decoder:
                 records.append({"row": row, **read_exactly(line, self.plan)})
             except BadRecord as error:
                 dead.append(DeadLetter(row, error.reason, error.detail))
+        return self._judge_leaves(records) if records else self._nothing
+
+    def _judge_leaves(self, records: list[dict[str, Any]]) -> pa.Table:
         fields = [("row", pa.int32()), *((c.name, _leaf_type(c.type)) for c in self.plan.leaves)]
         return self._query(self._exact, "leaves", pa.Table.from_pylist(records, pa.schema(fields)))
 

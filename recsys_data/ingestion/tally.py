@@ -85,7 +85,7 @@ def _tally_block(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.integer]) -
     def at(positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         return data.take(positions, mode="clip")
 
-    colons = np.flatnonzero(data == ord(":"))
+    colons, commas, brackets, slashes = _positions(data, b':,[\\')
     before = at(colons - 1)
     keys = colons[before == ord('"')]
     kinds = _KIND_OF_BYTE[_behind(at, keys)]
@@ -97,15 +97,14 @@ def _tally_block(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.integer]) -
     shifts = np.arange(KINDS, dtype=np.uint64) * np.uint64(_BITS)
     counts = ((packed[:, None] >> shifts) & np.uint64(_MOST_KEYS)).astype(np.int64)
 
-    brackets = np.flatnonzero(data == ord("["))
     suspects = [
         keys[kinds == _OTHER],
         colons[_IS_SPACE[before]],
         _negative_words(at, keys[kinds == _MINUS]),
         _not_null(at, keys[kinds == _NULL]),
-        _commas(data, at),
+        _commas(at, commas),
         _elements(at, brackets, _behind(at, brackets)),
-        _escaped_structure(data, at),
+        _escaped_structure(at, slashes),
     ]
     odd = np.diff(edges) > _MOST_KEYS
     # An object is the line itself, a value behind a key, or an element of an array that holds it.
@@ -114,6 +113,16 @@ def _tally_block(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.integer]) -
     found = np.concatenate(suspects)
     odd[np.searchsorted(bounds, found, side="right") - 1] = True
     return Tally(counts, odd)
+
+
+def _positions(data, characters):
+    """Where each of the characters stands; one search for all, for searching costs more than comparing."""
+    hit = data == characters[0]
+    for character in characters[1:]:
+        hit |= data == character
+    found = np.flatnonzero(hit)
+    which = data[found]
+    return [found[which == character] for character in characters]
 
 
 def _behind(at, separators):
@@ -139,9 +148,8 @@ def _not_null(at, keys):
     return keys[at(_value_start(at, keys) + 1) != ord("u")]
 
 
-def _commas(data, at):
+def _commas(at, commas):
     """Commas before a closing bracket, before blanks that could hide one, or before a word."""
-    commas = np.flatnonzero(data == ord(","))
     behind = _behind(at, commas)
     return np.concatenate([commas[_IS_CLOSE[behind]], _elements(at, commas, behind)])
 
@@ -161,9 +169,8 @@ def _words(at, separators):
     return separators[nan | inf]
 
 
-def _escaped_structure(data, at):
+def _escaped_structure(at, slashes):
     r"""`\u0022` and `\u003a`: a quote or a colon that DuckDB writes in another way when it repeats the text."""
-    slashes = np.flatnonzero(data == ord("\\"))
     slashes = slashes[at(slashes + 1) == ord("u")]
     high, low = at(slashes + 4), at(slashes + 5) | 0x20
     zeros = (at(slashes + 2) == ord("0")) & (at(slashes + 3) == ord("0"))
