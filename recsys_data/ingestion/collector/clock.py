@@ -29,7 +29,9 @@ def to_text(moment: datetime) -> str:
     >>> to_text(datetime(2026, 1, 2, 3, 4, 5, 678999, tzinfo=UTC))
     '2026-01-02T03:04:05.678Z'
     """
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 @dataclass(frozen=True, slots=True)

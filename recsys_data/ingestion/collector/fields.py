@@ -83,8 +83,9 @@ def take(given: dict[str, Any], columns: Table) -> dict[str, Any]:
     {'quantity': 'a few', 'sku': 'x'}
     """
     taken = {}
-    for name, (column, cast) in columns.items():
-        if name in given and column not in taken and (value := cast(given[name])) is not None:
+    for name in [name for name in columns if name in given]:
+        column, cast = columns[name]
+        if column not in taken and (value := cast(given[name])) is not None:
             taken[column] = value
             del given[name]
     return taken

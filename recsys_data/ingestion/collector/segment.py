@@ -43,7 +43,7 @@ def to_events(message: Message, call: str, arrival: Arrival, size: int) -> list[
     else:
         parts = [("", {**_identity(message, given, call), "properties": properties})]
     _add_context(common, given, arrival)
-    envelope = {name: value for name, value in message.items() if value not in (None, "", {}, [])}
+    envelope = {name: value for name, value in message.items() if value or isinstance(value, int | float)}
     if envelope:
         common["envelope"] = envelope
     return [_event(message_id, suffix, common, part) for suffix, part in parts]
@@ -57,11 +57,12 @@ def _common(message: Message, arrival: Arrival) -> dict[str, Any]:
         skew = arrival.skew_of(sent_at)
     if sent_at is not None:
         common["sent_at"] = sent_at
-    client_time = next((name for name in ("timestamp", "originalTimestamp") if message.get(name) is not None), None)
+    stated = "originalTimestamp" if message.get("timestamp") is None else "timestamp"
+    client_time = message.pop(stated, None)
     if client_time is None:
         common["event_ts"] = arrival.received
     else:
-        set_times(common, message.pop(client_time), skew)
+        set_times(common, client_time, skew)
     common["received_at"] = arrival.received
     return common
 
