@@ -9,15 +9,44 @@ from collections.abc import Callable, Iterator
 from recsys_data.errors import UserError
 from recsys_data.sources.storefront import rhythm
 from recsys_data.sources.storefront.rhythm import DAY, SECOND
+from recsys_data.sources.storefront.rows import Rows
 from recsys_data.sources.storefront.simulate import Batch, emit, people_by_place
 from recsys_data.sources.storefront.stream import SHARES, Shares, Stream
 from recsys_data.sources.storefront.truth import Truth
 from recsys_data.sources.storefront.world import build
 
-BEFORE = 30 * 60 * SECOND  # visits that began this long ago may still go on when the run starts
-STEP = SECOND
+BEFORE = 30 * 60 * SECOND  # visits that began this long ago may still go on when the traffic begins
 MINUTE = 60 * SECOND
-CATCH_UP = MINUTE  # after a longer pause (a laptop asleep) the traffic of the pause is not made up for
+STEP = SECOND
+PAUSE = 60.0  # seconds; what a longer pause (a laptop asleep) would have brought is left out
+FASTEST = 5000.0  # lines per second; well below what one core can write
+
+
+class _Traffic:
+    """The shop's lines as time goes on; times are microseconds."""
+
+    def __init__(self, rate: float, daily_rhythm: bool, stream: Stream, now: int) -> None:
+        self.rate, self.daily_rhythm, self.stream = rate, daily_rhythm, stream
+        self.places = people_by_place(stream.world)
+        self.mean = rhythm.visits(self.places, now, now + 7 * DAY) / (7 * DAY)
+
+    def _visits(self, start: int, end: int, since: int = 0) -> None:
+        busy = rhythm.visits(self.places, start, end) / (end - start) / self.mean if self.daily_rhythm else 1.0
+        lines = self.rate * busy * (end - start) / SECOND
+        self.stream.visit(start, end, self.stream.some(lines / self.stream.lines_per_visit), since)
+
+    def begin(self, now: int) -> None:
+        """Start in the middle: let the visits of the last half hour go on, but drop what they did before."""
+        for start in range(now - BEFORE, now, MINUTE):
+            self._visits(start, start + MINUTE, since=now)
+        self.ready = now
+
+    def until(self, now: int) -> Rows:
+        """Take the lines that are due."""
+        while self.ready <= now:
+            self._visits(self.ready, self.ready + STEP)
+            self.ready += STEP
+        return self.stream.due(now)
 
 
 def live(
@@ -33,8 +62,10 @@ def live(
 ) -> Iterator[Batch]:
     """Emit `rate` lines per second on average, for ever, as they become due; sleeps between batches.
 
+    The first batch takes about a second for every 150 of `rate`, to prepare the visits that are already going on.
+
     Args:
-        rate: lines per second.
+        rate: lines per second, at most `FASTEST`.
         seed: another seed, or another start, is other traffic in the same shop.
         daily_rhythm: let the rate follow the visitors' local hours; `rate` is then the mean over a week.
         shares: shares of faults and late events.
@@ -44,32 +75,24 @@ def live(
         world: seed of the shop.
 
     Raises:
-        UserError: `rate` is not a positive number, or `seed` is negative.
+        UserError: `rate` or `seed` is out of range.
     """
-    if not 0 < rate < 1e6 or seed < 0:
-        raise UserError(f"Cannot emit {rate} events a second with seed {seed}: give a rate above 0, a seed from 0.")
+    if not 0 < rate <= FASTEST or seed < 0:
+        raise UserError(
+            f"Cannot emit {rate} events a second with seed {seed}: the rate must be above 0 and at most {FASTEST:g},"
+            " the seed not negative. A planned run (a number of events, no rate) goes as fast as it can."
+        )
     shop = build(world)
-    now = round(clock() * SECOND)
-    stream = Stream(shop, [seed, world, now], shares)
+    start = round(clock() * SECOND)
     truth = Truth(shop)
-    places = people_by_place(shop)
-    week = rhythm.visits(places, now, now + 7 * DAY) / (7 * DAY)
-
-    def visits(start: int, end: int) -> int:
-        busy = rhythm.visits(places, start, end) / (end - start) / week if daily_rhythm else 1.0
-        return stream.some(rate * busy * (end - start) / SECOND / stream.lines_per_visit)
-
-    ready = now - CATCH_UP - SECOND
+    traffic = _Traffic(rate, daily_rhythm, Stream(shop, [seed, world, start], shares), start)
+    traffic.begin(start)
     while True:
-        now = round(clock() * SECOND)
-        if ready < now - CATCH_UP:
-            for start in range(now - BEFORE, now, MINUTE):
-                stream.visit(start, start + MINUTE, visits(start, start + MINUTE), since=now)
-            ready = now
-        while ready <= now:
-            stream.visit(ready, ready + STEP, visits(ready, ready + STEP))
-            ready += STEP
-        rows = stream.due(now)
+        now = clock()
+        rows = traffic.until(round(now * SECOND))
+        worked = clock()
         if len(rows):
             yield emit(rows, truth)
-        sleep(max(0.0, tick - (clock() - now / SECOND)))
+        sleep(max(0.0, now + tick - clock()))
+        if clock() - worked > PAUSE:
+            traffic.begin(round(clock() * SECOND))

@@ -138,7 +138,7 @@ def test_the_daily_rhythm_can_be_felt():
     assert busy > 1.5 * quiet
 
 
-@pytest.mark.parametrize(("rate", "seed"), [(0, 0), (-1, 0), (float("nan"), 0), (10, -1)])
+@pytest.mark.parametrize(("rate", "seed"), [(0, 0), (-1, 0), (float("nan"), 0), (5001, 0), (10, -1)])
 def test_a_rate_or_seed_that_makes_no_sense_is_refused(rate, seed):
     with pytest.raises(UserError, match="events a second"):
         next(live(rate, seed))
