@@ -5,5 +5,5 @@ Data flow: published Segment and RudderStack SDKs (`/v1/batch` and friends) and 
 no 200 sends again; ingestion drops what arrives twice by its event id. Nothing that parses as JSON is
 refused: what makes no sense is logged as it came and becomes a dead letter with its reason.
 
-By itself: `serve(log, settings)` in `server.py`, or `recsys-data collect`.
+By itself: `serve(log, settings)` in `server.py`.
 """

@@ -11,6 +11,8 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 HEAD_SECONDS = 15.0
 MAX_HEAD_BYTES = 64 * 1024
+# The rest of a body that was answered before it was read, e.g. with 404, comes before the next head.
+MAX_UNREAD_BYTES = 8 * 1024 * 1024
 
 
 class Connection(AutoHTTPProtocol):
@@ -32,7 +34,8 @@ class Connection(AutoHTTPProtocol):
             self._stop_waiting()
             return
         self._head_bytes += len(data)
-        if self._head_bytes > MAX_HEAD_BYTES:
+        unread = self.cycle is not None and self.cycle.more_body
+        if self._head_bytes > (MAX_UNREAD_BYTES if unread else MAX_HEAD_BYTES):
             self.transport.close()
         elif self._deadline is None:
             self._deadline = self.loop.call_later(HEAD_SECONDS, self.transport.close)

@@ -1,6 +1,13 @@
 import json
+from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys_data.ingestion.collector import lines, uploads
+from recsys_data.ingestion.collector.clock import Arrival
+from recsys_data.ingestion.collector.requests import Refused
 
 MESSAGE = {"type": "track", "event": "x", "userId": "u1", "messageId": "m1"}
 EVENT = {"event_id": "e1", "type": "like", "user_id": "u1", "item_id": "i1", "event_ts": "2026-01-02T03:04:05Z"}
@@ -76,10 +83,10 @@ def test_lines_are_events_and_a_bad_line_spoils_itself_only(client, log):
     body = json.dumps(EVENT).encode() + b'\n\n  {"torn": \r\n\xff\xfe\n' + json.dumps(EVENT).encode() + b"\n[1]\n"
     answer = client.post("/v1/events", content=body, headers={"Content-Type": "application/x-ndjson"})
     assert answer.json() == {"accepted": 5}
-    lines = log.lines()
-    assert lines[1:3] == [b'{"torn":', b"\xff\xfe"]
-    assert lines[4] == b"[1]"
-    assert [json.loads(lines[n])["event_id"] for n in (0, 3)] == ["e1", "e1"]
+    stored = log.lines()
+    assert stored[1:3] == [b'{"torn":', b"\xff\xfe"]
+    assert stored[4] == b"[1]"
+    assert [json.loads(stored[n])["event_id"] for n in (0, 3)] == ["e1", "e1"]
 
 
 def test_elements_that_are_no_events_are_logged_as_they_are(client, log):
@@ -101,3 +108,24 @@ def test_an_event_too_large_for_ingestion_is_logged(client, log):
     assert client.post("/v1/events", json={**EVENT, "properties": {"note": note}}).status_code == 200
     assert client.post("/v1/track", json={**MESSAGE, "properties": {"note": note}}).status_code == 200
     assert [event["properties"]["note"] for event in log.events()] == [note, note]
+
+
+FRAGMENTS = st.sampled_from(
+    [b'{"type": "track"}', b'{"batch": [', b"]}", b"{", b"}", b"[", b"]", b",", b":", b'"', b'"batch"', b"\n", b"NaN"]
+    + [b"\\ud83d", b"\xff", b"7", b" ", b"null", b'{"event_id": "e"}\n', b'"writeKey": "k"', b"-", b"1e999"]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(FRAGMENTS, max_size=12).map(b"".join), st.sampled_from(["batch", "message", "events"]))
+def test_any_body_becomes_lines_or_is_refused_with_a_reason(body, kind):
+    try:
+        upload = getattr(uploads, f"read_{kind}")(body)
+    except Refused as refusal:
+        assert refusal.status == 400
+        return
+    arrival = Arrival(datetime(2026, 1, 2, tzinfo=UTC))
+    count = len(upload.items)
+    found = lines.native_lines(upload, arrival) if kind == "events" else lines.segment_lines(upload, arrival, None)
+    assert len(found) == count
+    assert not any(b"\n" in line or line == b"" for line in found)

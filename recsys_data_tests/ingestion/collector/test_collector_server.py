@@ -93,6 +93,15 @@ def test_a_client_reads_why_its_long_body_was_refused(run, log):
     assert log.lines() == []
 
 
+def test_a_client_reads_that_its_path_is_wrong_however_long_its_body(run):
+    connection = http.client.HTTPConnection("127.0.0.1", run().port, timeout=10)
+    for _ in range(2):
+        connection.request("POST", "/v2/batch", body=b" " * 3_000_000)
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["code"]) == (404, "Not Found")
+    connection.close()
+
+
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/events HTTP/1.1\r\nHost: x\r\nX-Slow: "])
 def test_a_request_that_does_not_begin_is_given_up(run, monkeypatch, sent):
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.1)
@@ -112,8 +121,9 @@ def test_a_second_request_that_does_not_begin_is_given_up(run, monkeypatch):
 
 def test_a_head_without_end_is_given_up(run):
     with run().connect() as connection, pytest.raises(OSError):
-        while True:
-            connection.sendall(b"POST /v1/events HTTP/1.1\r\nX-Long: " + b"x" * 10_000)
+        connection.sendall(b"POST /v1/events HTTP/1.1\r\nX-Long: ")
+        for _ in range(1000):
+            connection.sendall(b"x" * 10_000)
             time.sleep(0.001)
 
 
