@@ -23,7 +23,7 @@ HIGH, LOW, PARTITION, OFFSET = range(4)
 MANIFEST = "manifest.json"
 # Runs are merged in memory; this bounds what a merge takes (32 bytes a row, twice).
 MERGED_ROWS = 4_000_000
-MEMORY_ROWS = 500_000
+MEMORY_ROWS = 1_000_000
 FANOUT = 6
 
 

@@ -27,6 +27,8 @@ COMMIT_ROWS = 400_000
 COMMIT_SECONDS = 1.0
 POLL_SECONDS = 0.1
 THREADS = 2
+# One slice more than threads, so that they have work while a commit is written.
+SLICES_AHEAD = THREADS + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class _Drain:
         while True:
             now = time.monotonic()
             over = self.until.budget is not None and now - begun >= self.until.budget
-            while not over and len(self.decoding) < THREADS and (lines := self._read()):
+            while not over and len(self.decoding) < SLICES_AHEAD and (lines := self._read()):
                 self._decode(lines)
             if self.decoding:
                 busy = time.monotonic()
