@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from recsys_data.errors import Transient
 from recsys_data.ingestion.decode import Decoded, Decoder
@@ -53,6 +53,8 @@ def drain(log: EventLog, lake: Lake, settings: Settings, until: Until) -> Iterat
     with ThreadPoolExecutor(THREADS, "decode") as pool:
         yield from _Drain(log, writer, decoders, pool, until).run()
     writer.close()
+    consumed = {partition: writer.position(partition) for partition in log.partitions()}
+    log.prune(consumed, timedelta(hours=settings.log_retention_hours))
 
 
 def positions_of(lake: Lake) -> dict[int, int]:
