@@ -1,0 +1,47 @@
+"""The command line, `recsys-data`: one module per command.
+
+A command imports what it needs when it runs, so that help is there at once.
+"""
+
+import signal
+import sys
+
+import click
+
+from recsys_data.cli.collect import collect
+from recsys_data.cli.commands import Commands
+from recsys_data.cli.contract import contract
+from recsys_data.cli.ingest import ingest
+from recsys_data.cli.load import load
+from recsys_data.cli.simulate import simulate
+from recsys_data.cli.sql import sql
+from recsys_data.cli.status import status
+from recsys_data.cli.up import up
+
+EXAMPLES = [
+    "recsys-data up",
+    "recsys-data load movielens ml-latest-small",
+    "recsys-data ingest --until-empty",
+    'recsys-data sql "SELECT type, count(*) FROM interactions GROUP BY ALL"',
+    "recsys-data status",
+]
+
+
+@click.group(cls=Commands, examples=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="recsys-data")
+def cli() -> None:
+    """The data backbone of a recommender system: events into one trustworthy lake.
+
+    All state lies in the folder that RECSYS_DATA_DIR names (default: ./data).
+    """
+
+
+for _command in (up, collect, simulate, load, ingest, status, sql, contract):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line on the arguments of this process, and exit."""
+    # Cleanup belongs to the end of a command also when a supervisor asks for it.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    cli(prog_name="recsys-data")

@@ -1,0 +1,32 @@
+"""`recsys-data collect`: the HTTP endpoint that takes events."""
+
+import click
+
+from recsys_data.cli.commands import Exampled, opened_log
+from recsys_data.settings import Settings
+
+
+@click.command(
+    cls=Exampled,
+    examples=[
+        "recsys-data collect --port 8080",
+        "curl http://127.0.0.1:8080/v1/events -d \\",
+        '  \'{"event_id":"1","type":"view","user_id":"u1","item_id":"i1","event_ts":"2026-11-22T10:00:00Z"}\'',
+    ],
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Name or address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes any free port.")
+def collect(host: str, port: int) -> None:
+    """Take events over HTTP, until Ctrl-C.
+
+    What was accepted is safe in the event log. Speaks the Segment HTTP tracking API (/v1/batch, /v1/track ...) and
+    takes native events at /v1/events. Beyond this machine only with RECSYS_DATA_WRITE_KEYS.
+    """
+    import logging
+
+    from recsys_data.ingestion.collector.server import serve
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    settings = Settings.from_env()
+    with opened_log(settings) as log:
+        serve(log, settings, host, port)

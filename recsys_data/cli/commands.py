@@ -1,0 +1,110 @@
+"""What all commands share: errors that are explained, in the order they are listed, and what they work on."""
+
+import errno
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from recsys_data.errors import RecsysDataError
+from recsys_data.settings import Settings
+
+if TYPE_CHECKING:
+    from recsys_data.contracts import Contract
+    from recsys_data.ingestion.log import EventLog
+    from recsys_data.lake.tables import Lake
+
+INTERRUPTED = 130
+ADVICE = {
+    errno.ENOSPC: "Free space there, or move RECSYS_DATA_DIR to a disk with more.",
+    errno.EDQUOT: "Free space there, or move RECSYS_DATA_DIR to a disk with more.",
+    errno.EACCES: "Correct its permissions, or choose another place.",
+    errno.EPERM: "Correct its permissions, or choose another place.",
+    errno.EROFS: "Choose a place that can be written.",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n).",
+}
+
+
+class Exampled(click.Command):
+    """A command whose help ends with examples, as they are typed."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.examples:
+            with formatter.section("Examples"):
+                formatter.write("".join(f"{'':{formatter.current_indent}}{line}\n" for line in self.examples))
+
+
+class Commands(Exampled, click.Group):
+    """A group that turns errors meant for users into messages. Any other exception is a defect and shows whole."""
+
+    command_class = Exampled
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+        except RecsysDataError as error:
+            raise click.ClickException(str(error)) from None
+        except OSError as error:
+            # A reader that went away, as in `recsys-data sql ... | head`; click ends quietly.
+            if error.errno == errno.EPIPE:
+                raise
+            raise click.ClickException(explain(error)) from None
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order they were added, not of the alphabet."""
+        return list(self.commands)
+
+
+def explain(error: OSError) -> str:
+    """What the operating system said, of which file, and what to do."""
+    found = error.strerror or str(error)
+    place = f" ({error.filename})" if error.filename else ""
+    advice = ADVICE.get(error.errno or 0, "")
+    return f"{found}{place}. {advice}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """The settings and what they name."""
+
+    settings: Settings
+    contracts: "Mapping[str, Contract]"
+    log: "EventLog"
+    lake: "Lake"
+
+
+@contextmanager
+def opened() -> Iterator[Platform]:
+    """The event log and the lake of the environment's settings.
+
+    Raises:
+        UserError: a setting, a contract or the state folder cannot be used.
+    """
+    from recsys_data.contracts import load_contracts
+    from recsys_data.lake.tables import open_lake
+
+    settings = Settings.from_env()
+    contracts = load_contracts(*settings.contract_dirs)
+    lake = open_lake(settings, contracts)
+    with opened_log(settings) as log:
+        yield Platform(settings, contracts, log, lake)
+
+
+@contextmanager
+def opened_log(settings: Settings) -> Iterator["EventLog"]:
+    """The event log alone."""
+    from recsys_data.ingestion.log.open import open_log
+
+    log = open_log(settings)
+    try:
+        yield log
+    finally:
+        log.close()

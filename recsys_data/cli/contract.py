@@ -1,0 +1,159 @@
+"""`recsys-data contract`: what is collected, as the contracts say it."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from recsys_data.cli.commands import Commands
+from recsys_data.errors import ContractError, UserError
+from recsys_data.settings import Settings
+
+if TYPE_CHECKING:
+    from recsys_data.contracts import Contract
+
+
+@click.group(cls=Commands)
+def contract() -> None:
+    """Show and check data contracts.
+
+    They follow the Open Data Contract Standard. RECSYS_DATA_CONTRACTS names a folder of further contracts; one
+    replaces the built-in one of its name.
+    """
+
+
+@contract.command(
+    "list",
+    examples=[
+        "recsys-data contract list",
+    ],
+)
+def list_() -> None:
+    """List the datasets."""
+    from recsys_data.cli.terminal import print_table
+
+    rows = [
+        (c.name, c.version, c.stream or "-", len(c.columns), len(c.rules), f"{c.latency}", c.grain)
+        for c in loaded().values()
+    ]
+    head = ("dataset", "version", "stream", "columns", "rules", "stale after", "one row is")
+    print_table(head, rows, right=("columns", "rules"))
+
+
+@contract.command(
+    examples=[
+        "recsys-data contract show interactions",
+    ]
+)
+@click.argument("name")
+def show(name: str) -> None:
+    """Show the columns and rules of a dataset."""
+    from recsys_data.cli.terminal import print_table
+    from recsys_data.contracts.types import duckdb_type
+
+    found = named(name)
+    for line in (f"{found.name} {found.version} ({found.path})", found.purpose, found.grain, found.usage):
+        click.echo(line)
+    columns = [
+        (c.name, duckdb_type(c.type), "yes" if c.required or c.key else "", c.classification or "", c.description)
+        for c in found.columns
+    ]
+    print_table(("column", "type", "required", "classification", "what it is"), columns)
+    if found.rules:
+        rules = [(rule.name, rule.description, rule.predicate) for rule in found.rules]
+        print_table(("reason of a dead letter", "rule", "holds where"), rules)
+
+
+@contract.command(
+    examples=[
+        "recsys-data contract check contracts/orders.odcs.yaml",
+    ]
+)
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+def check(paths: tuple[Path, ...]) -> None:
+    """Check contracts: FILES and folders, or those in use."""
+    from recsys_data.contracts import load_contract
+    from recsys_data.contracts.contract import CONTRACTS_DIR
+
+    folders = (CONTRACTS_DIR, *Settings.from_env().contract_dirs)
+    problems = 0
+    files = list(contract_files(paths or folders))
+    for path in files:
+        try:
+            found = load_contract(path)
+        except ContractError as error:
+            problems += 1
+            click.echo(f"Error: {error}", err=True)
+        else:
+            click.echo(f"{path}: {found.name} {found.version}, {len(found.columns)} columns, {len(found.rules)} rules")
+    if not paths and not problems:
+        together(loaded())
+    if problems:
+        raise UserError(f"{problems} of {len(files)} contracts cannot be used.")
+
+
+@contract.command(
+    examples=[
+        "recsys-data contract jsonschema interactions > interactions.schema.json",
+    ]
+)
+@click.argument("name")
+def jsonschema(name: str) -> None:
+    """Print the JSON Schema of a dataset's events, for those who send them."""
+    import msgspec
+
+    from recsys_data.contracts.jsonschema import json_schema
+
+    click.echo(msgspec.json.format(msgspec.json.encode(json_schema(named(name))), indent=2))
+
+
+def loaded() -> "dict[str, Contract]":
+    """The contracts in use, by name."""
+    from recsys_data.contracts import load_contracts
+
+    return load_contracts(*Settings.from_env().contract_dirs)
+
+
+def named(name: str) -> "Contract":
+    """The contract in use of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    contracts = loaded()
+    if name not in contracts:
+        raise UserError(f"There is no dataset {name}. There are: {', '.join(contracts)}.")
+    return contracts[name]
+
+
+def together(contracts: "dict[str, Contract]") -> None:
+    """Refuse contracts that make sense one by one but not side by side.
+
+    Raises:
+        ContractError: two datasets disagree about a column of the event.
+        Permanent: none takes whole events.
+    """
+    from recsys_data.ingestion.plan import EventPlan
+    from recsys_data.ingestion.writer import main_dataset
+
+    EventPlan(contracts)
+    main_dataset(contracts)
+
+
+def contract_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """The contract files that are named or lie in named folders.
+
+    Raises:
+        UserError: a folder holds none.
+    """
+    from recsys_data.contracts.contract import SUFFIX
+
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        found = sorted(path.glob(f"*{SUFFIX}"))
+        if not found:
+            raise UserError(f"{path} holds no contracts. Their names end with {SUFFIX}.")
+        yield from found

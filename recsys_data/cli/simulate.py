@@ -1,0 +1,178 @@
+"""`recsys-data simulate`: storefront traffic to try everything with, and the truth to check the result against."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from recsys_data.cli.commands import Exampled
+from recsys_data.errors import UserError
+from recsys_data.settings import Settings
+
+if TYPE_CHECKING:
+    from recsys_data.cli.delivery import Target
+    from recsys_data.cli.stopping import Stop
+    from recsys_data.sources.storefront.simulate import Batch
+
+PACE_SECONDS = 0.2
+AHEAD = timedelta(hours=24)
+
+
+class Moment(click.ParamType):
+    """A time with its zone; a day alone is its beginning in UTC."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            found = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time. Give one like 2026-11-22T10:00:00Z or 2026-11-22.", param, ctx)
+        if found.tzinfo is None and "T" in value:
+            self.fail(f"{value!r} has no time zone. Add one, e.g. {value}Z.", param, ctx)
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+@click.command(
+    cls=Exampled,
+    examples=[
+        "recsys-data simulate --events 100000 --seed 7 --truth truth.json",
+        "recsys-data simulate --rate 50 --to http://127.0.0.1:8080",
+        "recsys-data simulate --events 1000 --end 2026-11-22 --to events.ndjson",
+    ],
+)
+@click.option("--events", type=click.IntRange(min=0), help="How many lines, faults and redeliveries included.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Lines per second.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Another seed, other traffic.")
+@click.option("--end", type=Moment(), help="When the run ends. [default: now]")
+@click.option("--days", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True, help="Its length.")
+@click.option("--truth", type=click.Path(dir_okay=False, path_type=Path), help="Write what was really sent, as JSON.")
+@click.option("--to", default="log", show_default=True, metavar="log|URL|FILE", help="Where to; `-` is stdout.")
+@click.pass_context
+def simulate(
+    ctx: click.Context,
+    events: int | None,
+    rate: float | None,
+    seed: int,
+    end: datetime | None,
+    days: float,
+    truth: Path | None,
+    to: str,
+) -> None:
+    """Simulate the traffic of a shop.
+
+    Among good events are faults, redeliveries and late events, and the truth tells how many of each.
+
+    --events alone sends a planned run as fast as it goes, with --rate no faster than that. --rate alone sends
+    what happens now, until Ctrl-C. The log takes lines as a collector would have stamped them; a URL is that
+    of a collector; a FILE holds them as clients send them.
+    """
+    from recsys_data.cli.delivery import target
+    from recsys_data.cli.stopping import Stop
+
+    if events is None and rate is None:
+        raise click.UsageError("Give --events N for a planned run, or --rate R for endless traffic.")
+    if events is None and (end or ctx.get_parameter_source("days") != click.core.ParameterSource.DEFAULT):
+        raise click.UsageError("--end and --days belong to a planned run: give --events too.")
+    if truth and not truth.absolute().parent.is_dir():
+        raise UserError(f"The folder of {truth} does not exist. Create it first.")
+    settings = Settings.from_env()
+    with Stop() as stop:
+        batches = endless(rate, seed, stop) if events is None else planned(events, end, days, seed, to, settings)
+        with target(to, settings, stop.wait_or_interrupt) as place:
+            sent, found = deliver(batches, place, events, None if events is None else rate, stop)
+    if truth:
+        write_truth(truth, found, sent)
+    ctx.exit(stop.exit_code)
+
+
+def endless(rate: float | None, seed: int, stop: "Stop") -> "Iterator[Batch]":
+    """What happens now, at the rate."""
+    from recsys_data.sources.storefront.live import live
+
+    return live(rate or 0.0, seed, sleep=stop.wait)
+
+
+def planned(
+    events: int, end: datetime | None, days: float, seed: int, to: str, settings: Settings
+) -> "Iterator[Batch]":
+    """The lines of a planned run.
+
+    Raises:
+        UserError: ingestion would see the run otherwise than its truth tells.
+    """
+    from recsys_data.sources.storefront import simulate as storefront
+    from recsys_data.sources.storefront.sessions import LATE_DAYS
+
+    end = end or datetime.now(UTC)
+    plan = storefront.Plan(events=events, end=end, days=days, seed=seed)
+    if end > datetime.now(UTC) + AHEAD:
+        raise UserError(
+            f"The run ends at {end}: events of more than 24 hours ahead are refused. Give an earlier --end."
+        )
+    first = (end - timedelta(days=days + LATE_DAYS)).date()
+    if to == "log" and first < settings.first_day:
+        raise UserError(
+            f"The run begins at {first}, late events included, and what happened before {settings.first_day} is "
+            "refused. Give a later --end, fewer --days, or an earlier RECSYS_DATA_FIRST_DAY."
+        )
+    return storefront.simulate(plan)
+
+
+def deliver(
+    batches: "Iterator[Batch]", place: "Target", events: int | None, rate: float | None, stop: "Stop"
+) -> tuple[int, dict[str, Any]]:
+    """Deliver until the end or until asked to stop; returns how many lines, and the truth up to the last batch."""
+    from recsys_data.cli.terminal import progress
+
+    truth: dict[str, Any] = {}
+    sent = 0
+    begun = time.monotonic()
+    with progress() as bar:
+        task = bar.add_task("simulating", total=events, rate=0.0)
+        for batch in batches:
+            if stop:
+                break
+            for lines in paced(batch.lines, rate, begun, sent, stop):
+                place.deliver(lines)
+                sent += len(lines)
+                bar.update(task, completed=sent, rate=sent / max(time.monotonic() - begun, 1e-3))
+            # The totals go on counting when the next batch is made, which may never be delivered.
+            truth = batch.truth.to_dict()
+    return sent, truth
+
+
+def write_truth(path: Path, truth: dict[str, Any], sent: int) -> None:
+    """Write the truth, unless the last batch was sent in part only."""
+    import msgspec
+
+    from recsys_data.lake.files import write_atomically
+    from recsys_data.sources.storefront.simulate import Plan
+    from recsys_data.sources.storefront.truth import Truth
+    from recsys_data.sources.storefront.world import build
+
+    truth = truth or Truth(build(Plan(0).world)).to_dict()
+    if truth["events"] != sent:
+        click.echo(f"Interrupted: {path} is not written, for the truth of a part is not known.", err=True)
+        return
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(truth), indent=2) + b"\n")
+
+
+def paced(lines: list[bytes], rate: float | None, begun: float, sent: int, stop: "Stop") -> Iterator[list[bytes]]:
+    """The lines, in pieces that are due by now; all at once without a rate. Ends early when asked to stop."""
+    if rate is None:
+        yield lines
+        return
+    at = 0
+    while at < len(lines) and not stop:
+        due = int((time.monotonic() - begun) * rate) - sent
+        if due > at:
+            yield lines[at:due]
+            at = min(due, len(lines))
+        else:
+            stop.wait(PACE_SECONDS)

@@ -1,0 +1,76 @@
+"""`recsys-data status`: how much waits, what became of each line, how fresh everything is."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from recsys_data.cli.commands import Exampled, opened
+
+if TYPE_CHECKING:
+    from recsys_data.monitoring.status import Status
+
+
+@click.command(
+    cls=Exampled,
+    examples=[
+        "recsys-data status --json | jq .log.lag_events",
+    ],
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+def status(as_json: bool) -> None:
+    """Show lag, ledger, latency and datasets.
+
+    A ledger is balanced when each line read has one fate (accepted, duplicate, dead letter) and the tables
+    hold exactly the rows that were counted.
+    """
+    import msgspec
+
+    from recsys_data.monitoring.status import read_status
+
+    with opened() as platform:
+        found = read_status(platform.log, platform.lake, platform.settings)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+    else:
+        show(found)
+
+
+def show(found: "Status") -> None:
+    """Print the status for people."""
+    from recsys_data.cli.terminal import print_table
+
+    ledger, latency = found.ledger, found.latency
+    facts = [
+        ("waiting in the log", f"{found.log.lag_events:,} events, {found.log.lag_bytes:,} bytes"),
+        ("read", f"{ledger.read:,}"),
+        ("  accepted", f"{ledger.accepted:,}"),
+        ("  duplicates", f"{ledger.duplicates:,}"),
+        ("  dead letters", f"{ledger.dead_letters:,}"),
+        *((f"    {reason}", f"{count:,}") for reason, count in found.dead_letters_by_reason.items()),
+        ("ledger", "balanced" if ledger.balanced else "NOT BALANCED: rows are missing or counted twice"),
+        ("received to queryable", f"{seconds(latency.p50_s)} (p50), {seconds(latency.p95_s)} (p95)"),
+    ]
+    print_table(("events", ""), facts)
+    click.echo()
+    print_table(
+        ("dataset", "rows", "days", "newest event", "state"),
+        [
+            (name, f"{one.rows:,}", f"{one.partitions:,}", moment(one.latest), one.freshness)
+            for name, one in found.datasets.items()
+        ],
+        right=("rows", "days"),
+    )
+
+
+def seconds(value: float | None) -> str:
+    """Seconds for people.
+
+    >>> seconds(1.26), seconds(None)
+    ('1.3 s', '-')
+    """
+    return "-" if value is None else f"{value:,.1f} s"
+
+
+def moment(value: datetime | None) -> str:
+    return "-" if value is None else f"{value:%Y-%m-%d %H:%M:%S} UTC"

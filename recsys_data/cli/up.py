@@ -1,0 +1,163 @@
+"""`recsys-data up`: everything on one machine, in one terminal.
+
+Data flow: demo traffic -> collector -> event log -> Dagster's draining runs -> lake; each a child process.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import click
+
+from recsys_data.cli.commands import Exampled, opened
+from recsys_data.cli.dagster_home import dagster_home
+from recsys_data.errors import Transient, UserError
+from recsys_data.settings import PREFIX, Settings
+
+PORT = click.IntRange(1, 65535)
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+DEFINED = ("-m", "recsys_data.definitions")
+
+
+@click.command(
+    cls=Exampled,
+    examples=[
+        "recsys-data up",
+        "RECSYS_DATA_DIR=/srv/recsys recsys-data up --no-demo --port 3001",
+    ],
+)
+@click.option("--demo/--no-demo", default=True, show_default=True, help="Send simulated shop traffic.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Name or address that UI and collector listen on.")
+@click.option("--port", type=PORT, default=3000, show_default=True, help="Port of the Dagster UI.")
+@click.option("--collector-port", type=PORT, default=8080, show_default=True, help="Port of the collector.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=20.0,
+    show_default=True,
+    help="Events per second of the demo.",
+)
+def up(demo: bool, host: str, port: int, collector_port: int, rate: float) -> None:
+    """Run everything: collector, Dagster and demo traffic.
+
+    What the processes print is in the folder `logs` of the state folder. Ctrl-C stops them all, and so does the
+    end of any of them.
+    """
+    from recsys_data.cli.dashboard import Dashboard
+    from recsys_data.cli.stopping import Stop
+    from recsys_data.cli.supervisor import Supervisor
+    from recsys_data.ingestion.collector.server import bind
+
+    check_port(host, port, "--port")
+    check_port(host, collector_port, "--collector-port")
+    ui, collector = (f"http://{reachable(host)}:{number}" for number in (port, collector_port))
+    with opened() as platform, only_one(platform.settings):
+        settings = platform.settings
+        bind(host, collector_port, keyless=not settings.keys).close()
+        environment = environment_of(settings)
+        introduce(settings, ui, collector)
+        with Stop() as stop, Supervisor(settings.data_dir / "logs", environment) as supervisor:
+            supervisor.start("collector", recsys_data("collect", "--host", host, "--port", str(collector_port)))
+            supervisor.start("webserver", ["-m", "dagster_webserver", *DEFINED, "-h", host, "-p", str(port)])
+            supervisor.start("daemon", ["-m", "dagster._daemon", "run", *DEFINED])
+            dashboard = Dashboard(
+                platform, supervisor, {"collector": f"{collector}/health", "webserver": f"{ui}/server_info"}
+            )
+            dashboard.watch(stop, until="collector" if demo else None)
+            if demo and not stop:
+                supervisor.start("demo", recsys_data("simulate", "--rate", str(rate), "--to", collector))
+                dashboard.watch(stop)
+            click.echo("Stopping ...")
+
+
+def recsys_data(*arguments: str) -> list[str]:
+    """Python's arguments for a command of this command line."""
+    return ["-m", "recsys_data.cli", *arguments]
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The environment of the child processes: the same state folder, wherever they look from."""
+    return os.environ | {
+        "DAGSTER_HOME": str(dagster_home(settings)),
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+        f"{PREFIX}DIR": str(settings.data_dir),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def introduce(settings: Settings, ui: str, collector: str) -> None:
+    """Say where everything is."""
+    key = " -u WRITE_KEY:" if settings.keys else ""
+    event = {
+        "event_id": f"try-{secrets.token_hex(4)}",
+        "type": "view",
+        "user_id": "u1",
+        "item_id": "i1",
+        "event_ts": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    click.echo(f"Dagster UI  {ui}")
+    click.echo(f"Collector   {collector}")
+    click.echo(f"State       {settings.data_dir}")
+    click.echo(f"Logs        {settings.data_dir / 'logs'}")
+    click.echo(f"Send one    curl{key} {collector}/v1/events -d '{json.dumps(event)}'")
+    click.echo('Ask for it  recsys-data sql "SELECT type, count(*) FROM interactions GROUP BY ALL"')
+    click.echo("Stop        Ctrl-C\n")
+
+
+def reachable(host: str) -> str:
+    """The host of an address for a client on this machine.
+
+    >>> reachable("0.0.0.0"), reachable("::1")
+    ('127.0.0.1', '[::1]')
+    """
+    host = LOOPBACK.get(host, host)
+    return f"[{host}]" if ":" in host else host
+
+
+def check_port(host: str, port: int, option: str) -> None:
+    """Refuse a port that cannot be used, before anything is started.
+
+    Raises:
+        UserError: naming the option that chooses another.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            # Two sockets may be bound to one address; only one listens.
+            probe.listen()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(
+                f"Port {port} on {host} is in use. Stop what uses it, or choose another with {option}."
+            ) from None
+        raise UserError(f"Cannot listen on {host} port {port}: {error.strerror}. Change --host or {option}.") from None
+
+
+@contextmanager
+def only_one(settings: Settings) -> Iterator[None]:
+    """Hold the state folder: a second supervisor would run a second daemon on the same schedules.
+
+    Raises:
+        Transient: another one runs.
+    """
+    with (settings.data_dir / "up.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise Transient(
+                f"`recsys-data up` runs on {settings.data_dir} already, as process {file.read()}. Stop it first, "
+                "or set RECSYS_DATA_DIR to another folder."
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

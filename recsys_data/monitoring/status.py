@@ -1,0 +1,228 @@
+"""How the platform is doing: what waits, what became of each line, how fast, and how much is stored.
+
+Data flow: event log + manifests and ledgers of the tables -> `Status`. No row is read but the reasons of dead
+letters. Run alone: `recsys-data status`.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from recsys_data.contracts.contract import Contract
+from recsys_data.contracts.rules import session
+from recsys_data.ingestion.drain import positions_of
+from recsys_data.ingestion.lock import running_drain
+from recsys_data.ingestion.log import EventLog
+from recsys_data.ingestion.writer import main_dataset
+from recsys_data.lake.ledger import Latency, Ledger, read_ledger
+from recsys_data.lake.query import data_files, relation
+from recsys_data.lake.stats import DayStats, committed_at, days
+from recsys_data.lake.tables import Lake
+from recsys_data.settings import Settings
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
+Freshness = Literal["fresh", "stale", "empty"]
+# A drain commits its tables one after the other, within a fraction of a second.
+SETTLE_SECONDS = 3.0
+SETTLE_PAUSE = 0.05
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class LogStatus(msgspec.Struct, frozen=True):
+    """What waits in the event log."""
+
+    lag_events: int
+    lag_bytes: int
+
+
+class LedgerStatus(msgspec.Struct, frozen=True):
+    """What became of the lines that were read.
+
+    Attributes:
+        balanced: each line has one fate, and the tables hold as many rows as were counted.
+    """
+
+    read: int
+    accepted: int
+    duplicates: int
+    dead_letters: int
+    balanced: bool
+
+
+class LatencyStatus(msgspec.Struct, frozen=True):
+    """Seconds from receipt to queryable over the last commits; None where nothing was measured."""
+
+    p50_s: float | None
+    p95_s: float | None
+
+
+class DatasetStatus(msgspec.Struct, frozen=True):
+    """One dataset: its rows, how many days they lie in, and its newest event time."""
+
+    rows: int
+    partitions: int
+    latest: datetime | None
+    freshness: Freshness
+
+
+class Status(msgspec.Struct, frozen=True):
+    """Everything at a glance."""
+
+    log: LogStatus
+    ledger: LedgerStatus
+    dead_letters_by_reason: dict[str, int]
+    latency: LatencyStatus
+    datasets: dict[str, DatasetStatus]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One table as of one commit; `ledger` and `days` belong together."""
+
+    contract: Contract
+    ledger: Ledger
+    days: Mapping[int, DayStats]
+    committed: datetime | None
+
+    @property
+    def rows(self) -> int:
+        return sum(day.rows for day in self.days.values())
+
+
+def read_status(log: EventLog, lake: Lake, settings: Settings) -> Status:
+    """Gather the status as of now; also while a drain runs, and before there is any table.
+
+    Raises:
+        Permanent: the log does not hold what the tables say they have read.
+    """
+    waiting = read_log(log, lake)
+    tables = _settled_tables(lake, settings)
+    stored = {name: _stored(lake.contracts[name], table) for name, table in tables.items()}
+    main = stored.get(main_dataset(lake.contracts))
+    ledger = main.ledger if main else Ledger()
+    now = datetime.now(UTC)
+    return Status(
+        log=waiting,
+        ledger=LedgerStatus(ledger.read, ledger.accepted, ledger.duplicates, ledger.dead_letters, balanced(stored)),
+        dead_letters_by_reason=_reasons_in([t for name, t in tables.items() if _takes_rejects(lake, name)]),
+        latency=latency_of(ledger.latencies),
+        datasets={
+            name: _dataset(stored.get(name), contract, waiting.lag_events, now)
+            for name, contract in lake.contracts.items()
+        },
+    )
+
+
+def read_log(log: EventLog, lake: Lake) -> LogStatus:
+    """What waits in the log; takes as long as reading it."""
+    positions = positions_of(lake)
+    ends = log.end_offsets()
+    return LogStatus(
+        lag_events=sum(log.count(partition, positions.get(partition, 0)) for partition in ends),
+        lag_bytes=sum(end - positions.get(partition, 0) for partition, end in ends.items()),
+    )
+
+
+def main_ledger(lake: Lake) -> Ledger:
+    """The ledger whose counts are shown; an empty one before the first drain."""
+    name = main_dataset(lake.contracts)
+    return read_ledger(lake.table(name)) if lake.exists(name) else Ledger()
+
+
+def balanced(stored: Mapping[str, Stored]) -> bool:
+    """Whether no line and no row is missing or counted twice, by ledgers and manifests.
+
+    While tables stand at different positions (a crash between two commits), each is judged by itself.
+    """
+    stream = [table for table in stored.values() if table.contract.stream]
+    for table in stream:
+        if not table.ledger.balanced or table.rows != table.ledger.rows:
+            return False
+        if table.contract.stream == "rejects" and table.rows != table.ledger.dead_letters:
+            return False
+    # An accepted line is one row in the dataset that takes it whole; contexts are further rows of the same line.
+    homes = [table for table in stream if table.contract.stream == "events" and not table.contract.row_from]
+    if not homes or any(table.ledger.positions != homes[0].ledger.positions for table in homes):
+        return True
+    return sum(table.rows for table in homes) == homes[0].ledger.accepted
+
+
+def latency_of(latencies: tuple[Latency, ...]) -> LatencyStatus:
+    """Quantiles over several commits, each weighted by its events.
+
+    >>> latency_of((Latency(0.0, 10, tuple(float(i) for i in range(10))),))
+    LatencyStatus(p50_s=4.5, p95_s=9.0)
+    >>> latency_of(())
+    LatencyStatus(p50_s=None, p95_s=None)
+    """
+    points = sorted((value, one.events / len(one.deciles)) for one in latencies for value in one.deciles)
+    total = sum(weight for _, weight in points)
+    if not total:
+        return LatencyStatus(None, None)
+    import numpy as np
+
+    weights = np.array([weight for _, weight in points])
+    # Each stored decile stands for the middle of its tenth.
+    middles = (np.cumsum(weights) - weights / 2) / total
+    p50, p95 = np.interp([0.5, 0.95], middles, [value for value, _ in points])
+    return LatencyStatus(round(float(p50), 3), round(float(p95), 3))
+
+
+def reasons_since(lake: Lake, positions: Mapping[int, int]) -> dict[str, int]:
+    """Dead letters by reason, most frequent first, of the lines at or beyond these log positions by partition."""
+    tables = [lake.table(name) for name in lake.contracts if _takes_rejects(lake, name) and lake.exists(name)]
+    beyond = [f"(log_partition = {partition} AND log_offset >= {at})" for partition, at in positions.items()]
+    return _reasons_in(tables, " OR ".join(beyond) or "false")
+
+
+def _takes_rejects(lake: Lake, name: str) -> bool:
+    return lake.contracts[name].stream == "rejects"
+
+
+def _reasons_in(tables: Sequence["Table"], condition: str = "true") -> dict[str, int]:
+    if not tables:
+        return {}
+    rejects = " UNION ALL BY NAME ".join(relation(table, data_files(table)) for table in tables)
+    with session(threads=2) as connection:
+        rows = connection.execute(
+            f"SELECT reason, count(*) FROM ({rejects}) WHERE {condition} GROUP BY ALL ORDER BY 2 DESC, 1"
+        ).fetchall()
+    return dict(rows)
+
+
+def _settled_tables(lake: Lake, settings: Settings) -> dict[str, "Table"]:
+    """The tables that exist, the stream's all at one position unless they stay apart."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        tables = {name: lake.table(name) for name in lake.contracts if lake.exists(name)}
+        positions = [read_ledger(t).positions for name, t in tables.items() if lake.contracts[name].stream]
+        if all(at == positions[0] for at in positions):
+            return tables
+        if time.monotonic() >= deadline or running_drain(settings) is None:
+            return tables
+        time.sleep(SETTLE_PAUSE)
+
+
+def _stored(contract: Contract, table: "Table") -> Stored:
+    return Stored(contract, read_ledger(table), days(table), committed_at(table))
+
+
+def _dataset(stored: Stored | None, contract: Contract, waiting: int, now: datetime) -> DatasetStatus:
+    if stored is None or not stored.rows:
+        return DatasetStatus(0, 0, None, "empty")
+    newest = max((day.newest for day in stored.days.values() if day.newest is not None), default=None)
+    latest = None if newest is None else EPOCH + timedelta(microseconds=newest)
+    return DatasetStatus(stored.rows, len(stored.days), latest, freshness_of(stored.committed, contract, waiting, now))
+
+
+def freshness_of(committed: datetime | None, contract: Contract, waiting: int, now: datetime) -> Freshness:
+    """Whether the dataset keeps up: a stream table with nothing left to read is as fresh as can be."""
+    if contract.stream and not waiting:
+        return "fresh"
+    return "fresh" if committed is not None and now - committed <= contract.latency else "stale"
