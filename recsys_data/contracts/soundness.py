@@ -16,7 +16,20 @@ STREAM_COLUMNS = {"event_id": "string", "log_partition": "integer", "log_offset"
 NO_JSON = ("binary", "local timestamp")
 # Names that the statement which decodes events gives to columns of its own.
 RESERVED = {
-    *("row", "line", "s", "valid", "containers", "exact_values", "clean", "keys", "mixed", "reason", "bad_time"),
+    *(
+        "row",
+        "line",
+        "s",
+        "valid",
+        "containers",
+        "exact_values",
+        "clean",
+        "keys",
+        "mixed",
+        "unplaced",
+        "reason",
+        "bad_time",
+    ),
     *("redacted", "key", "key_high", "key_low"),
 }
 

@@ -20,7 +20,7 @@ from recsys_data.contracts.rules import columns_of, reasons, session, set_variab
 from recsys_data.errors import BadRecord
 from recsys_data.ingestion.exact import read_exactly
 from recsys_data.ingestion.log import LogSlice
-from recsys_data.ingestion.plan import IN, UNMODELLED, EventPlan
+from recsys_data.ingestion.plan import IN, EventPlan
 from recsys_data.ingestion.tally import ARRAY, BOOLEAN, KINDS, NUMBER, OBJECT, STRING, tally
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Decoder:
         self._session = session()
         proofs = self.plan.proofs
         self._fast = self.plan.judged(self.plan.fast_leaves(), proofs)
-        self._extra = self.plan.judged(self.plan.extra_leaves(), [*proofs, "clean", "sent_" + UNMODELLED, "mixed"])
+        self._extra = self.plan.judged(self.plan.extra_leaves(), [*proofs, "clean", "mixed"])
         self._exact = self.plan.judged("SELECT * FROM leaves", [])
         self._nothing = self._judge_leaves([])
 

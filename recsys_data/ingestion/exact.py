@@ -15,7 +15,7 @@ import msgspec
 
 from recsys_data.contracts.contract import Column
 from recsys_data.errors import BadRecord
-from recsys_data.ingestion.plan import UNMODELLED, EventPlan
+from recsys_data.ingestion.plan import OUTER, UNMODELLED, EventPlan
 from recsys_data.ingestion.tally import MAX_DEPTH
 
 NAMES = {
@@ -37,8 +37,6 @@ EXPECTED = {
     "array": "an array",
 }
 SHOWN = 60
-# Where a field outside `properties` and one inside it have the same name, the outer one is kept under this.
-OUTER = "$event"
 INT64 = 2**63
 RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:)(\d\d)(\.\d+)?(?:[Zz]|([+-](?:[01]\d|2[0-3]):[0-5]\d))", re.ASCII

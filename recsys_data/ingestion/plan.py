@@ -16,6 +16,8 @@ from recsys_data.contracts.types import duckdb_type, json_type
 
 # The column that keeps what has no column of its own.
 UNMODELLED = "properties"
+# Where a field outside `properties` and one inside it have the same name, the outer one is kept under this.
+OUTER = "$event"
 
 # RFC 3339 as clients write it; the exact way knows the rarer spellings. In years that could leave what a calendar
 # can hold, only UTC.
@@ -84,7 +86,8 @@ class EventPlan:
         parsed = f"CASE WHEN json_valid(line) THEN json_transform(line, {literal(self.structure())}) END"
         selected = ", ".join(f"{_field('s', c.source)}::VARCHAR AS {quote(c.name)}" for c in self.leaves)
         return f"""
-            SELECT row, line, s IS NOT NULL AS valid, {selected}, {self._checked()}
+            SELECT row, line, s IS NOT NULL AS valid, {selected}, {self._checked()},
+                   {_field("s", self.columns[UNMODELLED].source)}::VARCHAR AS sent_{UNMODELLED}
             FROM (SELECT row, line, {parsed} AS s FROM lines)"""
 
     def extra_leaves(self) -> str:
@@ -104,7 +107,6 @@ class EventPlan:
                 CASE WHEN {own} IS NULL OR {own} = '{{}}' THEN clean
                      WHEN clean = '{{}}' THEN {own}
                      ELSE left(clean, -1) || ',' || substring({own}, 2) END AS {own}),
-                {own} AS sent_{UNMODELLED},
                 list_bool_or(list_transform(keys, lambda found: len(found) > list_unique(found)))
                     OR coalesce(list_has_any(keys[1], json_keys({own})), false) AS mixed
             FROM (SELECT *, {keys} AS keys FROM (SELECT *, {clean} AS clean FROM ({self.fast_leaves()})))"""
@@ -123,7 +125,8 @@ class EventPlan:
     @property
     def proofs(self) -> list[str]:
         """What `fast_leaves` gives beside the leaves, to be handed through by `judged`."""
-        return ["valid", "containers", "exact_values", *("sent_" + c.name for c in self.guarded)]
+        sent = [UNMODELLED, *(column.name for column in self.guarded)]
+        return ["valid", "containers", "exact_values", *("sent_" + name for name in sent)]
 
     @property
     def judged_columns(self) -> list[str]:
@@ -162,7 +165,9 @@ class EventPlan:
             timed AS (SELECT *, CASE {bad_time} END AS bad_time FROM typed),
             redacted AS (SELECT * {self._redactions()} FROM timed),
             computed AS ({computed}),
-            placed AS (SELECT *, {members}, md5_number(coalesce(event_id, '')) AS key FROM computed)
+            members AS (SELECT *, {members}, md5_number(coalesce(event_id, '')) AS key FROM computed),
+            unplaced AS (SELECT *, {self._unplaced()} AS unplaced FROM members),
+            placed AS (SELECT * REPLACE ({self._with_unplaced()}) FROM unplaced)
             SELECT {names}, {keys}, coalesce('unparseable_' || bad_time, {reason}) AS reason, bad_time,
                    {", ".join([*passed, sent_times])}
             FROM placed"""
@@ -184,6 +189,37 @@ class EventPlan:
         ]
         changed = " OR ".join(f"{name} IS DISTINCT FROM ({value})" for name, value in replaced)
         return f"REPLACE ({', '.join(f'{value} AS {name}' for name, value in replaced)}), ({changed}) AS redacted"
+
+    def _unplaced(self) -> str:
+        """SQL: the fields whose columns are those of datasets that the event gives no row of, as JSON without braces."""
+        conditions = {c.name: condition for c in self.leaves if (condition := self._is_unplaced(c))}
+        fields = ", ".join(
+            f"CASE WHEN {condition} THEN {literal(json.dumps(name) + ':')} || "
+            f"{quote(name) if self.columns[name] in self.raw else f'to_json({quote(name)})::VARCHAR'} END"
+            for name, condition in conditions.items()
+        )
+        return f"CASE WHEN {' OR '.join(conditions.values())} THEN concat_ws(',', {fields}) END" if fields else "NULL"
+
+    def _with_unplaced(self) -> str:
+        """SQL: what the row keeps as JSON, joined by its unplaced fields."""
+        own = quote(UNMODELLED)
+        outer = f"""',"' || repeat('$', 1 + contains({own}, '"{OUTER}"')::INTEGER) || '{OUTER[1:]}":{{' """
+        return f"""
+            CASE WHEN unplaced IS NULL THEN {own}
+                 WHEN {own} IS NULL OR {own} = '{{}}' THEN '{{' || unplaced || '}}'
+                 WHEN list_has_any(json_keys({own}), json_keys('{{' || unplaced || '}}'))
+                 THEN left({own}, -1) || {outer} || unplaced || '}}}}'
+                 ELSE left({own}, -1) || ',' || unplaced || '}}' END AS {own}"""
+
+    def _is_unplaced(self, column: Column) -> str | None:
+        """SQL: whether an event has a value for the column but no row to put it in; None if that cannot be."""
+        takers = [c for c in self.contracts if column.name in [other.name for other in c.columns]]
+        whole = [c for c in self.contracts if not c.row_from]
+        certain = any(c.row_from == column.source[0] and not c.row_when for c in takers)
+        if certain or all(c in takers for c in whole):
+            return None
+        rows = " OR ".join(quote(IN + taker.name) for taker in takers)
+        return f"({quote(column.name)} IS NOT NULL AND NOT ({rows}))"
 
     def _member(self, contract: Contract) -> str:
         """SQL: whether an event gives a row of this dataset."""
