@@ -191,7 +191,7 @@ class EventPlan:
         return f"REPLACE ({', '.join(f'{value} AS {name}' for name, value in replaced)}), ({changed}) AS redacted"
 
     def _unplaced(self) -> str:
-        """SQL: the fields whose columns are those of datasets that the event gives no row of, as JSON without braces."""
+        """SQL: the fields whose columns are those of datasets that the event gives no row of, as JSON but for braces."""
         conditions = {c.name: condition for c in self.leaves if (condition := self._is_unplaced(c))}
         fields = ", ".join(
             f"CASE WHEN {condition} THEN {literal(json.dumps(name) + ':')} || "
