@@ -5,7 +5,6 @@ Data flow: `LogSlice` -> fast statement -> (unmodelled fields) extra statement -
 the next one; the last one gives the reason. All three are judged by the same SQL of the contracts.
 """
 
-import contextlib
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,9 @@ from recsys_data.contracts.contract import Contract
 from recsys_data.contracts.rules import columns_of, reasons, session, set_variables
 from recsys_data.errors import BadRecord
 from recsys_data.ingestion.exact import read_exactly
+from recsys_data.ingestion.lines import is_utf8, lines_table, places
 from recsys_data.ingestion.log import LogSlice
-from recsys_data.ingestion.plan import IN, EventPlan
+from recsys_data.ingestion.plan import IN, UNMODELLED, EventPlan
 from recsys_data.ingestion.tally import ARRAY, BOOLEAN, KINDS, NUMBER, OBJECT, STRING, tally
 
 if TYPE_CHECKING:
@@ -40,7 +40,10 @@ EXPECTED = {
     "timestamp": "RFC 3339 with an offset, e.g. 2026-01-02T03:04:05.678Z",
     "date": "a date, e.g. 2026-01-02",
 }
+# Planning a statement takes as long as reading this many lines one by one.
 WORTH_A_STATEMENT = 1000
+# Shares of lines below which a leaf is no longer read by the fast statement, and above which it is again.
+RARE, OFTEN = 0.001, 0.004
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
@@ -90,9 +93,9 @@ class Decoder:
         self.first_day = first_day
         self.max_event_bytes = max_event_bytes
         self._session = session()
-        proofs = self.plan.proofs
-        self._fast = self.plan.judged(self.plan.fast_leaves(), proofs)
-        self._extra = self.plan.judged(self.plan.extra_leaves(), [*proofs, "clean", "mixed"])
+        self._read = {column.name for column in self.plan.leaves}
+        self._fast = self.plan.judged(self.plan.fast_leaves(), self.plan.proofs)
+        self._rests = None if self.plan.judges_unmodelled else self.plan.rests()
         self._exact = self.plan.judged("SELECT * FROM leaves", [])
         self._nothing = self._judge_leaves([])
 
@@ -102,24 +105,64 @@ class Decoder:
         data = np.frombuffer(lines.data, np.uint8)
         dead = self._too_large(lines)
         counted = tally(data, lines.bounds)
-        candidate = ~counted.odd & _is_utf8(lines, data)
+        candidate = ~counted.odd & is_utf8(lines, data)
         candidate[[letter.row for letter in dead]] = False
         settled = np.zeros(len(lines), bool)
         settled[[letter.row for letter in dead]] = True
-        parts = []
-        for statement in (self._fast, self._extra):
-            rows = np.flatnonzero(candidate & ~settled)
-            # Planning a statement takes as long as reading this many lines one by one.
-            if len(rows) < WORTH_A_STATEMENT:
-                break
-            judged = self._run(statement, lines, rows)
-            candidate[judged["row"].to_numpy()] = _flags(judged["valid"])
-            proven = self._proven(judged, counted.counts)
-            settled[judged["row"].to_numpy()[proven]] = True
-            parts.append((judged.select(self.plan.judged_columns), self._good(judged, proven, dead)))
+        rows = np.flatnonzero(candidate)
+        parts = self._vectorised(lines, rows, counted.counts[rows], settled, dead) if _worth_it(rows) else []
         judged = self._exactly(lines, np.flatnonzero(~settled), dead)
-        good = self._good(judged, np.ones(len(judged), bool), dead)
-        return Decoded([*parts, (judged.select(self.plan.judged_columns), good)], dead)
+        parts.append((judged, self._good(judged, np.ones(len(judged), bool), dead)))
+        if _worth_it(rows):
+            self._read_what_occurs(parts)
+        return Decoded([(part.select(self.plan.judged_columns), good) for part, good in parts], dead)
+
+    def _vectorised(
+        self, lines: LogSlice, rows: Rows, counts: npt.NDArray[np.int64], settled: Mask, dead: list[DeadLetter]
+    ) -> list[tuple[pa.Table, Mask]]:
+        """Judge lines by the fast statement, and marks those that are proven as settled."""
+        judged = self._query(self._fast, "lines", lines_table(lines, rows))
+        counts = counts[np.searchsorted(rows, judged["row"].to_numpy())]
+        delivered = self._delivered(judged)
+        sound = _flags(judged["valid"]) & _flags(judged["exact_values"]) & ~_present(judged["bad_time"])
+        proven = sound & (delivered == counts).all(axis=1)
+        settled[judged["row"].to_numpy()[proven]] = True
+        parts = [(judged, self._good(judged, proven, dead))]
+        left = np.flatnonzero(sound & ~proven)
+        if self._rests and _worth_it(left):
+            extra, proven = self._with_rests(lines, judged.take(pa.array(left)), delivered[left], counts[left])
+            settled[extra["row"].to_numpy()[proven]] = True
+            parts.append((extra, self._good(extra, proven, dead)))
+        return parts
+
+    def _with_rests(
+        self, lines: LogSlice, judged: pa.Table, delivered: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+    ) -> tuple[pa.Table, Mask]:
+        """Judged rows with the fields that have no column among their properties, and which rows that proves."""
+        table = lines_table(lines, judged["row"].to_numpy()).append_column(UNMODELLED, judged[UNMODELLED])
+        rests = self._query(self._rests or "", "rests", table)
+        rests = rests.take(places(rests["row"].to_numpy(), judged["row"].to_numpy()))
+        delivered = delivered + _tally_text(rests["clean"])
+        # Containers that are left in the rest were counted as delivered objects too.
+        delivered[:, OBJECT] -= _containers_left(rests["clean"], self.plan.containers)
+        proven = ~_flags(rests["mixed"]) & (delivered == counts).all(axis=1)
+        place = judged.column_names.index(UNMODELLED)
+        return judged.set_column(place, UNMODELLED, rests[UNMODELLED]), proven
+
+    def _read_what_occurs(self, parts: list[tuple[pa.Table, Mask]]) -> None:
+        """Leave leaves that hardly occur to the exact way, and take those up that occur after all.
+
+        Reading a leaf costs for every line, whether it is there or not.
+        """
+        total = sum(len(part) for part, _ in parts)
+        read = set(self.plan.always_read)
+        for column in self.plan.leaves:
+            share = sum(len(part) - part[column.name].null_count for part, _ in parts) / total
+            if share > (RARE if column.name in self._read else OFTEN):
+                read.add(column.name)
+        if read != self._read:
+            self._read = read
+            self._fast = self.plan.judged(self.plan.fast_leaves(read), self.plan.proofs)
 
     def _good(self, judged: pa.Table, proven: Mask, dead: list[DeadLetter]) -> Mask:
         """Which proven rows break no contract; the proven ones that do are explained in `dead`."""
@@ -139,13 +182,6 @@ class Decoder:
             for row in np.flatnonzero(lengths > self.max_event_bytes + 1)
         ]
 
-    def _run(self, statement: str, lines: LogSlice, rows: Rows) -> pa.Table:
-        buffers = [None, pa.py_buffer(lines.bounds.astype(np.int32)), pa.py_buffer(lines.data)]
-        picked = pa.BinaryArray.from_buffers(pa.binary(), len(lines), buffers).take(pa.array(rows))
-        # These lines were found to be UTF-8, so that their bytes can be taken for text as they are.
-        table = pa.table({"row": pa.array(rows, pa.int32()), "line": picked.view(pa.string())})
-        return self._query(statement, "lines", table)
-
     def _query(self, statement: str, name: str, table: pa.Table) -> pa.Table:
         self._session.register(name, table)
         try:
@@ -153,8 +189,8 @@ class Decoder:
         finally:
             self._session.unregister(name)
 
-    def _proven(self, judged: pa.Table, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Rows of which every value was delivered under its own key and with its own type."""
+    def _delivered(self, judged: pa.Table) -> npt.NDArray[np.int64]:
+        """How many values were delivered of each row, by kind; shape (rows, 5)."""
         delivered = np.zeros((len(judged), KINDS), np.int64)
         delivered[:, OBJECT] = judged["containers"].to_numpy()
         for column in self.plan.leaves:
@@ -165,13 +201,7 @@ class Decoder:
             if given.null_count < len(given):
                 present = _flags(given) if column.consent else _present(given)
                 delivered[:, _KIND[column.type]] += present
-        proven = _flags(judged["valid"]) & _flags(judged["exact_values"]) & ~_present(judged["bad_time"])
-        if "clean" in judged.column_names:
-            delivered += _tally_text(judged["clean"])
-            # Containers that are left in the rest were counted as delivered objects too.
-            delivered[:, OBJECT] -= _containers_left(judged["clean"], self.plan.containers)
-            proven &= ~_flags(judged["mixed"])
-        return proven & (delivered == counts[judged["row"].to_numpy()]).all(axis=1)
+        return delivered
 
     def _exactly(self, lines: LogSlice, rows: Rows, dead: list[DeadLetter]) -> pa.Table:
         """Read lines one by one and judge those that are events; the others are explained in `dead`."""
@@ -211,22 +241,8 @@ def _detail(contract: Contract, reason: str, broken: str, record: dict[str, Any]
     return f"{rule.description} Found {found}." if rule else f"Found {found}."
 
 
-def _is_utf8(lines: LogSlice, data: npt.NDArray[np.uint8]) -> Mask:
-    """Which lines are UTF-8; bytes that are not must stay out of sight of what trusts text."""
-    valid = np.ones(len(lines), bool)
-    text = pa.StringArray.from_buffers(
-        len(lines), pa.py_buffer(lines.bounds.astype(np.int32)), pa.py_buffer(lines.data)
-    )
-    with contextlib.suppress(pa.ArrowInvalid):
-        text.validate(full=True)
-        return valid
-    beyond_ascii = np.diff(np.searchsorted(np.flatnonzero(data >= 0x80), lines.bounds)) > 0
-    for row in np.flatnonzero(beyond_ascii).tolist():
-        try:
-            str(lines.data[lines.bounds[row] : lines.bounds[row + 1]], "utf-8")
-        except UnicodeDecodeError:
-            valid[row] = False
-    return valid
+def _worth_it(rows: Rows) -> bool:
+    return len(rows) >= WORTH_A_STATEMENT
 
 
 def _leaf_type(logical: str) -> pa.DataType:

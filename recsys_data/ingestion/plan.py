@@ -7,7 +7,7 @@ dataset, typed, redacted and computed, with the first reason for which the row i
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from recsys_data.contracts.contract import Column, Contract
@@ -64,34 +64,45 @@ class EventPlan:
         paths = {column.source[:depth] for column in self.leaves for depth in range(1, len(column.source))}
         self.containers = sorted(paths, key=lambda path: (len(path), path))
 
-    def structure(self) -> str:
-        """The shape of an event for DuckDB's `json_transform`."""
-        return json.dumps(self._nested(lambda column: json_type(column.type)))
-
     def modelled(self) -> str:
         """A JSON merge patch that removes everything that has a column."""
-        return json.dumps(self._nested(lambda column: None))
+        return json.dumps(self._nested(lambda column: None, self.leaves))
 
-    def _nested(self, leaf) -> dict[str, Any]:
+    def _nested(self, leaf, leaves: Collection[Column]) -> dict[str, Any]:
         root: dict[str, Any] = {}
-        for column in self.leaves:
+        for column in leaves:
             at = root
             for name in column.source[:-1]:
                 at = at.setdefault(name, {})
             at[column.source[-1]] = leaf(column)
         return root
 
-    def fast_leaves(self) -> str:
-        """Leaves of `lines(row, line)`, and what it takes to prove that they are all that the lines hold."""
-        parsed = f"CASE WHEN json_valid(line) THEN json_transform(line, {literal(self.structure())}) END"
-        selected = ", ".join(f"{_field('s', c.source)}::VARCHAR AS {quote(c.name)}" for c in self.leaves)
-        return f"""
-            SELECT row, line, s IS NOT NULL AS valid, {selected}, {self._checked()},
-                   {_field("s", self.columns[UNMODELLED].source)}::VARCHAR AS sent_{UNMODELLED}
-            FROM (SELECT row, line, {parsed} AS s FROM lines)"""
+    def fast_leaves(self, read: Collection[str] | None = None) -> str:
+        """Leaves of `lines(row, line)`, and what it takes to prove that they are all that the lines hold.
 
-    def extra_leaves(self) -> str:
-        """As `fast_leaves`, with what has no column gathered in `rest`, and from there in `properties`."""
+        Args:
+            read: names of the leaves to read; the others are NULL. All by default.
+        """
+        leaves = [c for c in self.leaves if read is None or c.name in read]
+        structure = json.dumps(self._nested(lambda column: json_type(column.type), leaves))
+        parsed = f"CASE WHEN json_valid(line) THEN json_transform(line, {literal(structure)}) END"
+        values = {c.name: f"{_field('s', c.source)}::VARCHAR" for c in leaves}
+        selected = ", ".join(f"{values.get(c.name, 'NULL::VARCHAR')} AS {quote(c.name)}" for c in self.leaves)
+        return f"""
+            SELECT row, s IS NOT NULL AS valid, {selected}, {self._checked(leaves)},
+                   {_field("s", self.columns[UNMODELLED].source)}::VARCHAR AS sent_{UNMODELLED}
+            FROM (SELECT row, {parsed} AS s FROM lines)"""
+
+    @property
+    def always_read(self) -> set[str]:
+        """Leaves that must be read even where they hardly occur: what proofs need, and one of each container."""
+        names = {UNMODELLED, *(c.name for c in self.guarded), *(c.consent for c in self.guarded if c.consent)}
+        for path in self.containers:
+            names.add(next(c.name for c in self.leaves if c.source[: len(path)] == path))
+        return names
+
+    def rests(self) -> str:
+        """What has no column, of `rests(row, line, properties)`: alone, and gathered with the properties."""
         clean = f"json_merge_patch(line, {literal(self.modelled())})"
         # The merge patch leaves an empty object for each container. A quote within a string is escaped, so
         # these patterns cannot match within one.
@@ -103,20 +114,28 @@ class EventPlan:
         paths = ["$", *("$" + "".join(f'."{name}"' for name in path) for path in self.containers)]
         keys = f"json_keys(clean, [{', '.join(map(literal, paths))}])"
         return f"""
-            SELECT * EXCLUDE (keys) REPLACE (
+            SELECT row, clean,
                 CASE WHEN {own} IS NULL OR {own} = '{{}}' THEN clean
                      WHEN clean = '{{}}' THEN {own}
-                     ELSE left(clean, -1) || ',' || substring({own}, 2) END AS {own}),
+                     ELSE left(clean, -1) || ',' || substring({own}, 2) END AS {own},
                 list_bool_or(list_transform(keys, lambda found: len(found) > list_unique(found)))
                     OR coalesce(list_has_any(keys[1], json_keys({own})), false) AS mixed
-            FROM (SELECT *, {keys} AS keys FROM (SELECT *, {clean} AS clean FROM ({self.fast_leaves()})))"""
+            FROM (SELECT *, {keys} AS keys FROM (SELECT row, {own}, {clean} AS clean FROM rests))"""
 
-    def _checked(self) -> str:
+    @property
+    def judges_unmodelled(self) -> bool:
+        """Whether a rule or a computed column looks at what has no column of its own."""
+        expressions = [column.logic or "" for column in self.columns.values()]
+        for contract in self.contracts:
+            expressions += [rule.predicate for rule in contract.rules] + [contract.row_when or ""]
+        return any(re.search(rf"\b{UNMODELLED}\b", expression) for expression in expressions)
+
+    def _checked(self, leaves: Collection[Column]) -> str:
         """What the delivered columns do not show: containers, values that are redacted later, odd numbers."""
         found = " + ".join(f"({_field('s', path)} IS NOT NULL)::UTINYINT" for path in self.containers)
         sent = [f"{_field('s', c.source)} IS NOT NULL AS {quote('sent_' + c.name)}" for c in self.guarded]
         exact = ["true"]
-        for column in self.leaves:
+        for column in leaves:
             if column.type in EXACT:
                 value = f"{_field('s', column.source)}::VARCHAR"
                 exact.append(f"({value} IS NULL OR {EXACT[column.type].format(value)})")
@@ -191,7 +210,7 @@ class EventPlan:
         return f"REPLACE ({', '.join(f'{value} AS {name}' for name, value in replaced)}), ({changed}) AS redacted"
 
     def _unplaced(self) -> str:
-        """SQL: the fields whose columns are those of datasets that the event gives no row of, as JSON but for braces."""
+        """SQL: the fields whose columns belong to datasets that the event gives no row of, as JSON but for braces."""
         conditions = {c.name: condition for c in self.leaves if (condition := self._is_unplaced(c))}
         fields = ", ".join(
             f"CASE WHEN {condition} THEN {literal(json.dumps(name) + ':')} || "
