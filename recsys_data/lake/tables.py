@@ -89,6 +89,7 @@ def open_lake(settings: Settings, contracts: Mapping[str, Contract]) -> Lake:
     """
     from pyiceberg.catalog.sql import SqlCatalog
     from pyiceberg.exceptions import NamespaceAlreadyExistsError
+    from sqlalchemy import URL
     from sqlalchemy.exc import OperationalError
 
     folder = settings.lake_dir
@@ -101,8 +102,9 @@ def open_lake(settings: Settings, contracts: Mapping[str, Contract]) -> Lake:
     try:
         catalog = SqlCatalog(
             "recsys_data",
-            uri=f"sqlite:///{folder / 'catalog.db'}?timeout=30",
-            warehouse=folder.as_uri(),
+            uri=URL.create("sqlite", database=str(folder / "catalog.db"), query={"timeout": "30"}).render_as_string(),
+            # No file: URI, whose escapes (a blank in a folder's name) PyIceberg would take for the name itself.
+            warehouse=str(folder),
             **{"py-io-impl": "recsys_data.lake.durable_io.DurableFileIO"},
         )
         with contextlib.suppress(NamespaceAlreadyExistsError):
