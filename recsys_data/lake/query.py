@@ -5,7 +5,6 @@ that a view of an evolved table reads old files too. Run alone: `recsys-data sql
 """
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys_data.contracts.rules import literal, quote
@@ -50,22 +49,27 @@ def relation(table: "Table", files: Sequence[str]) -> str:
 
 
 def connect(lake: Lake, names: Iterable[str], threads: int = 2) -> "duckdb.DuckDBPyConnection":
-    """A DuckDB session with a view for each named dataset, all as of now; it can read the lake and nothing else."""
+    """A DuckDB session with a view for each named dataset, all as of now; it can read their files and nothing else.
+
+    What is asked of it by others must be known to be a query: no setting of DuckDB tells reading from writing, so
+    that a statement could write over a data file.
+    """
     import duckdb
 
     connection = duckdb.connect(config={"threads": threads})
     connection.execute("SET TimeZone = 'UTC'")
-    _confine(connection, lake.warehouse)
-    for name in names:
-        table = lake.table(name)
-        connection.execute(f"CREATE VIEW {quote(name)} AS {relation(table, data_files(table))}")
+    tables = {name: lake.table(name) for name in names}
+    files = {name: data_files(table) for name, table in tables.items()}
+    _confine(connection, [file for listed in files.values() for file in listed])
+    for name, table in tables.items():
+        connection.execute(f"CREATE VIEW {quote(name)} AS {relation(table, files[name])}")
     connection.execute("SET lock_configuration = true")
     return connection
 
 
-def _confine(connection: "duckdb.DuckDBPyConnection", folder: Path) -> None:
-    """Keep SQL from reading or writing anything outside the lake."""
-    connection.execute(f"SET allowed_directories = [{literal(str(folder) + '/')}]")
+def _confine(connection: "duckdb.DuckDBPyConnection", files: Sequence[str]) -> None:
+    """Keep SQL from anything but these files, above all from the catalog."""
+    connection.execute(f"SET allowed_paths = [{', '.join(map(literal, files))}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET autoinstall_known_extensions = false")
     connection.execute("SET autoload_known_extensions = false")
