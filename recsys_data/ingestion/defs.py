@@ -112,7 +112,8 @@ def _touched(lake: Lake, log: EventLog, gathered: Gathered) -> Iterator[dg.Asset
     for name in gathered.rows:
         touched = gathered.newest_days(name)
         facts = day_facts(lake, name) if touched else {}
-        for day in touched:
+        # The newest day last: what is told last is what the UI shows first.
+        for day in reversed(touched):
             metadata = _day_metadata(facts, [day]) | {"rows added": gathered.rows[name][day]}
             if day == touched[0]:
                 metadata |= _stream_metadata(lake, log, gathered)
