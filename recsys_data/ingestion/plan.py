@@ -32,6 +32,8 @@ EXACT = {
     "integer": r"regexp_full_match({0}, '-?\d{{1,15}}(\.0)?')",
     "number": "({0} >= '-' AND {0} < ':' AND coalesce(isfinite(try_cast({0} AS DOUBLE)), false))",
     "boolean": "{0} IN ('true', 'false')",
+    # DuckDB makes text of an object, and an object of text: one of each would go unnoticed among the counts.
+    "string": "NOT starts_with({0}, '{{')",
     "object": "starts_with({0}, '{{')",
     "array": "starts_with({0}, '[')",
 }
