@@ -102,7 +102,7 @@ class Lines:
         if kind in needed:
             name, value = needed[kind]
             event[name] = value
-        self._some(event, 0.08, {name: self.text for name in STRINGS})
+        self._some(event, 0.08, dict.fromkeys(STRINGS, self.text))
         self._some(event, 0.08, dict.fromkeys(INTEGERS, self.integer))
         self._some(event, 0.08, dict.fromkeys(FLOATS, self.small))
         self._some(event, 0.04, dict.fromkeys(("event_ts", "sent_at", "received_at", "client_event_ts"), self.time))

@@ -150,8 +150,13 @@ def test_lines_nested_without_measure_are_refused_and_others_kept(decoding: Deco
 
 def test_integers_are_stored_exactly_or_refused(decoding: Decoding) -> None:
     stored: dict[str, int | None] = {
-        **{"7": 7, "-0": 0, "7.0": 7, "1e2": 100, "9007199254740993": 9007199254740993},
-        **{"-9223372036854775808": -(2**63), "9223372036854775807": 2**63 - 1},
+        "7": 7,
+        "-0": 0,
+        "7.0": 7,
+        "1e2": 100,
+        "9007199254740993": 9007199254740993,
+        "-9223372036854775808": -(2**63),
+        "9223372036854775807": 2**63 - 1,
         **dict.fromkeys(("9223372036854775808", "2.5", "1e300", "1e400", "1" * 400, '"7"', "true", "[]")),
     }
     lines = [with_text(f'"quantity":{text}') for text in stored]
