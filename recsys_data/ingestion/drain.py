@@ -50,8 +50,9 @@ def drain(log: EventLog, lake: Lake, settings: Settings, until: Until) -> Iterat
     """
     writer = StreamWriter(lake, settings)
     decoders = [Decoder(lake.contracts, settings.first_day, settings.max_event_bytes) for _ in range(THREADS)]
-    with ThreadPoolExecutor(THREADS, "decode") as pool:
-        yield from _Drain(log, writer, decoders, pool, until).run()
+    # Writing has threads of its own, for it must not queue behind slices that are being decoded.
+    with ThreadPoolExecutor(THREADS, "decode") as decoding, ThreadPoolExecutor(THREADS, "write") as writing:
+        yield from _Drain(log, writer, decoders, decoding, writing, until).run()
     writer.close()
     consumed = {partition: writer.position(partition) for partition in log.partitions()}
     log.prune(consumed, timedelta(hours=settings.log_retention_hours))
@@ -94,12 +95,19 @@ class _Drain:
     """The state of one drain: what is read and being decoded, and since when rows wait."""
 
     def __init__(
-        self, log: EventLog, writer: StreamWriter, decoders: list[Decoder], pool: ThreadPoolExecutor, until: Until
+        self,
+        log: EventLog,
+        writer: StreamWriter,
+        decoders: list[Decoder],
+        pool: ThreadPoolExecutor,
+        writing: ThreadPoolExecutor,
+        until: Until,
     ) -> None:
         self.log = log
         self.writer = writer
         self.free = deque(decoders)
         self.pool = pool
+        self.writing = writing
         self.until = until
         oldest = log.begin_offsets()
         self.next = {p: writer.position(p, oldest.get(p, 0)) for p in log.partitions()}
@@ -120,7 +128,7 @@ class _Drain:
                 due = due or busy + COMMIT_SECONDS
             waiting = self.writer.pending_rows
             if waiting and (waiting >= COMMIT_ROWS or time.monotonic() >= (due or 0) or not self.decoding and over):
-                yield self.writer.flush(self.pool)
+                yield self.writer.flush(self.writing)
                 due = None
             elif not waiting and not self.decoding and (over or now - busy >= self.until.idle):
                 return
