@@ -58,21 +58,25 @@ def drain(log: EventLog, lake: Lake, settings: Settings, until: Until) -> Iterat
     log.prune(consumed, timedelta(hours=settings.log_retention_hours))
 
 
-def positions_of(lake: Lake) -> dict[int, int]:
-    """Where a drain goes on in each log partition: the smallest position of any stream table that exists."""
+def positions_of(lake: Lake, oldest: Mapping[int, int] | None = None) -> dict[int, int]:
+    """Where a drain goes on in each log partition: the smallest position of any stream table.
+
+    A table that was never fed from a partition begins with the `oldest` line that the log still keeps (0: unknown).
+    """
+    oldest = oldest or {}
     ledgers = [
         read_ledger(lake.table(name)) if lake.exists(name) else Ledger()
         for name, contract in lake.contracts.items()
         if contract.stream
     ]
-    partitions = {partition for ledger in ledgers for partition in ledger.positions}
-    return {p: min(ledger.positions.get(p, 0) for ledger in ledgers) for p in partitions}
+    partitions = {partition for ledger in ledgers for partition in ledger.positions} | oldest.keys()
+    return {p: min(ledger.positions.get(p, oldest.get(p, 0)) for ledger in ledgers) for p in partitions}
 
 
 def lag_of(log: EventLog, lake: Lake) -> int:
     """How many events wait in the log."""
-    positions = {**log.begin_offsets(), **positions_of(lake)}
-    return sum(log.count(partition, positions.get(partition, 0)) for partition in log.partitions())
+    positions = positions_of(lake, log.begin_offsets())
+    return sum(log.count(partition, positions[partition]) for partition in log.partitions())
 
 
 def wait_until_stored(lake: Lake, ends: Mapping[int, int], seconds: float) -> None:
@@ -127,7 +131,8 @@ class _Drain:
                 self._take()
                 due = due or busy + COMMIT_SECONDS
             waiting = self.writer.pending_rows
-            if waiting and (waiting >= COMMIT_ROWS or time.monotonic() >= (due or 0) or not self.decoding and over):
+            last = not self.decoding and (over or not self.until.idle)
+            if waiting and (waiting >= COMMIT_ROWS or time.monotonic() >= (due or 0) or last):
                 yield self.writer.flush(self.writing)
                 due = None
             elif not waiting and not self.decoding and (over or now - busy >= self.until.idle):

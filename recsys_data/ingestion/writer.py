@@ -84,11 +84,11 @@ class StreamWriter:
 
         Raises:
             PositionMoved: another process consumes the same log; open a new writer to go on.
-            Transient: the catalog cannot be written now.
+            Transient: the catalog cannot be written now; what is not yet visible still waits for a `flush`.
         """
         begun = time.time()
         flushed = Flushed()
-        batches, self._batches, self.pending_rows = self._batches, [], 0
+        batches = self._batches
         moment = pa.scalar(datetime.now(UTC), pa.timestamp("us", tz="UTC"))
         for name in self.order:
             base = self.ledgers[name]
@@ -105,6 +105,7 @@ class StreamWriter:
             self.ledgers[name] = ledger
             flushed.rows[name] = {file.partition[0]: file.record_count for file in files}
             expire_old_snapshots(self.tables[name])
+        self._batches, self.pending_rows = [], 0
         flushed.seconds = time.time() - begun
         flushed.latency = self._measure(batches)
         self.seen.persist(self._positions())
@@ -112,11 +113,14 @@ class StreamWriter:
 
     def close(self) -> None:
         """Publish the last latencies and save what later writers would have to read again."""
-        if self._latencies and not self._batches:
-            self.flush()
-            self._latencies = []
-        if not self._batches:
-            self.seen.persist(self._positions(), force=True)
+        if self._batches:
+            return
+        if self._latencies:
+            name = self.order[-1]
+            ledger = self._with_latencies(self.ledgers[name])
+            commit(self.tables[name], self.ledgers[name], ledger, [])
+            self.ledgers[name] = ledger
+        self.seen.persist(self._positions(), force=True)
 
     def _positions(self) -> dict[int, int]:
         partitions = {partition for ledger in self.ledgers.values() for partition in ledger.positions}
@@ -144,8 +148,9 @@ class StreamWriter:
         ]
         identity = " ".join(str(self.tables[name].metadata.table_uuid) for name in sorted(homes))
         seen = SeenIds(settings.data_dir / "ingest" / "seen", identity, self._positions())
+        covered = {partition: seen.covered.get(partition, 0) for partition in self._positions()}
         for name in homes:
-            for keys in stored_keys(self.tables[name], seen.covered):
+            for keys in stored_keys(self.tables[name], covered):
                 seen.add(keys)
         return seen
 
@@ -159,7 +164,7 @@ def main_dataset(contracts: Mapping[str, Contract]) -> str:
 
 
 def stored_keys(table: "Table", covered: Mapping[int, int]) -> Iterator[npt.NDArray[np.uint64]]:
-    """Deduplication keys of the rows at or beyond the covered positions, in bounded pieces."""
+    """Deduplication keys of the rows at or beyond the covered positions (of every partition), in bounded pieces."""
     from pyiceberg.expressions import GreaterThanOrEqual
 
     from recsys_data.contracts.rules import session

@@ -121,11 +121,11 @@ def read_status(log: EventLog, lake: Lake, settings: Settings) -> Status:
 
 def read_log(log: EventLog, lake: Lake) -> LogStatus:
     """What waits in the log; takes as long as reading it."""
-    positions = positions_of(lake)
+    positions = positions_of(lake, log.begin_offsets())
     ends = log.end_offsets()
     return LogStatus(
-        lag_events=sum(log.count(partition, positions.get(partition, 0)) for partition in ends),
-        lag_bytes=sum(end - positions.get(partition, 0) for partition, end in ends.items()),
+        lag_events=sum(log.count(partition, positions[partition]) for partition in ends),
+        lag_bytes=sum(end - positions[partition] for partition, end in ends.items()),
     )
 
 
