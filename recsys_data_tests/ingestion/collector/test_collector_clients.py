@@ -1,6 +1,6 @@
 """Published client libraries, unmodified, against a collector that works, fails, stops or is killed.
 
-The Node library is looked for in the folder that RECSYS_DATA_NODE_CLIENTS names (it holds `node_modules`).
+The Node library is looked for in the folder that RECSYS_TEST_NODE_CLIENTS names (it holds `node_modules`).
 Without a library its tests are skipped, but in CI they fail.
 """
 
@@ -67,9 +67,9 @@ def python_client(module: str) -> Callable[[str], list[str]]:
 
 
 def node_client() -> Callable[[str], list[str]]:
-    folder = Path(os.environ.get("RECSYS_DATA_NODE_CLIENTS", "")) / "node_modules"
+    folder = Path(os.environ.get("RECSYS_TEST_NODE_CLIENTS", "")) / "node_modules"
     if not shutil.which("node") or not (folder / "@segment" / "analytics-node").is_dir():
-        missing("node, or @segment/analytics-node below RECSYS_DATA_NODE_CLIENTS, is not there")
+        missing("node, or @segment/analytics-node below RECSYS_TEST_NODE_CLIENTS, is not there")
     return lambda host: ["node", str(CLIENTS / "node_sdk.js"), host, KEY, str(CALLS), "10"]
 
 
@@ -81,7 +81,7 @@ def start_client(request: pytest.FixtureRequest) -> Iterator[StartClient]:
         "rudder-python": lambda: python_client("rudderstack.analytics.client"),
         "segment-node": node_client,
     }[request.param]()
-    environment = os.environ | {"NODE_PATH": str(Path(os.environ.get("RECSYS_DATA_NODE_CLIENTS", "")) / "node_modules")}
+    environment = os.environ | {"NODE_PATH": str(Path(os.environ.get("RECSYS_TEST_NODE_CLIENTS", "")) / "node_modules")}
     started: list[subprocess.Popen[str]] = []
 
     def start(host: str) -> subprocess.Popen[str]:
