@@ -19,8 +19,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from recsys_data.contracts import load_contracts
 from recsys_data.errors import Transient
 from recsys_data.ingestion.collector.server import bind
+from recsys_data.ingestion.drain import Until, drain
+from recsys_data.ingestion.log.open import open_log
+from recsys_data.lake.ledger import Ledger, read_ledger
+from recsys_data.lake.query import connect
+from recsys_data.lake.tables import open_lake
+from recsys_data.settings import Settings
 
 pytestmark = pytest.mark.integration
 
@@ -156,6 +163,25 @@ def test_nothing_is_lost_when_the_collector_is_killed_and_started_again(log, sta
     assert per_message(found) == expected
     # What was durable but not answered was sent again, under the same ids, by which ingestion drops it.
     assert set(found.values()) == {1, 2}
+    stored, ledger = in_the_lake(tmp_path)
+    assert per_message(stored) == expected
+    assert set(stored.values()) == {1}
+    assert (ledger.read, ledger.duplicates) == (found.total(), found.total() - len(found))
+    assert (ledger.accepted, ledger.dead_letters) == (len(found), 0)
+
+
+def in_the_lake(folder: Path) -> tuple[Counter[str], Ledger]:
+    """Ingest the log of a state folder: how often each event id is stored, and the ledger."""
+    settings = Settings(dir=str(folder))
+    lake = open_lake(settings, load_contracts())
+    log = open_log(settings)
+    list(drain(log, lake, settings, Until()))
+    log.close()
+    with connect(lake, ["interactions", "identities"]) as connection:
+        rows = connection.execute(
+            "SELECT event_id FROM interactions UNION ALL SELECT event_id FROM identities"
+        ).fetchall()
+    return Counter(event_id for (event_id,) in rows), read_ledger(lake.table("interactions"))
 
 
 def start_collector(folder: Path, port: int, appends: int = 0) -> subprocess.Popen[str]:
