@@ -27,6 +27,11 @@ MEMORY_ROWS = 1_000_000
 FANOUT = 6
 
 
+def key_of(event_id: str) -> tuple[str, str, str]:
+    """SQL of an event id's key as a whole, and of its halves in terms of a column `key`."""
+    return f"md5_number(coalesce({event_id}, ''))", "(key >> 64)::UBIGINT", f"(key & {2**64 - 1})::UBIGINT"
+
+
 class Manifest(msgspec.Struct):
     """What the run files cover: every row of the lake `identity` before `positions`."""
 
@@ -42,8 +47,7 @@ class SeenIds:
         """Open the cache of the lake `identity` (unique per table), whose rows end at `positions`."""
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._manifest = self._read_manifest(identity, positions)
-        self._stored = [np.load(folder / name, mmap_mode="r") for name in self._manifest.runs]
+        self._manifest, self._stored = self._open(identity, positions)
         self._recent: list[Keys] = []
 
     @property
@@ -99,21 +103,21 @@ class SeenIds:
     def _small_stored(self) -> list[Keys]:
         return [np.asarray(run) for run in self._stored if _is_small(run)]
 
-    def _read_manifest(self, identity: str, positions: Mapping[int, int]) -> Manifest:
-        path = self.folder / MANIFEST
+    def _open(self, identity: str, positions: Mapping[int, int]) -> tuple[Manifest, list[Keys]]:
+        """The cache as it was saved; an empty one where it is none, not whole, or not of this lake."""
         try:
-            manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
-        except (FileNotFoundError, msgspec.DecodeError):
-            manifest = Manifest()
-        whole = all((self.folder / name).exists() for name in manifest.runs)
+            manifest = msgspec.json.decode((self.folder / MANIFEST).read_bytes(), type=Manifest)
+            runs = [np.load(self.folder / name, mmap_mode="r") for name in manifest.runs]
+        except (OSError, ValueError, msgspec.DecodeError):
+            manifest, runs = Manifest(), []
         ahead = any(at > positions.get(partition, 0) for partition, at in manifest.positions.items())
-        if manifest.identity != identity or ahead or not whole:
+        if manifest.identity != identity or ahead:
             shutil.rmtree(self.folder)
             self.folder.mkdir(parents=True)
-            return Manifest(identity)
+            return Manifest(identity), []
         for leftover in {path.name for path in self.folder.glob("*.npy")} - set(manifest.runs):
             (self.folder / leftover).unlink()
-        return manifest
+        return manifest, runs
 
 
 def _is_small(run: Keys) -> bool:

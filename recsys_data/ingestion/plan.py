@@ -13,6 +13,7 @@ from typing import Any
 from recsys_data.contracts.contract import Column, Contract
 from recsys_data.contracts.rules import literal, quote, reason_case
 from recsys_data.contracts.types import duckdb_type, json_type
+from recsys_data.ingestion.deduplicate import key_of
 
 # The column that keeps what has no column of its own.
 UNMODELLED = "properties"
@@ -178,7 +179,7 @@ class EventPlan:
                 computed = f"SELECT *, ({c.logic})::{duckdb_type(c.type)} AS {quote(c.name)} FROM ({computed})"
         members = ", ".join(f"coalesce({self._member(c)}, false) AS {quote(IN + c.name)}" for c in self.contracts)
         reason = ", ".join(f"CASE WHEN {quote(IN + c.name)} THEN {reason_case(c)} END" for c in self.contracts)
-        keys = f"(key >> 64)::UBIGINT AS key_high, (key & {2**64 - 1})::UBIGINT AS key_low"
+        key, high, low = key_of("event_id")
         names = ", ".join(quote(name) for name in self.judged_columns if not name.startswith("key_"))
         sent_times = ", ".join(quote("raw_" + c.name) for c in times)
         return f"""
@@ -186,10 +187,10 @@ class EventPlan:
             timed AS (SELECT *, CASE {bad_time} END AS bad_time FROM typed),
             redacted AS (SELECT * {self._redactions()} FROM timed),
             computed AS ({computed}),
-            members AS (SELECT *, {members}, md5_number(coalesce(event_id, '')) AS key FROM computed),
+            members AS (SELECT *, {members}, {key} AS key FROM computed),
             unplaced AS (SELECT *, {self._unplaced()} AS unplaced FROM members),
             placed AS (SELECT * REPLACE ({self._with_unplaced()}) FROM unplaced)
-            SELECT {names}, {keys}, coalesce('unparseable_' || bad_time, {reason}) AS reason, bad_time,
+            SELECT {names}, {high} AS key_high, {low} AS key_low, coalesce('unparseable_' || bad_time, {reason}) AS reason, bad_time,
                    {", ".join([*passed, sent_times])}
             FROM placed"""
 

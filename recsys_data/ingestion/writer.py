@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from recsys_data.contracts.contract import Contract
 from recsys_data.errors import Permanent
-from recsys_data.ingestion.deduplicate import SeenIds
+from recsys_data.ingestion.deduplicate import SeenIds, key_of
 from recsys_data.ingestion.micro_batch import MicroBatch
 from recsys_data.lake.commit import commit, expire_old_snapshots
 from recsys_data.lake.ledger import LATENCIES_KEPT, Latency, Ledger, read_ledger
@@ -169,6 +169,7 @@ def stored_keys(table: "Table", covered: Mapping[int, int]) -> Iterator[npt.NDAr
 
     from recsys_data.contracts.rules import session
 
+    key, high, low = key_of("event_id")
     lowest = min(covered.values(), default=0)
     files = data_files(table, GreaterThanOrEqual("log_offset", lowest))  # pyright: ignore[reportCallIssue]
     if not files:
@@ -176,9 +177,8 @@ def stored_keys(table: "Table", covered: Mapping[int, int]) -> Iterator[npt.NDAr
     beyond = " OR ".join(f"(log_partition = {p} AND log_offset < {at})" for p, at in covered.items()) or "false"
     with session() as connection:
         reader = connection.sql(
-            f"""SELECT md5_number_upper(event_id), md5_number_lower(event_id),
-                       log_partition::UBIGINT, log_offset::UBIGINT
-                FROM ({relation(table, files)}) WHERE NOT ({beyond})"""
+            f"""SELECT {high}, {low}, log_partition::UBIGINT, log_offset::UBIGINT
+                FROM (SELECT *, {key} AS key FROM ({relation(table, files)}) WHERE NOT ({beyond}))"""
         ).to_arrow_reader(batch_size=STORED_KEYS_ROWS)
         for piece in reader:
             yield np.stack([column.to_numpy(zero_copy_only=False) for column in piece.columns])
