@@ -114,7 +114,7 @@ def _share(contract: Contract, item: Mapping):
 def _partitions_sensor(names: list[str]) -> dg.SensorDefinition:
     @dg.sensor(
         name="lake_partitions_sensor",
-        minimum_interval_seconds=15,
+        minimum_interval_seconds=5,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Tells Dagster of days that were stored without it, e.g. by `recsys-data ingest`.",
     )
