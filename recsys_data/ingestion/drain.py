@@ -25,6 +25,7 @@ SLICE_BYTES = 32 * 1024 * 1024
 # Rows of late days are held back until a commit, so that they gather into fewer files.
 COMMIT_ROWS = 400_000
 COMMIT_SECONDS = 1.0
+CATCH_UP_SECONDS = 10.0
 POLL_SECONDS = 0.1
 THREADS = 2
 # One slice more than threads, so that they have work while a commit is written.
@@ -115,12 +116,14 @@ class _Drain:
         self.until = until
         oldest = log.begin_offsets()
         self.next = {p: writer.position(p, oldest.get(p, 0)) for p in log.partitions()}
+        self.pace = COMMIT_SECONDS
         self.turn = deque(log.partitions())
         self.decoding: deque[tuple[LogSlice, datetime, Future[Decoded]]] = deque()
 
     def run(self) -> Iterator[Flushed]:
         begun = busy = time.monotonic()
-        due: float | None = None
+        # The first events after a pause are committed at once.
+        committed = float("-inf")
         while True:
             now = time.monotonic()
             over = self.until.budget is not None and now - begun >= self.until.budget
@@ -129,12 +132,11 @@ class _Drain:
             if self.decoding:
                 busy = time.monotonic()
                 self._take()
-                due = due or busy + COMMIT_SECONDS
             waiting = self.writer.pending_rows
             last = not self.decoding and (over or not self.until.idle)
-            if waiting and (waiting >= COMMIT_ROWS or time.monotonic() >= (due or 0) or last):
+            if waiting and (waiting >= COMMIT_ROWS or time.monotonic() - committed >= self.pace or last):
                 yield self.writer.flush(self.writing)
-                due = None
+                committed = time.monotonic()
             elif not waiting and not self.decoding and (over or now - busy >= self.until.idle):
                 return
             elif not self.decoding:
@@ -148,6 +150,9 @@ class _Drain:
             lines = self.log.read(partition, self.next[partition], SLICE_BYTES)
             if len(lines):
                 self.next[partition] = lines.end
+                # Behind, what counts is to catch up: fewer commits make larger files and less work.
+                behind = len(lines.data) > SLICE_BYTES // 2
+                self.pace = CATCH_UP_SECONDS if behind else COMMIT_SECONDS
                 return lines
         return None
 
