@@ -1,6 +1,7 @@
 """What all commands share: errors that are explained, in the order they are listed, and what they work on."""
 
 import errno
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ ADVICE = {
     errno.EDQUOT: "Free space there, or move RECSYS_DATA_DIR to a disk with more.",
     errno.EACCES: "Correct its permissions, or choose another place.",
     errno.EPERM: "Correct its permissions, or choose another place.",
+    errno.ENOENT: "Check the path.",
+    errno.EISDIR: "Expected a file.",
     errno.EROFS: "Choose a place that can be written.",
     errno.EMFILE: "Raise the limit of open files (ulimit -n).",
 }
@@ -50,25 +53,37 @@ class Commands(Exampled, click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
-        except RecsysDataError as error:
-            raise click.ClickException(str(error)) from None
-        except OSError as error:
-            # A reader that went away, as in `recsys-data sql ... | head`; click ends quietly.
-            if error.errno == errno.EPIPE:
+        except Exception as error:
+            message = explain(error)
+            if message is None:
                 raise
-            raise click.ClickException(explain(error)) from None
+            raise click.ClickException(message) from None
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            error.message += f" Expected one of {', '.join(self.commands)}."
+            raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order they were added, not of the alphabet."""
         return list(self.commands)
 
 
-def explain(error: OSError) -> str:
-    """What the operating system said, of which file, and what to do."""
-    found = error.strerror or str(error)
-    place = f" ({error.filename})" if error.filename else ""
-    advice = ADVICE.get(error.errno or 0, "")
-    return f"{found}{place}. {advice}".strip()
+def explain(error: Exception) -> str | None:
+    """What went wrong and what to do, if it is nothing that a programmer has to look at."""
+    if isinstance(error, RecsysDataError):
+        return str(error)
+    # A reader that went away, as in `recsys-data sql ... | head`, is left to click, which ends quietly.
+    if isinstance(error, OSError) and error.errno != errno.EPIPE:
+        place = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror or error}{place}. {ADVICE.get(error.errno or 0, '')}".strip()
+    # The lake's catalog is a database; what has not been imported has not been raised either.
+    database = sys.modules.get("sqlalchemy.exc")
+    if database and isinstance(error, database.OperationalError):
+        return f"The lake's catalog cannot be used now: {error.orig}. Look after its disk and permissions."
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,11 +34,11 @@ def list_() -> None:
     from recsys_data.cli.terminal import print_table
 
     rows = [
-        (c.name, c.version, c.stream or "-", len(c.columns), len(c.rules), f"{c.latency}", c.grain)
+        (c.name, c.version, c.stream or "-", len(c.columns), len(c.rules), f"{c.latency.total_seconds() / 60:g} min", c.grain)
         for c in loaded().values()
     ]
-    head = ("dataset", "version", "stream", "columns", "rules", "stale after", "one row is")
-    print_table(head, rows, right=("columns", "rules"))
+    head = ("dataset", "version", "fed by", "columns", "rules", "stale after", "one row is")
+    print_table(head, rows, right=("columns", "rules", "stale after"))
 
 
 @contract.command(

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 import click
 
-from recsys_data.cli.commands import Platform
+from recsys_data.cli.commands import Platform, explain
 from recsys_data.cli.stopping import Stop
 from recsys_data.cli.supervisor import Child, Supervisor
-from recsys_data.errors import Permanent, RecsysDataError
+from recsys_data.errors import Permanent
 from recsys_data.monitoring.status import latency_of, main_ledger, read_log
 
 if TYPE_CHECKING:
@@ -73,9 +73,12 @@ class Dashboard:
         try:
             waiting = read_log(self._platform.log, self._platform.lake).lag_events
             ledger = main_ledger(self._platform.lake)
-        except RecsysDataError as error:
+        except Exception as error:
+            message = explain(error)
+            if message is None:
+                raise
             # The processes go on, and each says in its log what it makes of it.
-            return f"no numbers: {error}"
+            return f"no numbers: {message}"
         p95 = latency_of(ledger.latencies).p95_s
         return (
             f"read {ledger.read:,} = accepted {ledger.accepted:,} + duplicates {ledger.duplicates:,} + dead letters "

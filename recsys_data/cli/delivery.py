@@ -126,7 +126,7 @@ class CollectorTarget:
 
     def _send(self, lines: list[bytes]) -> None:
         status, text = self._insist(b"\n".join(lines))
-        if status == 400 and len(self._refused) < MOST_REFUSED:
+        if status == 400 and len(self._refused) + len(lines) <= MOST_REFUSED:
             self._refused += lines
         elif not 200 <= status < 300:
             hint = " Set RECSYS_DATA_WRITE_KEYS to its key." if status == 401 else ""

@@ -86,6 +86,7 @@ def simulate(
         batches = endless(rate, seed, stop) if events is None else planned(events, end, days, seed, to, settings)
         with target(to, settings, stop.wait_or_interrupt) as place:
             sent, found = deliver(batches, place, events, None if events is None else rate, stop)
+    click.echo(f"Sent {sent:,} lines to {to}.", err=True)
     if truth:
         write_truth(truth, found, sent)
     ctx.exit(stop.exit_code)
