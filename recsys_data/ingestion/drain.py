@@ -11,11 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
+
 from recsys_data.errors import Transient
 from recsys_data.ingestion.decode import Decoded, Decoder
 from recsys_data.ingestion.lock import drain_is_running, drain_lock
 from recsys_data.ingestion.log import EventLog, LogSlice
-from recsys_data.ingestion.micro_batch import build
 from recsys_data.ingestion.writer import Flushed, StreamWriter
 from recsys_data.lake.ledger import Ledger, read_ledger
 from recsys_data.lake.tables import Lake
@@ -121,6 +122,7 @@ class _Drain:
         self.decoding: deque[tuple[LogSlice, datetime, Future[Decoded]]] = deque()
 
     def run(self) -> Iterator[Flushed]:
+        yield from self._finish()
         begun = busy = time.monotonic()
         # The first events after a pause are committed at once.
         committed = float("-inf")
@@ -141,6 +143,24 @@ class _Drain:
                 return
             elif not self.decoding:
                 time.sleep(POLL_SECONDS)
+
+    def _finish(self) -> Iterator[Flushed]:
+        """Complete a flush that ended between two tables: the same lines again in the same order, before any other.
+
+        Of an event delivered to two partitions, the one that is stored must not change between two tables.
+        """
+        for partition, end in sorted(self.writer.reached().items()):
+            while partition in self.next and self.next[partition] < end:
+                lines = _before(end, self.log.read(partition, self.next[partition], SLICE_BYTES))
+                if not len(lines):
+                    break
+                self.next[partition] = lines.end
+                self._decode(lines)
+                self._take()
+                if self.writer.pending_rows >= COMMIT_ROWS:
+                    yield self.writer.flush(self.writing)
+        if self.writer.pending_rows:
+            yield self.writer.flush(self.writing)
 
     def _read(self) -> LogSlice | None:
         """The next slice of the partition whose turn it is; None when none has anything."""
@@ -168,9 +188,24 @@ class _Drain:
             self.free.append(decoder)
 
     def _take(self) -> None:
-        """Wait for the oldest slice, so that batches are settled in the order they were read."""
+        """Wait for the oldest slice, so that those of a partition are gathered in the order of their lines."""
         lines, now, future = self.decoding.popleft()
-        self.writer.add(build(lines, future.result(), self.writer.seen, self.writer.contracts, now))
+        self.writer.add(lines, future.result(), now)
+
+
+def _before(end: int, lines: LogSlice) -> LogSlice:
+    """The lines before a position."""
+    count = int(np.searchsorted(lines.positions, end))
+    if count == len(lines):
+        return lines
+    return LogSlice(
+        lines.partition,
+        lines.start,
+        end,
+        lines.data[: lines.bounds[count]],
+        lines.bounds[: count + 1],
+        lines.positions[:count],
+    )
 
 
 __all__ = ["Until", "drain", "drain_is_running", "drain_lock"]

@@ -191,7 +191,8 @@ class EventPlan:
             unplaced AS (SELECT *, {self._unplaced()} AS unplaced FROM members),
             placed AS (SELECT * REPLACE ({self._with_unplaced()}) FROM unplaced)
             SELECT {names}, {high} AS key_high, {low} AS key_low,
-                   coalesce('unparseable_' || bad_time, {reason}) AS reason, bad_time, {", ".join([*passed, sent_times])}
+                   coalesce('unparseable_' || bad_time, {reason}) AS reason, bad_time,
+                   {", ".join([*passed, sent_times])}
             FROM placed"""
 
     def _typed(self, column: Column) -> str:

@@ -1,8 +1,8 @@
-"""Micro-batches -> commits: gathers rows and commits every stream table with its ledger.
+"""Decoded slices -> commits: gathers them, settles the fate of each line, and commits every stream table.
 
-Data flow: `MicroBatch` -> `StreamWriter.add` -> `flush` (Parquet files, then one compare-and-set a table).
-A crash between two tables' commits leaves them at different positions; reading starts again at the smallest,
-and each table takes only what it does not have.
+Data flow: `Decoded` -> `StreamWriter.add` -> `flush` (deduplication, Parquet files, one compare-and-set a table).
+A crash between two tables' commits leaves them at different positions. What lies between is decided again as it
+was, for a flush goes through its lines by partition and position; each table takes only what it does not have.
 """
 
 import time
@@ -19,8 +19,10 @@ import pyarrow as pa
 
 from recsys_data.contracts.contract import Contract
 from recsys_data.errors import Permanent
+from recsys_data.ingestion.decode import Decoded
 from recsys_data.ingestion.deduplicate import SeenIds, key_of
-from recsys_data.ingestion.micro_batch import MicroBatch
+from recsys_data.ingestion.log import LogSlice
+from recsys_data.ingestion.micro_batch import MicroBatch, build
 from recsys_data.lake.commit import commit, expire_old_snapshots
 from recsys_data.lake.ledger import LATENCIES_KEPT, Latency, Ledger, read_ledger
 from recsys_data.lake.query import data_files, relation
@@ -64,7 +66,7 @@ class StreamWriter:
         self.ledgers = {name: read_ledger(table) for name, table in self.tables.items()}
         self.seen = self._open_seen(settings)
         self.pending_rows = 0
-        self._batches: list[MicroBatch] = []
+        self._slices: list[tuple[LogSlice, Decoded, datetime]] = []
         self._latencies: list[Latency] = []
 
     def position(self, partition: int, oldest: int = 0) -> int:
@@ -74,10 +76,15 @@ class StreamWriter:
         """
         return min(ledger.positions.get(partition, oldest) for ledger in self.ledgers.values())
 
-    def add(self, batch: MicroBatch) -> None:
-        """Take a batch; it is visible after the next `flush`."""
-        self._batches.append(batch)
-        self.pending_rows += len(batch.positions)
+    def reached(self) -> dict[int, int]:
+        """How far any table has come in each log partition; what not all have reached, a flush left half done."""
+        partitions = {partition for ledger in self.ledgers.values() for partition in ledger.positions}
+        return {p: max(ledger.positions.get(p, 0) for ledger in self.ledgers.values()) for p in partitions}
+
+    def add(self, lines: LogSlice, decoded: Decoded, now: datetime) -> None:
+        """Take a slice, decoded at `now` (UTC); it is visible after the next `flush`."""
+        self._slices.append((lines, decoded, now))
+        self.pending_rows += len(lines)
 
     def flush(self, pool: ThreadPoolExecutor | None = None) -> Flushed:
         """Commit everything that was added.
@@ -88,7 +95,8 @@ class StreamWriter:
         """
         begun = time.time()
         flushed = Flushed()
-        batches = self._batches
+        in_order = sorted(self._slices, key=lambda taken: (taken[0].partition, taken[0].start))
+        batches = [build(lines, decoded, self.seen, self.contracts, now) for lines, decoded, now in in_order]
         moment = pa.scalar(datetime.now(UTC), pa.timestamp("us", tz="UTC"))
         for name in self.order:
             base = self.ledgers[name]
@@ -105,7 +113,7 @@ class StreamWriter:
             self.ledgers[name] = ledger
             flushed.rows[name] = {file.partition[0]: file.record_count for file in files}
             expire_old_snapshots(self.tables[name])
-        self._batches, self.pending_rows = [], 0
+        self._slices, self.pending_rows = [], 0
         flushed.seconds = time.time() - begun
         flushed.latency = self._measure(batches)
         self.seen.persist(self._positions())
@@ -113,7 +121,7 @@ class StreamWriter:
 
     def close(self) -> None:
         """Publish the last latencies and save what later writers would have to read again."""
-        if self._batches:
+        if self._slices:
             return
         if self._latencies:
             name = self.order[-1]

@@ -10,12 +10,14 @@ import msgspec
 
 from recsys_data.contracts import Contract
 from recsys_data.ingestion import drain as drain_module
+from recsys_data.ingestion.decode import Decoder
 from recsys_data.ingestion.drain import Until
 from recsys_data.ingestion.log.embedded import EmbeddedLog
-from recsys_data.ingestion.writer import Flushed
+from recsys_data.ingestion.writer import Flushed, StreamWriter
 from recsys_data.lake.ledger import Ledger, read_ledger
 from recsys_data.lake.tables import Lake, open_lake
 from recsys_data.settings import Settings
+from recsys_data_tests.ingestion.decoding import NOW
 
 HOMES = ("interactions", "identities")
 PLACE = ("log_partition", "log_offset", "ingested_at", "rejected_at")
@@ -53,6 +55,13 @@ class Platform:
         """A drain by a process of its own, until nothing waits."""
         return list(drain_module.drain(self.log, self.open_lake(), self.settings, until or Until()))
 
+    def feed(self, writer: StreamWriter, decoder: Decoder) -> None:
+        """Add what waits for this writer, as a drain does; it commits nothing."""
+        for partition in self.log.partitions():
+            lines = self.log.read(partition, writer.position(partition), 1 << 20)
+            if len(lines):
+                writer.add(lines, decoder.decode(lines, NOW), NOW)
+
     def ledger(self, name: str = "interactions") -> Ledger:
         return read_ledger(self.lake.table(name))
 
@@ -62,13 +71,10 @@ class Platform:
     def ids(self, name: str = "interactions") -> list[str]:
         return sorted(row["event_id"] for row in self.rows(name))
 
-    def content(self) -> dict[str, list[tuple]]:
+    def content(self) -> dict[str, list[str]]:
         """All rows of all stream tables but for where they came from and when they were stored."""
         return {
-            name: sorted(
-                (tuple((key, value) for key, value in row.items() if key not in PLACE) for row in self.rows(name)),
-                key=str,
-            )
+            name: sorted(str({key: row[key] for key in row if key not in PLACE}) for row in self.rows(name))
             for name, contract in self.contracts.items()
             if contract.stream
         }
