@@ -22,9 +22,9 @@ from recsys_data.lake.ledger import Ledger, read_ledger
 from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
 
-SLICE_BYTES = 32 * 1024 * 1024
+SLICE_BYTES = 24 * 1024 * 1024
 # Rows of late days are held back until a commit, so that they gather into fewer files.
-COMMIT_ROWS = 400_000
+COMMIT_ROWS = 250_000
 COMMIT_SECONDS = 1.0
 CATCH_UP_SECONDS = 10.0
 POLL_SECONDS = 0.1
