@@ -38,14 +38,22 @@ def read_document(path: Path) -> dict[str, Any]:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "unknown place"
         raise ContractError(f"{path}: is no valid YAML at {place}: {error.problem}.") from None
+    except yaml.YAMLError as error:
+        raise ContractError(f"{path}: is no valid YAML: {error}.") from None
     if not isinstance(document, dict):
         raise ContractError(f"{path}: holds {type(document).__name__}; expected an ODCS document.")
     best = best_match(_validator().iter_errors(document))
+    if best is not None and "properties" in best.absolute_path and "logicalType" not in best.instance:
+        # Without its type a column breaks the standard's rules for every type, each of which says something else.
+        raise ContractError(f"{path}: {_place(document, best.absolute_path)}: has no logicalType.")
     if best is not None:
         raise ContractError(f"{path}: {_place(document, best.absolute_path)}: {best.message}.")
     if len(document.get("schema", [])) != 1:
         raise ContractError(f"{path}: schema holds {len(document.get('schema', []))} objects; expected one dataset.")
-    for item in document["schema"][0].get("quality", []):
+    schema = document["schema"][0]
+    if not schema.get("properties"):
+        raise ContractError(f"{path}: schema.{schema['name']} has no columns. List them under properties.")
+    for item in schema.get("quality", []):
         if "name" not in item:
             raise ContractError(f"{path}: schema.quality: a rule has no name. Name it; rejected rows carry the name.")
     return document

@@ -101,6 +101,7 @@ def check_expressions(contract: Contract) -> None:
     with session() as connection:
         for place, expression, kind in expressions:
             try:
+                found = connection.sql(f"SELECT ({expression}) AS x FROM (SELECT {columns}) WHERE false").types[0]
                 connection.sql(f"SELECT ({expression})::{kind} FROM (SELECT {columns}) WHERE false")
             except duckdb.Error as error:
                 first = str(error).strip().splitlines()[0]
@@ -108,6 +109,8 @@ def check_expressions(contract: Contract) -> None:
                     f"{contract.path}: {place}: `{expression}` cannot be evaluated: {first}. "
                     f"It may use the columns of {contract.name}: {', '.join(c.name for c in contract.columns)}."
                 ) from None
+            if kind == "BOOLEAN" and str(found) != kind:
+                raise ContractError(f"{contract.path}: {place}: `{expression}` is {found}; expected true or false.")
 
 
 def _missing(column: Column) -> str:
