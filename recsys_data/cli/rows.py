@@ -132,7 +132,7 @@ def _values(name: str, column: "pa.Array") -> list[Any]:
         values = column.to_pylist()
     except (OverflowError, ValueError) as error:
         raise UserError(
-            f"Column {name} holds {column.type} that cannot be shown: {error}. Cast it to VARCHAR."
+            f"Column {name} has a value that cannot be shown: {error}. Cast it to VARCHAR."
         ) from None
     if "binary" in str(column.type):
         return [readable(value) for value in values]

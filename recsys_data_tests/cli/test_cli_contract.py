@@ -1,0 +1,72 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from recsys_data.contracts.contract import CONTRACTS_DIR
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A further contract in use: a copy of `identities` under another name."""
+    folder = tmp_path / "contracts"
+    folder.mkdir()
+    text = (CONTRACTS_DIR / "identities.odcs.yaml").read_text("utf-8").replace("identities", "memberships")
+    path = folder / "memberships.odcs.yaml"
+    path.write_text(text, "utf-8")
+    monkeypatch.setenv("RECSYS_DATA_CONTRACTS", str(folder))
+    return path
+
+
+def test_contracts_are_listed(run: Run, other: Path) -> None:
+    names = {line.split()[0] for line in run("contract", "list").stdout.splitlines()[2:]}
+    assert names == {"contexts", "dead_letters", "identities", "interactions", "memberships"}
+
+
+def test_a_contract_is_shown(run: Run) -> None:
+    text = run("contract", "show", "interactions").stdout
+    for line in ("scroll_depth_out_of_range", "TIMESTAMPTZ", "personal", "value >= 0", "Rank of the item in the list"):
+        assert line in text
+
+
+def test_an_unknown_dataset_is_explained(run: Run) -> None:
+    for command in ("show", "jsonschema"):
+        error = run("contract", command, "purchases", code=1).stderr
+        assert error == (
+            "Error: There is no dataset purchases. There are: contexts, dead_letters, identities, interactions.\n"
+        )
+
+
+def test_contracts_in_use_are_sound(run: Run, other: Path) -> None:
+    lines = run("contract", "check").stdout.splitlines()
+    assert len(lines) == 5
+    assert f"{other}: memberships 1.0.0" in lines[-1]
+
+
+def test_every_problem_is_told(run: Run, other: Path, tmp_path: Path) -> None:
+    text = other.read_text("utf-8")
+    other.write_text(text.replace("logicalType: timestamp", "logicalType: moment", 1), "utf-8")
+    broken = tmp_path / "broken.odcs.yaml"
+    broken.write_text("a: [", "utf-8")
+    result = run("contract", "check", str(other.parent), str(broken), str(tmp_path / "none.odcs.yaml"), code=1)
+    errors = result.stderr.splitlines()
+    assert "'moment' is not one of" in errors[0] or "type moment" in errors[0]
+    assert "is no valid YAML at line 2" in errors[1] or "is no valid YAML at line 1" in errors[1]
+    assert "cannot be read" in errors[2]
+    assert errors[-1] == "Error: 3 of 3 contracts cannot be used."
+
+
+def test_contracts_that_contradict_each_other_are_refused(run: Run, other: Path) -> None:
+    text = other.read_text("utf-8")
+    other.write_text(
+        text.replace("- name: traits\n        logicalType: object", "- name: traits\n        logicalType: array")
+    )
+    run("contract", "check", str(other))
+    assert "column traits differs" in run("contract", "check", code=1).stderr
+
+
+def test_a_folder_without_contracts_is_explained(run: Run, tmp_path: Path) -> None:
+    assert "holds no contracts" in run("contract", "check", str(tmp_path), code=1).stderr
