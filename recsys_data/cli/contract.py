@@ -33,11 +33,11 @@ def list_() -> None:
     """List the datasets."""
     from recsys_data.cli.terminal import print_table
 
-    rows = [
-        (c.name, c.version, c.stream or "-", len(c.columns), len(c.rules), f"{c.latency.total_seconds() / 60:g} min", c.grain)
-        for c in loaded().values()
-    ]
     head = ("dataset", "version", "fed by", "columns", "rules", "stale after", "one row is")
+    rows = []
+    for c in loaded().values():
+        minutes = f"{c.latency.total_seconds() / 60:g} min"
+        rows.append((c.name, c.version, c.stream or "-", len(c.columns), len(c.rules), minutes, c.grain))
     print_table(head, rows, right=("columns", "rules", "stale after"))
 
 

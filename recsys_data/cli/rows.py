@@ -131,9 +131,7 @@ def _values(name: str, column: "pa.Array") -> list[Any]:
     try:
         values = column.to_pylist()
     except (OverflowError, ValueError) as error:
-        raise UserError(
-            f"Column {name} has a value that cannot be shown: {error}. Cast it to VARCHAR."
-        ) from None
+        raise UserError(f"Column {name} has a value that cannot be shown: {error}. Cast it to VARCHAR.") from None
     if "binary" in str(column.type):
         return [readable(value) for value in values]
     return [value and interval(*value) for value in values] if "interval" in str(column.type) else values
