@@ -1,6 +1,7 @@
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,13 +44,17 @@ def make_platform(
     decoders: Iterator[Decoder],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[MakePlatform]:
-    """Makes empty platforms with the built-in contracts."""
-    monkeypatch.setattr(drain, "Decoder", lambda *_: next(decoders))
+    """Makes platforms, empty ones of the built-in contracts unless told otherwise."""
     made: list[Platform] = []
 
-    def make(folder: Path | None = None, **given: object) -> Platform:
-        made.append(Platform(folder or tmp_path_factory.mktemp("platform"), contracts, **given))
+    def decoder(wanted: Mapping[str, Contract], *other: Any) -> Decoder:
+        return next(decoders) if wanted is contracts else Decoder(wanted, *other)
+
+    def make(folder: Path | None = None, given: Mapping[str, Contract] = contracts, **other: Any) -> Platform:
+        made.append(Platform(folder or tmp_path_factory.mktemp("platform"), given, **other))
         return made[-1]
+
+    monkeypatch.setattr(drain, "Decoder", decoder)
 
     yield make
     for platform in made:

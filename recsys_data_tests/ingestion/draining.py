@@ -40,7 +40,10 @@ class Platform:
     def __init__(self, folder: Path, contracts: Mapping[str, Contract], partitions: int = 2, **given: Any) -> None:
         self.settings = msgspec.structs.replace(Settings(dir=str(folder), log_partitions=partitions), **given)
         self.contracts = contracts
-        self.writers = [EmbeddedLog(self.settings.log_dir, partitions=partitions) for _ in range(partitions)]
+        size = self.settings.segment_bytes
+        self.writers = [
+            EmbeddedLog(self.settings.log_dir, partitions=partitions, segment_bytes=size) for _ in range(partitions)
+        ]
         self.log = self.writers[0]
         self.lake = self.open_lake()
 
