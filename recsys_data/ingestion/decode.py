@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from recsys_data.contracts.contract import Contract
 from recsys_data.contracts.rules import columns_of, reasons, session, set_variables
-from recsys_data.errors import BadRecord
+from recsys_data.errors import BadRecord, Permanent
 from recsys_data.ingestion.exact import read_exactly
 from recsys_data.ingestion.lines import is_utf8, lines_table, places
 from recsys_data.ingestion.log import LogSlice
@@ -183,9 +183,16 @@ class Decoder:
         ]
 
     def _query(self, statement: str, name: str, table: pa.Table) -> pa.Table:
+        import duckdb
+
         self._session.register(name, table)
         try:
             return self._session.sql(statement).to_arrow_table()
+        except duckdb.Error as error:
+            raise Permanent(
+                f"The SQL of the contracts fails on an event: {error}. A rule or a computed column must have a value "
+                "for whatever clients send: use TRY_CAST, or TRY(...), in the one that this is about."
+            ) from error
         finally:
             self._session.unregister(name)
 
@@ -221,7 +228,7 @@ class Decoder:
     def _explain(self, record: dict[str, Any]) -> DeadLetter:
         """The dead letter of an event that can be read but is rejected."""
         reason = record["reason"]
-        dataset, detail = None, ""
+        dataset, detail = None, "no dataset of the event stream takes it whole (rowWhen)"
         for contract in self.plan.contracts:
             broken = dict(reasons(contract))
             if record[IN + contract.name] and reason in broken:

@@ -79,6 +79,35 @@ def test_a_new_rule_and_a_new_kind_hold_from_then_on(
     assert {row["detail"] for row in platform.rows("dead_letters")} >= {"Everything has its price. Found value = 0.0."}
 
 
+def test_an_event_that_no_dataset_takes_is_a_dead_letter(
+    platform: Platform, make_platform: MakePlatform, tmp_path: Path
+) -> None:
+    document = builtin("interactions")
+    document["schema"][0]["customProperties"] = custom(stream="events", rowWhen="type = 'view'")
+    platform = grown(platform, make_platform, tmp_path, document)
+    platform.append([view("a"), view("b", type="click"), view("c", type="click", context={"page": "p"})])
+    platform.drain()
+    assert platform.ids() == ["a"]
+    assert [row["reason"] for row in platform.rows("dead_letters")] == ["no_dataset", "no_dataset"]
+    platform.assert_whole()
+
+
+def test_a_rule_that_fails_on_an_event_is_named_and_nothing_is_lost(
+    platform: Platform, make_platform: MakePlatform, tmp_path: Path
+) -> None:
+    failing, tolerant = builtin("interactions"), builtin("interactions")
+    rules_of(failing).append(rule("small", "CAST(query AS INTEGER) < 10"))
+    rules_of(tolerant).append(rule("small", "TRY_CAST(query AS INTEGER) < 10"))
+    platform = grown(platform, make_platform, tmp_path, failing)
+    platform.append([view("a", query="7"), view("b", query="boots"), view("c", query="11")])
+    with pytest.raises(Permanent, match=r"(?s)The SQL of the contracts fails on an event: .*boots.*use TRY_CAST"):
+        platform.drain()
+    platform = grown(platform, make_platform, tmp_path, tolerant)
+    platform.drain()
+    assert platform.ids() == ["a", "b"]
+    platform.assert_whole()
+
+
 SEARCHES = of_stream(
     "searches",
     {"name": "type", "logicalType": "string"},
