@@ -180,6 +180,7 @@ class EventPlan:
         members = ", ".join(f"coalesce({self._member(c)}, false) AS {quote(IN + c.name)}" for c in self.contracts)
         reason = ", ".join(f"CASE WHEN {quote(IN + c.name)} THEN {reason_case(c)} END" for c in self.contracts)
         taken = " OR ".join(quote(IN + c.name) for c in self.contracts if not c.row_from)
+        homeless = f"CASE WHEN NOT ({taken}) THEN 'no_dataset' END"
         key, high, low = key_of("event_id")
         names = ", ".join(quote(name) for name in self.judged_columns if not name.startswith("key_"))
         sent_times = ", ".join(quote("raw_" + c.name) for c in times)
@@ -192,8 +193,7 @@ class EventPlan:
             unplaced AS (SELECT *, {self._unplaced()} AS unplaced FROM members),
             placed AS (SELECT * REPLACE ({self._with_unplaced()}) FROM unplaced)
             SELECT {names}, {high} AS key_high, {low} AS key_low,
-                   coalesce('unparseable_' || bad_time, {reason}, CASE WHEN NOT ({taken}) THEN 'no_dataset' END) AS reason,
-                   bad_time,
+                   coalesce('unparseable_' || bad_time, {reason}, {homeless}) AS reason, bad_time,
                    {", ".join([*passed, sent_times])}
             FROM placed"""
 

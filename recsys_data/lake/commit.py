@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -34,13 +35,14 @@ def commit(table: "Table", base: Ledger, ledger: Ledger, files: Sequence["DataFi
     from pyiceberg.exceptions import CommitFailedException
     from sqlalchemy.exc import OperationalError
 
+    ledger = msgspec.structs.replace(ledger, token=uuid.uuid4().hex)
     failure: Exception | None = None
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(PAUSE_SECONDS)
             table.refresh()
         stored = read_ledger(table)
-        if failure is not None and stored == ledger and ledger != base:
+        if stored.token == ledger.token:
             # The catalog took the commit that it reported as failed.
             return
         if stored.positions != base.positions:

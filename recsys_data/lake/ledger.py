@@ -42,6 +42,7 @@ class Ledger(msgspec.Struct, frozen=True, omit_defaults=True):
         redacted: accepted lines from which something was removed for want of consent.
         rows: rows of this table.
         latencies: receipt to queryable, of the last commits; kept by the first stream table only.
+        token: tells the commit that wrote this from one of another writer that says the same.
     """
 
     positions: dict[int, int] = {}
@@ -52,6 +53,7 @@ class Ledger(msgspec.Struct, frozen=True, omit_defaults=True):
     redacted: int = 0
     rows: int = 0
     latencies: tuple[Latency, ...] = ()
+    token: str = ""
 
     @property
     def balanced(self) -> bool:
