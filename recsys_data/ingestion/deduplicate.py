@@ -108,7 +108,7 @@ class SeenIds:
         try:
             manifest = msgspec.json.decode((self.folder / MANIFEST).read_bytes(), type=Manifest)
             runs = [np.load(self.folder / name, mmap_mode="r") for name in manifest.runs]
-        except (OSError, ValueError, msgspec.DecodeError):
+        except (OSError, EOFError, ValueError, msgspec.DecodeError):
             manifest, runs = Manifest(), []
         ahead = any(at > positions.get(partition, 0) for partition, at in manifest.positions.items())
         if manifest.identity != identity or ahead:

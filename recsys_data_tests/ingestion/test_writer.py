@@ -1,6 +1,5 @@
 """Commits of micro-batches: durable before visible, one file a day, never twice, never over another's."""
 
-import os
 import re
 import time
 from collections import Counter
@@ -18,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from recsys_data.errors import PositionMoved, Transient
 from recsys_data.ingestion.decode import Decoder
 from recsys_data.ingestion.writer import StreamWriter
-from recsys_data.lake import commit
+from recsys_data.lake import commit, files
 from recsys_data.lake.commit import expire_old_snapshots
 from recsys_data.lake.maintenance import compact_day
 from recsys_data_tests.ingestion.conftest import MakePlatform
@@ -37,35 +36,34 @@ def decoder(decoders: Iterator[Decoder]) -> Decoder:
 
 def days(platform: Platform, name: str = "interactions") -> Counter[date]:
     """Data files of the table by day."""
-    files = [task.file.file_path for task in platform.lake.table(name).scan().plan_files()]
-    return Counter(date.fromisoformat(re.findall(r"_day=(-?[\d-]+)", path)[0]) for path in files)
+    paths = [task.file.file_path for task in platform.lake.table(name).scan().plan_files()]
+    return Counter(date.fromisoformat(re.findall(r"_day=(-?[\d-]+)", path)[0]) for path in paths)
 
 
 def test_what_a_commit_refers_to_is_on_the_disk_before_it(
     platform: Platform, writer: StreamWriter, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
-    fsync, commit_table = os.fsync, SqlCatalog.commit_table
+    sync_file, commit_table = files.sync_file, SqlCatalog.commit_table
 
-    def synced(descriptor: int) -> None:
-        fsync(descriptor)
-        steps.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    def synced(path: Path) -> None:
+        sync_file(path)
+        steps.append(str(path))
 
     def committed(self: SqlCatalog, table: Any, *args: Any) -> Any:
         known = {path for path in Path(platform.settings.dir).rglob("*") if path.is_file()}
         result = commit_table(self, table, *args)
         metadata = result.metadata_location
         manifests = [entry.manifest_path for entry in table.refresh().current_snapshot().manifests(table.io)]
-        files = [task.file.file_path for task in table.scan().plan_files()]
-        lists = [table.current_snapshot().manifest_list]
-        for path in [*files, *manifests, *lists, metadata]:
+        data = [task.file.file_path for task in table.scan().plan_files()]
+        for path in [*data, *manifests, table.current_snapshot().manifest_list, metadata]:
             assert path in steps, f"{path} was committed but not synced"
             assert str(Path(path).parent) in steps[steps.index(path) :], f"the folder of {path} was not synced after it"
             assert path == metadata or Path(path) in known
         steps.append(table.name()[-1])
         return result
 
-    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(files, "sync_file", synced)
     monkeypatch.setattr(SqlCatalog, "commit_table", committed)
     platform.append([view("a", day=1), view("b", day=2, context={"page": "p"}), identify("c"), b"no JSON"])
     platform.feed(writer, decoder)
@@ -132,11 +130,11 @@ def test_of_two_writers_the_second_is_told_and_leaves_nothing(
     for each in (writer, other):
         platform.feed(each, decoder)
     writer.flush()
-    files = {name: len(days(platform, name)) for name in writer.order}
+    visible = {name: len(days(platform, name)) for name in writer.order}
     with pytest.raises(PositionMoved, match=r"Another process has moved .* What was read here is read again"):
         other.flush()
     assert platform.counts() == (4, 3, 0, 1)
-    assert {name: len(days(platform, name)) for name in writer.order} == files
+    assert {name: len(days(platform, name)) for name in writer.order} == visible
     platform.assert_whole()
 
 

@@ -1,0 +1,144 @@
+"""The memory of stored ids, against a dictionary that remembers everything."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recsys_data.ingestion import deduplicate
+from recsys_data.ingestion.deduplicate import Keys, SeenIds
+
+# Few halves, so that first halves are equal where second halves differ, and the other way round.
+HALF = st.sampled_from([0, 1, 2, 2**63, 2**64 - 1])
+EVENT = st.tuples(HALF, HALF, st.integers(0, 2), st.integers(0, 60))
+BATCHES = st.lists(
+    st.tuples(st.lists(EVENT, max_size=20), st.sampled_from(["", "persist", "reopen", "lose"])), max_size=9
+)
+
+
+def keys(events: list[tuple[int, int, int, int]]) -> Keys:
+    return np.array(events, np.uint64).reshape(len(events), 4).T.copy()
+
+
+class Naive:
+    """What `SeenIds` must say, by one dictionary."""
+
+    def __init__(self) -> None:
+        self.stored: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def keep(self, events: list[tuple[int, int, int, int]]) -> list[bool]:
+        kept, met = [], set()
+        for high, low, partition, offset in events:
+            known = self.stored.get((high, low))
+            kept.append(known == (partition, offset) if known else (high, low) not in met)
+            met.add((high, low))
+        for (high, low, *place), is_kept in zip(events, kept, strict=True):
+            if is_kept:
+                self.stored[high, low] = (place[0], place[1])
+        return kept
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are merged and written after a few rows already."""
+    monkeypatch.setattr(deduplicate, "MERGED_ROWS", 12)
+    monkeypatch.setattr(deduplicate, "MEMORY_ROWS", 10)
+    monkeypatch.setattr(deduplicate, "FANOUT", 2)
+
+
+@settings(max_examples=150, derandomize=True, deadline=None)
+@given(BATCHES)
+def test_an_id_is_kept_once_and_under_its_own_position_again(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[tuple[list[tuple[int, int, int, int]], str]]
+) -> None:
+    folder = tmp_path_factory.mktemp("seen")
+    naive, seen = Naive(), SeenIds(folder, "lake", {})
+    position = 0
+    for events, then in batches:
+        # A log position is of one line, hence of one id.
+        events = list({event[2:]: event for event in events}.values())
+        asked = keys(events)
+        kept = seen.keep(asked)
+        assert kept.tolist() == naive.keep(events)
+        seen.add(asked[:, kept])
+        position += 1
+        if then:
+            seen.persist({0: position}, force=then != "persist")
+        if then in ("reopen", "lose"):
+            if then == "lose":
+                shutil.rmtree(folder)
+            seen = SeenIds(folder, "lake", {0: position})
+            if not seen.covered:
+                # As the writer does: what the cache does not cover is read from the lake.
+                seen.add(keys([(*key, *place) for key, place in naive.stored.items()]))
+
+
+def test_runs_stay_few_and_of_whole_numbers(tmp_path: Path) -> None:
+    seen = SeenIds(tmp_path, "lake", {})
+    for number in range(40):
+        seen.add(keys([(number * 2**58, number, 0, number)]))
+        seen.persist({0: number})
+    runs = [np.load(path) for path in tmp_path.glob("*.npy")]
+    assert {run.dtype for run in runs} == {np.dtype(np.uint64)}
+    assert all(np.all(np.diff(run[0].astype(object)) >= 0) for run in runs)
+    assert len(runs) <= 40 // 6 + 1
+    reopened = SeenIds(tmp_path, "lake", {0: 40})
+    assert sum(not kept for kept in reopened.keep(keys([(n * 2**58, n, 1, n) for n in range(40)]))) == 40
+
+
+def test_a_cache_of_another_lake_or_ahead_of_this_one_is_not_used(tmp_path: Path) -> None:
+    def saved() -> None:
+        shutil.rmtree(tmp_path)
+        seen = SeenIds(tmp_path, "lake", {})
+        seen.add(keys([(1, 1, 0, 5)]))
+        seen.persist({0: 9}, force=True)
+
+    for identity, positions, covered in [
+        ("lake", {0: 9}, {0: 9}),
+        ("lake", {0: 12, 1: 3}, {0: 9}),
+        ("lake", {0: 8}, {}),
+        ("lake", {}, {}),
+        ("other", {0: 9}, {}),
+    ]:
+        saved()
+        seen = SeenIds(tmp_path, identity, positions)
+        assert seen.covered == covered
+        assert seen.keep(keys([(1, 1, 0, 6)])).tolist() == [not covered]
+
+
+@pytest.mark.parametrize("harm", ["missing", "cut", "emptied", "of another form", "manifest cut", "manifest missing"])
+def test_a_cache_that_is_not_whole_is_not_used(tmp_path: Path, harm: str) -> None:
+    seen = SeenIds(tmp_path, "lake", {})
+    seen.add(keys([(1, 1, 0, 5)]))
+    seen.persist({0: 9}, force=True)
+    (run,) = tmp_path.glob("*.npy")
+    manifest = tmp_path / "manifest.json"
+    match harm:
+        case "missing":
+            run.unlink()
+        case "cut":
+            run.write_bytes(run.read_bytes()[:-8])
+        case "emptied":
+            run.write_bytes(b"")
+        case "of another form":
+            run.write_bytes(b"not numpy" * 20)
+        case "manifest cut":
+            manifest.write_bytes(manifest.read_bytes()[:-3])
+        case "manifest missing":
+            manifest.unlink()
+    reopened = SeenIds(tmp_path, "lake", {0: 9})
+    assert reopened.covered == {}
+    assert reopened.keep(keys([(1, 1, 0, 6)])).tolist() == [True]
+
+
+def test_leftovers_of_a_crash_are_removed(tmp_path: Path) -> None:
+    seen = SeenIds(tmp_path, "lake", {})
+    seen.add(keys([(1, 1, 0, 5)]))
+    seen.persist({0: 9}, force=True)
+    (tmp_path / "written-but-not-listed.npy").write_bytes(b"")
+    reopened = SeenIds(tmp_path, "lake", {0: 9})
+    assert len(list(tmp_path.glob("*.npy"))) == 1
+    assert reopened.keep(keys([(1, 1, 0, 5), (1, 1, 0, 6)])).tolist() == [True, False]
