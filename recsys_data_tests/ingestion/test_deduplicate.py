@@ -56,15 +56,13 @@ def test_an_id_is_kept_once_and_under_its_own_position_again(
 ) -> None:
     folder = tmp_path_factory.mktemp("seen")
     naive, seen = Naive(), SeenIds(folder, "lake", {})
-    position = 0
-    for events, then in batches:
+    for position, (events, then) in enumerate(batches, start=1):
         # A log position is of one line, hence of one id.
         events = list({event[2:]: event for event in events}.values())
         asked = keys(events)
         kept = seen.keep(asked)
         assert kept.tolist() == naive.keep(events)
         seen.add(asked[:, kept])
-        position += 1
         if then:
             seen.persist({0: position}, force=then != "persist")
         if then in ("reopen", "lose"):
