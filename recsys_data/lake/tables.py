@@ -140,13 +140,15 @@ def _day_partitions(schema: "Schema", contract: Contract) -> "PartitionSpec":
 
 
 def _fingerprint(contract: Contract) -> str:
-    """What a table must follow: the major version, and the columns with their types."""
-    columns = ",".join(f"{c.name}:{c.type}{'!' if c.required or c.key else ''}" for c in contract.columns)
+    """What a table must follow: the version, and the columns with their types."""
+    columns = ",".join(
+        f"{c.name}:{c.type}{'!' if c.required or c.key else ''}{'/' if c.partitioned else ''}" for c in contract.columns
+    )
     return f"{contract.version} {columns}"
 
 
 def _evolve(table: "Table", contract: Contract) -> "Table":
-    """Add new optional columns; refuse everything else until the contract's major version is raised."""
+    """Add new optional columns, and let required ones be empty; refuse everything else."""
 
     def refuse(what: str) -> ContractError:
         return ContractError(
@@ -154,6 +156,11 @@ def _evolve(table: "Table", contract: Contract) -> "Table":
             "Undo the change, or give the changed dataset a new name."
         )
 
+    time = table.schema().find_column_name(table.spec().fields[0].source_id)
+    if time != contract.event_time.name:
+        raise refuse(
+            f"what is stored is partitioned by {time}, and the contract now asks for {contract.event_time.name}"
+        )
     stored = {field.name: field for field in table.schema().fields}
     wanted = {field.name: field for field in iceberg_schema(contract).fields}
     for name, field in stored.items():
@@ -167,10 +174,13 @@ def _evolve(table: "Table", contract: Contract) -> "Table":
     for field in added:
         if field.required:
             raise refuse(f"new column {field.name} is required, and what is stored has no value for it")
+    relaxed = [name for name, field in stored.items() if field.required and not wanted[name].required]
     with table.transaction() as transaction:
-        if added:
+        if added or relaxed:
             with transaction.update_schema() as update:
                 for field in added:
                     update.add_column(field.name, field.field_type, field.doc)
+                for name in relaxed:
+                    update.make_column_optional(name)
         transaction.set_properties({CONTRACT_VERSION: _fingerprint(contract)})
     return table

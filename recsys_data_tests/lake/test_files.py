@@ -1,0 +1,31 @@
+"""Small files are whole, whoever looks, whatever happens."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from recsys_data.lake import files
+from recsys_data.lake.files import local_path, write_atomically
+
+
+def test_locations_on_this_machine_are_paths_and_others_are_none() -> None:
+    assert local_path("/a b/c%20d") == Path("/a b/c%20d")
+    assert local_path("file:///a/b") == Path("/a/b")
+    assert local_path("file:/a%20b") == Path("/a b")
+    assert local_path("s3://bucket/a") is None
+
+
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "new" / "file.json"
+    write_atomically(path, b"one")
+    write_atomically(path, b"two")
+    assert [(one.name, one.read_bytes()) for one in path.parent.iterdir()] == [("file.json", b"two")]
+
+    def full(_: Path) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(files, "sync_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"three")
+    assert path.read_bytes() == b"two"

@@ -1,0 +1,72 @@
+"""SQL sees the lake as of now, and nothing beside it."""
+
+from pathlib import Path
+
+import duckdb
+import pytest
+from pyiceberg.expressions import GreaterThanOrEqual
+
+from recsys_data.lake.query import connect, data_files
+from recsys_data_tests.lake.conftest import OpenLake
+from recsys_data_tests.lake.rows import append, rows
+
+
+def test_an_empty_table_is_an_empty_view_with_its_columns(open_notes: OpenLake) -> None:
+    with connect(open_notes(), ["notes"]) as connection:
+        view = connection.sql("SELECT * FROM notes")
+        assert (view.columns, view.fetchall()) == (["event_id", "event_ts", "note"], [])
+        assert [str(kind) for kind in view.types] == ["VARCHAR", "TIMESTAMP WITH TIME ZONE", "VARCHAR"]
+
+
+def test_views_are_of_the_moment_they_were_made(open_notes: OpenLake) -> None:
+    lake = open_notes()
+    append(lake.table("notes"), rows(("a", 0), note=["it's"]), 1)
+    with connect(lake, ["notes"]) as connection:
+        append(lake.table("notes"), rows(("b", 3)), 2)
+        found = connection.sql("SELECT event_id, note, event_ts::VARCHAR FROM notes").fetchall()
+        assert found == [("a", "it's", "2026-01-01 00:00:00+00")]
+    with connect(lake, ["notes"]) as connection:
+        assert connection.sql("SELECT count(*) FROM notes").fetchall() == [(2,)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM read_csv('{outside}/secret.csv')",
+        "SELECT * FROM '{outside}/secret.csv'",
+        "SELECT * FROM read_text('{lake}/../../secret.csv')",
+        "SELECT * FROM read_blob('{lake}/catalog.db')",
+        "SELECT * FROM glob('{outside}/*')",
+        "SELECT * FROM glob('{lake}/*')",
+        "COPY (SELECT 1) TO '{outside}/new.csv'",
+        "COPY (SELECT 1) TO '{lake}/catalog.db'",
+        "COPY (SELECT 1) TO '{lake}/new.csv'",
+        "EXPORT DATABASE '{lake}/export'",
+        "ATTACH '{lake}/new.db' AS other",
+        "ATTACH '{outside}/new.db' AS other",
+        "INSTALL httpfs",
+        "LOAD sqlite",
+        "SET enable_external_access = true",
+        "SET allowed_directories = ['/']",
+        "SET allowed_paths = ['{outside}/secret.csv']",
+        "SELECT * FROM 'https://example.com/x.csv'",
+    ],
+)
+def test_sql_reaches_nothing_but_the_data(open_notes: OpenLake, tmp_path: Path, statement: str) -> None:
+    (tmp_path / "secret.csv").write_text("a\n1\n")
+    lake = open_notes()
+    append(lake.table("notes"), rows(("a", 0)), 1)
+    before = {path: path.stat().st_size for path in tmp_path.rglob("*")}
+    with connect(lake, ["notes"]) as connection:
+        with pytest.raises(duckdb.Error):
+            connection.sql(statement.format(outside=tmp_path, lake=lake.warehouse)).fetchall()
+        assert connection.sql("SELECT count(*) FROM notes").fetchall() == [(1,)]
+    assert {path: path.stat().st_size for path in tmp_path.rglob("*")} == before
+
+
+def test_only_files_that_may_hold_what_is_asked_for_are_listed(open_notes: OpenLake) -> None:
+    table = open_notes().table("notes")
+    append(table, rows(("a", 0), ("b", 1), ("c", 2)), 1)
+    assert len(data_files(table)) == 3
+    assert len(data_files(table, GreaterThanOrEqual("event_ts", "2026-01-02T12:00:00+00:00"))) == 1
+    assert all(Path(path).is_file() for path in data_files(table))
