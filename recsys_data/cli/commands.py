@@ -54,6 +54,9 @@ class Commands(Exampled, click.Group):
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
         except Exception as error:
+            # DuckDB turns a Ctrl-C that meets one of its statements into an error of its own.
+            if isinstance(error, RuntimeError) and str(error) == "Query interrupted":
+                ctx.exit(INTERRUPTED)
             message = explain(error)
             if message is None:
                 raise

@@ -43,11 +43,11 @@ def read_document(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ContractError(f"{path}: holds {type(document).__name__}; expected an ODCS document.")
     best = best_match(_validator().iter_errors(document))
-    if best is not None and "properties" in best.absolute_path and "logicalType" not in best.instance:
-        # Without its type a column breaks the standard's rules for every type, each of which says something else.
-        raise ContractError(f"{path}: {_place(document, best.absolute_path)}: has no logicalType.")
     if best is not None:
-        raise ContractError(f"{path}: {_place(document, best.absolute_path)}: {best.message}.")
+        # Without its type a column breaks the standard's rules for every type, each of which says something else.
+        untyped = isinstance(best.instance, dict) and "logicalType" not in best.instance
+        message = "has no logicalType" if untyped and "properties" in best.absolute_path else best.message
+        raise ContractError(f"{path}: {_place(document, best.absolute_path)}: {message}.")
     if len(document.get("schema", [])) != 1:
         raise ContractError(f"{path}: schema holds {len(document.get('schema', []))} objects; expected one dataset.")
     schema = document["schema"][0]

@@ -85,7 +85,7 @@ def _tally_block(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.integer]) -
     def at(positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         return data.take(positions, mode="clip")
 
-    colons, commas, brackets, slashes = _positions(data, b':,[\\')
+    colons, commas, brackets, slashes = _positions(data, b":,[\\")
     before = at(colons - 1)
     keys = colons[before == ord('"')]
     kinds = _KIND_OF_BYTE[_behind(at, keys)]
