@@ -47,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         idle_seconds: how long a drain waits for new events before it ends.
     """
 
-    dir: str = "data"
+    dir: Annotated[str, msgspec.Meta(min_length=1)] = "data"
     event_log: str = "embedded"
     log_partitions: Positive = 4
     segment_bytes: Positive = 128 * 1024 * 1024
