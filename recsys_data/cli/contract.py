@@ -72,13 +72,16 @@ def show(name: str) -> None:
 )
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 def check(paths: tuple[Path, ...]) -> None:
-    """Check contracts: FILES and folders, or those in use."""
+    """Check contracts: files and folders of them, or those in use.
+
+    Each is looked at by itself, and then together with those in use.
+    """
     from recsys_data.contracts import load_contract
     from recsys_data.contracts.contract import CONTRACTS_DIR
 
-    folders = (CONTRACTS_DIR, *Settings.from_env().contract_dirs)
+    files = list(contract_files(paths or (CONTRACTS_DIR, *Settings.from_env().contract_dirs)))
+    sound: dict[str, Contract] = {}
     problems = 0
-    files = list(contract_files(paths or folders))
     for path in files:
         try:
             found = load_contract(path)
@@ -86,11 +89,11 @@ def check(paths: tuple[Path, ...]) -> None:
             problems += 1
             click.echo(f"Error: {error}", err=True)
         else:
+            sound[found.name] = found
             click.echo(f"{path}: {found.name} {found.version}, {len(found.columns)} columns, {len(found.rules)} rules")
-    if not paths and not problems:
-        together(loaded())
     if problems:
         raise UserError(f"{problems} of {len(files)} contracts cannot be used.")
+    check_together({**loaded(), **sound})
 
 
 @contract.command(
@@ -127,17 +130,17 @@ def named(name: str) -> "Contract":
     return contracts[name]
 
 
-def together(contracts: "dict[str, Contract]") -> None:
+def check_together(contracts: "dict[str, Contract]") -> None:
     """Refuse contracts that make sense one by one but not side by side.
 
     Raises:
-        ContractError: two datasets disagree about a column of the event.
+        ContractError: they cannot be fed by one stream of events.
         Permanent: none takes whole events.
     """
-    from recsys_data.ingestion.plan import EventPlan
+    from recsys_data.contracts.soundness import check_stream
     from recsys_data.ingestion.writer import main_dataset
 
-    EventPlan(contracts)
+    check_stream(contracts)
     main_dataset(contracts)
 
 

@@ -35,12 +35,12 @@ def ingest(until_empty: bool, wait: float) -> None:
     Without --until-empty it goes on with what arrives, until Ctrl-C, which is safe at any time: what is not
     committed is read again by the next one. One process ingests at a time.
     """
-    from recsys_data.ingestion.drain import drain_lock, positions_of
-    from recsys_data.monitoring.status import reasons_since
+    from recsys_data.ingestion.drain import drain_lock
+    from recsys_data.monitoring.status import main_ledger, reasons_since
 
     with opened() as platform, drain_lock(platform.settings, wait):
-        found = positions_of(platform.lake)
-        begins = {partition: found.get(partition, 0) for partition in platform.log.partitions()}
+        counted = main_ledger(platform.lake).positions
+        begins = {partition: counted.get(partition, 0) for partition in platform.log.partitions()}
         totals = Totals()
         try:
             follow(platform, until_empty, totals)

@@ -86,6 +86,7 @@ class Stored:
     """One table as of one commit; `ledger` and `days` belong together."""
 
     contract: Contract
+    table: "Table"
     ledger: Ledger
     days: Mapping[int, DayStats]
     committed: datetime | None
@@ -146,11 +147,27 @@ def balanced(stored: Mapping[str, Stored]) -> bool:
             return False
         if table.contract.stream == "rejects" and table.rows != table.ledger.dead_letters:
             return False
-    # An accepted line is one row in the dataset that takes it whole; contexts are further rows of the same line.
     homes = [table for table in stream if table.contract.stream == "events" and not table.contract.row_from]
     if not homes or any(table.ledger.positions != homes[0].ledger.positions for table in homes):
         return True
-    return sum(table.rows for table in homes) == homes[0].ledger.accepted
+    return _holds_every_event(homes)
+
+
+def _holds_every_event(homes: Sequence[Stored]) -> bool:
+    """Whether each accepted line is a row of a dataset that takes whole events, and no other line is."""
+    accepted = max(table.ledger.accepted for table in homes)
+    rows = sum(table.rows for table in homes)
+    if rows <= accepted:
+        return rows == accepted
+    # Contracts may let one event be a row of several datasets; only then it takes a look at the rows.
+    events = " UNION ALL ".join(
+        f"SELECT log_partition, log_offset FROM ({relation(t.table, data_files(t.table))})" for t in homes
+    )
+    with session(threads=2) as connection:
+        held = connection.execute(f"SELECT count(*) FROM (SELECT DISTINCT * FROM ({events}))").fetchall()[0][0]
+    # A dataset that was added later may take what was a dead letter before, and still is one.
+    grown = len({(table.ledger.read, table.ledger.accepted) for table in homes}) > 1
+    return held >= accepted if grown else held == accepted
 
 
 def latency_of(latencies: tuple[Latency, ...]) -> LatencyStatus:
@@ -210,7 +227,7 @@ def _settled_tables(lake: Lake, settings: Settings) -> dict[str, "Table"]:
 
 
 def _stored(contract: Contract, table: "Table") -> Stored:
-    return Stored(contract, read_ledger(table), days(table), committed_at(table))
+    return Stored(contract, table, read_ledger(table), days(table), committed_at(table))
 
 
 def _dataset(stored: Stored | None, contract: Contract, waiting: int, now: datetime) -> DatasetStatus:

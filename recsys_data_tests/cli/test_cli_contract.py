@@ -59,13 +59,17 @@ def test_every_problem_is_told(run: Run, other: Path, tmp_path: Path) -> None:
     assert errors[-1] == "Error: 3 of 3 contracts cannot be used."
 
 
-def test_contracts_that_contradict_each_other_are_refused(run: Run, other: Path) -> None:
+def test_contracts_that_contradict_each_other_are_refused(
+    run: Run, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = other.read_text("utf-8")
     other.write_text(
         text.replace("- name: traits\n        logicalType: object", "- name: traits\n        logicalType: array")
     )
-    run("contract", "check", str(other))
     assert "column traits differs" in run("contract", "check", code=1).stderr
+    monkeypatch.delenv("RECSYS_DATA_CONTRACTS")
+    run("contract", "check")
+    assert "column traits differs" in run("contract", "check", str(other), code=1).stderr
 
 
 def test_a_folder_without_contracts_is_explained(run: Run, tmp_path: Path) -> None:

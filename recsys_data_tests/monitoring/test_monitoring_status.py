@@ -2,6 +2,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from recsys_data.lake.ledger import PROPERTY, Latency, read_ledger
 from recsys_data.lake.tables import Lake, open_lake
 from recsys_data.monitoring.status import Status, freshness_of, latency_of, read_status, reasons_since
 from recsys_data.settings import Settings
+from recsys_data_tests.contracts.writing import load, of_stream
 
 Traffic = Callable[..., dict[str, Any]]
 Ingest = Callable[[], None]
@@ -79,17 +81,24 @@ def change_ledger(lake: Lake, name: str, **changes: int) -> None:
         transaction.set_properties({PROPERTY: msgspec.json.encode(ledger).decode()})
 
 
+def lose_a_file(lake: Lake, name: str) -> int:
+    """Take the smallest file out of a table; returns how many rows it held."""
+    table = lake.table(name)
+    file = min((task.file for task in table.scan().plan_files()), key=lambda one: one.record_count)
+    with table.transaction() as transaction, transaction.update_snapshot().overwrite() as overwrite:
+        overwrite.delete_data_file(file)
+    return file.record_count
+
+
 @pytest.mark.parametrize("fault", ["file lost", "rows miscounted", "line without fate", "line counted as accepted"])
 def test_any_disagreement_unbalances_the_ledger(
     log: EventLog, lake: Lake, settings: Settings, traffic: Traffic, ingest: Ingest, fault: str
 ) -> None:
     traffic(300)
     ingest()
-    table = lake.table("interactions")
-    ledger = read_ledger(table)
+    ledger = read_ledger(lake.table("interactions"))
     if fault == "file lost":
-        with table.transaction() as transaction, transaction.update_snapshot().overwrite() as overwrite:
-            overwrite.delete_data_file(next(iter(table.scan().plan_files())).file)
+        lose_a_file(lake, "interactions")
     elif fault == "rows miscounted":
         change_ledger(lake, "identities", rows=read_ledger(lake.table("identities")).rows + 1)
     elif fault == "line without fate":
@@ -98,6 +107,29 @@ def test_any_disagreement_unbalances_the_ledger(
         for name in ("interactions", "identities"):
             change_ledger(lake, name, read=ledger.read + 1, accepted=ledger.accepted + 1)
     assert not read_status(log, lake, settings).ledger.balanced
+
+
+SHOWN = of_stream("shown", {"name": "type", "logicalType": "string"}, rowWhen="type = 'impression'")
+
+
+def test_an_event_may_be_a_row_of_several_datasets(
+    log: EventLog, lake: Lake, settings: Settings, traffic: Traffic, ingest: Ingest, tmp_path: Path
+) -> None:
+    traffic(1500)
+    ingest()
+    more = open_lake(settings, load(tmp_path / "contracts", SHOWN))
+    for seed in (1, 2):
+        for _ in drain(log, more, settings, Until()):
+            pass
+        status = read_status(log, more, settings)
+        assert status.ledger.balanced
+        assert status.datasets["shown"].rows > 0
+        traffic(500, seed=seed)
+    # Some events are gone, and the count of rows was made to agree.
+    lost = lose_a_file(more, "interactions")
+    change_ledger(more, "interactions", rows=read_ledger(more.table("interactions")).rows - lost)
+    assert status.datasets["shown"].rows > lost, "rows of both together hide the loss"
+    assert not read_status(log, more, settings).ledger.balanced
 
 
 def test_a_crash_between_two_commits_is_not_called_a_loss(
