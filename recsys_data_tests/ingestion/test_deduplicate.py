@@ -49,7 +49,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deduplicate, "FANOUT", 2)
 
 
-@settings(max_examples=150, derandomize=True, deadline=None)
+@settings(max_examples=60, derandomize=True, deadline=None)
 @given(BATCHES)
 def test_an_id_is_kept_once_and_under_its_own_position_again(
     tmp_path_factory: pytest.TempPathFactory, batches: list[tuple[list[tuple[int, int, int, int]], str]]

@@ -24,7 +24,7 @@ def delivery(rng: random.Random, first: int, delivered: list[bytes]) -> bytes:
     return view(name, day=rng.randrange(1, 5), context=context, foo=name)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_a_crash_at_any_step_leaves_the_same_lake(
     make_platform: MakePlatform, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

@@ -82,9 +82,6 @@ def test_redelivery_is_noticed_after_a_restart_whatever_became_of_the_cache(
     platform.drain()
     assert platform.counts() == (12, 7, 5, 0)
     platform.assert_whole()
-    platform.append([view("f"), view("g")])
-    platform.drain()
-    assert platform.counts() == (14, 7, 7, 0)
 
 
 def _harm(cache: str, platform: Platform, make_platform: MakePlatform, first) -> None:
