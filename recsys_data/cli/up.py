@@ -65,13 +65,15 @@ def up(demo: bool, host: str, port: int, collector_port: int, rate: float) -> No
         with Stop() as stop, Supervisor(settings.data_dir / "logs", environment) as supervisor:
             supervisor.start("collector", recsys_data("collect", "--host", host, "--port", str(collector_port)))
             supervisor.start("webserver", ["-m", "dagster_webserver", *DEFINED, "-h", host, "-p", str(port)])
-            supervisor.start("daemon", ["-m", "dagster._daemon", "run", *DEFINED])
             dashboard = Dashboard(
                 platform, supervisor, {"collector": f"{collector}/health", "webserver": f"{ui}/server_info"}
             )
-            dashboard.watch(stop, until="collector" if demo else None)
-            if demo and not stop:
-                supervisor.start("demo", recsys_data("simulate", "--rate", str(rate), "--to", collector))
+            # Two processes that create Dagster's database at once fail on each other's tables.
+            dashboard.watch(stop, until="webserver")
+            if not stop:
+                supervisor.start("daemon", ["-m", "dagster._daemon", "run", *DEFINED])
+                if demo:
+                    supervisor.start("demo", recsys_data("simulate", "--rate", str(rate), "--to", collector))
                 dashboard.watch(stop)
             click.echo("Stopping ...")
 

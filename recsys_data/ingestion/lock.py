@@ -49,7 +49,7 @@ def drain_lock(settings: Settings, wait_seconds: float, budget: float | None = N
         while not _try(file):
             if time.monotonic() >= deadline:
                 raise DrainBusy(
-                    f"Another process is ingesting: process {_read(file)} holds {file.name}. "
+                    f"Another process is ingesting: process {_read(file).process} holds {file.name}. "
                     "Let it finish, or stop it, and try again."
                 )
             time.sleep(POLL_SECONDS)
