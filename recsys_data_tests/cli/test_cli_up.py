@@ -156,7 +156,7 @@ def test_when_one_process_ends_all_end_and_it_is_named(
 ) -> None:
     up = Up(start, "--no-demo")
     up.wait_for(lambda: up.answer("/server_info"))
-    assert len(up.sessions) == 3
+    up.wait_for(lambda: len(up.sessions) == 3)
     collector = min(up.sessions)
     os.kill(collector, signal.SIGKILL)
     _, errors = up.process.communicate(timeout=60)
