@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from recsys_data.errors import ContractError, Permanent
+from recsys_data.ingestion import drain
 from recsys_data.ingestion.drain import Until, lag_of, positions_of
 from recsys_data.lake.query import connect
 from recsys_data_tests.contracts.writing import builtin, columns_of, custom, load, of_stream, rule, rules_of
@@ -15,6 +16,12 @@ from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.ingestion.draining import Platform, view
 
 Document = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoders are made for each contract anew, which takes long."""
+    monkeypatch.setattr(drain, "THREADS", 1)
 
 
 def grown(platform: Platform, make_platform: MakePlatform, folder: Path, *documents: Document) -> Platform:

@@ -33,7 +33,7 @@ def mutated(lines: list[bytes], rng: random.Random) -> list[bytes]:
     return lines
 
 
-@pytest.mark.parametrize(("seed", "harm"), [(1, 0.0), (2, 0.0), (3, 0.01), (4, 0.03), (5, 0.1)])
+@pytest.mark.parametrize(("seed", "harm"), [(1, 0.0), (2, 0.01), (3, 0.05)])
 def test_lines_have_the_fate_that_is_right_whichever_way_decodes_them(
     decoding: Decoding, seed: int, harm: float
 ) -> None:
@@ -45,12 +45,8 @@ def test_lines_have_the_fate_that_is_right_whichever_way_decodes_them(
         assert fate.reason in right(line), line
 
 
-@pytest.mark.parametrize("seed", [11, 12])
-def test_lines_with_changed_bytes_have_the_fate_that_is_right_whichever_way_decodes_them(
-    decoding: Decoding, seed: int
-) -> None:
-    rng = random.Random(seed)
-    lines = mutated(Lines(seed, 0.0).take(1500), rng)
+def test_lines_with_changed_bytes_have_the_fate_that_is_right_whichever_way_decodes_them(decoding: Decoding) -> None:
+    lines = mutated(Lines(11, 0.0).take(1500), random.Random(11))
     for line, fate, exact in zip(lines, decoding.fates(lines), decoding.exact_fates(lines), strict=True):
         assert fate.comparable() == exact.comparable(), line
         assert fate.reason in right(line), line
@@ -174,18 +170,19 @@ def test_numbers_beyond_a_double_are_kept_where_no_column_takes_them(decoding: D
 
 
 def test_dead_letters_say_what_was_found_and_where(decoding: Decoding) -> None:
-    def letter(**members: Any) -> Any:
-        return decoding.fate(VIEW | members).letter
-
-    wrong = letter(quantity="7")
+    cases: list[dict[str, Any]] = [
+        {"quantity": "7"},
+        {"event_ts": "yesterday"},
+        {"type": "rating", "rating": 11},
+        {"context": {"consent": {"location": True}, "location": {"lat": 91, "lon": 0}}},
+        {"type": "alias"},
+    ]
+    letters = [fate.letter for fate in decoding.views(cases)]
+    assert all(letters)
+    wrong, unparseable, broken, *_ = letters
     assert wrong.detail == 'expected an integer, found a string "7" at $.quantity'
-    unparseable = letter(event_ts="yesterday")
     assert "'yesterday'" in unparseable.detail
-    assert (unparseable.event_id, unparseable.dataset) == ("e1", None)
-    broken = letter(type="rating", rating=11)
     assert "rating = 11.0" in broken.detail
-    assert (broken.dataset, broken.event_id) == ("interactions", "e1")
     assert broken.received_at == datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC)
-    consented = {"consent": {"location": True}, "location": {"lat": 91, "lon": 0}}
-    assert letter(context=consented).dataset == "contexts"
-    assert letter(type="alias").dataset == "identities"
+    assert [one.event_id for one in letters] == [None, "e1", "e1", "e1", "e1"]
+    assert [one.dataset for one in letters] == [None, None, "interactions", "contexts", "identities"]

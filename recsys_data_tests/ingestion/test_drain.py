@@ -161,11 +161,11 @@ def test_events_of_every_partition_are_taken_in_turn(
 
 def test_batches_are_bounded_by_what_is_read_at_once(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drain_module, "SLICE_BYTES", 800)
-    monkeypatch.setattr(drain_module, "COMMIT_ROWS", 10)
-    platform.append([view(f"e{number}") for number in range(60)])
+    monkeypatch.setattr(drain_module, "COMMIT_ROWS", 8)
+    platform.append([view(f"e{number}") for number in range(24)])
     flushed = platform.drain()
-    assert sum(one.read for one in flushed) == 60
-    assert max(one.read for one in flushed) <= 10 + 800 // len(view("e0"))
+    assert sum(one.read for one in flushed) == 24
+    assert max(one.read for one in flushed) <= 8 + 800 // len(view("e0"))
     platform.assert_whole()
 
 

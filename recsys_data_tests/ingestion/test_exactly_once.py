@@ -36,13 +36,13 @@ def test_a_crash_at_any_step_leaves_the_same_lake(
     for number, place in enumerate(places):
         for writer in (0, 1):
             lines = []
-            for _ in range(6):
+            for _ in range(4):
                 lines.append(delivery(rng, number, delivered))
                 delivered.append(lines[-1])
             for each in (platform, undisturbed):
                 each.append(lines, writer)
         monkeypatch.setattr(drain, "SLICE_BYTES", rng.choice((400, 1 << 20)))
-        monkeypatch.setattr(drain, "COMMIT_ROWS", rng.choice((5, 1000)))
+        monkeypatch.setattr(drain, "COMMIT_ROWS", rng.choice((4, 1000)))
         crashes.arm(place, 1 if "persist" in place else rng.randrange(1, 5))
         _crash(platform, place)
         crashes.disarm()

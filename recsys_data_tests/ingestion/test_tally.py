@@ -40,7 +40,7 @@ def kinds(value: Any) -> list[int]:
     return counts
 
 
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(max_examples=60, derandomize=True, deadline=None)
 @given(st.lists(st.tuples(OBJECTS, st.sampled_from(SEPARATORS), st.booleans()), min_size=1, max_size=8))
 def test_values_of_strict_json_are_counted_or_the_line_is_odd(events: list[tuple[Any, tuple[str, str], bool]]) -> None:
     lines = [json.dumps(event, separators=style, ensure_ascii=ascii_).encode() for event, style, ascii_ in events]
@@ -61,9 +61,8 @@ def _texts(value: Any) -> list[str]:
     return texts + [text for key, one in inner for text in (key, *_texts(one))]
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_what_duckdb_takes_for_json_and_is_not_odd_is_strict_json(seed: int) -> None:
-    lines = Lines(seed, harm=0.3).take(2000)
+def test_what_duckdb_takes_for_json_and_is_not_odd_is_strict_json() -> None:
+    lines = Lines(0, harm=0.3).take(3000)
     for number, word in enumerate(NOT_JSON * 4):
         space = ("", " ", "  ", "\t")[number % 4]
         places = (
