@@ -4,7 +4,9 @@ The expressions run in DuckDB sessions made by `session()`, which gives them the
 contracts may use: `local_time(ts, zone)`, `getvariable('first_day')`, `getvariable('now')`.
 """
 
+import contextlib
 import re
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
@@ -99,18 +101,40 @@ def check_expressions(contract: Contract) -> None:
     if not expressions:
         return
     with session() as connection:
+        # All at once takes a fraction of the time of one after the other, which is left for finding the fault.
+        with contextlib.suppress(duckdb.Error):
+            if _fit(_types(connection, columns, expressions), expressions):
+                return
         for place, expression, kind in expressions:
+            one = [(place, expression, kind)]
             try:
-                found = connection.sql(f"SELECT ({expression}) AS x FROM (SELECT {columns}) WHERE false").types[0]
-                connection.sql(f"SELECT ({expression})::{kind} FROM (SELECT {columns}) WHERE false")
+                found = _types(connection, columns, one)
             except duckdb.Error as error:
                 first = str(error).strip().splitlines()[0]
                 raise ContractError(
                     f"{contract.path}: {place}: `{expression}` cannot be evaluated: {first}. "
                     f"It may use the columns of {contract.name}: {', '.join(c.name for c in contract.columns)}."
                 ) from None
-            if kind == "BOOLEAN" and str(found) != kind:
-                raise ContractError(f"{contract.path}: {place}: `{expression}` is {found}; expected true or false.")
+            if not _fit(found, one):
+                expected = "true or false" if kind == "BOOLEAN" else kind
+                raise ContractError(
+                    f"{contract.path}: {place}: `{expression}` is {', '.join(found[:-1])}; expected {expected}."
+                )
+
+
+def _types(
+    connection: "duckdb.DuckDBPyConnection", columns: str, expressions: Sequence[tuple[str, str, str]]
+) -> list[str]:
+    """DuckDB's types of each expression, as it is and cast to its kind."""
+    values = ", ".join(f"({expression}), ({expression})::{kind}" for _, expression, kind in expressions)
+    return [str(kind) for kind in connection.sql(f"SELECT {values} FROM (SELECT {columns}) WHERE false").types]
+
+
+def _fit(found: Sequence[str], expressions: Sequence[tuple[str, str, str]]) -> bool:
+    """Whether each expression is one value, and a predicate true or false."""
+    if len(found) != 2 * len(expressions):
+        return False
+    return all(kind != "BOOLEAN" or own == kind for (_, _, kind), own in zip(expressions, found[::2], strict=True))
 
 
 def _missing(column: Column) -> str:
