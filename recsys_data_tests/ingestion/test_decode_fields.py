@@ -64,11 +64,10 @@ def test_values_whose_columns_are_those_of_other_datasets_are_kept(decoding: Dec
     assert properties(decoding, *(members for members, _ in cases)) == [kept for _, kept in cases]
 
 
-STYLES = {"tight": (",", ":"), "json.dumps": (", ", ": "), "blank after colons": (",", ": ")}
+STYLES = [(",", ":"), (", ", ": "), (",", ": ")]
 
 
-@pytest.mark.parametrize("style", STYLES)
-def test_ordinary_clients_are_decoded_vectorised(decoding: Decoding, style: str) -> None:
+def test_ordinary_clients_are_decoded_vectorised(decoding: Decoding) -> None:
     event = VIEW | {
         "value": 12.5,
         "quantity": 3,
@@ -85,7 +84,7 @@ def test_ordinary_clients_are_decoded_vectorised(decoding: Decoding, style: str)
         "foo": "bar",
         "bar": None,
     }
-    lines = [json.dumps(event, separators=STYLES[style], ensure_ascii=bool(n % 2)).encode() for n in range(60)]
+    lines = [json.dumps(event, separators=STYLES[n % 3], ensure_ascii=bool(n % 2)).encode() for n in range(60)]
     # The first lines of a kind may be read one by one, the next are not.
     for _ in range(2):
         assert {fate.reason for fate in decoding.fates(lines)} == {ACCEPTED}

@@ -99,12 +99,12 @@ def test_an_empty_log_is_drained_at_once(platform: Platform) -> None:
 
 def test_a_drain_waits_for_events_while_it_is_idle(platform: Platform) -> None:
     platform.append([view("a")])
-    later = threading.Timer(0.5, lambda: platform.append([view("b")]))
+    later = threading.Timer(0.3, lambda: platform.append([view("b")]))
     later.start()
     begun = time.monotonic()
-    flushed = platform.drain(Until(idle=1.5))
+    flushed = platform.drain(Until(idle=0.8))
     assert [one.read for one in flushed] == [1, 1]
-    assert time.monotonic() - begun > 1.5
+    assert time.monotonic() - begun > 0.8
     platform.assert_whole()
 
 
