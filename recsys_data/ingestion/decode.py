@@ -1,13 +1,15 @@
 """Log lines -> judged events and dead letters; nothing in between.
 
 Data flow: `LogSlice` -> fast statement -> (unmodelled fields) extra statement -> (the rest) `exact.py` ->
-`Decoded`. A way of decoding keeps the rows that it proves right (see `tally.py`) and leaves the others to
-the next one; the last one gives the reason. All three are judged by the same SQL of the contracts.
+`Decoded` -> `Decoder.settle` for what was read one by one and not yet judged. A way of decoding keeps the rows
+that it proves right (see `tally.py`) and leaves the others to the next one; the last one gives the reason. All
+three are judged by the same SQL of the contracts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +26,7 @@ from recsys_data.ingestion.plan import IN, UNMODELLED, EventPlan
 from recsys_data.ingestion.tally import ARRAY, BOOLEAN, KINDS, NUMBER, OBJECT, STRING, tally
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _KIND = {
     "string": STRING,
@@ -50,13 +52,14 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A rejected line: its row in the slice, and why.
+    """A rejected line: its row in the slice, its bytes, and why.
 
     Attributes:
         dataset: the dataset whose contract it breaks; None where it could not be read.
     """
 
     row: int
+    raw: bytes
     reason: str
     detail: str
     dataset: str | None = None
@@ -64,25 +67,37 @@ class DeadLetter:
     received_at: datetime | None = None
 
 
+class Unjudged(NamedTuple):
+    """An event that was read one by one: its row in the slice, its bytes, and its leaves by name."""
+
+    row: int
+    raw: bytes
+    leaves: dict[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What became of the lines of a slice.
+    """What became of the lines `[start, end)` of one log partition, decoded at `now` (UTC).
 
     Attributes:
-        parts: judged lines by way of decoding, in no order: `row` (int32, line of the slice), every column of
-            the stream datasets, `in_<dataset>` (bool), `redacted` (bool), `key_high` and `key_low` (uint64:
-            MD5 of the event id), and which of its rows are events that keep to the contracts (bool). Rows are
-            picked once, when it is known which are stored, for each picking copies every column.
+        positions: int64, shape (lines,): log position of each line, increasing.
+        parts: judged lines by way of decoding, in no order: `row` (int32, line of the slice), the columns of
+            the stream datasets that are not empty throughout, `in_<dataset>` (bool), `redacted` (bool),
+            `key_high` and `key_low` (uint64: MD5 of the event id), and which of its rows are events that keep
+            to the contracts (bool). Rows are picked once, when it is known which are stored, for each picking
+            copies every column.
         dead: the lines that are not.
+        unjudged: events that were read one by one; `Decoder.settle` makes parts and dead letters of them.
     """
 
+    partition: int
+    start: int
+    end: int
+    positions: npt.NDArray[np.int64]
+    now: datetime
     parts: list[tuple[pa.Table, Mask]]
     dead: list[DeadLetter]
-
-    @property
-    def events(self) -> pa.Table:
-        """The events that keep to the contracts, as one table."""
-        return pa.concat_tables(table.filter(pa.array(good)) for table, good in self.parts)
+    unjudged: list[Unjudged]
 
 
 class Decoder:
@@ -97,50 +112,81 @@ class Decoder:
         self._fast = self.plan.judged(self.plan.fast_leaves(), self.plan.proofs)
         self._rests = None if self.plan.judges_unmodelled else self.plan.rests()
         self._exact = self.plan.judged("SELECT * FROM leaves", [])
-        self._nothing = self._judge_leaves([])
 
     def decode(self, lines: LogSlice, now: datetime) -> Decoded:
-        """Decode and judge every line; `now` (UTC) stands in where a receipt time is missing."""
+        """Decode the lines; `now` (UTC) stands in where a receipt time is missing.
+
+        Events that were read one by one are left to `settle`, unless they are many.
+        """
         set_variables(self._session, self.first_day, now)
         data = np.frombuffer(lines.data, np.uint8)
         dead = self._too_large(lines)
-        counted = tally(data, lines.bounds)
-        candidate = ~counted.odd & is_utf8(lines, data)
-        candidate[[letter.row for letter in dead]] = False
         settled = np.zeros(len(lines), bool)
         settled[[letter.row for letter in dead]] = True
-        rows = np.flatnonzero(candidate)
-        parts = self._vectorised(lines, rows, counted.counts[rows], settled, dead) if _worth_it(rows) else []
-        judged = self._exactly(lines, np.flatnonzero(~settled), dead)
-        parts.append((judged, self._good(judged, np.ones(len(judged), bool), dead)))
-        if _worth_it(rows):
-            self._read_what_occurs(parts)
-        return Decoded([(part.select(self.plan.judged_columns), good) for part, good in parts], dead)
+        counted = tally(data, lines.bounds)
+        candidate = ~counted.odd & ~settled & is_utf8(lines, data)
+        vectorised = _worth_it(candidate)
+        parts = self._vectorised(lines, candidate, counted.counts, settled, dead) if vectorised else []
+        unjudged = self._exactly(lines, np.flatnonzero(~settled), dead)
+        if vectorised:
+            self._read_what_occurs(parts, unjudged)
+        parts = [(_filled(part.select(self.plan.judged_columns)), good) for part, good in parts]
+        decoded = Decoded(lines.partition, lines.start, lines.end, lines.positions, now, parts, dead, unjudged)
+        if len(unjudged) >= WORTH_A_STATEMENT:
+            self.settle([decoded])
+        return decoded
+
+    def settle(self, slices: Sequence[Decoded]) -> None:
+        """Judge what was read one by one, of many slices at once, since planning the statement takes long."""
+        waiting = [decoded for decoded in slices if decoded.unjudged]
+        if not waiting:
+            return
+        set_variables(self._session, self.first_day, max(decoded.now for decoded in waiting))
+        judged = self._query(self._exact, "leaves", self._leaves([one for d in waiting for one in d.unjudged]))
+        ends = np.cumsum([len(decoded.unjudged) for decoded in waiting])
+        for decoded, end in zip(waiting, ends.tolist(), strict=True):
+            begin = end - len(decoded.unjudged)
+            number = judged["row"]
+            part = judged.filter(pc.and_(pc.greater_equal(number, begin), pc.less(number, end)))
+            read = [decoded.unjudged[n - begin] for n in part["row"].to_pylist()]
+            rows = pa.array([one.row for one in read], pa.int32())
+            part = part.set_column(part.column_names.index("row"), "row", rows)
+            raw = {one.row: one.raw for one in read}
+            good = self._good(part, np.ones(len(part), bool), decoded.dead, raw.__getitem__)
+            decoded.parts.append((_filled(part.select(self.plan.judged_columns)), good))
+            decoded.unjudged.clear()
+
+    def _leaves(self, events: Sequence[Unjudged]) -> pa.Table:
+        """Their leaves, each event under its number in place of its row."""
+        fields = [("row", pa.int32()), *((c.name, _leaf_type(c.type)) for c in self.plan.leaves)]
+        return pa.Table.from_pylist([{**one.leaves, "row": n} for n, one in enumerate(events)], pa.schema(fields))
 
     def _vectorised(
-        self, lines: LogSlice, rows: Rows, counts: npt.NDArray[np.int64], settled: Mask, dead: list[DeadLetter]
+        self, lines: LogSlice, candidate: Mask, counts: npt.NDArray[np.int64], settled: Mask, dead: list[DeadLetter]
     ) -> list[tuple[pa.Table, Mask]]:
         """Judge lines by the fast statement, and marks those that are proven as settled."""
-        judged = self._query(self._fast, "lines", lines_table(lines, rows))
-        counts = counts[np.searchsorted(rows, judged["row"].to_numpy())]
+        table = lines_table(lines, candidate)
+        judged = self._query(self._fast, "lines", table)
+        rows = judged["row"].to_numpy()
+        counts = counts[rows]
         delivered = self._delivered(judged)
         sound = _flags(judged["valid"]) & _flags(judged["exact_values"]) & ~_present(judged["bad_time"])
         proven = sound & (delivered == counts).all(axis=1)
-        settled[judged["row"].to_numpy()[proven]] = True
-        parts = [(judged, self._good(judged, proven, dead))]
+        settled[rows[proven]] = True
+        parts = [(judged, self._good(judged, proven, dead, lines.line))]
         left = np.flatnonzero(sound & ~proven)
-        if self._rests and _worth_it(left):
-            extra, proven = self._with_rests(lines, judged.take(pa.array(left)), delivered[left], counts[left])
+        if self._rests and len(left) >= WORTH_A_STATEMENT:
+            text = table.take(pa.array(rows[left]))
+            extra, proven = self._with_rests(text, judged.take(pa.array(left)), delivered[left], counts[left])
             settled[extra["row"].to_numpy()[proven]] = True
-            parts.append((extra, self._good(extra, proven, dead)))
+            parts.append((extra, self._good(extra, proven, dead, lines.line)))
         return parts
 
     def _with_rests(
-        self, lines: LogSlice, judged: pa.Table, delivered: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+        self, text: pa.Table, judged: pa.Table, delivered: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
     ) -> tuple[pa.Table, Mask]:
         """Judged rows with the fields that have no column among their properties, and which rows that proves."""
-        table = lines_table(lines, judged["row"].to_numpy()).append_column(UNMODELLED, judged[UNMODELLED])
-        rests = self._query(self._rests or "", "rests", table)
+        rests = self._query(self._rests or "", "rests", text.append_column(UNMODELLED, judged[UNMODELLED]))
         rests = rests.take(places(rests["row"].to_numpy(), judged["row"].to_numpy()))
         delivered = delivered + _tally_text(rests["clean"])
         # Containers that are left in the rest were counted as delivered objects too.
@@ -149,37 +195,39 @@ class Decoder:
         place = judged.column_names.index(UNMODELLED)
         return judged.set_column(place, UNMODELLED, rests[UNMODELLED]), proven
 
-    def _read_what_occurs(self, parts: list[tuple[pa.Table, Mask]]) -> None:
+    def _read_what_occurs(self, parts: list[tuple[pa.Table, Mask]], unjudged: Sequence[Unjudged]) -> None:
         """Leave leaves that hardly occur to the exact way, and take those up that occur after all.
 
         Reading a leaf costs for every line, whether it is there or not.
         """
-        total = sum(len(part) for part, _ in parts)
+        total = sum(len(part) for part, _ in parts) + len(unjudged)
         read = set(self.plan.always_read)
         for column in self.plan.leaves:
-            share = sum(len(part) - part[column.name].null_count for part, _ in parts) / total
-            if share > (RARE if column.name in self._read else OFTEN):
+            occurs = sum(len(part) - part[column.name].null_count for part, _ in parts)
+            occurs += sum(column.name in one.leaves for one in unjudged)
+            if occurs / total > (RARE if column.name in self._read else OFTEN):
                 read.add(column.name)
         if read != self._read:
             self._read = read
             self._fast = self.plan.judged(self.plan.fast_leaves(read), self.plan.proofs)
 
-    def _good(self, judged: pa.Table, proven: Mask, dead: list[DeadLetter]) -> Mask:
+    def _good(self, judged: pa.Table, proven: Mask, dead: list[DeadLetter], raw: "Callable[[int], bytes]") -> Mask:
         """Which proven rows break no contract; the proven ones that do are explained in `dead`."""
         rejected = _present(judged["reason"])
         broken = judged.filter(pa.array(proven & rejected))
-        dead += [self._explain(record) for record in broken.to_pylist()]
+        dead += [self._explain(record, raw(record["row"])) for record in broken.to_pylist()]
         return proven & ~rejected
 
     def _too_large(self, lines: LogSlice) -> list[DeadLetter]:
         lengths = np.diff(lines.bounds)
         return [
             DeadLetter(
-                int(row),
+                row,
+                lines.line(row),
                 "event_too_large",
                 f"the line has {lengths[row]} bytes; at most {self.max_event_bytes} are accepted",
             )
-            for row in np.flatnonzero(lengths > self.max_event_bytes + 1)
+            for row in np.flatnonzero(lengths > self.max_event_bytes + 1).tolist()
         ]
 
     def _query(self, statement: str, name: str, table: pa.Table) -> pa.Table:
@@ -210,22 +258,18 @@ class Decoder:
                 delivered[:, _KIND[column.type]] += present
         return delivered
 
-    def _exactly(self, lines: LogSlice, rows: Rows, dead: list[DeadLetter]) -> pa.Table:
-        """Read lines one by one and judge those that are events; the others are explained in `dead`."""
-        records = []
+    def _exactly(self, lines: LogSlice, rows: Rows, dead: list[DeadLetter]) -> list[Unjudged]:
+        """Read lines one by one; those that are no events are explained in `dead`."""
+        read = []
         for row in rows.tolist():
-            line = bytes(lines.data[lines.bounds[row] : lines.bounds[row + 1]])
+            raw = lines.line(row)
             try:
-                records.append({"row": row, **read_exactly(line, self.plan)})
+                read.append(Unjudged(row, raw, read_exactly(raw, self.plan)))
             except BadRecord as error:
-                dead.append(DeadLetter(row, error.reason, error.detail))
-        return self._judge_leaves(records) if records else self._nothing
+                dead.append(DeadLetter(row, raw, error.reason, error.detail))
+        return read
 
-    def _judge_leaves(self, records: list[dict[str, Any]]) -> pa.Table:
-        fields = [("row", pa.int32()), *((c.name, _leaf_type(c.type)) for c in self.plan.leaves)]
-        return self._query(self._exact, "leaves", pa.Table.from_pylist(records, pa.schema(fields)))
-
-    def _explain(self, record: dict[str, Any]) -> DeadLetter:
+    def _explain(self, record: dict[str, Any], raw: bytes) -> DeadLetter:
         """The dead letter of an event that can be read but is rejected."""
         reason = record["reason"]
         dataset, detail = None, "no dataset of the event stream takes it whole (rowWhen)"
@@ -239,7 +283,7 @@ class Decoder:
             name = record["bad_time"]
             expected = EXPECTED[self.plan.columns[name].type]
             detail = f"{name} is {record['raw_' + name]!r}; expected {expected}"
-        return DeadLetter(record["row"], reason, detail, dataset, record["event_id"], record["received_at"])
+        return DeadLetter(record["row"], raw, reason, detail, dataset, record["event_id"], record["received_at"])
 
 
 def _detail(contract: Contract, reason: str, broken: str, record: dict[str, Any]) -> str:
@@ -248,8 +292,13 @@ def _detail(contract: Contract, reason: str, broken: str, record: dict[str, Any]
     return f"{rule.description} Found {found}." if rule else f"Found {found}."
 
 
-def _worth_it(rows: Rows) -> bool:
-    return len(rows) >= WORTH_A_STATEMENT
+def _worth_it(candidate: Mask) -> bool:
+    return np.count_nonzero(candidate) >= WORTH_A_STATEMENT
+
+
+def _filled(part: pa.Table) -> pa.Table:
+    """Without the columns that are empty throughout, which would be copied for nothing."""
+    return part.select([name for name in part.column_names if part[name].null_count < len(part)])
 
 
 def _leaf_type(logical: str) -> pa.DataType:

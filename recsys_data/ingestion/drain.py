@@ -119,7 +119,7 @@ class _Drain:
         self.next = {p: writer.position(p, oldest.get(p, 0)) for p in log.partitions()}
         self.pace = COMMIT_SECONDS
         self.turn = deque(log.partitions())
-        self.decoding: deque[tuple[LogSlice, datetime, Future[Decoded]]] = deque()
+        self.decoding: deque[Future[Decoded]] = deque()
 
     def run(self) -> Iterator[Flushed]:
         yield from self._finish()
@@ -177,8 +177,7 @@ class _Drain:
         return None
 
     def _decode(self, lines: LogSlice) -> None:
-        now = datetime.now(UTC)
-        self.decoding.append((lines, now, self.pool.submit(self._decode_in_thread, lines, now)))
+        self.decoding.append(self.pool.submit(self._decode_in_thread, lines, datetime.now(UTC)))
 
     def _decode_in_thread(self, lines: LogSlice, now: datetime) -> Decoded:
         decoder = self.free.pop()
@@ -189,8 +188,7 @@ class _Drain:
 
     def _take(self) -> None:
         """Wait for the oldest slice, so that those of a partition are gathered in the order of their lines."""
-        lines, now, future = self.decoding.popleft()
-        self.writer.add(lines, future.result(), now)
+        self.writer.add(self.decoding.popleft().result())
 
 
 def _before(end: int, lines: LogSlice) -> LogSlice:

@@ -27,11 +27,12 @@ def is_utf8(lines: LogSlice, data: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool
     return valid
 
 
-def lines_table(lines: LogSlice, rows: npt.NDArray[np.int64]) -> pa.Table:
-    """These lines, which were found to be UTF-8, as text; their bytes are taken as they are."""
-    buffers = [None, pa.py_buffer(lines.bounds.astype(np.int32)), pa.py_buffer(lines.data)]
-    picked = pa.BinaryArray.from_buffers(pa.binary(), len(lines), buffers).take(pa.array(rows))
-    return pa.table({"row": pa.array(rows, pa.int32()), "line": picked.view(pa.string())})
+def lines_table(lines: LogSlice, shown: npt.NDArray[np.bool_]) -> pa.Table:
+    """All lines as text, as the bytes are; NULL but for those that are `shown`, which were found to be UTF-8."""
+    validity = pa.py_buffer(np.packbits(shown, bitorder="little"))
+    buffers = [validity, pa.py_buffer(lines.bounds.astype(np.int32)), pa.py_buffer(lines.data)]
+    text = pa.StringArray.from_buffers(len(lines), *buffers[1:], buffers[0])
+    return pa.table({"row": pa.array(np.arange(len(lines), dtype=np.int32)), "line": text})
 
 
 def places(found: npt.NDArray[np.int32], wanted: npt.NDArray[np.int32]) -> pa.Array:

@@ -1,25 +1,23 @@
-"""One slice of the log -> what becomes of each of its lines, as rows of the stream tables.
+"""One decoded slice of the log -> what becomes of each of its lines, as rows of the stream tables.
 
-Data flow: `LogSlice` + `Decoded` -> deduplication -> `MicroBatch` (fates, rows per dataset).
+Data flow: `Decoded` -> deduplication -> `MicroBatch` (fates, rows per dataset).
 Each line has exactly one fate; a line of a fate other than accepted gives no event row anywhere.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from recsys_data.contracts.contract import Contract
 from recsys_data.contracts.types import arrow_schema
 from recsys_data.ingestion.decode import Decoded
 from recsys_data.ingestion.deduplicate import SeenIds
-from recsys_data.ingestion.log import LogSlice
 from recsys_data.ingestion.plan import IN
 from recsys_data.lake.ledger import Ledger
+from recsys_data.lake.write import Picked
 
 ACCEPTED, DUPLICATE, DEAD = range(3)
 
@@ -32,7 +30,8 @@ class MicroBatch:
         positions: int64, shape (lines,): log position of each line, increasing.
         fates: uint8, shape (lines,): ACCEPTED, DUPLICATE or DEAD.
         redacted: bool, shape (lines,): something was removed for want of consent.
-        rows: rows per dataset, without `ingested_at`, in no order.
+        rows: rows per dataset, without `ingested_at` and columns that are empty throughout, in no order; each
+            with its place in the log.
         received_at: microseconds since 1970 at which accepted lines were received, where known.
     """
 
@@ -42,13 +41,14 @@ class MicroBatch:
     positions: npt.NDArray[np.int64]
     fates: npt.NDArray[np.uint8]
     redacted: npt.NDArray[np.bool_]
-    rows: Mapping[str, pa.Table]
+    rows: Mapping[str, list[Picked]]
     received_at: npt.NDArray[np.int64]
 
-    def rows_from(self, name: str, position: int) -> pa.Table:
+    def rows_from(self, name: str, position: int) -> list[Picked]:
         """The dataset's rows of lines at `position` or later."""
-        rows = self.rows[name]
-        return rows if position <= self.start else rows.filter(pc.greater_equal(rows["log_offset"], position))
+        if position <= self.start:
+            return self.rows[name]
+        return [Picked(table, mask & (table["log_offset"].to_numpy() >= position)) for table, mask in self.rows[name]]
 
     def advance(self, ledger: Ledger, rows: int) -> Ledger:
         """The ledger of a table after it took its `rows` of this batch; lines it had before are not counted again."""
@@ -67,34 +67,31 @@ class MicroBatch:
         )
 
 
-def build(
-    lines: LogSlice, decoded: Decoded, seen: SeenIds, contracts: Mapping[str, Contract], now: datetime
-) -> MicroBatch:
+def build(decoded: Decoded, seen: SeenIds, contracts: Mapping[str, Contract]) -> MicroBatch:
     """Settle the fate of every line. The ids of what is accepted are added to `seen`."""
-    kept = _deduplicated(lines, decoded, seen)
-    fates = np.full(len(lines), DEAD, np.uint8)
-    redacted = np.zeros(len(lines), bool)
-    received = []
+    kept = _deduplicated(decoded, seen)
+    fates = np.full(len(decoded.positions), DEAD, np.uint8)
+    redacted = np.zeros(len(decoded.positions), bool)
+    received = [np.zeros(0, np.int64)]
     for (part, good), stored in zip(decoded.parts, kept, strict=True):
         at = part["row"].to_numpy()
         fates[at[good]] = DUPLICATE
         fates[at[stored]] = ACCEPTED
         redacted[at] = part["redacted"].to_numpy()
-        received.append(part["received_at"].filter(pa.array(stored)).drop_null().cast(pa.int64()).to_numpy())
+        if "received_at" in part.column_names:
+            received.append(part["received_at"].filter(pa.array(stored)).drop_null().cast(pa.int64()).to_numpy())
     rows = {
-        name: _dead_rows(lines, decoded, contract, now)
+        name: [_dead_rows(decoded, contract)]
         if contract.stream == "rejects"
-        else pa.concat_tables(
-            _rows(lines, part, stored, contract) for (part, _), stored in zip(decoded.parts, kept, strict=True)
-        )
+        else [_rows(decoded, part, stored, contract) for (part, _), stored in zip(decoded.parts, kept, strict=True)]
         for name, contract in contracts.items()
         if contract.stream
     }
     return MicroBatch(
-        lines.partition,
-        lines.start,
-        lines.end,
-        lines.positions,
+        decoded.partition,
+        decoded.start,
+        decoded.end,
+        decoded.positions,
         fates,
         redacted,
         rows,
@@ -102,62 +99,59 @@ def build(
     )
 
 
-def _deduplicated(lines: LogSlice, decoded: Decoded, seen: SeenIds) -> list[npt.NDArray[np.bool_]]:
+def _deduplicated(decoded: Decoded, seen: SeenIds) -> list[npt.NDArray[np.bool_]]:
     """For each part, which of its rows are good and not yet stored; they are added to `seen`."""
     picked = [np.flatnonzero(good) for _, good in decoded.parts]
-    at = np.concatenate([part["row"].to_numpy()[rows] for (part, _), rows in zip(decoded.parts, picked, strict=True)])
-    halves = [
-        np.concatenate([part[name].to_numpy()[rows] for (part, _), rows in zip(decoded.parts, picked, strict=True)])
-        for name in ("key_high", "key_low")
-    ]
-    offsets = lines.positions[at].astype(np.uint64)
-    keys = np.stack([*halves, np.full(len(at), lines.partition, np.uint64), offsets])
+
+    def gathered(name: str) -> npt.NDArray:
+        columns = [part[name].to_numpy()[rows] for (part, _), rows in zip(decoded.parts, picked, strict=True)]
+        return np.concatenate([np.zeros(0, np.uint64), *columns])
+
+    at = gathered("row").astype(np.int64)
+    halves = [gathered("key_high"), gathered("key_low")]
+    offsets = decoded.positions[at].astype(np.uint64)
+    keys = np.stack([*halves, np.full(len(at), decoded.partition, np.uint64), offsets])
     # The first delivery is kept, whichever way of decoding it took.
     in_order = np.argsort(at)
     new = np.empty(len(at), bool)
     new[in_order] = seen.keep(keys[:, in_order])
     seen.add(keys[:, new])
     kept = []
-    for (part, _), rows, stored in zip(
-        decoded.parts, picked, np.split(new, np.cumsum([len(rows) for rows in picked])[:-1]), strict=True
-    ):
+    begin = 0
+    for (part, _), rows in zip(decoded.parts, picked, strict=True):
         mask = np.zeros(len(part), bool)
-        mask[rows[stored]] = True
+        mask[rows[new[begin : begin + len(rows)]]] = True
         kept.append(mask)
+        begin += len(rows)
     return kept
 
 
-def _rows(lines: LogSlice, part: pa.Table, stored: npt.NDArray[np.bool_], contract: Contract) -> pa.Table:
+def _rows(decoded: Decoded, part: pa.Table, stored: npt.NDArray[np.bool_], contract: Contract) -> Picked:
     """The dataset's rows among the stored ones of a part, with the place in the log that each came from."""
-    member = stored & part[IN + contract.name].to_numpy()
-    names = [column.name for column in contract.columns if column.source or column.logic]
-    rows = part.select(names).filter(pa.array(member))
-    at = part["row"].to_numpy()[member]
+    given = set(part.column_names)
+    names = [c.name for c in contract.columns if (c.source or c.logic) and c.name in given]
     places = {
-        "log_partition": pa.array(np.full(len(at), lines.partition), pa.int64()),
-        "log_offset": pa.array(lines.positions[at]),
+        "log_partition": pa.array(np.full(len(part), decoded.partition, np.int64)),
+        "log_offset": pa.array(decoded.positions[part["row"].to_numpy()]),
     }
+    rows = part.select(names)
     for column in contract.columns:
         if column.system in places:
             rows = rows.append_column(column.name, places[column.system])
-    return rows
+    return Picked(rows, stored & part[IN + contract.name].to_numpy())
 
 
-def _dead_rows(lines: LogSlice, decoded: Decoded, contract: Contract, now: datetime) -> pa.Table:
+def _dead_rows(decoded: Decoded, contract: Contract) -> Picked:
     """Dead letters as rows, each with its line byte for byte."""
     columns = {
-        "log_partition": [lines.partition] * len(decoded.dead),
-        "log_offset": [int(lines.positions[letter.row]) for letter in decoded.dead],
-        "rejected_at": [now] * len(decoded.dead),
+        "log_partition": [decoded.partition] * len(decoded.dead),
+        "log_offset": [int(decoded.positions[letter.row]) for letter in decoded.dead],
+        "rejected_at": [decoded.now] * len(decoded.dead),
         "reason": [letter.reason for letter in decoded.dead],
         "detail": [letter.detail for letter in decoded.dead],
         "dataset": [letter.dataset for letter in decoded.dead],
         "event_id": [letter.event_id for letter in decoded.dead],
         "received_at": [letter.received_at for letter in decoded.dead],
-        "raw": [_line(lines, letter.row) for letter in decoded.dead],
+        "raw": [letter.raw for letter in decoded.dead],
     }
-    return pa.table(columns, schema=arrow_schema(contract))
-
-
-def _line(lines: LogSlice, row: int) -> bytes:
-    return bytes(lines.data[lines.bounds[row] : lines.bounds[row + 1]]).removesuffix(b"\n")
+    return Picked.all(pa.table(columns, schema=arrow_schema(contract)))

@@ -33,8 +33,6 @@ EXACT = {
     "integer": r"regexp_full_match({0}, '-?\d{{1,15}}(\.0)?')",
     "number": "({0} >= '-' AND {0} < ':' AND coalesce(isfinite(try_cast({0} AS DOUBLE)), false))",
     "boolean": "{0} IN ('true', 'false')",
-    # DuckDB makes text of an object, and an object of text: one of each would go unnoticed among the counts.
-    "string": "NOT starts_with({0}, '{{')",
     "object": "starts_with({0}, '{{')",
     "array": "starts_with({0}, '[')",
 }
@@ -199,6 +197,8 @@ class EventPlan:
 
     def _typed(self, column: Column) -> str:
         name = quote(column.name)
+        if duckdb_type(column.type) == "VARCHAR":
+            return name
         cast = f"try_cast({name} AS {duckdb_type(column.type)})"
         if column.type in PATTERNS:
             cast = f"CASE WHEN regexp_full_match({name}, {literal(PATTERNS[column.type])}) THEN {cast} END"
@@ -217,13 +217,21 @@ class EventPlan:
 
     def _unplaced(self) -> str:
         """SQL: the fields whose columns belong to datasets that the event gives no row of, as JSON but for braces."""
-        conditions = {c.name: condition for c in self.leaves if (condition := self._is_unplaced(c))}
+        homeless: dict[str, list[str]] = {}
+        for column in self.leaves:
+            if condition := self._is_unplaced(column):
+                homeless.setdefault(condition, []).append(column.name)
         fields = ", ".join(
-            f"CASE WHEN {condition} THEN {literal(json.dumps(name) + ':')} || "
+            f"CASE WHEN {condition} AND {quote(name)} IS NOT NULL THEN {literal(json.dumps(name) + ':')} || "
             f"{quote(name) if self.columns[name] in self.raw else f'to_json({quote(name)})::VARCHAR'} END"
-            for name, condition in conditions.items()
+            for condition, names in homeless.items()
+            for name in names
         )
-        return f"CASE WHEN {' OR '.join(conditions.values())} THEN concat_ws(',', {fields}) END" if fields else "NULL"
+        any_of = " OR ".join(
+            f"({condition} AND ({' OR '.join(f'{quote(name)} IS NOT NULL' for name in names)}))"
+            for condition, names in homeless.items()
+        )
+        return f"CASE WHEN {any_of} THEN concat_ws(',', {fields}) END" if fields else "NULL"
 
     def _with_unplaced(self) -> str:
         """SQL: what the row keeps as JSON, joined by its unplaced fields."""
@@ -237,14 +245,14 @@ class EventPlan:
                  ELSE left({own}, -1) || ',' || unplaced || '}}' END AS {own}"""
 
     def _is_unplaced(self, column: Column) -> str | None:
-        """SQL: whether an event has a value for the column but no row to put it in; None if that cannot be."""
+        """SQL: whether an event gives no row to put a value of the column in; None if it always does."""
         takers = [c for c in self.contracts if column.name in [other.name for other in c.columns]]
         whole = [c for c in self.contracts if not c.row_from]
         certain = any(c.row_from == column.source[0] and not c.row_when for c in takers)
         if certain or all(c in takers for c in whole):
             return None
         rows = " OR ".join(quote(IN + taker.name) for taker in takers)
-        return f"({quote(column.name)} IS NOT NULL AND NOT ({rows}))"
+        return f"NOT ({rows})"
 
     def _member(self, contract: Contract) -> str:
         """SQL: whether an event gives a row of this dataset."""

@@ -19,15 +19,14 @@ import pyarrow as pa
 
 from recsys_data.contracts.contract import Contract
 from recsys_data.errors import Permanent
-from recsys_data.ingestion.decode import Decoded
+from recsys_data.ingestion.decode import Decoded, Decoder
 from recsys_data.ingestion.deduplicate import SeenIds, key_of
-from recsys_data.ingestion.log import LogSlice
 from recsys_data.ingestion.micro_batch import MicroBatch, build
 from recsys_data.lake.commit import commit, expire_old_snapshots
 from recsys_data.lake.ledger import LATENCIES_KEPT, Latency, Ledger, read_ledger
 from recsys_data.lake.query import data_files, relation
 from recsys_data.lake.tables import Lake
-from recsys_data.lake.write import write_days
+from recsys_data.lake.write import Picked, write_days
 from recsys_data.settings import Settings
 
 if TYPE_CHECKING:
@@ -65,8 +64,9 @@ class StreamWriter:
         self.tables = {name: lake.table(name) for name in self.order}
         self.ledgers = {name: read_ledger(table) for name, table in self.tables.items()}
         self.seen = self._open_seen(settings)
+        self._decoder = Decoder(lake.contracts, settings.first_day, settings.max_event_bytes)
         self.pending_rows = 0
-        self._slices: list[tuple[LogSlice, Decoded, datetime]] = []
+        self._slices: list[Decoded] = []
         self._latencies: list[Latency] = []
 
     def position(self, partition: int, oldest: int = 0) -> int:
@@ -81,10 +81,10 @@ class StreamWriter:
         partitions = {partition for ledger in self.ledgers.values() for partition in ledger.positions}
         return {p: max(ledger.positions.get(p, 0) for ledger in self.ledgers.values()) for p in partitions}
 
-    def add(self, lines: LogSlice, decoded: Decoded, now: datetime) -> None:
-        """Take a slice, decoded at `now` (UTC); it is visible after the next `flush`."""
-        self._slices.append((lines, decoded, now))
-        self.pending_rows += len(lines)
+    def add(self, decoded: Decoded) -> None:
+        """Take a slice; it is visible after the next `flush`."""
+        self._slices.append(decoded)
+        self.pending_rows += len(decoded.positions)
 
     def flush(self, pool: ThreadPoolExecutor | None = None) -> Flushed:
         """Commit everything that was added.
@@ -95,14 +95,14 @@ class StreamWriter:
         """
         begun = time.time()
         flushed = Flushed()
-        in_order = sorted(self._slices, key=lambda taken: (taken[0].partition, taken[0].start))
-        batches = [build(lines, decoded, self.seen, self.contracts, now) for lines, decoded, now in in_order]
+        self._decoder.settle(self._slices)
+        in_order = sorted(self._slices, key=lambda decoded: (decoded.partition, decoded.start))
+        batches = [build(decoded, self.seen, self.contracts) for decoded in in_order]
         moment = pa.scalar(datetime.now(UTC), pa.timestamp("us", tz="UTC"))
         for name in self.order:
             base = self.ledgers[name]
             ledger, rows = _advanced(base, name, batches)
-            rows = _stamp(rows, self.contracts[name], moment)
-            files = write_days(self.tables[name], rows, pool)
+            files = write_days(self.tables[name], _stamp(rows, self.contracts[name], moment), pool)
             if name == self.order[-1]:
                 ledger = self._with_latencies(ledger)
                 flushed.read = ledger.read - base.read
@@ -192,20 +192,25 @@ def stored_keys(table: "Table", covered: Mapping[int, int]) -> Iterator[npt.NDAr
             yield np.stack([column.to_numpy(zero_copy_only=False) for column in piece.columns])
 
 
-def _advanced(base: Ledger, name: str, batches: list[MicroBatch]) -> tuple[Ledger, pa.Table]:
+def _advanced(base: Ledger, name: str, batches: list[MicroBatch]) -> tuple[Ledger, list[Picked]]:
     """The table's ledger and new rows after these batches."""
     ledger = base
-    parts: list[pa.Table] = []
+    picked: list[Picked] = []
     for batch in batches:
         part = batch.rows_from(name, ledger.positions.get(batch.partition, 0))
-        ledger = batch.advance(ledger, len(part))
-        parts.append(part)
-    return ledger, pa.concat_tables(parts) if parts else pa.table({})
+        ledger = batch.advance(ledger, sum(one.rows for one in part))
+        picked += part
+    return ledger, picked
 
 
-def _stamp(rows: pa.Table, contract: Contract, moment: pa.Scalar) -> pa.Table:
-    """Fill in when the rows were stored."""
-    for column in contract.columns:
-        if len(rows) and column.system == "ingested_at" and column.name not in rows.column_names:
-            rows = rows.append_column(column.name, pa.repeat(moment, len(rows)))
-    return rows
+def _stamp(picked: list[Picked], contract: Contract, moment: pa.Scalar) -> list[Picked]:
+    """With the time at which the rows were stored, and without what has no column."""
+    stored = [column.name for column in contract.columns]
+    stamps = [column.name for column in contract.columns if column.system == "ingested_at"]
+    stamped = []
+    for table, mask in picked:
+        for name in stamps:
+            if name not in table.column_names:
+                table = table.append_column(name, pa.repeat(moment, len(table)))
+        stamped.append(Picked(table.select([name for name in stored if name in table.column_names]), mask))
+    return stamped

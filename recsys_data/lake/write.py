@@ -7,11 +7,12 @@ the time where late events spread over many days.
 import contextlib
 import itertools
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -31,40 +32,83 @@ SAMPLE_ROWS = 1000
 DICTIONARY_SHARE = 0.5
 
 
+class Picked(NamedTuple):
+    """Rows of a table of which only some are meant: those that the mask (bool, shape (rows,)) has.
+
+    They are copied once, by day, when they are written.
+    """
+
+    table: pa.Table
+    mask: npt.NDArray[np.bool_]
+
+    @property
+    def rows(self) -> int:
+        """How many are meant."""
+        return int(np.count_nonzero(self.mask))
+
+    @classmethod
+    def all(cls, table: pa.Table) -> "Picked":
+        """Every row."""
+        return cls(table, np.ones(len(table), bool))
+
+
 def days_of(moments: pa.ChunkedArray) -> np.ndarray:
     """UTC days since 1970 of a timestamp column; int32, shape (rows,)."""
-    return (moments.cast(pa.int64()).to_numpy() // MICROSECONDS_PER_DAY).astype(np.int32)
+    return (moments.cast(pa.int64()).fill_null(0).to_numpy() // MICROSECONDS_PER_DAY).astype(np.int32)
 
 
-def write_days(table: "Table", rows: pa.Table, pool: ThreadPoolExecutor | None = None) -> list["DataFile"]:
+def write_days(table: "Table", picked: Sequence[Picked], pool: ThreadPoolExecutor | None = None) -> list["DataFile"]:
     """Write rows to one new Parquet file per day and sync them; they are not part of the table yet.
 
     Args:
         table: where the files will be appended.
-        rows: columns by the names of the table's schema; columns that it has beyond them are left empty.
-        pool: writes days side by side where there are many.
+        picked: rows with columns by the names of the table's schema; columns that one lacks are left empty.
+        pool: picks rows and writes days side by side where there are many.
     """
-    if len(rows) == 0:
-        return []
-    schema = table.schema()
+    run = pool.map if pool else map
     time = event_time(table)
+    by_day: dict[int, list[pa.Table]] = {}
+    for pieces in run(lambda one: _split(one, time), [one for one in picked if one.rows]):
+        for day, rows in pieces:
+            by_day.setdefault(day, []).append(rows)
+    if not by_day:
+        return []
+    pieces = [rows for day in by_day.values() for rows in day]
     # A column that is empty throughout need not be in the file: readers take it from the schema.
-    filled = [name for name in rows.column_names if rows[name].null_count < len(rows)]
-    rows = rows.select(filled).cast(file_schema(schema, filled))
-    days = days_of(rows[time])
-    present, counts = np.unique(days, return_counts=True)
-    if len(present) > 1:
-        rows = rows.take(pa.array(np.argsort(days, kind="stable")))
-    dictionary = dictionary_columns(rows)
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    parts = [
-        (table, int(day), [rows.slice(int(start), int(count))], dictionary)
-        for day, start, count in zip(present, starts, counts, strict=True)
-    ]
-    run = pool.map if pool and len(parts) > 1 else map
-    files = list(run(write_day, *zip(*parts, strict=True)))
+    filled = {name for rows in pieces for name in rows.column_names if rows[name].null_count < len(rows)}
+    schema = table.schema()
+    stored = file_schema(schema, [name for name in schema.column_names if name in filled])
+    parts = {day: pa.concat_tables(_fitted(rows, stored) for rows in by_day[day]) for day in sorted(by_day)}
+    dictionary = dictionary_columns(max(parts.values(), key=len))
+    files = list(run(lambda day: write_day(table, day, [parts[day]], dictionary), parts))
     sync_all(path for path in (local_path(file.file_path) for file in files) if path)
     return files
+
+
+def _split(picked: Picked, time: str) -> list[tuple[int, pa.Table]]:
+    """The rows that are meant, by day."""
+    rows, mask = picked
+    days = days_of(rows[time])
+    present, counts = np.unique(days[mask], return_counts=True)
+    # Most rows are of one day. Those of other days are few, and are put in order by copying them once more.
+    main = present[np.argmax(counts)]
+    pieces = [(int(main), rows.filter(pa.array(mask & (days == main))))]
+    if len(present) > 1:
+        others = np.flatnonzero(mask & (days != main))
+        others = others[np.argsort(days[others], kind="stable")]
+        late = rows.take(pa.array(others))
+        begins = np.searchsorted(days[others], present)
+        for day, begin, count in zip(present, begins, counts, strict=True):
+            if day != main:
+                pieces.append((int(day), late.slice(int(begin), int(count))))
+    return pieces
+
+
+def _fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows with the columns of a schema; those that they lack are empty."""
+    given = set(rows.column_names)
+    columns = [rows[field.name] if field.name in given else pa.nulls(len(rows), field.type) for field in schema]
+    return pa.table(columns, names=schema.names).cast(schema)
 
 
 def event_time(table: "Table") -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import pyarrow as pa
 
 from recsys_data.contracts import Contract, load_contracts
 from recsys_data.ingestion import decode
@@ -37,6 +38,18 @@ def slice_of(lines: Sequence[bytes], newline: bytes = b"\n", partition: int = 0,
     return LogSlice(partition, start, start + int(bounds[-1]), b"".join(ended), bounds, start + bounds[:-1])
 
 
+def decode_lines(
+    decoder: Decoder, lines: Sequence[bytes], newline: bytes = b"\n", now: datetime = NOW
+) -> tuple[list[dict[str, Any]], list[DeadLetter]]:
+    """The events among the lines, with every column, and the dead letters."""
+    decoded = decoder.decode(slice_of(lines, newline), now)
+    decoder.settle([decoded])
+    columns = dict.fromkeys(decoder.plan.judged_columns)
+    events = [columns | event for part, good in decoded.parts for event in part.filter(pa.array(good)).to_pylist()]
+    assert all(letter.raw == lines[letter.row] for letter in decoded.dead)
+    return events, decoded.dead
+
+
 @dataclass
 class Fate:
     """What became of a line: `accepted` with its columns, or the reason with the dead letter."""
@@ -61,12 +74,11 @@ class Decoding:
     def fates(self, lines: Sequence[bytes], newline: bytes = b"\n") -> list[Fate]:
         """One fate a line; fails unless there is exactly one. `read_exactly` counts the lines read one by one."""
         with self._counted():
-            decoded = self.decoder.decode(slice_of(lines, newline), NOW)
-        events = decoded.events.to_pylist()
-        rows = sorted([event["row"] for event in events] + [letter.row for letter in decoded.dead])
+            events, dead = decode_lines(self.decoder, lines, newline)
+        rows = sorted([event["row"] for event in events] + [letter.row for letter in dead])
         assert rows == list(range(len(lines))), "a line has no fate, or more than one"
         fates: dict[int, Fate] = {event["row"]: Fate(ACCEPTED, event) for event in events}
-        fates |= {letter.row: Fate(letter.reason, {}, letter) for letter in decoded.dead}
+        fates |= {letter.row: Fate(letter.reason, {}, letter) for letter in dead}
         return [fates[row] for row in range(len(lines))]
 
     def fate(self, line: bytes | dict[str, Any]) -> Fate:

@@ -63,7 +63,7 @@ class Platform:
         for partition in self.log.partitions():
             lines = self.log.read(partition, writer.position(partition), 1 << 20)
             if len(lines):
-                writer.add(lines, decoder.decode(lines, NOW), NOW)
+                writer.add(decoder.decode(lines, NOW))
 
     def ledger(self, name: str = "interactions") -> Ledger:
         return read_ledger(self.lake.table(name))

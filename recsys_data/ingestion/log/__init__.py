@@ -36,6 +36,10 @@ class LogSlice:
     def __len__(self) -> int:
         return len(self.positions)
 
+    def line(self, row: int) -> bytes:
+        """One line, without its newline."""
+        return bytes(self.data[self.bounds[row] : self.bounds[row + 1]]).removesuffix(b"\n")
+
 
 class EventLog(Protocol):
     """What every backend provides. Positions are integers that grow within a partition."""

@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 
 import msgspec
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,9 +10,9 @@ from hypothesis import strategies as st
 from recsys_data.contracts import load_contracts
 from recsys_data.ingestion.collector import lines, uploads
 from recsys_data.ingestion.collector.clock import Arrival
-from recsys_data.ingestion.decode import Decoded, Decoder
-from recsys_data.ingestion.log import LogSlice
+from recsys_data.ingestion.decode import DeadLetter, Decoder
 from recsys_data.settings import Settings
+from recsys_data_tests.ingestion.decoding import decode_lines
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 TIMES = {"timestamp": "2026-01-02T11:59:59.5+00:00"}
@@ -25,13 +24,10 @@ def decoder() -> Decoder:
     return Decoder(load_contracts(), Settings().first_day, Settings().max_event_bytes)
 
 
-def judge(decoder: Decoder, messages: list[dict]) -> Decoded:
+def judge(decoder: Decoder, messages: list[dict]) -> tuple[list[dict], list[DeadLetter]]:
     upload = uploads.read_batch(msgspec.json.encode({"batch": messages, "sentAt": SENT_AT}))
     arrival = Arrival(NOW, SENT_AT, user_agent="ua", ip="203.0.113.9")
-    found = lines.segment_lines(upload, arrival, None)
-    data = b"".join(line + b"\n" for line in found)
-    bounds = np.cumsum([0, *(len(line) + 1 for line in found)], dtype=np.int64)
-    return decoder.decode(LogSlice(0, 0, len(data), data, bounds, bounds[:-1]), NOW)
+    return decode_lines(decoder, list(lines.segment_lines(upload, arrival, None)), now=NOW)
 
 
 def test_good_messages_of_every_kind_are_accepted(decoder):
@@ -54,11 +50,11 @@ def test_good_messages_of_every_kind_are_accepted(decoder):
         {"type": "group", "groupId": "g", "traits": {}},
     ]
     sent = [{**TIMES, "userId": "u", "messageId": f"m{n}", **message} for n, message in enumerate(messages)]
-    judged = judge(decoder, sent)
-    assert judged.dead == []
-    assert len(judged.events) == len(messages) + 2
-    assert sum(judged.events["in_identities"].to_pylist()) == 3
-    views = {event["item_id"] for event in judged.events.to_pylist() if event["type"] == "view"}
+    events, dead = judge(decoder, sent)
+    assert dead == []
+    assert len(events) == len(messages) + 2
+    assert sum(event["in_identities"] for event in events) == 3
+    views = {event["item_id"] for event in events if event["type"] == "view"}
     assert views == {"5"}
 
 
@@ -98,6 +94,6 @@ MESSAGES = st.fixed_dictionaries(
 @given(messages=st.lists(MESSAGES, min_size=20, max_size=40))
 def test_no_odd_value_costs_an_event(decoder, messages):
     sent = [{**TIMES, "userId": "u", "messageId": f"m{n}", **message} for n, message in enumerate(messages)]
-    judged = judge(decoder, sent)
-    assert [(letter.reason, letter.detail) for letter in judged.dead] == []
-    assert len(judged.events) >= len(messages)
+    events, dead = judge(decoder, sent)
+    assert [(letter.reason, letter.detail) for letter in dead] == []
+    assert len(events) >= len(messages)

@@ -4,13 +4,12 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from recsys_data.contracts.contract import load_contracts
 from recsys_data.ingestion.decode import Decoder
-from recsys_data.ingestion.log import LogSlice
 from recsys_data.sources.datasets import IMPORTERS
+from recsys_data_tests.ingestion.decoding import decode_lines
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 Lines = list[bytes]
@@ -45,13 +44,11 @@ def fates(decoder: Decoder) -> Callable[[Lines], list[str]]:
     """What ingestion makes of lines: `accepted`, or the reason for which each is rejected."""
 
     def judge(lines: Lines) -> list[str]:
-        data = b"".join(line + b"\n" for line in lines)
-        bounds = np.cumsum([0, *(len(line) + 1 for line in lines)])
-        decoded = decoder.decode(LogSlice(0, 0, len(data), data, bounds, bounds[:-1]), NOW)
+        events, dead = decode_lines(decoder, lines, now=NOW)
         found = ["lost"] * len(lines)
-        for row in decoded.events["row"].to_pylist():
-            found[row] = "accepted"
-        for letter in decoded.dead:
+        for event in events:
+            found[event["row"]] = "accepted"
+        for letter in dead:
             found[letter.row] = letter.reason
         return found
 
