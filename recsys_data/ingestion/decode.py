@@ -293,7 +293,7 @@ def _detail(contract: Contract, reason: str, broken: str, record: dict[str, Any]
 
 
 def _worth_it(candidate: Mask) -> bool:
-    return np.count_nonzero(candidate) >= WORTH_A_STATEMENT
+    return int(np.count_nonzero(candidate)) >= WORTH_A_STATEMENT
 
 
 def _filled(part: pa.Table) -> pa.Table:

@@ -8,6 +8,9 @@ import pyarrow as pa
 
 from recsys_data.ingestion.log import LogSlice
 
+# Lines that are found to be UTF-8 together; only where they are not, each is looked at.
+CHECKED_AT_ONCE = 256
+
 
 def is_utf8(lines: LogSlice, data: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     """Which lines are UTF-8; bytes that are not must stay out of sight of what trusts text."""
@@ -15,15 +18,17 @@ def is_utf8(lines: LogSlice, data: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool
     text = pa.StringArray.from_buffers(
         len(lines), pa.py_buffer(lines.bounds.astype(np.int32)), pa.py_buffer(lines.data)
     )
-    with contextlib.suppress(pa.ArrowInvalid):
-        text.validate(full=True)
-        return valid
-    beyond_ascii = np.diff(np.searchsorted(np.flatnonzero(data >= 0x80), lines.bounds)) > 0
-    for row in np.flatnonzero(beyond_ascii).tolist():
-        try:
-            str(lines.data[lines.bounds[row] : lines.bounds[row + 1]], "utf-8")
-        except UnicodeDecodeError:
-            valid[row] = False
+    for first in range(0, len(lines), CHECKED_AT_ONCE):
+        with contextlib.suppress(pa.ArrowInvalid):
+            text.slice(first, CHECKED_AT_ONCE).validate(full=True)
+            continue
+        bounds = lines.bounds[first : first + CHECKED_AT_ONCE + 1]
+        high = np.flatnonzero(data[bounds[0] : bounds[-1]] >= 0x80) + bounds[0]
+        for row in (first + np.flatnonzero(np.diff(np.searchsorted(high, bounds)))).tolist():
+            try:
+                str(lines.data[lines.bounds[row] : lines.bounds[row + 1]], "utf-8")
+            except UnicodeDecodeError:
+                valid[row] = False
     return valid
 
 

@@ -30,6 +30,7 @@ from recsys_data.lake.write import Picked, write_days
 from recsys_data.settings import Settings
 
 if TYPE_CHECKING:
+    from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
 
 STORED_KEYS_ROWS = 500_000
@@ -99,10 +100,17 @@ class StreamWriter:
         in_order = sorted(self._slices, key=lambda decoded: (decoded.partition, decoded.start))
         batches = [build(decoded, self.seen, self.contracts) for decoded in in_order]
         moment = pa.scalar(datetime.now(UTC), pa.timestamp("us", tz="UTC"))
-        for name in self.order:
-            base = self.ledgers[name]
-            ledger, rows = _advanced(base, name, batches)
-            files = write_days(self.tables[name], _stamp(rows, self.contracts[name], moment), pool)
+        advanced = {name: _advanced(self.ledgers[name], name, batches) for name in self.order}
+
+        def write(name: str) -> list["DataFile"]:
+            rows = _stamp(advanced[name][1], self.contracts[name], moment)
+            return write_days(self.tables[name], rows, pool)
+
+        # Tables side by side, for most of a table's rows are of one day, hence of one file.
+        with ThreadPoolExecutor(len(self.order), "table") as tables:
+            written = list(tables.map(write, self.order))
+        for name, files in zip(self.order, written, strict=True):
+            base, ledger = self.ledgers[name], advanced[name][0]
             if name == self.order[-1]:
                 ledger = self._with_latencies(ledger)
                 flushed.read = ledger.read - base.read

@@ -150,7 +150,13 @@ class PartitionReader:
 
 def read_lines(segment: int, offset: int, max_bytes: int) -> bytes:
     """Whole lines from `offset` on: at most `max_bytes`, but one line however long; b"" if there is none."""
-    data = os.pread(segment, max_bytes, offset)
+    # Where the last line ends is looked up first, because cutting many megabytes would be to copy them.
+    size = max(0, min(max_bytes, os.fstat(segment).st_size - offset))
+    begin = max(0, size - BLOCK)
+    end = begin + os.pread(segment, size - begin, offset + begin).rfind(b"\n") + 1
+    if end > begin:
+        return os.pread(segment, end, offset)
+    data = os.pread(segment, size, offset)
     end = data.rfind(b"\n") + 1
     while not end:
         more = os.pread(segment, BLOCK, offset + len(data))
