@@ -15,6 +15,7 @@ from recsys_data.settings import Settings
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
+    from pyiceberg.catalog.sql import SqlCatalog
     from pyiceberg.partitioning import PartitionSpec
     from pyiceberg.schema import Schema
     from pyiceberg.table import Table
@@ -87,9 +88,6 @@ def open_lake(settings: Settings, contracts: Mapping[str, Contract]) -> Lake:
     Raises:
         UserError: the lake folder cannot be used.
     """
-    from pyiceberg.catalog.sql import SqlCatalog
-    from pyiceberg.exceptions import NamespaceAlreadyExistsError
-    from sqlalchemy import URL
     from sqlalchemy.exc import OperationalError
 
     folder = settings.lake_dir
@@ -100,21 +98,38 @@ def open_lake(settings: Settings, contracts: Mapping[str, Contract]) -> Lake:
             f"The lake folder {folder} cannot be used: {error.strerror}. Set RECSYS_DATA_DIR to a folder that can."
         ) from None
     try:
-        catalog = SqlCatalog(
-            "recsys_data",
-            uri=URL.create("sqlite", database=str(folder / "catalog.db"), query={"timeout": "30"}).render_as_string(),
-            # No file: URI, whose escapes (a blank in a folder's name) PyIceberg would take for the name itself.
-            warehouse=str(folder),
-            **{"py-io-impl": "recsys_data.lake.durable_io.DurableFileIO"},
-        )
-        with contextlib.suppress(NamespaceAlreadyExistsError):
-            catalog.create_namespace(NAMESPACE)
+        try:
+            catalog = _catalog(folder)
+        except OperationalError as error:
+            if "already exists" not in str(error.orig):
+                raise
+            # Two processes made it at once, and this one came second.
+            catalog = _catalog(folder)
     except OperationalError as error:
         raise UserError(
             f"The catalog {folder / 'catalog.db'} cannot be opened: {error.orig}. "
             "Check that the folder is writable and its disk not full."
         ) from None
     return Lake(catalog, contracts, folder)
+
+
+def _catalog(folder: Path) -> "SqlCatalog":
+    from pyiceberg.catalog.sql import SqlCatalog
+    from pyiceberg.exceptions import NamespaceAlreadyExistsError
+    from sqlalchemy import URL
+    from sqlalchemy.exc import IntegrityError
+
+    catalog = SqlCatalog(
+        "recsys_data",
+        uri=URL.create("sqlite", database=str(folder / "catalog.db"), query={"timeout": "30"}).render_as_string(),
+        # No file: URI, whose escapes (a blank in a folder's name) PyIceberg would take for the name itself.
+        warehouse=str(folder),
+        **{"py-io-impl": "recsys_data.lake.durable_io.DurableFileIO"},
+    )
+    # The second of two that make it at once is told by the one or by the other.
+    with contextlib.suppress(NamespaceAlreadyExistsError, IntegrityError):
+        catalog.create_namespace(NAMESPACE)
+    return catalog
 
 
 def iceberg_schema(contract: Contract) -> "Schema":

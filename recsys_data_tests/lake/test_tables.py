@@ -138,3 +138,12 @@ def test_a_lake_knows_a_table_by_its_contract_only(open_notes: OpenLake) -> None
     lake: Lake = open_notes()
     with pytest.raises(KeyError):
         lake.table("nothing")
+
+
+def test_a_lake_is_opened_by_several_for_the_first_time_at_once(tmp_path: Path) -> None:
+    contracts = changed(tmp_path, EVENT_ID, EVENT_TS)
+    for number in range(5):
+        settings = Settings(dir=str(tmp_path / str(number)))
+        with ThreadPoolExecutor(8) as pool:
+            lakes = list(pool.map(lambda _, at=settings: open_lake(at, contracts), range(8)))
+        assert not any(lake.exists("notes") for lake in lakes)
