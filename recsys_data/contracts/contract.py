@@ -5,7 +5,7 @@ Run alone: `recsys-data contract check`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,12 @@ class Column:
     Attributes:
         type: the logical type, e.g. `string`; `types.py` knows how it is stored.
         source: path of the value in the event's JSON; empty when it does not come from there.
-        system: what the platform itself fills in (`ingested_at`, `log_partition`, `log_offset`).
+        system: what the platform itself fills in (`ingested_at`, `log_partition`, `as_of` ...).
         logic: SQL expression over the other columns that computes the value.
         consent: boolean column without which the value is replaced by `without_consent` (SQL).
+        servers: of a snapshot dataset, the servers whose value counts, the first that has one first; empty: all,
+            in the contract's order.
+        permitted_use: what the value may be used for; empty where nothing is said.
     """
 
     name: str
@@ -43,6 +46,8 @@ class Column:
     logic: str | None = None
     consent: str | None = None
     without_consent: str = "NULL"
+    servers: tuple[str, ...] = ()
+    permitted_use: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,51 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Server:
+    """Where rows of a snapshot dataset come from.
+
+    Attributes:
+        location: SQLAlchemy URL, path, pattern of paths or `s3://` URL; may hold `{day}`, `{data_dir}` and
+            `${VARIABLE}` of the environment, whose value is never shown.
+        table: of a database: a table or view, with its schema if need be.
+        query: of a database, in place of a table: a SELECT statement.
+        format: of files: csv, jsonl or parquet; told by their suffix if None.
+        columns: column of the contract -> its name here (in JSON a dotted path), where they differ.
+        endpoint: of `s3://` locations that are not Amazon's.
+        adds_rows: it adds rows too; all but the first server only add columns otherwise.
+    """
+
+    name: str
+    location: str
+    table: str | None = None
+    query: str | None = None
+    format: str | None = None
+    delimiter: str = ","
+    columns: Mapping[str, str] = field(default_factory=dict)
+    endpoint: str | None = None
+    adds_rows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When the day's snapshot is taken (cron) and by when it has to be there ("HH:MM"), both in `timezone`."""
+
+    cron: str
+    deadline: str
+    timezone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A column whose values are keys of another dataset, but for at most a share `max_unknown` of the rows."""
+
+    column: str
+    dataset: str
+    key: str
+    max_unknown: float
+
+
+@dataclass(frozen=True, slots=True)
 class Contract:
     """A dataset: its columns, rules, service levels, and how rows of the stream get into it.
 
@@ -65,6 +115,9 @@ class Contract:
         row_from: name of the JSON object without which an event gives no row here.
         checks: quality items that are not row rules (volume, rates), by name, as the contract states them.
         latency: age of the newest data at which the dataset is stale.
+        servers: where a snapshot dataset comes from; the first gives the rows.
+        schedule: when its snapshots are taken.
+        derived: `history` or `rejected` for what is made of the snapshots of `base`, else None.
     """
 
     name: str
@@ -84,10 +137,20 @@ class Contract:
     rules: tuple[Rule, ...]
     checks: Mapping[str, Mapping[str, Any]]
     latency: timedelta
+    references: tuple[Reference, ...] = ()
+    servers: tuple[Server, ...] = ()
+    schedule: Schedule | None = None
+    derived: str | None = None
+    base: str | None = None
+
+    @property
+    def is_snapshot(self) -> bool:
+        """Whether it is taken as a full state a day."""
+        return self.stream is None and self.derived is None
 
     @property
     def event_time(self) -> Column:
-        """The column whose UTC day is the partition."""
+        """The column that partitions the table: by its UTC day, or by its value where it is true or false."""
         return next(column for column in self.columns if column.partitioned)
 
     @property
@@ -105,10 +168,13 @@ class Contract:
 def load_contracts(*folders: Path) -> dict[str, Contract]:
     """Read every contract of the package and of `folders`; a later one replaces an earlier one of its name.
 
+    What is derived from snapshot datasets (`NAME_history`, `NAME_rejected`) stands beside them.
+
     Raises:
         ContractError: a file cannot be read, is no valid ODCS, makes no sense, or does not go with the others.
     """
-    from recsys_data.contracts.soundness import check_stream
+    from recsys_data.contracts.derived import history_of, rejected_of
+    from recsys_data.contracts.soundness import check_references, check_stream
 
     contracts: dict[str, Contract] = {}
     for folder in (CONTRACTS_DIR, *folders):
@@ -118,6 +184,15 @@ def load_contracts(*folders: Path) -> dict[str, Contract]:
             contract = load_contract(path)
             contracts[contract.name] = contract
     check_stream(contracts)
+    for contract in [contract for contract in contracts.values() if contract.is_snapshot]:
+        for derived in (history_of(contract), rejected_of(contract)):
+            if derived.name in contracts:
+                raise ContractError(
+                    f"{contracts[derived.name].path}: {derived.name} is made from {contract.name} and needs no "
+                    "contract of its own. Remove the file, or rename its dataset."
+                )
+            contracts[derived.name] = derived
+    check_references(contracts)
     return contracts
 
 
@@ -127,6 +202,7 @@ def load_contract(path: Path) -> Contract:
     Raises:
         ContractError: with the file, the path in it, what was found and what to do.
     """
+    from recsys_data.contracts.batch import references, schedule, servers
     from recsys_data.contracts.document import read_document
     from recsys_data.contracts.rules import check_expressions
     from recsys_data.contracts.soundness import check_contract
@@ -149,10 +225,13 @@ def load_contract(path: Path) -> Contract:
         stream=extra.get("stream"),
         row_when=extra.get("rowWhen"),
         row_from=extra.get("rowFrom"),
-        columns=tuple(_column(item, extra.get("stream")) for item in schema["properties"]),
+        columns=tuple(_column(path, item, extra.get("stream")) for item in schema["properties"]),
         rules=tuple(_rule(item) for item in quality if _is_row_rule(item)),
         checks={item["name"]: item for item in quality if not _is_row_rule(item)},
         latency=_latency(path, document.get("slaProperties", [])),
+        references=references(path, schema["properties"]),
+        servers=() if extra.get("stream") else servers(path, schema["name"], document.get("servers", [])),
+        schedule=None if extra.get("stream") else schedule(path, document),
     )
     check_contract(contract)
     check_expressions(contract)
@@ -164,30 +243,46 @@ def custom_properties(item: Mapping[str, Any]) -> dict[str, Any]:
     return {entry["property"]: entry["value"] for entry in item.get("customProperties", [])}
 
 
-def _column(item: Mapping[str, Any], stream: str | None) -> Column:
+def _column(path: Path, item: Mapping[str, Any], stream: str | None) -> Column:
+    from recsys_data.contracts.batch import precedence
+
     extra = custom_properties(item)
     computed = bool(item.get("transformLogic") or extra.get("system"))
-    path = str(extra.get("source", item["name"])) if stream == "events" and not computed else ""
-    kind = item.get("logicalType", "")
-    if kind == "timestamp" and item.get("logicalTypeOptions", {}).get("timezone") is False:
-        kind = "local timestamp"
-    if item.get("physicalType") == "binary":
-        kind = "binary"
+    source = str(extra.get("source", item["name"])) if stream != "rejects" and not computed else ""
     return Column(
         name=item["name"],
-        type=kind,
+        type=_type(item, stream),
         description=item.get("description", ""),
         required=item.get("required", False),
         key=item.get("primaryKey", False),
         partitioned=item.get("partitioned", False),
         classification=item.get("classification"),
         enum=tuple(str(entry["value"]) for entry in item.get("enum", [])),
-        source=tuple(path.split(".")) if path else (),
+        source=tuple(source.split(".")) if source else (),
         system=extra.get("system"),
         logic=item.get("transformLogic"),
         consent=extra.get("consent"),
         without_consent=extra.get("withoutConsent", "NULL"),
+        servers=precedence(path, item["name"], extra.get("from", [])),
+        permitted_use=tuple(map(str, extra.get("permittedUse", []))),
     )
+
+
+def _type(item: Mapping[str, Any], stream: str | None) -> str:
+    kind, physical = item.get("logicalType", ""), str(item.get("physicalType", "")).replace(" ", "").lower()
+    if kind == "timestamp" and item.get("logicalTypeOptions", {}).get("timezone") is False:
+        return "local timestamp"
+    if physical == "binary":
+        return "binary"
+    if stream is None:
+        # Events keep lists as the JSON that the client sent; snapshots have typed ones.
+        if kind == "number" and physical.startswith("decimal"):
+            return physical
+        if kind in ("array", "vector") and "items" in item:
+            return f"list<{item['items'].get('logicalType', '')}>"
+        if kind == "vector":
+            return "list<number>"
+    return kind
 
 
 def _is_row_rule(item: Mapping[str, Any]) -> bool:

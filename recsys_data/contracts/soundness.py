@@ -6,11 +6,20 @@ What the standard's JSON schema cannot know is looked after here, so that a cont
 from collections.abc import Mapping
 
 from recsys_data.contracts.contract import ENGINE, Column, Contract
-from recsys_data.contracts.types import STORED
+from recsys_data.contracts.types import NESTED, STORED, is_stored
 from recsys_data.errors import ContractError
 
 STREAMS = (None, "events", "rejects")
-SYSTEM = {"ingested_at": "timestamp", "log_partition": "integer", "log_offset": "integer"}
+SYSTEM = {
+    "ingested_at": "timestamp",
+    "log_partition": "integer",
+    "log_offset": "integer",
+    "snapshot_date": "date",
+    "as_of": "timestamp",
+}
+# A snapshot is told by the first, and the history is made by the second.
+SNAPSHOT_COLUMNS = ("snapshot_date", "as_of")
+LIMITS = ("maxShareLost", "maxShareChanged")
 # Redelivery is recognised, and a replay goes on, by these; latency is measured by the last.
 STREAM_COLUMNS = {"event_id": "string", "log_partition": "integer", "log_offset": "integer", "received_at": "timestamp"}
 NO_JSON = ("binary", "local timestamp")
@@ -47,15 +56,30 @@ def check_contract(contract: Contract) -> None:
         _check_column(contract, column)
     if not contract.primary_key:
         raise _refusal(contract, "no column is the primaryKey. Mark the column (or columns) that identify a row.")
-    times = [column for column in contract.columns if column.partitioned]
-    if len(times) != 1 or times[0].type != "timestamp" or not times[0].required:
-        raise _refusal(
-            contract,
-            "exactly one required timestamp must be partitioned: the event time, by whose UTC day rows are kept.",
-        )
+    if contract.is_snapshot:
+        _check_snapshot(contract)
+    else:
+        _check_event_time(contract)
     if contract.row_from and not any(column.source[:1] == (contract.row_from,) for column in contract.columns):
         raise _refusal(contract, f"rowFrom is {contract.row_from}, but no column has its source in that object.")
     _check_quality(contract)
+
+
+def check_references(contracts: Mapping[str, Contract]) -> None:
+    """Refuse contracts that refer to what is not there.
+
+    Raises:
+        ContractError: with the file, the column, what was found and what to do.
+    """
+    for contract in contracts.values():
+        for reference in contract.references:
+            target = contracts.get(reference.dataset)
+            if target is None or not target.is_snapshot or target.primary_key != (reference.key,):
+                raise _refusal(
+                    contract,
+                    f"column {reference.column} refers to {reference.dataset}.{reference.key}, which is not the one "
+                    "key column of a snapshot dataset. Name such a one, or take the relationship out.",
+                )
 
 
 def check_stream(contracts: Mapping[str, Contract]) -> None:
@@ -97,6 +121,42 @@ def _refusal(contract: Contract, message: str) -> ContractError:
     return ContractError(f"{contract.path}: {message}")
 
 
+def _check_event_time(contract: Contract) -> None:
+    times = [column for column in contract.columns if column.partitioned]
+    if len(times) != 1 or times[0].type != "timestamp" or not times[0].required:
+        raise _refusal(
+            contract,
+            "exactly one required timestamp must be partitioned: the event time, by whose UTC day rows are kept.",
+        )
+
+
+def _check_snapshot(contract: Contract) -> None:
+    parted = [column.name for column in contract.columns if column.partitioned and column.required]
+    system = {column.system: column for column in contract.columns if column.system}
+    if any(name not in system or system[name].name != name for name in SNAPSHOT_COLUMNS) or parted != ["snapshot_date"]:
+        raise _refusal(
+            contract,
+            "a dataset that is no stream is taken as a snapshot a day, and needs the columns snapshot_date (date, "
+            "required, partitioned) and as_of (timestamp), filled in by the system. Copy their declarations from "
+            "item_catalog.odcs.yaml.",
+        )
+    names, servers = {c.name for c in contract.columns}, {server.name for server in contract.servers}
+    for column in contract.columns:
+        for server in column.servers:
+            if server not in servers:
+                raise _refusal(
+                    contract,
+                    f"column {column.name} is to come from {server}, which is no server of the contract; "
+                    f"expected one of {', '.join(sorted(servers))}.",
+                )
+    for server in contract.servers:
+        for name in server.columns:
+            if name not in names:
+                raise _refusal(
+                    contract, f"servers: {server.name} gives a name to {name}, which is no column of the contract."
+                )
+
+
 def _origin(column: Column) -> tuple:
     return (
         column.name,
@@ -121,13 +181,14 @@ def _check_names(contract: Contract) -> None:
 
 
 def _check_column(contract: Contract, column: Column) -> None:
-    if column.type not in STORED:
+    if not is_stored(column.type, contract.is_snapshot):
+        more = f", decimal(P,S), {', '.join(NESTED)}" if contract.is_snapshot else ""
         raise _refusal(
             contract,
             f"column {column.name} has the type {column.type or '(none)'}, which cannot be stored. "
-            f"Use one of {', '.join(STORED)}.",
+            f"Use one of {', '.join(STORED)}{more}.",
         )
-    if column.source and column.type in NO_JSON:
+    if contract.stream and column.source and column.type in NO_JSON:
         raise _refusal(
             contract, f"column {column.name} has the type {column.type}, which no value of an event's JSON has."
         )
@@ -147,12 +208,13 @@ def _check_column(contract: Contract, column: Column) -> None:
 def _check_quality(contract: Contract) -> None:
     for name, item in contract.checks.items():
         volume = item.get("metric") == "rowCount" and "mustBeGreaterThan" in item
-        share = item.get("engine") == ENGINE and "maxShareOfEvents" in item["implementation"]
+        options = LIMITS if contract.is_snapshot else ("maxShareOfEvents",)
+        share = item.get("engine") == ENGINE and any(option in item["implementation"] for option in options)
         if not volume and not share:
             raise _refusal(
                 contract,
                 f"quality {name} asks for something that is not checked here. Use a row rule (engine {ENGINE}, a "
-                "predicate), rowCount with mustBeGreaterThan, or maxShareOfEvents.",
+                f"predicate), rowCount with mustBeGreaterThan, or {' or '.join(options)}.",
             )
 
 

@@ -1,5 +1,6 @@
 """Logical types of a contract -> Arrow, DuckDB and JSON types. Iceberg types follow from the Arrow types."""
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,10 +24,32 @@ STORED = {
     "array": ("string", "VARCHAR", "JSON"),
     "binary": ("binary", "BLOB", "VARCHAR"),
 }
+# What only datasets that are taken as snapshots may hold beyond those: Arrow element type, DuckDB type.
+NESTED = {
+    "list<string>": ("string", "VARCHAR[]"),
+    "list<integer>": ("int64", "BIGINT[]"),
+    "list<number>": ("float64", "DOUBLE[]"),
+    "map": ("string", "MAP(VARCHAR, VARCHAR)"),
+}
+DECIMAL = re.compile(r"decimal\((\d{1,2}),(\d{1,2})\)")
+
+
+def decimal_of(logical: str) -> tuple[int, int] | None:
+    """Precision and scale of `decimal(P,S)`; None for every other type, and for what 128 bits cannot hold."""
+    found = DECIMAL.fullmatch(logical)
+    precision, scale = (int(found[1]), int(found[2])) if found else (0, 0)
+    return (precision, scale) if 1 <= precision <= 38 and scale <= precision else None
+
+
+def is_stored(logical: str, snapshot: bool) -> bool:
+    """Whether columns of this logical type can be stored, in a dataset that is taken as snapshots or another."""
+    return logical in STORED or (snapshot and (logical in NESTED or decimal_of(logical) is not None))
 
 
 def duckdb_type(logical: str) -> str:
-    return STORED[logical][1]
+    if decimal_of(logical):
+        return logical.upper()
+    return NESTED[logical][1] if logical in NESTED else STORED[logical][1]
 
 
 def json_type(logical: str) -> str:
@@ -41,6 +64,12 @@ def arrow_type(logical: str) -> "pa.DataType":
         return pa.timestamp("us", tz="UTC")
     if logical == "local timestamp":
         return pa.timestamp("us")
+    if decimal := decimal_of(logical):
+        return pa.decimal128(*decimal)
+    if logical == "map":
+        return pa.map_(pa.string(), pa.string())
+    if logical in NESTED:
+        return pa.list_(pa.type_for_alias(NESTED[logical][0]))
     return pa.type_for_alias(STORED[logical][0])
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import duckdb
     from pyiceberg.expressions import BooleanExpression
     from pyiceberg.table import Table
+    from pyiceberg.types import IcebergType
 
 DUCKDB_TYPES = {
     "string": "VARCHAR",
@@ -29,6 +30,19 @@ DUCKDB_TYPES = {
 }
 
 
+def duckdb_type(kind: "IcebergType") -> str:
+    """The DuckDB type of what Iceberg stores."""
+    from pyiceberg.types import DecimalType, ListType, MapType
+
+    if isinstance(kind, DecimalType):
+        return f"DECIMAL({kind.precision}, {kind.scale})"
+    if isinstance(kind, ListType):
+        return f"{duckdb_type(kind.element_type)}[]"
+    if isinstance(kind, MapType):
+        return f"MAP({duckdb_type(kind.key_type)}, {duckdb_type(kind.value_type)})"
+    return DUCKDB_TYPES[str(kind)]
+
+
 def data_files(table: "Table", row_filter: "BooleanExpression | None" = None) -> list[str]:
     """The data files of the table's loaded snapshot that may hold rows matching the filter."""
     scan = table.scan(row_filter=row_filter) if row_filter is not None else table.scan()
@@ -37,7 +51,7 @@ def data_files(table: "Table", row_filter: "BooleanExpression | None" = None) ->
 
 def relation(table: "Table", files: Sequence[str]) -> str:
     """SQL that reads these files of the table, with every column of its schema."""
-    fields = [(f.field_id, f.name, DUCKDB_TYPES[str(f.field_type)]) for f in table.schema().fields]
+    fields = [(f.field_id, f.name, duckdb_type(f.field_type)) for f in table.schema().fields]
     if not files:
         return "SELECT " + ", ".join(f"NULL::{kind} AS {quote(name)}" for _, name, kind in fields) + " WHERE false"
     entries = ", ".join(

@@ -4,6 +4,7 @@ The catalog is PyIceberg's SqlCatalog on SQLite in the lake folder. Run alone: `
 """
 
 import contextlib
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,7 +77,7 @@ class Lake:
                 return self.catalog.create_table(
                     identifier,
                     schema=schema,
-                    partition_spec=_day_partitions(schema, contract),
+                    partition_spec=_partitions(schema, contract),
                     properties={**TABLE_PROPERTIES, CONTRACT_VERSION: _fingerprint(contract)},
                 )
         raise Transient(f"Table {contract.name} is being created and dropped at once by others. Try again.")
@@ -137,21 +138,35 @@ def iceberg_schema(contract: Contract) -> "Schema":
     import pyarrow as pa
     from pyiceberg.io.pyarrow import pyarrow_to_schema
 
-    fields = [
-        field.with_metadata({b"PARQUET:field_id": str(number).encode(), b"doc": column.description.encode()})
-        for number, (field, column) in enumerate(zip(arrow_schema(contract), contract.columns, strict=True), start=1)
-    ]
-    return pyarrow_to_schema(pa.schema(fields))
+    # Elements of lists and maps are fields too, numbered after the columns.
+    inner = itertools.count(len(contract.columns) + 1)
 
+    def numbered(field: pa.Field, number: int, description: str = "") -> pa.Field:
+        metadata = {b"PARQUET:field_id": str(number).encode(), b"doc": description.encode()}
+        return field.with_type(nested(field.type)).with_metadata(metadata)
 
-def _day_partitions(schema: "Schema", contract: Contract) -> "PartitionSpec":
-    from pyiceberg.partitioning import PartitionField, PartitionSpec
-    from pyiceberg.transforms import DayTransform
+    def nested(kind: pa.DataType) -> pa.DataType:
+        if pa.types.is_list(kind):
+            return pa.list_(numbered(kind.value_field.with_name("element"), next(inner)))
+        if pa.types.is_map(kind):
+            return pa.map_(numbered(kind.key_field, next(inner)), numbered(kind.item_field, next(inner)))
+        return kind
 
-    source = schema.find_field(contract.event_time.name)
-    return PartitionSpec(
-        PartitionField(source.field_id, 1000, DayTransform(), f"{contract.event_time.name}_day"), spec_id=0
+    columns = zip(arrow_schema(contract), contract.columns, strict=True)
+    return pyarrow_to_schema(
+        pa.schema([numbered(field, n, column.description) for n, (field, column) in enumerate(columns, start=1)])
     )
+
+
+def _partitions(schema: "Schema", contract: Contract) -> "PartitionSpec":
+    from pyiceberg.partitioning import PartitionField, PartitionSpec
+    from pyiceberg.transforms import DayTransform, IdentityTransform
+
+    column = contract.event_time
+    source = schema.find_field(column.name)
+    if column.type == "boolean":
+        return PartitionSpec(PartitionField(source.field_id, 1000, IdentityTransform(), column.name), spec_id=0)
+    return PartitionSpec(PartitionField(source.field_id, 1000, DayTransform(), f"{column.name}_day"), spec_id=0)
 
 
 def _fingerprint(contract: Contract) -> str:

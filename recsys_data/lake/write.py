@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MICROSECONDS_PER_DAY = 86_400_000_000
 # Bounds in the manifests let readers skip files: by time, and by log position after a restart.
-BOUNDED = ("log_partition", "log_offset", "ingested_at")
+BOUNDED = ("log_partition", "log_offset", "ingested_at", "valid_from", "valid_to")
 SAMPLE_ROWS = 1000
 # Below this share of distinct values a dictionary makes a column smaller and no slower.
 DICTIONARY_SHARE = 0.5
@@ -136,19 +136,29 @@ def dictionary_columns(rows: pa.Table) -> list[str]:
     ]
 
 
-def write_day(table: "Table", day: int, parts: Iterable[pa.Table], dictionary: list[str]) -> "DataFile":
-    """Write rows of one day, given in parts of one schema, to a new file; it is not synced yet."""
+def write_day(table: "Table", day: int | bool, parts: Iterable[pa.Table], dictionary: list[str]) -> "DataFile":
+    """Write rows of one partition, given in parts of one schema, to a new file; it is not synced yet.
+
+    Args:
+        table: where the file will be appended.
+        day: the partition: days since 1970, or the value of a true-or-false column.
+        parts: the rows, at least one part; at most one is in memory at a time.
+        dictionary: columns that repeat themselves.
+    """
     from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
     from pyiceberg.typedef import Record
 
-    folder = f"{table.location()}/data/{table.spec().fields[0].name}={np.datetime64(day, 'D')}"
+    label = str(day).lower() if isinstance(day, bool) else np.datetime64(day, "D")
+    folder = f"{table.location()}/data/{table.spec().fields[0].name}={label}"
     location = f"{folder}/{uuid.uuid4()}.parquet"
     path = local_path(location)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
     parts = iter(parts)
     first = next(parts)
-    bounded = [name for name in (event_time(table), *BOUNDED) if name in first.column_names]
+    bounded = [name for name in BOUNDED if name in first.column_names]
+    if not isinstance(day, bool):
+        bounded.append(event_time(table))
     facts = _Facts(table.schema(), first.column_names, bounded)
     options: dict[str, Any] = {
         "write_statistics": bounded,
@@ -185,7 +195,7 @@ class _Facts:
     """What a manifest says of a file: rows, nulls per column, and bounds of the columns that readers skip by."""
 
     def __init__(self, schema: "Schema", names: list[str], bounded: list[str]) -> None:
-        self.fields = {name: schema.find_field(name) for name in names}
+        self.fields = {name: field for name in names if (field := schema.find_field(name)).field_type.is_primitive}
         self.bounded = bounded
         self.rows = 0
         self.nulls = {field.field_id: 0 for field in self.fields.values()}
@@ -196,7 +206,8 @@ class _Facts:
         for name, field in self.fields.items():
             self.nulls[field.field_id] += part[name].null_count
         for name in self.bounded:
-            extremes = pc.min_max(part[name].cast(pa.int64())).as_py()
+            whole = pa.int32() if pa.types.is_date32(part[name].type) else pa.int64()
+            extremes = pc.min_max(part[name].cast(whole)).as_py()
             if extremes["min"] is not None:
                 low, high = self.bounds.get(name, (extremes["min"], extremes["max"]))
                 self.bounds[name] = (min(low, extremes["min"]), max(high, extremes["max"]))
