@@ -146,7 +146,7 @@ class Contract:
     @property
     def is_snapshot(self) -> bool:
         """Whether it is taken as a full state a day."""
-        return self.stream is None and self.derived is None
+        return self.derived is None and any(column.system == "snapshot_date" for column in self.columns)
 
     @property
     def event_time(self) -> Column:

@@ -126,7 +126,8 @@ def _check_event_time(contract: Contract) -> None:
     if len(times) != 1 or times[0].type != "timestamp" or not times[0].required:
         raise _refusal(
             contract,
-            "exactly one required timestamp must be partitioned: the event time, by whose UTC day rows are kept.",
+            "exactly one required timestamp must be partitioned: the event time, by whose UTC day rows are kept. "
+            "(Of a dataset that is taken as a snapshot a day: the date that the system fills in with snapshot_date.)",
         )
 
 
@@ -136,9 +137,8 @@ def _check_snapshot(contract: Contract) -> None:
     if any(name not in system or system[name].name != name for name in SNAPSHOT_COLUMNS) or parted != ["snapshot_date"]:
         raise _refusal(
             contract,
-            "a dataset that is no stream is taken as a snapshot a day, and needs the columns snapshot_date (date, "
-            "required, partitioned) and as_of (timestamp), filled in by the system. Copy their declarations from "
-            "item_catalog.odcs.yaml.",
+            "a dataset that is taken as a snapshot a day needs the columns snapshot_date (date, required, partitioned) "
+            "and as_of (timestamp), filled in by the system. Copy their declarations from item_catalog.odcs.yaml.",
         )
     names, servers = {c.name for c in contract.columns}, {server.name for server in contract.servers}
     for column in contract.columns:
@@ -181,14 +181,14 @@ def _check_names(contract: Contract) -> None:
 
 
 def _check_column(contract: Contract, column: Column) -> None:
-    if not is_stored(column.type, contract.is_snapshot):
-        more = f", decimal(P,S), {', '.join(NESTED)}" if contract.is_snapshot else ""
+    if not is_stored(column.type, contract.stream is None):
+        more = f", decimal(P,S), {', '.join(NESTED)}" if contract.stream is None else ""
         raise _refusal(
             contract,
             f"column {column.name} has the type {column.type or '(none)'}, which cannot be stored. "
             f"Use one of {', '.join(STORED)}{more}.",
         )
-    if contract.stream and column.source and column.type in NO_JSON:
+    if contract.stream == "events" and column.source and column.type in NO_JSON:
         raise _refusal(
             contract, f"column {column.name} has the type {column.type}, which no value of an event's JSON has."
         )
