@@ -1,14 +1,22 @@
-"""`recsys-data load`: public data sets and files of events into the event log."""
+"""`recsys-data load`: public data sets and files of events into the event log, users and items to landing folders."""
 
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from recsys_data.cli.commands import Commands, opened_log
 from recsys_data.settings import Settings
 from recsys_data.sources.datasets import IMPORTERS, Importer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.progress import Progress
+
+    from recsys_data.sources.datasets.landing import State
 
 
 @click.group(
@@ -21,18 +29,21 @@ from recsys_data.sources.datasets import IMPORTERS, Importer
 def load() -> None:
     """Append a data set to the event log.
 
-    Loading it again changes nothing: its events are known by their ids.
+    What it tells about users and items goes to the landing folders, one full state a day. Loading it again
+    changes nothing: its events are known by their ids, its states are replaced by the same.
     """
 
 
 def append_all(importer: Importer, path: Path) -> None:
-    """Append everything below `path`, with the time of receipt, and say what comes next."""
+    """Append all events below `path`, with the time of receipt, land the states, and say what comes next."""
     from recsys_data.cli.terminal import progress
     from recsys_data.ingestion.log.stamp import stamp
+    from recsys_data.sources.datasets.landing import LANDING
 
     begun = time.monotonic()
     appended = 0
-    with opened_log(Settings.from_env()) as log, progress() as bar:
+    settings = Settings.from_env()
+    with opened_log(settings) as log, progress() as bar:
         task = bar.add_task(f"reading {path}", total=None, rate=0.0)
         found = importer.read(path)
         bar.update(task, description=f"loading {importer.name}", total=found.total)
@@ -48,8 +59,33 @@ def append_all(importer: Importer, path: Path) -> None:
                 err=True,
             )
             raise
+        landed = land_all(found.states, settings.data_dir / LANDING, bar)
     click.echo(f"Appended {appended:,} lines to the event log in {time.monotonic() - begun:,.1f} s.")
     click.echo("Next: recsys-data ingest --until-empty (a running `recsys-data up` takes them by itself).")
+    if landed:
+        click.echo(landed)
+
+
+def land_all(states: "Sequence[State]", folder: Path, bar: "Progress") -> str:
+    """Write every state; returns what was written and what to do with it, nothing for no states."""
+    from recsys_data.sources.datasets.landing import land
+
+    if not states:
+        return ""
+    rows = 0
+    task = bar.add_task("landing", total=len(states), rate=0.0)
+    begun = time.monotonic()
+    for done, state in enumerate(states, 1):
+        rows += land(folder, state)
+        bar.update(task, completed=done, rate=done / max(time.monotonic() - begun, 1e-3))
+    datasets = list(dict.fromkeys(state.dataset for state in states))
+    days = sorted({state.day for state in states})
+    select = ",".join(f"{name},{name}_history" for name in datasets)
+    return (
+        f"Landed {rows:,} rows of {' and '.join(datasets)} for {len(days)} day{'s' * (len(days) > 1)} in {folder}.\n"
+        f"Next: dagster asset materialize --select {select} --partition-range {days[0]}...{days[-1]} "
+        "-m recsys_data.definitions"
+    )
 
 
 def _command(importer: Importer) -> click.Command:

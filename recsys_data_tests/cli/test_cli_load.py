@@ -1,4 +1,5 @@
 import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from click.testing import Result
 
 from recsys_data.errors import Transient
 from recsys_data.ingestion.log.embedded import EmbeddedLog
+from recsys_data.settings import Settings
 from recsys_data.sources.datasets import IMPORTERS
 
 Run = Callable[..., Result]
@@ -33,6 +35,31 @@ def test_a_data_set_gets_in(run: Run, status: Status, movielens: Path) -> None:
     assert (found["ledger"]["accepted"], found["dead_letters_by_reason"]) == (2, {"wrong_type": 1})
     # The time of receipt was stamped: it is what the latency is measured from.
     assert found["latency"]["p50_s"] < 600
+
+
+def test_users_and_items_land_and_what_to_do_next_is_said(run: Run, settings: Settings, movielens: Path) -> None:
+    (movielens / "movies.csv").write_text('movieId,title,genres\n2,"Piano, The (1993)",Drama|Romance\n')
+    output = run("load", "movielens", str(movielens)).stdout
+    file = settings.data_dir / "landing" / "item_catalog" / "2005-04-02" / "movielens.jsonl"
+    assert json.loads(file.read_text())["title"] == "Piano, The"
+    assert f"Landed 1 rows of item_catalog for 1 day in {settings.data_dir / 'landing'}." in output
+    assert (
+        "Next: dagster asset materialize --select item_catalog,item_catalog_history "
+        "--partition-range 2005-04-02...2005-04-02 -m recsys_data.definitions"
+    ) in output
+
+
+def test_items_and_customers_land_for_every_day_of_a_shop(run: Run, settings: Settings, tmp_path: Path) -> None:
+    lines = ["1,A,MUG,1,12/1/2010 8:26,2.10,17850.0,Norway", "2,B,CUP,1,12/3/2010 9:00,2.50,17851.0,France"]
+    header = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country"
+    (tmp_path / "retail.csv").write_text("\n".join([header, *lines, ""]))
+    output = run("load", "online-retail", str(tmp_path / "retail.csv")).stdout
+    assert "Landed 6 rows of item_catalog and user_profiles for 2 days" in output
+    assert "--select item_catalog,item_catalog_history,user_profiles,user_profiles_history" in output
+    assert "--partition-range 2010-12-01...2010-12-03" in output
+    for dataset in ("item_catalog", "user_profiles"):
+        folder = settings.data_dir / "landing" / dataset
+        assert sorted(path.name for path in folder.iterdir()) == ["2010-12-01", "2010-12-03"]
 
 
 def test_loading_it_again_changes_nothing(run: Run, status: Status, movielens: Path) -> None:

@@ -2,16 +2,18 @@
 
 Data flow: files of a data set -> `Importer.read` -> `Import` (batches of lines, in event-time order) ->
 whoever appends them to the log, and stamps `received_at`. Loading the same files again gives the same lines,
-byte for byte and with the same event ids, so that ingestion drops them as duplicates.
+byte for byte and with the same event ids, so that ingestion drops them as duplicates. What a data set tells
+about users and items comes along as states of days, for the landing folders of the batch side.
 Run it alone: `recsys-data load movielens FOLDER`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 from recsys_data.errors import UserError
+from recsys_data.sources.datasets.landing import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +23,12 @@ class Import:
     Attributes:
         total: how many lines there are.
         batches: the lines.
+        states: users and items, one state a day, in the order of the days.
     """
 
     total: int
     batches: Iterator[list[bytes]]
+    states: Sequence[State] = ()
 
     def __iter__(self) -> Iterator[list[bytes]]:
         return self.batches
@@ -71,14 +75,14 @@ IMPORTERS: dict[str, Importer] = {
     for importer in (
         Importer(
             "movielens",
-            "Ratings and tags of a MovieLens data set (latest-small, latest, 25M, 32M).",
-            "the folder of a MovieLens data set, with ratings.csv and tags.csv, plain or gzipped",
+            "Ratings, tags and movies of a MovieLens data set (latest-small, latest, 25M, 32M).",
+            "the folder of a MovieLens data set: ratings.csv, tags.csv, movies.csv, links.csv, plain or gzipped",
             "movielens",
             folder=True,
         ),
         Importer(
             "online-retail",
-            "Order lines and cancellations of the UCI data set Online Retail.",
+            "Order lines, cancellations, items and customers of the UCI data set Online Retail.",
             "a CSV file of Online Retail, or a folder with one a day (or with by-day/), plain or gzipped",
             "online_retail",
             file=True,

@@ -53,6 +53,12 @@ def find_csv(folder: Path, name: str) -> Path:
     return found[0]
 
 
+def find_optional_csv(folder: Path, name: str) -> Path | None:
+    """As `find_csv`, but None where there is no such file."""
+    there = any((folder / f"{name}.csv{ending}").is_file() for ending in ("", ".gz"))
+    return find_csv(folder, name) if there else None
+
+
 def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, list[BrokenRow]]]:
     """The rows in file order, as text in the order of `columns`; the file may have them in another order.
 

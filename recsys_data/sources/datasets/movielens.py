@@ -1,7 +1,7 @@
 """MovieLens -> ratings and tags as events, merged in event-time order.
 
 Data flow: `ratings.csv` and `tags.csv` -> DuckDB (sorts, and words the lines) -> lines. The other files of
-the folder describe movies and are no events.
+the folder describe movies and are no events: see `movielens_movies`.
 Each row becomes one event, named by what makes it unique: `movielens:rating:<user>:<movie>:<timestamp>`,
 `movielens:tag:<user>:<movie>:<timestamp>:<hash of the tag>`. A time or a rating that cannot be read is passed
 on as text, and a row with a wrong number of cells as a whole, for ingestion to reject.
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from recsys_data.sources.datasets import Import
 from recsys_data.sources.datasets.csv_files import find_csv, read_csv
+from recsys_data.sources.datasets.movielens_movies import movies
 from recsys_data.sources.datasets.staging import Staging
 
 SOURCE = "movielens"
@@ -31,10 +32,10 @@ LINE = f"coalesce(line, encode(CASE WHEN tag IS NULL THEN to_json({RATING}) ELSE
 
 
 def read(folder: Path) -> Import:
-    """One line for each row of both files.
+    """One line for each row of both files, and the movies as known on the day of the newest.
 
     Raises:
-        UserError: a file is missing, cannot be read, or has another header.
+        UserError: one of them is missing, or a file cannot be read or has another header.
         Transient: the disk has no room to sort.
     """
     files = {what: find_csv(folder, f"{what}s") for what in ("rating", "tag")}
@@ -45,4 +46,4 @@ def read(folder: Path) -> Import:
         for rows, broken in read_csv(path, columns):
             staging.add(rows, f"{happened}, {', '.join(columns)}")
             staging.add_lines([row.line(SOURCE) for row in broken])
-    return staging.load(LINE)
+    return staging.load(LINE, movies(folder, staging.scratch, staging.newest()))

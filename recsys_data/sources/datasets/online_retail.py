@@ -27,6 +27,7 @@ import msgspec
 from recsys_data.errors import UserError
 from recsys_data.sources.datasets import Import
 from recsys_data.sources.datasets.csv_files import read_csv
+from recsys_data.sources.datasets.online_retail_shop import Shop
 from recsys_data.sources.datasets.staging import BATCH_LINES, Staging
 
 Row = Mapping[str, str]
@@ -50,15 +51,16 @@ DECIMAL = re.compile(r"-?[0-9]{1,18}([.][0-9]{1,18})?")
 
 
 def read(path: Path) -> Import:
-    """One line for each row of every file; rows of one invoice may lie in several files.
+    """One line for each row of every file; rows of one invoice may lie in several files. Items and customers beside.
 
     Raises:
         UserError: no CSV files, or a file that cannot be read or has another header.
         Transient: the disk has no room to sort.
     """
     staging = Staging()
+    shop = Shop(staging.scratch)
     seen: Counter[str] = Counter()
-    rows = _placed(_rows(_files(path), staging))
+    rows = _placed(_rows(_files(path), staging, shop))
     while batch := list(islice(rows, BATCH_LINES)):
         lines, times = [], []
         for row, alone in batch:
@@ -66,7 +68,7 @@ def read(path: Path) -> Import:
             lines.append(msgspec.json.encode(event_of(row, seen[row["InvoiceNo"]], alone)))
             times.append(_utc(row["InvoiceDate"])[0])
         staging.add_lines(lines, times)
-    return staging.load()
+    return staging.load(states=shop.states())
 
 
 def _files(path: Path) -> list[Path]:
@@ -90,9 +92,10 @@ def _csv_files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("*.csv*") if file.is_file() and file.name.endswith((".csv", ".csv.gz")))
 
 
-def _rows(files: Iterable[Path], staging: Staging) -> Iterator[Row]:
+def _rows(files: Iterable[Path], staging: Staging, shop: Shop) -> Iterator[Row]:
     for file in files:
         for rows, broken in read_csv(file, COLUMNS):
+            shop.add(rows)
             staging.add_lines([row.line(SOURCE) for row in broken])
             yield from rows.to_pylist()
 
