@@ -1,6 +1,7 @@
 """`recsys-data up`: everything on one machine, in one terminal.
 
 Data flow: demo traffic -> collector -> event log -> Dagster's draining runs -> lake; each a child process.
+The demo also keeps a shop's database and exports, which the snapshots of users and items are taken from.
 """
 
 import errno
@@ -32,7 +33,7 @@ DEFINED = ("-m", "recsys_data.definitions")
         "RECSYS_DATA_DIR=/srv/recsys recsys-data up --no-demo --port 3001",
     ],
 )
-@click.option("--demo/--no-demo", default=True, show_default=True, help="Send simulated shop traffic.")
+@click.option("--demo/--no-demo", default=True, show_default=True, help="Simulate a shop: traffic, database, exports.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Name or address that UI and collector listen on.")
 @click.option("--port", type=PORT, default=3000, show_default=True, help="Port of the Dagster UI.")
 @click.option("--collector-port", type=PORT, default=8080, show_default=True, help="Port of the collector.")
@@ -62,6 +63,8 @@ def up(demo: bool, host: str, port: int, collector_port: int, rate: float) -> No
         bind(host, collector_port, keyless=not settings.keys).close()
         environment = environment_of(settings)
         introduce(settings, ui, collector)
+        if demo:
+            environment |= demo_contracts(settings)
         with Stop() as stop, Supervisor(settings.data_dir / "logs", environment) as supervisor:
             supervisor.start("collector", recsys_data("collect", "--host", host, "--port", str(collector_port)))
             supervisor.start("webserver", ["-m", "dagster_webserver", *DEFINED, "-h", host, "-p", str(port)])
@@ -73,7 +76,8 @@ def up(demo: bool, host: str, port: int, collector_port: int, rate: float) -> No
             if not stop:
                 supervisor.start("daemon", ["-m", "dagster._daemon", "run", *DEFINED])
                 if demo:
-                    supervisor.start("demo", recsys_data("simulate", "--rate", str(rate), "--to", collector))
+                    traffic = ("simulate", "--rate", str(rate), "--to", collector)
+                    supervisor.start("demo", ["-m", "recsys_data.cli.demo", *traffic])
                 dashboard.watch(stop)
             click.echo("Stopping ...")
 
@@ -91,6 +95,20 @@ def environment_of(settings: Settings) -> dict[str, str]:
         f"{PREFIX}DIR": str(settings.data_dir),
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def demo_contracts(settings: Settings) -> dict[str, str]:
+    """Contracts that take users and items from the demo's sources, as a variable for the child processes.
+
+    Contracts of the user's own are left alone.
+    """
+    from recsys_data.cli.demo import write_contracts
+
+    folder = write_contracts(settings.data_dir)
+    if settings.contracts:
+        click.echo(f"Users and items of the demo are not collected: {PREFIX}CONTRACTS is {settings.contracts}.\n")
+        return {}
+    return {f"{PREFIX}CONTRACTS": str(folder)}
 
 
 def introduce(settings: Settings, ui: str, collector: str) -> None:
