@@ -1,12 +1,15 @@
 """SQL over the lake: every table is a DuckDB view over the data files of its current snapshot.
 
 Data flow: Iceberg scan plan -> list of Parquet files -> `read_parquet`, columns matched by Iceberg field id, so
-that a view of an evolved table reads old files too. Run alone: `recsys-data sql "select ..."`.
+that a view of an evolved table reads old files too. Each history has a table macro beside it that gives the rows of
+a moment: `FROM item_catalog_as_of('2026-11-24')`. Run alone: `recsys-data sql "select ..."`.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from recsys_data.contracts.contract import Contract
+from recsys_data.contracts.derived import HISTORY
 from recsys_data.contracts.rules import literal, quote
 from recsys_data.lake.files import local_path
 from recsys_data.lake.tables import Lake
@@ -77,8 +80,25 @@ def connect(lake: Lake, names: Iterable[str], threads: int = 2) -> "duckdb.DuckD
     _confine(connection, [file for listed in files.values() for file in listed])
     for name, table in tables.items():
         connection.execute(f"CREATE VIEW {quote(name)} AS {relation(table, files[name])}")
+        create_as_of(connection, lake.contracts[name])
     connection.execute("SET lock_configuration = true")
     return connection
+
+
+def create_as_of(connection: "duckdb.DuckDBPyConnection", contract: Contract) -> None:
+    """For a history, whose view is there, the macro `NAME_as_of(moment)`; for any other dataset nothing.
+
+    `moment` is a TIMESTAMPTZ, or what casts to one: a date is its beginning in UTC. The rows have the columns of
+    NAME but for those of the day's snapshot, and valid_from and valid_to.
+    """
+    if contract.derived != HISTORY:
+        return
+    kept = [c.name for c in contract.columns if not c.system or c.system in ("valid_from", "valid_to")]
+    connection.execute(
+        f"CREATE MACRO {quote(f'{contract.base}_as_of')}(moment) AS TABLE "
+        f"SELECT {', '.join(map(quote, kept))} FROM {quote(contract.name)} "
+        "WHERE valid_from <= moment::TIMESTAMPTZ AND (valid_to > moment::TIMESTAMPTZ OR valid_to IS NULL)"
+    )
 
 
 def _confine(connection: "duckdb.DuckDBPyConnection", files: Sequence[str]) -> None:

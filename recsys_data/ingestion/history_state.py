@@ -1,0 +1,137 @@
+"""What a history is made of, and what differs from the snapshots that are stored now.
+
+The state is one property of the history's table, changed in the same commit as its rows: which snapshots were
+applied, when each was known, and which files they were.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from recsys_data.errors import Permanent
+from recsys_data.lake.files import local_path
+from recsys_data.lake.query import relation
+
+if TYPE_CHECKING:
+    from pyiceberg.manifest import DataFile
+    from pyiceberg.table import Table
+
+PROPERTY = "recsys_data.history"
+EPOCH = date(1970, 1, 1)
+# Day, and the earliest and latest `as_of` of its rows in microseconds since 1970.
+Known = tuple[date, int | None, int | None]
+
+
+class Taken(msgspec.Struct, frozen=True, array_like=True):
+    """A stored snapshot: its day, when it was known (UTC), and what stands for its files."""
+
+    day: date
+    as_of: datetime
+    files: str
+
+
+class State(msgspec.Struct, frozen=True):
+    """What a history is made of: snapshots in the order in which they were known, compared by these key columns.
+
+    Attributes:
+        token: tells the commit that wrote this from one of another writer.
+    """
+
+    days: tuple[Taken, ...] = ()
+    key: tuple[str, ...] = ()
+    token: str = ""
+
+
+class Plan(NamedTuple):
+    """How to get from a state to what is stored now.
+
+    Attributes:
+        behind: snapshots of which nothing changes.
+        undo_from: moment from which on the history is undone; None: nothing is.
+        ahead: snapshots to apply, in the order in which they were known.
+    """
+
+    behind: list[Taken]
+    undo_from: datetime | None
+    ahead: list[Taken]
+
+    @property
+    def differs(self) -> bool:
+        """Whether there is anything to do."""
+        return self.undo_from is not None or bool(self.ahead)
+
+
+def read_state(table: "Table") -> State:
+    """The state of the loaded table; an empty one for a history that was never made."""
+    text = table.properties.get(PROPERTY)
+    return msgspec.json.decode(text, type=State) if text else State()
+
+
+def make_plan(state: State, stored: Iterable[Taken], key: tuple[str, ...]) -> Plan:
+    """Compare what was applied with what is stored.
+
+    >>> monday, tuesday = (Taken(date(2026, 1, day), datetime(2026, 1, day + 1, tzinfo=UTC), "f") for day in (5, 6))
+    >>> plan = make_plan(State((tuesday,), ("id",)), [tuesday, monday], ("id",))
+    >>> plan.undo_from == tuesday.as_of, plan.ahead == [monday, tuesday]
+    (True, True)
+    """
+    old, new = effective(state.days), effective(stored)
+    same = 0
+    # Rows that were compared by another key say nothing of these.
+    while state.key == key and same < min(len(old), len(new)) and old[same] == new[same]:
+        same += 1
+    return Plan(new[:same], old[same].as_of if len(old) > same else None, new[same:])
+
+
+def effective(days: Iterable[Taken]) -> list[Taken]:
+    """In the order in which they were known; of two known at one moment the later day, for no period is empty."""
+    return list({taken.as_of: taken for taken in sorted(days, key=lambda taken: (taken.as_of, taken.day))}.values())
+
+
+def stored_days(
+    table: "Table", state: State, known_at: Callable[[str], Sequence[Known]]
+) -> dict[Taken, list["DataFile"]]:
+    """The stored snapshots and their files.
+
+    Args:
+        table: of the snapshots.
+        state: what is known already of files that did not change.
+        known_at: reads the `as_of` of the days in SQL that it is given.
+
+    Raises:
+        Permanent: rows of a day do not agree on when they were known.
+    """
+    files: dict[date, list[DataFile]] = {}
+    for task in table.scan().plan_files():
+        if task.file.record_count:
+            files.setdefault(_day(task.file.partition[0]), []).append(task.file)
+    prints = {day: _fingerprint(of_day) for day, of_day in files.items()}
+    known = {taken.day: taken for taken in state.days if prints.get(taken.day) == taken.files}
+    unknown = [file_path(file) for day, of_day in files.items() if day not in known for file in of_day]
+    if unknown:
+        for day, earliest, latest in known_at(relation(table, unknown)):
+            if earliest is None or earliest != latest:
+                raise Permanent(
+                    f"The snapshot of {day} in {'.'.join(table.name())} says of some rows that they were known at "
+                    "another moment than the rest, or not when. Take the snapshot of that day again."
+                )
+            moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=earliest)
+            known[day] = Taken(day, moment, prints[day])
+    return {known[day]: of_day for day, of_day in files.items()}
+
+
+def file_path(file: "DataFile") -> str:
+    """The path by which DuckDB reads a file."""
+    return str(local_path(file.file_path) or file.file_path)
+
+
+def _day(partition: object) -> date:
+    return partition if isinstance(partition, date) else EPOCH + timedelta(days=int(str(partition)))
+
+
+def _fingerprint(files: Iterable["DataFile"]) -> str:
+    paths = "\n".join(sorted(file.file_path for file in files))
+    return hashlib.blake2b(paths.encode(), digest_size=12).hexdigest()
