@@ -1,0 +1,60 @@
+"""Connecting to databases, and what their errors mean: mend something (UserError), or try again (Transient).
+
+Messages hold the driver's first line, without the password.
+"""
+
+import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
+from urllib.parse import quote as percent_encoded
+
+from recsys_data.contracts.contract import Server
+from recsys_data.errors import RecsysDataError, Transient, UserError
+from recsys_data.sources.locations import named
+
+Connection = TypeVar("Connection")
+
+ATTEMPTS = 3
+PAUSE_SECONDS = 0.5
+# What databases say when trying again with the same contract and login is of no use.
+REFUSAL = re.compile(
+    "authentication failed|no password supplied|access denied|command denied|permission denied|no pg_hba.conf entry"
+    "|does not exist|doesn't exist|no such (table|column|function)|unknown (database|column)|invalid uri|syntax error"
+    "|unable to open database file|is not a database|division by zero|invalid input syntax|out of range|cannot cast",
+    re.IGNORECASE,
+)
+# What ADBC puts before the message of PostgreSQL.
+PREFIX = re.compile(r"^[A-Z_]+: (\[libpq\] )?(Failed to prepare query: )?(ERROR: +)?|^\[libpq\] ")
+
+
+def explain(server: Server, secrets: tuple[str, ...], error: Exception, lasting: bool = False) -> RecsysDataError:
+    """Our error for one of a driver; `lasting` if its kind says already that trying again is of no use."""
+    number_and_text = len(error.args) == 2 and isinstance(error.args[1], str)
+    text = PREFIX.sub("", error.args[1] if number_and_text else str(error).strip())
+    for secret in filter(None, secrets):
+        for spelled in (secret, percent_encoded(secret, safe="")):
+            text = text.replace(spelled, "***")
+    first = (text.splitlines() or [type(error).__name__])[0].strip().rstrip(".")
+    if lasting or REFUSAL.search(first):
+        return UserError(
+            f"{named(server)}: {first}. Mend the server in the contract, or what it names in the database."
+        )
+    return Transient(f"{named(server)}: {first}. The state must be read again from its start.")
+
+
+def patiently(connect: Callable[[], Connection], explained: Callable[[Exception], RecsysDataError]) -> Connection:
+    """Connect, up to `ATTEMPTS` times while that may help.
+
+    Raises:
+        UserError, Transient: as `explained` says of what `connect` raised at last.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return connect()
+        except Exception as error:
+            found = explained(error)
+            if attempt == ATTEMPTS or not isinstance(found, Transient):
+                raise found from None
+            time.sleep(PAUSE_SECONDS * attempt)
+    raise AssertionError("unreachable")

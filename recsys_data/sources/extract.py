@@ -1,0 +1,109 @@
+"""One state of one server of a snapshot dataset -> Arrow batches of the contract's types.
+
+Data flow: server of a contract -> database (`databases.py`, `adbc.py`) or files (`files.py`) -> `typed.py` -> batches
+with a column `_problems`, which says of each row why it cannot be taken; the caller makes dead letters of those.
+A source is read once, in one consistent read, in bounded memory; whoever stops early leaves nothing behind.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recsys_data.contracts.contract import Server
+from recsys_data.errors import UserError
+from recsys_data.sources.locations import DAY, days_of_files, files_of_day, is_database, named
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One column that is asked for.
+
+    Attributes:
+        name: column of the contract.
+        type: logical type.
+        source: name in the source; in JSON a dotted path.
+    """
+
+    name: str
+    type: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Extract:
+    """A state that is being read.
+
+    Attributes:
+        as_of: UTC; when the state was true: the moment of the consistent read, or the end of a folder's day.
+        columns: the wanted columns that this source has, in the order of the batches.
+        batches: the rows, typed, at most about 100,000 a batch; the last column `_problems`, a list of texts, is
+            NULL for a clean row, else it holds "column: found …; expected …", and such columns are NULL.
+    """
+
+    as_of: datetime
+    columns: tuple[str, ...]
+    batches: "Iterator[pa.RecordBatch]"
+
+
+def is_live(server: Server) -> bool:
+    """Whether the server knows only today's state."""
+    return DAY not in server.location
+
+
+@contextmanager
+def extract(server: Server, wanted: Sequence[Wanted], day: date, data_dir: Path) -> Iterator[Extract]:
+    """Open one consistent read of the state of a day (UTC); `batches` is read within the `with` block.
+
+    A wanted column that the source lacks is left out, unless the contract names it for this server.
+
+    Raises (here, and while batches are read):
+        UserError: there is no such day, folder, table or column, or a typed value does not fit; says what to do.
+        Transient: the source cannot be reached, or the read broke off; the state must be read again from the start.
+    """
+    today = datetime.now(UTC).date()
+    if is_live(server) and day != today:
+        raise UserError(
+            f"{named(server)} knows only today's state ({today}, UTC), not that of {day}; "
+            "day-folder files can be backfilled. Take today, or a server with {day} in its location."
+        )
+    opened = _database(server, wanted, data_dir, day) if is_database(server) else _files(server, wanted, day, data_dir)
+    with opened as found:
+        yield found
+
+
+def days_available(server: Server, data_dir: Path) -> list[date] | None:
+    """The days of a day-folder source, oldest first; None for a live source.
+
+    Raises:
+        UserError: the location cannot be read.
+        Transient: S3 does not answer.
+    """
+    return None if is_live(server) else days_of_files(server, data_dir)
+
+
+def _database(server: Server, wanted: Sequence[Wanted], data_dir: Path, day: date) -> AbstractContextManager[Extract]:
+    from recsys_data.sources.databases import extract_database
+
+    if not is_live(server):
+        raise UserError(f"{named(server)}: a database knows no days. Take {{day}} out of its location.")
+    return extract_database(server, wanted, data_dir)
+
+
+@contextmanager
+def _files(server: Server, wanted: Sequence[Wanted], day: date, data_dir: Path) -> Iterator[Extract]:
+    from recsys_data.sources.files import Files
+
+    as_of = datetime.now(UTC) if is_live(server) else datetime.combine(day + timedelta(days=1), time(), UTC)
+    files = Files(server, *files_of_day(server, data_dir, day))
+    present = files.present(wanted)
+    batches = files.batches(present)
+    try:
+        yield Extract(as_of, tuple(column.name for column in present), batches)
+    finally:
+        batches.close()

@@ -1,0 +1,167 @@
+"""CSV, JSON lines and Parquet files, plain or packed, on this machine or in S3 -> typed batches.
+
+Data flow: files of a pattern, in name order -> batches of text (CSV), raw JSON values or Arrow columns -> `typed.py`.
+A row that cannot be read at all becomes a problem row; a file that cannot is an error; nothing is left out.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from recsys_data.contracts.contract import Server
+from recsys_data.errors import UserError
+from recsys_data.sources.locations import explained, named
+from recsys_data.sources.typed import MAX_ROWS, Caster
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow.fs import FileSystem
+
+    from recsys_data.sources.extract import Wanted
+
+SUFFIXES = {"csv": "csv", "tsv": "csv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl", "parquet": "parquet"}
+PACKED = {"gz": "gzip", "zst": "zstd"}
+
+
+class Reader(Protocol):
+    """One format: `columns` says which names a file has (None: only reading it whole can tell), `read` reads it."""
+
+    raw_json: bool
+
+    def columns(self, path: str, wanted: "Sequence[Wanted]") -> list[str]: ...
+
+    def read(self, path: str, wanted: "Sequence[Wanted]") -> "Iterator[pa.RecordBatch]": ...
+
+
+class Files:
+    """The files of one state, as one source.
+
+    Raises (also its methods):
+        UserError: a file cannot be read, or lacks a column that the contract names for this server.
+        Transient: S3 does not answer.
+    """
+
+    def __init__(self, server: Server, files: "FileSystem", paths: Sequence[str]) -> None:
+        self.server = server
+        self.paths = paths
+        self.reader = _reader(server, files, paths)
+
+    def present(self, wanted: "Sequence[Wanted]") -> "list[Wanted]":
+        """Those of the wanted columns that the files have: CSV and Parquet every one of them, JSON any row."""
+        found = [(path, self._columns(path, wanted)) for path in self.paths]
+        if self.reader.raw_json:
+            names = list(dict.fromkeys(name for _, columns in found for name in columns))
+            # Without a single object there is nothing to tell by.
+            return present_of(self.server, wanted, names) if names else list(wanted)
+        present = present_of(self.server, wanted, found[0][1])
+        for path, columns in found[1:]:
+            if odd := {column.source for column in present_of(self.server, wanted, columns)} ^ {
+                c.source for c in present
+            }:
+                raise UserError(
+                    f"{named(self.server)}: {path} and {self.paths[0]} do not have the same columns; "
+                    f"{', '.join(sorted(odd))} is in one of them only. Files of one state must be alike."
+                )
+        return present
+
+    def batches(self, wanted: "Sequence[Wanted]") -> "Iterator[pa.RecordBatch]":
+        """The rows of all files, typed."""
+        caster = Caster(wanted, named(self.server), raw_json=self.reader.raw_json)
+        try:
+            for path in self.paths:
+                with explained(self.server, path):
+                    for batch in self.reader.read(path, wanted):
+                        yield from caster.cast(batch)
+        finally:
+            caster.close()
+
+    def _columns(self, path: str, wanted: "Sequence[Wanted]") -> list[str]:
+        with explained(self.server, path):
+            return self.reader.columns(path, wanted)
+
+
+def present_of(server: Server, wanted: "Sequence[Wanted]", found: Sequence[str]) -> "list[Wanted]":
+    """The wanted columns among those found.
+
+    Raises:
+        UserError: one that the contract names for this server is missing; lists what was found.
+    """
+    there = set(found)
+    for column in wanted:
+        if column.name in server.columns and column.source not in there:
+            raise UserError(
+                f"{named(server)} has no column {column.source}, which the contract names for {column.name}. "
+                f"It has {', '.join(found) or 'none'}. Mend `columns` of the server."
+            )
+    return [column for column in wanted if column.source in there]
+
+
+def open_stream(files: "FileSystem", path: str) -> Any:
+    """The unpacked bytes of a file."""
+    return files.open_input_stream(path, compression=PACKED.get(path.rsplit(".", 1)[-1]))
+
+
+def _reader(server: Server, files: "FileSystem", paths: Sequence[str]) -> Reader:
+    from recsys_data.sources.csv_rows import CsvReader
+    from recsys_data.sources.json_rows import JsonReader
+
+    kinds = {server.format or _format(server, path) for path in paths}
+    if len(kinds) > 1:
+        raise UserError(
+            f"{named(server)}: files of {' and '.join(sorted(kinds))} at once. Files of one state must be alike."
+        )
+    match kinds.pop():
+        case "csv":
+            tabs = server.delimiter == "," and all(".tsv" in path.rsplit("/", 1)[-1] for path in paths)
+            return CsvReader(files, "\t" if tabs else server.delimiter)
+        case "jsonl":
+            return JsonReader(files)
+    return ParquetReader(files)
+
+
+def _format(server: Server, path: str) -> str:
+    parts = path.rsplit("/", 1)[-1].split(".")
+    suffix = parts[-2] if len(parts) > 2 and parts[-1] in PACKED else parts[-1]
+    if suffix not in SUFFIXES:
+        raise UserError(
+            f"{named(server)}: the suffix of {path} does not tell its format; expected one of "
+            f"{', '.join(f'.{known}' for known in SUFFIXES)}. Rename it, or set `format` of the server."
+        )
+    return SUFFIXES[suffix]
+
+
+class ParquetReader:
+    """Parquet, a few row groups' pages at a time."""
+
+    raw_json = False
+
+    def __init__(self, files: "FileSystem") -> None:
+        self.files = files
+
+    def columns(self, path: str, wanted: "Sequence[Wanted]") -> list[str]:
+        with self._open(path) as file:
+            return file.schema_arrow.names
+
+    def read(self, path: str, wanted: "Sequence[Wanted]") -> "Iterator[pa.RecordBatch]":
+        import pyarrow as pa
+
+        with self._open(path) as file:
+            try:
+                for batch in file.iter_batches(MAX_ROWS, columns=list({column.source for column in wanted})):
+                    names = [column.name for column in wanted]
+                    yield pa.RecordBatch.from_arrays([batch.column(column.source) for column in wanted], names)
+            except pa.ArrowException as error:
+                raise UserError(f"{path} cannot be read as Parquet: {error}. Fetch it again.") from None
+
+    def _open(self, path: str) -> Any:
+        import pyarrow as pa
+        from pyarrow.parquet import ParquetFile
+
+        try:
+            # The columns that are read are fetched ahead, a row group at a time; from S3 that saves many requests.
+            return ParquetFile(path, filesystem=self.files, pre_buffer=not _is_local(self.files))
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{path} cannot be read as Parquet: {error}. Fetch it again.") from None
+
+
+def _is_local(files: "FileSystem") -> bool:
+    return files.type_name == "local"
