@@ -9,8 +9,9 @@ import fcntl
 import json
 import os
 import secrets
+import shlex
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -61,10 +62,9 @@ def up(demo: bool, host: str, port: int, collector_port: int, rate: float) -> No
     with opened() as platform, only_one(platform.settings):
         settings = platform.settings
         bind(host, collector_port, keyless=not settings.keys).close()
-        environment = environment_of(settings)
-        introduce(settings, ui, collector)
-        if demo:
-            environment |= demo_contracts(settings)
+        contracts = demo_contracts(settings) if demo else {}
+        environment = environment_of(settings) | contracts
+        introduce(settings, ui, collector, contracts)
         with Stop() as stop, Supervisor(settings.data_dir / "logs", environment) as supervisor:
             supervisor.start("collector", recsys_data("collect", "--host", host, "--port", str(collector_port)))
             supervisor.start("webserver", ["-m", "dagster_webserver", *DEFINED, "-h", host, "-p", str(port)])
@@ -100,19 +100,19 @@ def environment_of(settings: Settings) -> dict[str, str]:
 def demo_contracts(settings: Settings) -> dict[str, str]:
     """Contracts that take users and items from the demo's sources, as a variable for the child processes.
 
-    Contracts of the user's own are left alone.
+    Contracts of the user's own are left alone: the demo's are written, for comparison, and not used.
     """
     from recsys_data.cli.demo import write_contracts
 
     folder = write_contracts(settings.data_dir)
     if settings.contracts:
-        click.echo(f"Users and items of the demo are not collected: {PREFIX}CONTRACTS is {settings.contracts}.\n")
+        click.echo(f"Users and items of the demo are not collected: {PREFIX}CONTRACTS is {settings.contracts}.")
         return {}
     return {f"{PREFIX}CONTRACTS": str(folder)}
 
 
-def introduce(settings: Settings, ui: str, collector: str) -> None:
-    """Say where everything is."""
+def introduce(settings: Settings, ui: str, collector: str, contracts: Mapping[str, str]) -> None:
+    """Say where everything is; `contracts` is the variable that commands in other terminals need."""
     key = " -u WRITE_KEY:" if settings.keys else ""
     event = {
         "event_id": f"try-{secrets.token_hex(4)}",
@@ -125,6 +125,8 @@ def introduce(settings: Settings, ui: str, collector: str) -> None:
     click.echo(f"Collector   {collector}")
     click.echo(f"State       {settings.data_dir}")
     click.echo(f"Logs        {settings.data_dir / 'logs'}")
+    for name, folder in contracts.items():
+        click.echo(f"Demo        export {name}={shlex.quote(folder)}  # its users and items, for other terminals")
     click.echo(f"Send one    curl{key} {collector}/v1/events -d '{json.dumps(event)}'")
     click.echo('Ask for it  recsys-data sql "SELECT type, count(*) FROM interactions GROUP BY ALL"')
     click.echo("Stop        Ctrl-C\n")

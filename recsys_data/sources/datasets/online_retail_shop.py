@@ -62,26 +62,33 @@ class Shop:
     def states(self) -> list[State]:
         """Two states for each trading day: items and customers."""
         days = self._scratch.values("SELECT DISTINCT day FROM invoiced WHERE day IS NOT NULL ORDER BY day")
-        for dataset, (key, known, _) in DATASETS.items():
-            self._scratch.run(f"CREATE TABLE {dataset} AS {_since(key, known)}")
+        for dataset, (key, known, row) in DATASETS.items():
+            self._scratch.run(f"CREATE TABLE {dataset} AS {_versions(key, known, row)}")
         return [self._state(dataset, day) for day in days for dataset in DATASETS]
 
     def _state(self, dataset: str, day: date) -> State:
-        key, _, row = DATASETS[dataset]
-        # A merge patch leaves out what is null.
-        query = f"""SELECT encode(json_merge_patch('{{}}', to_json({row}))::VARCHAR) AS line FROM {dataset}
-            WHERE since <= DATE '{day}' AND (until IS NULL OR until > DATE '{day}') ORDER BY {key}"""
+        query = f"""SELECT line FROM {dataset}
+            WHERE since <= DATE '{day}' AND (until IS NULL OR until > DATE '{day}') ORDER BY key"""
         return State(dataset, day, SOURCE, lambda: self._scratch.lines(query))
 
 
-def _since(key: str, known: tuple[str, ...]) -> str:
-    """SQL of what was known of each key, `since` a day and `until` another (exclusive; null: to the end)."""
+def _versions(key: str, known: tuple[str, ...], row: str) -> str:
+    """SQL of the lines of each key, `since` a day and `until` another (exclusive; null: to the end).
+
+    Args:
+        key: column of the key.
+        known: columns whose last value counts.
+        row: the line as a struct.
+    """
     of_day = ", ".join(
         f"arg_max({name}, ordinal) AS {name}, max(ordinal) FILTER ({name} IS NOT NULL) AS {name}_at" for name in known
     )
     so_far = ", ".join(f"arg_max({name}, {name}_at) OVER seen AS {name}" for name in known)
+    # A merge patch leaves out what is null.
     return f"""
         WITH by_day AS (SELECT {key}, day, {of_day} FROM invoiced WHERE {key} IS NOT NULL AND day IS NOT NULL
-                        GROUP BY {key}, day)
-        SELECT {key}, {so_far}, day AS since, lead(day) OVER seen AS until
-        FROM by_day WINDOW seen AS (PARTITION BY {key} ORDER BY day)"""
+                        GROUP BY {key}, day),
+        versions AS (SELECT {key}, {so_far}, day AS since, lead(day) OVER seen AS until
+                     FROM by_day WINDOW seen AS (PARTITION BY {key} ORDER BY day))
+        SELECT {key} AS key, since, until, encode(json_merge_patch('{{}}', to_json({row}))::VARCHAR) AS line
+        FROM versions"""
