@@ -14,6 +14,7 @@ from recsys_data.cli.contract import contract
 from recsys_data.cli.ingest import ingest
 from recsys_data.cli.load import load
 from recsys_data.cli.simulate import simulate
+from recsys_data.cli.snapshot import snapshot
 from recsys_data.cli.sql import sql
 from recsys_data.cli.status import status
 from recsys_data.cli.up import up
@@ -36,7 +37,7 @@ def cli() -> None:
     """
 
 
-for _command in (up, collect, simulate, load, ingest, status, sql, contract):
+for _command in (up, collect, simulate, load, ingest, snapshot, status, sql, contract):
     cli.add_command(_command)
 
 

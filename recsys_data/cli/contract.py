@@ -37,7 +37,8 @@ def list_() -> None:
     rows = []
     for c in loaded().values():
         minutes = f"{c.latency.total_seconds() / 60:g} min"
-        rows.append((c.name, c.version, c.stream or "-", len(c.columns), len(c.rules), minutes, c.grain))
+        fed_by = c.stream or ("snapshots" if c.is_snapshot else c.base or "-")
+        rows.append((c.name, c.version, fed_by, len(c.columns), len(c.rules), minutes, c.grain))
     print_table(head, rows, right=("columns", "rules", "stale after"))
 
 
@@ -137,10 +138,11 @@ def check_together(contracts: "dict[str, Contract]") -> None:
         ContractError: they cannot be fed by one stream of events.
         Permanent: none takes whole events.
     """
-    from recsys_data.contracts.soundness import check_stream
+    from recsys_data.contracts.soundness import check_references, check_stream
     from recsys_data.ingestion.writer import main_dataset
 
     check_stream(contracts)
+    check_references(contracts)
     main_dataset(contracts)
 
 

@@ -6,10 +6,12 @@ from datetime import date, timedelta
 import dagster as dg
 
 from recsys_data.contracts.contract import Column, Contract
+from recsys_data.contracts.derived import REJECTED
 from recsys_data.contracts.types import duckdb_type
 
 # Dagster looks at freshness every half minute and accepts no window below one.
 LEAST_WINDOW = timedelta(minutes=2)
+DAY = timedelta(days=1)
 
 
 def daily_partitions(first_day: date) -> dg.DailyPartitionsDefinition:
@@ -19,7 +21,6 @@ def daily_partitions(first_day: date) -> dg.DailyPartitionsDefinition:
 
 def asset_spec(contract: Contract, partitions: dg.PartitionsDefinition, deps: list[dg.AssetKey]) -> dg.AssetSpec:
     """The asset of a dataset."""
-    window = max(contract.latency, LEAST_WINDOW)
     return dg.AssetSpec(
         key=dg.AssetKey(contract.name),
         deps=deps,
@@ -29,7 +30,8 @@ def asset_spec(contract: Contract, partitions: dg.PartitionsDefinition, deps: li
         kinds={"iceberg", "parquet"},
         tags={"domain": contract.domain, **dict.fromkeys(contract.tags, "")},
         partitions_def=partitions,
-        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=window, warn_window=window / 2),
+        freshness_policy=_freshness(contract),
+        skippable=not contract.stream,
         metadata={
             "dagster/column_schema": column_schema(contract),
             "dagster/partition_expr": contract.event_time.name,
@@ -38,6 +40,18 @@ def asset_spec(contract: Contract, partitions: dg.PartitionsDefinition, deps: li
             "row rules": dg.MetadataValue.md(_rules(contract)),
         },
     )
+
+
+def _freshness(contract: Contract) -> dg.FreshnessPolicy | None:
+    """By the age of the newest data; of snapshots, by the time at which the day's has to be there."""
+    if contract.derived == REJECTED:
+        # Rows are refused when there is reason to.
+        return None
+    if contract.schedule:
+        hour, minute = contract.schedule.deadline.split(":")
+        return dg.FreshnessPolicy.cron(f"{int(minute)} {int(hour)} * * *", DAY, contract.schedule.timezone)
+    window = max(contract.latency, LEAST_WINDOW)
+    return dg.FreshnessPolicy.time_window(fail_window=window, warn_window=window / 2)
 
 
 def column_schema(contract: Contract) -> dg.TableSchema:
@@ -60,8 +74,14 @@ def _column(column: Column) -> dg.TableColumn:
             unique=column.key,
             other=[f"one of {', '.join(column.enum)}"] if column.enum else [],
         ),
-        tags={"classification": column.classification} if column.classification else {},
+        tags=_marks(column),
     )
+
+
+def _marks(column: Column) -> dict[str, str]:
+    """What the UI shows beside a column: personal data, and what it may be used for."""
+    marks = {"classification": column.classification} if column.classification else {}
+    return marks | ({"permitted_use": ".".join(column.permitted_use)} if column.permitted_use else {})
 
 
 def _rules(contract: Contract) -> str:

@@ -32,12 +32,17 @@ def session(threads: int = 1) -> "duckdb.DuckDBPyConnection":
     import duckdb
 
     connection = duckdb.connect(config={"threads": threads})
-    connection.execute("SET TimeZone = 'UTC'")
     # A batch is one Arrow table and its rows are told apart by number, not by order.
     connection.execute("SET preserve_insertion_order = false")
+    prepare(connection)
+    return connection
+
+
+def prepare(connection: "duckdb.DuckDBPyConnection") -> None:
+    """Give a session what the expressions of contracts may use."""
+    connection.execute("SET TimeZone = 'UTC'")
     connection.execute(MACROS)
     set_variables(connection, date(1995, 1, 1), datetime(2000, 1, 1, tzinfo=UTC))
-    return connection
 
 
 def set_variables(connection: "duckdb.DuckDBPyConnection", first_day: date, now: datetime) -> None:

@@ -9,6 +9,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
@@ -77,6 +78,17 @@ def successor_waits(settings: Settings) -> bool:
 def drain_is_running(settings: Settings) -> bool:
     """Whether some process drains now."""
     return running_drain(settings) is not None
+
+
+@contextlib.contextmanager
+def file_lock(path: Path, wait_seconds: float) -> Iterator[bool]:
+    """Hold a lock file; gives False where another process still holds it after `wait_seconds`."""
+    deadline = time.monotonic() + wait_seconds
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        while not (taken := _try(file)) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        yield taken
 
 
 def _open(settings: Settings, name: str) -> BinaryIO:

@@ -9,11 +9,12 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
 EPOCH = date(1970, 1, 1)
+MICROSECONDS_PER_DAY = 86_400_000_000
 
 
 @dataclass(slots=True)
 class DayStats:
-    """One UTC day of a table: rows, files, and the newest event time in it (microseconds since 1970)."""
+    """One partition of a table: rows, files, and the newest time in it (microseconds since 1970)."""
 
     rows: int = 0
     files: int = 0
@@ -33,8 +34,13 @@ def day_number(key: str) -> int:
 def days(table: "Table") -> dict[int, DayStats]:
     """Statistics per day (days since 1970) of the table's loaded snapshot."""
     from pyiceberg.conversions import from_bytes
+    from pyiceberg.types import BooleanType, DateType
 
-    time = table.schema().find_field(table.spec().fields[0].source_id)
+    schema = table.schema()
+    time = schema.find_field(table.spec().fields[0].source_id)
+    if isinstance(time.field_type, BooleanType):
+        time = schema.find_field("valid_from")
+    unit = MICROSECONDS_PER_DAY if isinstance(time.field_type, DateType) else 1
     found: dict[int, DayStats] = defaultdict(DayStats)
     for task in table.scan().plan_files():
         stats = found[task.file.partition[0]]
@@ -42,7 +48,7 @@ def days(table: "Table") -> dict[int, DayStats]:
         stats.files += 1
         bound = (task.file.upper_bounds or {}).get(time.field_id)
         if bound is not None:
-            newest = from_bytes(time.field_type, bound)
+            newest = from_bytes(time.field_type, bound) * unit
             stats.newest = newest if stats.newest is None else max(stats.newest, newest)
     return dict(found)
 

@@ -18,13 +18,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys_data.lake.files import local_path, sync_all
+from recsys_data.lake.stats import MICROSECONDS_PER_DAY
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
     from pyiceberg.schema import Schema
     from pyiceberg.table import Table
 
-MICROSECONDS_PER_DAY = 86_400_000_000
 # Bounds in the manifests let readers skip files: by time, and by log position after a restart.
 BOUNDED = ("log_partition", "log_offset", "ingested_at", "valid_from", "valid_to")
 SAMPLE_ROWS = 1000

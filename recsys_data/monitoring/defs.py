@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from recsys_data.contracts import Contract
+from recsys_data.contracts.contract import Reference
 from recsys_data.lake.balance import table_balance
 from recsys_data.lake.stats import day_key, days
 from recsys_data.lake.tables import Lake
-from recsys_data.monitoring.quality import RECENT, rule_counts, stored_rows
+from recsys_data.monitoring.quality import RECENT, reference_counts, rule_counts, stored_rows
 from recsys_data.settings import Settings
 
 # A tick may take a minute; an event takes about 15 ms.
@@ -30,7 +31,9 @@ def definitions(contracts: Mapping[str, Contract]) -> dg.Definitions:
             checks.append(_rules_check(contract))
         for name, item in contract.checks.items():
             checks.append(_quality_check(contract, name, item))
-    return dg.Definitions(asset_checks=checks, sensors=[_partitions_sensor(list(stream))])
+    checks += [_reference_check(c, reference) for c in contracts.values() for reference in c.references]
+    told = [*stream, *(name for name, contract in contracts.items() if contract.is_snapshot)]
+    return dg.Definitions(asset_checks=checks, sensors=[_partitions_sensor(told)])
 
 
 def _ledger_check(name: str) -> dg.AssetChecksDefinition:
@@ -66,6 +69,31 @@ def _rules_check(contract: Contract) -> dg.AssetChecksDefinition:
         )
 
     return row_rules
+
+
+def _reference_check(contract: Contract, reference: Reference) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=contract.name,
+        name=f"known_{reference.column}",
+        description=f"At most {reference.max_unknown:.0%} of the rows stored in the last 24 hours have a "
+        f"{reference.column} that no snapshot of {reference.dataset} ever had.",
+    )
+    def known(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
+        counts = reference_counts(lake, contract, reference, datetime.now(UTC) - RECENT)
+        return dg.AssetCheckResult(
+            # Before there is a first snapshot there is nothing to know them by.
+            passed=counts.known_keys == 0 or counts.share <= reference.max_unknown,
+            severity=WARN,
+            metadata={
+                "share unknown": round(counts.share, 5),
+                "at most": reference.max_unknown,
+                "rows judged": counts.rows,
+                "rows unknown": counts.unknown,
+                f"keys in {reference.dataset}": counts.known_keys,
+            },
+        )
+
+    return known
 
 
 def _quality_check(contract: Contract, name: str, item: Mapping) -> dg.AssetChecksDefinition:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from recsys_data.contracts.contract import Contract
+from recsys_data.contracts.contract import Contract, Reference
 from recsys_data.contracts.rules import literal, quote, reasons, session, set_variables
 from recsys_data.lake.query import data_files, relation
 from recsys_data.lake.tables import Lake
@@ -29,6 +29,35 @@ def rule_counts(lake: Lake, contract: Contract, settings: Settings, since: datet
         set_variables(connection, settings.first_day, datetime.now(UTC))
         row = connection.execute(f"SELECT count(*), {sums} FROM ({source}) WHERE {where}").fetchall()[0]
     return RuleCounts(row[0], {reason: count for (reason, _), count in zip(rules, row[1:], strict=True)})
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceCounts:
+    """How many recently stored rows have a value, how many of an unknown key, and how many keys are known."""
+
+    rows: int
+    unknown: int
+    known_keys: int
+
+    @property
+    def share(self) -> float:
+        return self.unknown / self.rows if self.rows else 0.0
+
+
+def reference_counts(lake: Lake, contract: Contract, reference: Reference, since: datetime) -> ReferenceCounts:
+    """Look up a column's values of rows stored since then among all keys that its dataset ever had."""
+    history = lake.table(f"{reference.dataset}_history")
+    keys = f"SELECT DISTINCT {quote(reference.key)} AS key FROM ({relation(history, data_files(history))})"
+    source, where = _stored_since(lake, contract, since)
+    column = quote(reference.column)
+    with session(threads=2) as connection:
+        row = connection.execute(
+            f"""WITH keys AS MATERIALIZED ({keys})
+                SELECT count(*), count(*) FILTER (WHERE key IS NULL), (SELECT count(*) FROM keys)
+                FROM (SELECT {column} AS value FROM ({source}) WHERE {where} AND {column} IS NOT NULL)
+                LEFT JOIN keys ON key = value"""
+        ).fetchall()[0]
+    return ReferenceCounts(*row)
 
 
 def stored_rows(lake: Lake, contract: Contract, since: datetime) -> int:

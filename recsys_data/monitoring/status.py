@@ -15,12 +15,13 @@ import msgspec
 from recsys_data.contracts.contract import Contract
 from recsys_data.contracts.rules import session
 from recsys_data.ingestion.drain import positions_of
+from recsys_data.ingestion.due import due_day
 from recsys_data.ingestion.lock import running_drain
 from recsys_data.ingestion.log import EventLog
 from recsys_data.ingestion.writer import main_dataset
 from recsys_data.lake.ledger import Latency, Ledger, read_ledger
 from recsys_data.lake.query import data_files, relation
-from recsys_data.lake.stats import DayStats, committed_at, days
+from recsys_data.lake.stats import DayStats, committed_at, day_number, days
 from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
 
@@ -235,6 +236,10 @@ def _dataset(stored: Stored | None, contract: Contract, waiting: int, now: datet
         return DatasetStatus(0, 0, None, "empty")
     newest = max((day.newest for day in stored.days.values() if day.newest is not None), default=None)
     latest = None if newest is None else EPOCH + timedelta(microseconds=newest)
+    if contract.is_snapshot:
+        # The age of the newest commit would let the backfill of an old day look fresh.
+        there = day_number(due_day(contract, now).isoformat()) in stored.days
+        return DatasetStatus(stored.rows, len(stored.days), latest, "fresh" if there else "stale")
     return DatasetStatus(stored.rows, len(stored.days), latest, freshness_of(stored.committed, contract, waiting, now))
 
 

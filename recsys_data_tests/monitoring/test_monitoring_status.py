@@ -38,7 +38,7 @@ def test_a_new_folder_has_a_status_and_still_no_tables(log: EventLog, lake: Lake
         "latency": {"p50_s": None, "p95_s": None},
         "datasets": {
             name: {"rows": 0, "partitions": 0, "latest": None, "freshness": "empty"}
-            for name in ("contexts", "dead_letters", "identities", "interactions")
+            for name in lake.contracts
         },
     }
     assert not any(lake.exists(name) for name in lake.contracts)

@@ -1,0 +1,147 @@
+"""`recsys-data snapshot`: the batch side without Dagster: take, look at and accept snapshots of users and items."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from recsys_data.cli.commands import Commands, Platform, opened
+
+if TYPE_CHECKING:
+    from recsys_data.ingestion.taken import Taken
+
+DAY = click.DateTime(["%Y-%m-%d"])
+
+
+@click.group(cls=Commands)
+def snapshot() -> None:
+    """Take and accept snapshots of datasets such as user_profiles and item_catalog.
+
+    A snapshot is the full state of a day. One that lost or changed more than its contract allows is held back, and
+    the last good one stays, until somebody accepts it.
+    """
+
+
+@snapshot.command(
+    examples=[
+        "recsys-data snapshot take item_catalog",
+        "recsys-data snapshot take item_catalog --day 2011-01-17",
+    ]
+)
+@click.argument("name")
+@click.option("--day", type=DAY, help="The day. Default: every day that the sources have and the lake has not.")
+@click.option("--accept", is_flag=True, help="However much it lost or changed.")
+def take(name: str, day: datetime | None, accept: bool) -> None:
+    """Take snapshots and bring the history up to date."""
+    from recsys_data.errors import UserError
+    from recsys_data.ingestion.snapshot import snapshot_contract, stored_days, takeable_days
+    from recsys_data.ingestion.snapshot import take as take_one
+
+    with opened() as platform, _watched() as told:
+        contract = snapshot_contract(platform.lake, name)
+        there = [day.date()] if day else takeable_days(contract, platform.settings)
+        done = set() if day else set(stored_days(platform.lake, name)) - {datetime.now(UTC).date()}
+        days = [one for one in there if one not in done]
+        if not there:
+            places = ", ".join(server.location for server in contract.servers)
+            raise UserError(f"The sources of {name} have no day to take. They are looked for at {places}.")
+        taken = [take_one(platform.lake, platform.settings, name, one, accept, told) for one in days]
+        _bring_up_to_date(platform, name)
+    _show(taken)
+    _refuse_held(taken)
+
+
+@snapshot.command("list", examples=["recsys-data snapshot list", "recsys-data snapshot list item_catalog"])
+@click.argument("name", required=False)
+def list_(name: str | None) -> None:
+    """List the days that are stored, held back and missing."""
+    from recsys_data.cli.terminal import print_table
+    from recsys_data.ingestion.due import due_day, missing_days
+    from recsys_data.ingestion.held import held_back
+    from recsys_data.ingestion.snapshot import snapshot_contract, stored_days
+
+    rows = []
+    with opened() as platform:
+        names = [name] if name else [one for one, c in platform.contracts.items() if c.is_snapshot]
+        for one in names:
+            contract = snapshot_contract(platform.lake, one)
+            stored = stored_days(platform.lake, one)
+            held = ", ".join(f"{taken.day} ({taken.held})" for taken in held_back(platform.settings, one))
+            due = due_day(contract, datetime.now(UTC))
+            first, last = (str(stored[0]), str(stored[-1])) if stored else ("-", "-")
+            missing = len(missing_days(platform.lake, contract))
+            rows.append((one, len(stored), first, last, missing, f"{due}{'' if due in stored else ' missing'}", held))
+    print_table(("dataset", "days", "first", "last", "missing", "due", "held back"), rows, right=("days", "missing"))
+
+
+@snapshot.command(examples=["recsys-data snapshot accept item_catalog 2026-11-25"])
+@click.argument("name")
+@click.argument("day", type=DAY)
+def accept(name: str, day: datetime) -> None:
+    """Publish a snapshot that was held back, as it was read then."""
+    from recsys_data.ingestion.snapshot import accept_held
+
+    with opened() as platform:
+        taken = accept_held(platform.lake, platform.settings, name, day.date())
+        _bring_up_to_date(platform, name)
+    _show([taken])
+
+
+def _bring_up_to_date(platform: Platform, name: str) -> None:
+    from recsys_data.ingestion.history import bring_up_to_date
+
+    staging = platform.settings.data_dir / "ingest" / "staging" / f"{name}_history"
+    brought = bring_up_to_date(platform.lake, name, staging)
+    click.echo(
+        f"{name}_history: {len(brought.days)} days applied, {brought.rows:,} rows, {brought.current:,} hold now."
+    )
+
+
+def _watched():
+    from contextlib import contextmanager
+
+    from recsys_data.cli.terminal import watched
+
+    @contextmanager
+    def shown():
+        console = watched()
+        if not console.is_terminal:
+            yield lambda what, rows: None
+            return
+        with console.status("") as status:
+            yield lambda what, rows: status.update(f"{what}{f', {rows:,} rows' if rows else ''}")
+
+    return shown()
+
+
+def _show(taken: "list[Taken]") -> None:
+    from recsys_data.cli.terminal import print_table
+
+    rows = [
+        (
+            one.name,
+            str(one.day),
+            one.compared.rows,
+            one.compared.new,
+            one.compared.changed,
+            one.compared.lost,
+            sum(one.rejected.values()),
+            ", ".join(f"{reason} {count:,}" for reason, count in one.rejected.items()),
+            one.held or "published",
+        )
+        for one in taken
+    ]
+    if not rows:
+        click.echo("Nothing to do: every day that the sources have is stored.")
+        return
+    head = ("dataset", "day", "rows", "new", "changed", "gone", "refused", "for", "state")
+    print_table(head, rows, right=head[2:7])
+
+
+def _refuse_held(taken: "list[Taken]") -> None:
+    from recsys_data.errors import UserError
+
+    held = [one for one in taken if one.held]
+    if held:
+        commands = "; ".join(f"recsys-data snapshot accept {one.name} {one.day}" for one in held)
+        raise UserError(f"{len(held)} of {len(taken)} snapshots were held back. If they are right: {commands}")
