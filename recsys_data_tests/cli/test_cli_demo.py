@@ -13,6 +13,7 @@ from recsys_data.cli.up import demo_contracts
 from recsys_data.contracts import load_contracts
 from recsys_data.contracts.contract import Server
 from recsys_data.settings import Settings
+from recsys_data.sources.extract import Wanted, extract, is_live
 
 EVE = datetime(2026, 11, 24, 23, 59, 30, tzinfo=UTC).timestamp()
 
@@ -83,6 +84,22 @@ def test_contracts_of_the_demo_name_what_its_sources_have(state: Path, name: str
         outer = {path.split(".")[0] for path in server.columns.values()} | set(server.columns.values())
         rest = {field for field in there - outer if field.split(".")[0] not in outer}
         assert rest <= known, (server.name, rest - known)
+
+
+@pytest.mark.parametrize(("name", "rows"), [("user_profiles", 19_000), ("item_catalog", 3_800)])
+def test_every_row_of_the_sources_is_as_the_contract_wants_it(state: Path, name: str, rows: int) -> None:
+    today, eve = datetime.now(UTC).date(), date(2026, 11, 24)
+    contract = load_contracts(write_contracts(state))[name]
+    for server in contract.servers:
+        asked = [
+            Wanted(column.name, column.type, server.columns.get(column.name, column.name))
+            for column in contract.columns
+            if not column.system
+        ]
+        with extract(server, asked, today if is_live(server) else eve, state) as found:
+            problems = [row for batch in found.batches for row in batch.column("_problems").to_pylist()]
+        assert len(problems) > rows
+        assert not any(problems)
 
 
 def test_the_children_are_pointed_at_the_contracts_of_the_demo(tmp_path: Path) -> None:
