@@ -3,8 +3,7 @@
 Data flow: rows of the files -> one row for each item (customer) and day on which it occurs -> what was known
 since when -> the state of each day. The data set has no catalogue; it tells what was on the invoices:
 - price: of the item's last line so far, in file order, that has a positive price and is no cancellation.
-- description: the last one so far; now and then a note on the stock, such as `damaged`. The title is the last
-  one beside a price, hence a name.
+- description, which is the title too: the last one so far; now and then a note on the stock, such as `damaged`.
 - country: the customer's last one so far.
 Days are those of the shop's clock. Lines whose time cannot be read tell nothing here, for nobody knows since when.
 """
@@ -26,7 +25,6 @@ KEPT = {
     "ordinal": "ordinal",
     "day": DAY,
     "item_id": "nullif(StockCode, '')",
-    "title": f"CASE WHEN {SOLD} THEN {DESCRIPTION} END",
     "description": f"CASE WHEN {DESCRIPTION} IS NOT NULL THEN Description END",
     "price": f"CASE WHEN {SOLD} THEN UnitPrice END",
     "user_id": r"nullif(regexp_replace(CustomerID, '[.]0$', ''), '')",
@@ -35,8 +33,8 @@ KEPT = {
 DATASETS = {
     "item_catalog": (
         "item_id",
-        ("title", "description", "price"),
-        """{'item_id': item_id, 'item_type': 'product', 'title': coalesce(title, trim(description)),
+        ("description", "price"),
+        """{'item_id': item_id, 'item_type': 'product', 'title': trim(description),
             'description': description, 'price': price, 'currency': 'GBP'}""",
     ),
     "user_profiles": ("user_id", ("country",), "{'user_id': user_id, 'country': country}"),

@@ -142,13 +142,10 @@ def test_every_item_and_customer_has_the_state_of_every_day(public_data, landed)
         with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 item = items.setdefault(row["StockCode"], {})
-                sold = not row["InvoiceNo"].startswith("C") and float(row["UnitPrice"]) > 0
-                if sold:
+                if not row["InvoiceNo"].startswith("C") and float(row["UnitPrice"]) > 0:
                     item["price"] = row["UnitPrice"]
                 if row["Description"].strip():
                     item["description"] = row["Description"]
-                    if sold:
-                        item["named"] = row["Description"].strip()
                 if row["CustomerID"]:
                     customers[row["CustomerID"].removesuffix(".0")] = row["Country"]
         day = path.name.split(".")[0]
@@ -159,7 +156,7 @@ def test_every_item_and_customer_has_the_state_of_every_day(public_data, landed)
         for item_id, item in items.items():
             row = state[item_id]
             assert (row.get("price"), row.get("description")) == (item.get("price"), item.get("description"))
-            assert row.get("title") == (item.get("named") or item.get("description", "").strip() or None)
+            assert row.get("title") == (item.get("description", "").strip() or None)
             assert (row["item_type"], row["currency"]) == ("product", "GBP")
         profiles = rows(found[f"user_profiles/{day}/online-retail.jsonl"])
         assert {row["user_id"]: row["country"] for row in profiles} == customers
