@@ -6,7 +6,6 @@ commit as the rows, and whatever differs from what is stored now is undone and m
 on. So days may come late, in any order, be taken again or be removed, and a crash is healed by the next call.
 """
 
-import contextlib
 import time
 import uuid
 from dataclasses import dataclass
@@ -14,24 +13,21 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from recsys_data.contracts.derived import HISTORY
 from recsys_data.contracts.rules import quote
 from recsys_data.errors import Transient
 from recsys_data.ingestion.history_sql import Comparison
 from recsys_data.ingestion.history_state import (
-    PROPERTY,
     Plan,
     State,
     Taken,
+    commit_state,
     file_path,
     make_plan,
     read_state,
     stored_days,
 )
 from recsys_data.ingestion.scratch import scratch
-from recsys_data.lake.commit import expire_old_snapshots
 from recsys_data.lake.copy import copy_rows
 from recsys_data.lake.query import connect, relation
 from recsys_data.lake.tables import Lake
@@ -43,8 +39,6 @@ if TYPE_CHECKING:
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ATTEMPTS = 3
-COMMIT_ATTEMPTS = 5
-PAUSE_SECONDS = 0.1
 # Snapshots that are compared in one statement, by the size of their files: many small days, or one large one.
 DAYS_BYTES = 192 * 1024 * 1024
 # Every day adds a file of closed rows; the small ones are made one when there are this many.
@@ -135,7 +129,7 @@ class _Update:
         after = [*self.current, *self.closed]
         state = State(tuple(days), self.contract.primary_key, uuid.uuid4().hex)
         gone = [file for file in before if file not in after]
-        return _commit(self.table, state, gone, [file for file in after if file not in before])
+        return commit_state(self.table, state, gone, [file for file in after if file not in before])
 
     def brought(self, seconds: float) -> Brought:
         """What was done."""
@@ -228,40 +222,6 @@ def _runs(ahead: "dict[Taken, list[DataFile]]") -> list[list[Taken]]:
         runs[-1].append(taken)
         size += more
     return runs
-
-
-def _commit(table: "Table", state: State, gone: "list[DataFile]", added: "list[DataFile]") -> bool:
-    """Swap files and state in one commit; False if somebody else has changed the table since it was loaded."""
-    from pyiceberg.exceptions import CommitFailedException
-    from sqlalchemy.exc import OperationalError
-
-    expected = table.current_snapshot()
-    for _ in range(COMMIT_ATTEMPTS):
-        with contextlib.suppress(CommitFailedException, OperationalError):
-            _swap(table, state, gone, added)
-            expire_old_snapshots(table)
-            return True
-        time.sleep(PAUSE_SECONDS)
-        table.refresh()
-        if read_state(table).token == state.token:
-            # The catalog took the commit that it reported as failed.
-            return True
-        if table.current_snapshot() != expected:
-            return False
-    raise Transient(f"{'.'.join(table.name())} could not be committed in {COMMIT_ATTEMPTS} attempts. Try again later.")
-
-
-def _swap(table: "Table", state: State, gone: "list[DataFile]", added: "list[DataFile]") -> None:
-    transaction = table.transaction()
-    transaction.set_properties({PROPERTY: msgspec.json.encode(state).decode()})
-    update = transaction.update_snapshot()
-    # A snapshot even without files: the catalog compares snapshots, so that of two writers one fails.
-    with update.overwrite() if gone else update.fast_append() as producer:
-        for file in gone:
-            producer.delete_data_file(file)
-        for file in added:
-            producer.append_data_file(file)
-    transaction.commit_transaction()
 
 
 def overlaps(lake: Lake, name: str) -> int:

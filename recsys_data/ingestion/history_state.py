@@ -4,14 +4,17 @@ The state is one property of the history's table, changed in the same commit as 
 applied, when each was known, and which files they were.
 """
 
+import contextlib
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from recsys_data.errors import Permanent
+from recsys_data.errors import Permanent, Transient
+from recsys_data.lake.commit import expire_old_snapshots
 from recsys_data.lake.files import local_path
 from recsys_data.lake.query import relation
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 PROPERTY = "recsys_data.history"
 EPOCH = date(1970, 1, 1)
+ATTEMPTS = 5
+PAUSE_SECONDS = 0.1
 # Day, and the earliest and latest `as_of` of its rows in microseconds since 1970.
 Known = tuple[date, int | None, int | None]
 
@@ -121,6 +126,44 @@ def stored_days(
             moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=earliest)
             known[day] = Taken(day, moment, prints[day])
     return {known[day]: of_day for day, of_day in files.items()}
+
+
+def commit_state(table: "Table", state: State, gone: "list[DataFile]", added: "list[DataFile]") -> bool:
+    """Swap files and state in one commit; False if somebody else has changed the table since it was loaded.
+
+    Raises:
+        Transient: the catalog cannot be written now; nothing of this commit is visible.
+    """
+    from pyiceberg.exceptions import CommitFailedException
+    from sqlalchemy.exc import OperationalError
+
+    expected = table.current_snapshot()
+    for _ in range(ATTEMPTS):
+        with contextlib.suppress(CommitFailedException, OperationalError):
+            _swap(table, state, gone, added)
+            expire_old_snapshots(table)
+            return True
+        time.sleep(PAUSE_SECONDS)
+        table.refresh()
+        if read_state(table).token == state.token:
+            # The catalog took the commit that it reported as failed.
+            return True
+        if table.current_snapshot() != expected:
+            return False
+    raise Transient(f"{'.'.join(table.name())} could not be committed in {ATTEMPTS} attempts. Try again later.")
+
+
+def _swap(table: "Table", state: State, gone: "list[DataFile]", added: "list[DataFile]") -> None:
+    transaction = table.transaction()
+    transaction.set_properties({PROPERTY: msgspec.json.encode(state).decode()})
+    update = transaction.update_snapshot()
+    # A snapshot even without files: the catalog compares snapshots, so that of two writers one fails.
+    with update.overwrite() if gone else update.fast_append() as producer:
+        for file in gone:
+            producer.delete_data_file(file)
+        for file in added:
+            producer.append_data_file(file)
+    transaction.commit_transaction()
 
 
 def file_path(file: "DataFile") -> str:

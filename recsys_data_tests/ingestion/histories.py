@@ -80,19 +80,22 @@ class Histories:
 
     def replace(self, days: Iterable[tuple[int, Sequence[Row], datetime]]) -> None:
         """Store the snapshots of days in one commit, in place of those that are there; no rows: none."""
+        self.store((number, [{**row, "as_of": as_of} for row in rows]) for number, rows, as_of in days)
+
+    def store(self, days: Iterable[tuple[int, Sequence[Row]]]) -> None:
+        """The same of rows that each have an `as_of` of their own."""
         days = list(days)
         table = self.lake.table(self.name)
         schema = file_schema(table.schema(), [field.name for field in table.schema().fields])
-        numbers = {(day(number) - date(1970, 1, 1)).days for number, _, _ in days}
+        numbers = {(day(number) - date(1970, 1, 1)).days for number, _ in days}
         old = [task.file for task in table.scan().plan_files() if task.file.partition[0] in numbers]
         transaction = table.transaction()
         with transaction.update_snapshot().overwrite() as overwrite:
             for file in old:
                 overwrite.delete_data_file(file)
-            for number, rows, as_of in days:
+            for number, rows in days:
                 if rows:
-                    known = {"snapshot_date": day(number), "as_of": as_of}
-                    part = pa.Table.from_pylist([dict(row) | known for row in rows], schema)
+                    part = pa.Table.from_pylist([{**row, "snapshot_date": day(number)} for row in rows], schema)
                     partition = (day(number) - date(1970, 1, 1)).days
                     overwrite.append_data_file(write_day(table, partition, [part], dictionary_columns(part)))
         transaction.commit_transaction()
