@@ -220,3 +220,44 @@ def test_references_are_checked_against_every_key_there_ever_was(batch: Batch) -
     reference = Reference("item_id", "stores", "store_id", 0.1)
     counts = reference_counts(lake, batch.contracts["interactions"], reference, datetime(2026, 1, 1, tzinfo=UTC))
     assert (counts.rows, counts.unknown, counts.known_keys, counts.share) == (0, 0, 3, 0.0)
+
+
+def test_days_that_landed_are_taken_once_they_were_seen_twice(batch: Batch, defs, instance) -> None:
+    sensor = defs.resolve_sensor_def("landed_days_sensor")
+    resources = {"lake": batch.lake, "settings": batch.settings}
+
+    def tick(cursor: str | None) -> dg.SensorResult:
+        with dg.build_sensor_context(instance, cursor, definitions=defs, resources=resources) as context:
+            return sensor.evaluate_tick(context)
+
+    cursor = tick(None).cursor
+    assert tick(cursor).run_requests == []
+    for day in ("2026-01-01", "2026-01-03", datetime.now(UTC).date().isoformat()):
+        batch.land("stores", day, some(2))
+    first = tick(cursor)
+    assert first.run_requests == []
+    (request,) = tick(first.cursor).run_requests
+    assert [request.tags[f"dagster/asset_partition_range_{end}"] for end in ("start", "end")] == [
+        "2026-01-01",
+        "2026-01-03",
+    ]
+    assert {key.to_user_string() for key in request.asset_selection} == set(NAMES)
+    assert run(defs, instance, "2026-01-01...2026-01-03").success
+    assert tick(first.cursor).run_requests == []
+
+
+def test_checks_can_be_run_by_themselves(batch: Batch, defs, instance) -> None:
+    batch.land("stores", "2026-01-01", [*some(3), {"city": "nowhere"}])
+    batch.take("stores", "2026-01-01")
+    graph = defs.resolve_asset_graph()
+    keys = graph.get_check_keys_for_assets({dg.AssetKey(name) for name in NAMES})
+    job = dg.define_asset_job("checks", selection=dg.AssetSelection.checks(*keys))
+    only = dg.Definitions.merge(defs, dg.Definitions(jobs=[job])).resolve_job_def("checks")
+    result = only.execute_in_process(instance=instance)
+    assert {e.check_name: e.passed for e in result.get_asset_check_evaluations()} == {
+        "change_within_limits": True,
+        "days_complete": False,
+        "rows_accepted": False,
+        "periods_do_not_overlap": True,
+    }
+    assert partitions(instance, "stores") == set()

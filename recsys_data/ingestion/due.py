@@ -4,8 +4,10 @@ from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from recsys_data.contracts.contract import Contract
-from recsys_data.ingestion.snapshot import stored_days
+from recsys_data.ingestion.held import held_back
+from recsys_data.ingestion.snapshot import stored_days, takeable_days
 from recsys_data.lake.tables import Lake
+from recsys_data.settings import Settings
 from recsys_data.sources.extract import is_live
 
 
@@ -29,6 +31,19 @@ def due_day(contract: Contract, now: datetime) -> date:
     if deadline > here:
         deadline -= timedelta(days=1)
     return taken_on(contract, deadline)
+
+
+def pending_days(lake: Lake, contract: Contract, settings: Settings) -> list[date]:
+    """Days that the sources have, that are over, and that nobody has taken yet, oldest first.
+
+    What knows only today is left to its schedule, except before its first snapshot.
+    """
+    stored = set(stored_days(lake, contract.name))
+    if any(is_live(server) for server in contract.servers):
+        return [] if stored else takeable_days(contract, settings)
+    done = stored | {taken.day for taken in held_back(settings, contract.name)}
+    today = datetime.now(UTC).date()
+    return [day for day in takeable_days(contract, settings) if day < today and day not in done]
 
 
 def missing_days(lake: Lake, contract: Contract) -> list[date]:

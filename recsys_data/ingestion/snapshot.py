@@ -101,6 +101,17 @@ def stored_days(lake: Lake, name: str) -> list[date]:
     return [EPOCH + timedelta(days=number) for number in sorted(days(lake.table(name)))]
 
 
+def refused_rows(lake: Lake, name: str, day: date) -> dict[str, int]:
+    """How many rows of a stored day were refused, by reason, most frequent first."""
+    import duckdb
+
+    table = lake.table(f"{name}_{REJECTED}")
+    files = [path for path, _ in files_of(table, day_number(day.isoformat()))]
+    with duckdb.connect() as connection:
+        counted = f"SELECT reason, count(*) FROM ({relation(table, files)}) GROUP BY 1 ORDER BY 2 DESC, 1"
+        return dict(connection.sql(counted).fetchall())
+
+
 def takeable_days(contract: Contract, settings: Settings) -> list[date]:
     """The days whose snapshot could be taken now, oldest first."""
     if any(is_live(server) for server in contract.servers):

@@ -15,15 +15,17 @@ from recsys_data.contracts.defs import asset_spec, daily_partitions
 from recsys_data.contracts.derived import HISTORY, REJECTED
 from recsys_data.errors import RecsysDataError, UserError
 from recsys_data.ingestion.due import due_day, missing_days, taken_on
+from recsys_data.ingestion.held import held_back
 from recsys_data.ingestion.history import Brought, bring_up_to_date, overlaps
+from recsys_data.ingestion.landed_defs import landed_days_sensor
 from recsys_data.ingestion.report import sample
-from recsys_data.ingestion.snapshot import accept_held, stored_days, take, takeable_days
+from recsys_data.ingestion.snapshot import accept_held, refused_rows, stored_days, take, takeable_days
 from recsys_data.ingestion.taken import Taken
 from recsys_data.lake.stats import day_number
 from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
 
-LARGE_FIRST_SHOWN = 30
+MISSING_SHOWN = 30
 Metadata = dict[str, Any]
 Told = dg.AssetMaterialization | dg.AssetCheckResult
 
@@ -40,8 +42,11 @@ class SnapshotConfig(dg.Config):
 
 def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Definitions:
     """Assets, jobs and schedules of the snapshot datasets."""
-    found = [_dataset(contract, contracts, settings) for contract in contracts.values() if contract.is_snapshot]
-    return dg.Definitions.merge(*found) if found else dg.Definitions()
+    snapshots = [contract for contract in contracts.values() if contract.is_snapshot]
+    if not snapshots:
+        return dg.Definitions()
+    found = [_dataset(contract, contracts, settings) for contract in snapshots]
+    return dg.Definitions.merge(*found, dg.Definitions(sensors=[landed_days_sensor(snapshots)]))
 
 
 def _dataset(contract: Contract, contracts: Mapping[str, Contract], settings: Settings) -> dg.Definitions:
@@ -94,8 +99,8 @@ def _check_specs(contract: Contract) -> list[dg.AssetCheckSpec]:
             "change_within_limits",
             asset=name,
             blocking=True,
-            description="The snapshot lost and changed no more than the contract allows; otherwise it is held back, "
-            "and the last good one stays.",
+            description="No snapshot is held back for having lost or changed more than the contract allows, which "
+            "leaves the last good one in place until somebody accepts it.",
         ),
         dg.AssetCheckSpec(
             "days_complete",
@@ -103,7 +108,7 @@ def _check_specs(contract: Contract) -> list[dg.AssetCheckSpec]:
             description="The day that is due is there. Days between the first and the last that are not are listed.",
         ),
         dg.AssetCheckSpec(
-            "rows_accepted", asset=name, description="No row of the source was refused; the reasons are counted."
+            "rows_accepted", asset=name, description="No row of the newest day was refused; the reasons are counted."
         ),
         dg.AssetCheckSpec(
             "periods_do_not_overlap",
@@ -153,7 +158,7 @@ def _taken(
             yield from _history(context, lake, settings, name)
     except RecsysDataError as error:
         raise dg.Failure(str(error), allow_retries=not isinstance(error, UserError)) from None
-    yield from _checks(context, lake, settings, contract, results)
+    yield from _checks(context, lake, settings, contract)
     held = [taken for taken in results if taken.held]
     if held:
         raise dg.Failure("\n".join(map(_held, held)), allow_retries=False)
@@ -246,16 +251,14 @@ def _history_metadata(brought: Brought, day: date) -> Metadata:
 
 
 def _checks(
-    context: dg.AssetExecutionContext, lake: Lake, settings: Settings, contract: Contract, results: list[Taken]
+    context: dg.AssetExecutionContext, lake: Lake, settings: Settings, contract: Contract
 ) -> Iterator[dg.AssetCheckResult]:
+    """Judge what is stored and held back now, so that checks can be run by themselves too."""
     name = contract.name
-    held = [taken for taken in results if taken.held]
-    refused: dict[str, int] = {}
-    for taken in results:
-        for reason, count in taken.rejected.items():
-            refused[reason] = refused.get(reason, 0) + count
+    held = held_back(settings, name)
     due, missing = due_day(contract, datetime.now(UTC)), missing_days(lake, contract)
     stored = stored_days(lake, name)
+    refused = refused_rows(lake, name, stored[-1]) if stored else {}
     found = {
         "change_within_limits": (not held, {"held back": dg.MetadataValue.json({str(t.day): t.held for t in held})}),
         "days_complete": (
@@ -264,14 +267,17 @@ def _checks(
                 "due": due.isoformat(),
                 "newest": stored[-1].isoformat() if stored else "none",
                 "missing between": len(missing),
-                "missing days": dg.MetadataValue.json([str(day) for day in missing[-LARGE_FIRST_SHOWN:]]),
+                "missing days": dg.MetadataValue.json([str(day) for day in missing[-MISSING_SHOWN:]]),
             },
         ),
-        "rows_accepted": (not refused, {"refused by reason": dg.MetadataValue.json(refused)}),
+        "rows_accepted": (
+            not refused,
+            {"refused": sum(refused.values()), "by reason": dg.MetadataValue.json(refused)},
+        ),
     }
     wanted = {(key.asset_key.to_user_string(), key.name) for key in context.selected_asset_check_keys}
     for check, (passed, metadata) in found.items():
-        if (name, check) in wanted and (results or check == "days_complete"):
+        if (name, check) in wanted:
             severity = dg.AssetCheckSeverity.ERROR if check == "change_within_limits" else dg.AssetCheckSeverity.WARN
             yield dg.AssetCheckResult(
                 passed=passed, asset_key=name, check_name=check, severity=severity, metadata=metadata

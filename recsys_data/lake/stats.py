@@ -48,7 +48,7 @@ def days(table: "Table") -> dict[int, DayStats]:
         stats.files += 1
         bound = (task.file.upper_bounds or {}).get(time.field_id)
         if bound is not None:
-            newest = from_bytes(time.field_type, bound) * unit
+            newest = int(from_bytes(time.field_type, bound)) * unit
             stats.newest = newest if stats.newest is None else max(stats.newest, newest)
     return dict(found)
 
