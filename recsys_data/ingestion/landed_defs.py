@@ -16,7 +16,7 @@ from recsys_data.ingestion.due import pending_days
 from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
 
-RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+FIRST, LAST = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 INTERVAL_SECONDS = 20
 
 
@@ -59,8 +59,7 @@ def _request(contract: Contract, days: Sequence[date]) -> dg.RunRequest:
     selection = [dg.AssetKey(name) for name in _assets(contract)]
     if len(keys) == 1:
         return dg.RunRequest(run_key, partition_key=keys[0], asset_selection=selection)
-    tags = dict(zip(RANGE, (keys[0], keys[-1]), strict=True))
-    return dg.RunRequest(run_key, tags=tags, asset_selection=selection)
+    return dg.RunRequest(run_key, tags={FIRST: keys[0], LAST: keys[-1]}, asset_selection=selection)
 
 
 def _assets(contract: Contract) -> list[str]:

@@ -26,6 +26,7 @@ from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
 
 MISSING_SHOWN = 30
+RETRY_SECONDS = 30
 Metadata = dict[str, Any]
 Told = dg.AssetMaterialization | dg.AssetCheckResult
 
@@ -66,6 +67,8 @@ def _dataset(contract: Contract, contracts: Mapping[str, Contract], settings: Se
         check_specs=_check_specs(contract),
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.single_run(),
+        # A source that cannot be read now is tried again; what a user has to mend is not.
+        retry_policy=dg.RetryPolicy(max_retries=2, delay=RETRY_SECONDS),
     )
     def snapshot(
         context: dg.AssetExecutionContext,

@@ -37,7 +37,7 @@ def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
 
 
 @given(steps=STEPS, bytes_of_days=st.sampled_from([1, 10**9]), small_files=st.sampled_from([2, 30]))
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_history_is_a_function_of_the_stored_snapshots(
     contract: Contract,
     monkeypatch: pytest.MonkeyPatch,

@@ -6,7 +6,9 @@ import duckdb
 import pytest
 from pyiceberg.expressions import GreaterThanOrEqual
 
+from recsys_data.cli.sql import only_query
 from recsys_data.lake.query import connect, data_files
+from recsys_data_tests.ingestion.histories import Histories, moment, things
 from recsys_data_tests.lake.conftest import OpenLake
 from recsys_data_tests.lake.rows import append, rows
 
@@ -70,3 +72,32 @@ def test_only_files_that_may_hold_what_is_asked_for_are_listed(open_notes: OpenL
     assert len(data_files(table)) == 3
     assert len(data_files(table, GreaterThanOrEqual("event_ts", "2026-01-02T12:00:00+00:00"))) == 1
     assert all(Path(path).is_file() for path in data_files(table))
+
+
+AS_OF = [
+    ("DATE '2026-01-01'", []),
+    ("'2026-01-02'", [("it's", 1)]),
+    ("'2026-01-03 01:59:59.999999+02'", [("it's", 1)]),
+    ("TIMESTAMPTZ '2026-01-03 02:00+02'", [("it's", 2), ("new", None)]),
+    ("now()", [("it's", 2), ("new", None)]),
+    ("NULL", []),
+]
+
+
+def test_a_history_has_a_macro_that_gives_the_rows_of_a_moment(tmp_path: Path) -> None:
+    lake = Histories(tmp_path, things(tmp_path / "contracts"))
+    lake.take(0, [{"id": "it's", "a": 1}])
+    lake.take(1, [{"id": "it's", "a": 2}, {"id": "new"}])
+    lake.bring()
+    names = ["things", "things_history"]
+    with connect(lake.open_lake(), names) as connection:
+        for at, found in AS_OF:
+            query = only_query(f"WITH t AS (SELECT * FROM things_as_of({at})) SELECT id, a FROM t ORDER BY id")
+            assert connection.sql(query).fetchall() == found, at
+        columns = ["id", "a", "it's b", "tags", "more", "valid_from", "valid_to"]
+        assert connection.sql("FROM things_as_of('2026-01-02')").columns == columns
+        with pytest.raises(duckdb.ConversionException, match="yesterday"):
+            connection.sql("FROM things_as_of('yesterday')").fetchall()
+        with pytest.raises(duckdb.CatalogException):
+            connection.sql("FROM things_history_as_of('2026-01-02')")
+    assert [row[0] for row in lake.as_of(moment(1.5))] == ['"it\'s"']
