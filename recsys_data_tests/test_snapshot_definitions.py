@@ -7,13 +7,16 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from recsys_data.contracts.contract import Reference
 from recsys_data.contracts.defs import daily_partitions
 from recsys_data.ingestion import snapshot_defs
 from recsys_data.ingestion.due import due_day, missing_days, taken_on
 from recsys_data.ingestion.held import held_back
+from recsys_data.ingestion.history import bring_up_to_date
 from recsys_data.ingestion.snapshot import stored_days
 from recsys_data.lake.tables import Lake
 from recsys_data.monitoring import defs as monitoring
+from recsys_data.monitoring.quality import reference_counts
 from recsys_data.resources import LakeResource, SettingsResource
 from recsys_data_tests.contracts.snapshots import CITY, STORE_ID, limit, stores
 from recsys_data_tests.contracts.writing import builtin, custom
@@ -208,10 +211,6 @@ def test_a_sample_shows_no_personal_value(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_references_are_checked_against_every_key_there_ever_was(batch: Batch) -> None:
-    from recsys_data.contracts.contract import Reference
-    from recsys_data.ingestion.history import bring_up_to_date
-    from recsys_data.monitoring.quality import reference_counts
-
     lake: Lake = batch.lake
     for day, count in (("2026-01-01", 3), ("2026-01-02", 2)):
         batch.land("stores", day, some(count))
@@ -261,3 +260,15 @@ def test_checks_can_be_run_by_themselves(batch: Batch, defs, instance) -> None:
         "periods_do_not_overlap": True,
     }
     assert partitions(instance, "stores") == set()
+
+
+def test_days_taken_without_dagster_are_told(batch: Batch, defs, instance) -> None:
+    for day in ("2026-01-01", "2026-01-02"):
+        batch.land("stores", day, some(2))
+        batch.take("stores", day)
+    bring_up_to_date(batch.lake, "stores", batch.folder / "staging")
+    sensor = defs.resolve_sensor_def("lake_partitions_sensor")
+    with dg.build_sensor_context(instance, definitions=defs, resources={"lake": batch.lake}) as context:
+        told = sensor.evaluate_tick(context).asset_events
+    found = {(event.asset_key.to_user_string(), event.partition) for event in told}
+    assert found == {(name, f"2026-01-0{day}") for name in ("stores", "stores_history") for day in (1, 2)}

@@ -6,13 +6,16 @@ Checks: the ledger balances, stored rows keep to their rules, dead letters are f
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 
 from recsys_data.contracts import Contract
 from recsys_data.contracts.contract import Reference
+from recsys_data.contracts.derived import HISTORY
+from recsys_data.ingestion.history_state import read_state
 from recsys_data.lake.balance import table_balance
-from recsys_data.lake.stats import day_key, days
+from recsys_data.lake.stats import day_key, day_number, days
 from recsys_data.lake.tables import Lake
 from recsys_data.monitoring.quality import RECENT, reference_counts, rule_counts, stored_rows
 from recsys_data.settings import Settings
@@ -32,7 +35,7 @@ def definitions(contracts: Mapping[str, Contract]) -> dg.Definitions:
         for name, item in contract.checks.items():
             checks.append(_quality_check(contract, name, item))
     checks += [_reference_check(c, reference) for c in contracts.values() for reference in c.references]
-    told = [*stream, *(name for name, contract in contracts.items() if contract.is_snapshot)]
+    told = [*stream, *(n for n, contract in contracts.items() if contract.is_snapshot or contract.derived)]
     return dg.Definitions(asset_checks=checks, sensors=[_partitions_sensor(told)])
 
 
@@ -139,6 +142,14 @@ def _share(contract: Contract, item: Mapping):
     return measure
 
 
+def _days_of(lake: Lake, name: str) -> dict[int, dict[str, Any]]:
+    """The days (since 1970) that a dataset holds, or that its history is made of, with what there is to tell."""
+    table = lake.table(name)
+    if lake.contracts[name].derived == HISTORY:
+        return {day_number(taken.day.isoformat()): {} for taken in read_state(table).days}
+    return {day: {"dagster/partition_row_count": stats.rows} for day, stats in days(table).items()}
+
+
 def _partitions_sensor(names: list[str]) -> dg.SensorDefinition:
     @dg.sensor(
         name="lake_partitions_sensor",
@@ -157,14 +168,11 @@ def _partitions_sensor(names: list[str]) -> dg.SensorDefinition:
             if seen.get(name) == snapshot:
                 continue
             known = context.instance.get_materialized_partitions(dg.AssetKey(name))
-            stored = days(table)
+            stored = _days_of(lake, name)
             missing = [day for day in sorted(stored, reverse=True) if day_key(day) not in known]
             room = TOLD_PER_TICK - len(told)
             told += [
-                dg.AssetMaterialization(
-                    name, partition=day_key(day), metadata={"dagster/partition_row_count": stored[day].rows}
-                )
-                for day in missing[:room]
+                dg.AssetMaterialization(name, partition=day_key(day), metadata=stored[day]) for day in missing[:room]
             ]
             if len(missing) <= room:
                 seen[name] = snapshot
