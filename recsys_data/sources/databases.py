@@ -127,6 +127,8 @@ class _Read:
     def __init__(self, connection: "Connection", explained: Callable[[Exception], RecsysDataError]) -> None:
         # Without parameters drivers leave % alone.
         self.connection = connection.execution_options(stream_results=True, no_parameters=True)
+        # SQLAlchemy lets go of it when it breaks.
+        self.raw = connection.connection.dbapi_connection
         self.explained = explained
         self.streaming = False
 
@@ -145,9 +147,8 @@ class _Read:
         return as_of
 
     def _isolate(self) -> None:
-        raw = self.connection.connection.dbapi_connection
         with suppress(NotImplementedError):
-            levels = self.connection.dialect.get_isolation_level_values(raw)  # type: ignore[arg-type]
+            levels = self.connection.dialect.get_isolation_level_values(self.raw)  # type: ignore[arg-type]
             level = next(name for name in ISOLATIONS if name in levels)
             self.connection.execution_options(isolation_level=level)
 
@@ -184,10 +185,10 @@ class _Read:
     def close(self) -> None:
         """End the read; one that is not at its end is broken off, for a polite end would fetch all that is left."""
         if self.streaming:
+            # pymysql would read on, even on a connection that is gone.
+            if (unread := getattr(self.raw, "_result", None)) is not None:
+                unread.unbuffered_active = False
             with suppress(Exception):
-                raw = self.connection.connection.dbapi_connection
-                if (unread := getattr(raw, "_result", None)) is not None:
-                    unread.unbuffered_active = False
                 self.connection.invalidate()
         with suppress(Exception):
             self.connection.close()

@@ -1,0 +1,72 @@
+import gzip
+from datetime import date
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyarrow import fs
+
+from recsys_data.contracts.contract import Server
+from recsys_data.errors import Transient, UserError
+from recsys_data.sources.extract import days_available
+from recsys_data_tests.sources.reading import DAY, read
+
+pytestmark = pytest.mark.integration
+TYPES = {"id": "string", "n": "integer"}
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    """A stand-in for S3 within this process, on loopback."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def bucket(endpoint):
+    """Put objects below `shop/exports/`."""
+    files = fs.S3FileSystem(
+        endpoint_override=endpoint.removeprefix("http://"), scheme="http", allow_bucket_creation=True
+    )
+    files.create_dir("shop")
+
+    def put(name, content):
+        with files.open_output_stream(f"shop/exports/{name}", compression=None) as stream:
+            stream.write(content)
+
+    return put
+
+
+def test_files_of_a_day_are_read_whatever_their_format(endpoint, bucket, tmp_path):
+    bucket(f"csv/{DAY}/b.csv.gz", gzip.compress(b"id,n\n2,3\n"))
+    bucket(f"csv/{DAY}/a.csv.gz", gzip.compress(b"id,n\n1,2\n"))
+    bucket(f"lines/{DAY}/a.jsonl", b'{"id": "1", "n": 2}\n{"id": 2, "n": "3"}\n')
+    pq.write_table(pa.table({"id": [1, 2], "n": [2, 3]}), tmp_path / "x", row_group_size=1)
+    bucket(f"parquet/{DAY}/a.parquet", (tmp_path / "x").read_bytes())
+    for kind in ("csv", "lines", "parquet"):
+        server = Server("pim", f"s3://shop/exports/{kind}/{{day}}/*", endpoint=endpoint)
+        assert [(row["id"], row["n"]) for row in read(server, TYPES, tmp_path)] == [("1", 2), ("2", 3)]
+
+
+def test_days_are_listed_and_named_when_one_is_missing(endpoint, bucket, tmp_path):
+    for day in ("2025-12-31", "2026-01-01"):
+        bucket(f"days/{day}/deep/a.csv", b"id,n\n1,2\n")
+    server = Server("pim", "s3://shop/exports/days/{day}/*/*.csv", endpoint=endpoint)
+    assert days_available(server, tmp_path) == [date(2025, 12, 31), date(2026, 1, 1)]
+    assert len(read(server, TYPES, tmp_path, date(2026, 1, 1))) == 1
+    with pytest.raises(UserError, match="no folder or files for 2026-01-02; the days there are 2025-12-31, 2026-01-01"):
+        read(server, TYPES, tmp_path)
+
+
+def test_endpoint_that_is_away_is_transient(endpoint, tmp_path):
+    server = Server("pim", "s3://shop/exports/{day}/*.csv", endpoint="http://127.0.0.1:1")
+    with pytest.raises(Transient, match=r"server pim \(s3://shop/exports/\{day\}/\*\.csv\) cannot be read"):
+        read(server, TYPES, tmp_path)
