@@ -2,15 +2,61 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recsys_data.contracts.contract import Reference, Schedule, Server, custom_properties
+from recsys_data.contracts.document import custom_properties
 from recsys_data.errors import ContractError
 
 LANDING = "{data_dir}/landing/%s/{day}/*"
 SERVER_OPTIONS = ("table", "query", "columns", "addsRows")
 MIDNIGHT = "0 0 * * *"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where rows of a snapshot dataset come from.
+
+    Attributes:
+        location: SQLAlchemy URL, path, pattern of paths or `s3://` URL; may hold `{day}`, `{data_dir}` and
+            `${VARIABLE}` of the environment, whose value is never shown.
+        table: of a database: a table or view, with its schema if need be.
+        query: of a database, in place of a table: a SELECT statement.
+        format: of files: csv, jsonl or parquet; told by their suffix if None.
+        columns: column of the contract -> its name here (in JSON a dotted path), where they differ.
+        endpoint: of `s3://` locations that are not Amazon's.
+        adds_rows: it adds rows too; all but the first server only add columns otherwise.
+    """
+
+    name: str
+    location: str
+    table: str | None = None
+    query: str | None = None
+    format: str | None = None
+    delimiter: str = ","
+    columns: Mapping[str, str] = field(default_factory=dict)
+    endpoint: str | None = None
+    adds_rows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When the day's snapshot is taken (cron) and by when it has to be there ("HH:MM"), both in `timezone`."""
+
+    cron: str
+    deadline: str
+    timezone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A column whose values are keys of another dataset, but for at most a share `max_unknown` of the rows."""
+
+    column: str
+    dataset: str
+    key: str
+    max_unknown: float
 
 
 def servers(path: Path, name: str, items: Sequence[Mapping[str, Any]]) -> tuple[Server, ...]:

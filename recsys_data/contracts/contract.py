@@ -5,11 +5,13 @@ Run alone: `recsys-data contract check`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from recsys_data.contracts.batch import Reference, Schedule, Server, precedence, references, schedule, servers
+from recsys_data.contracts.document import custom_properties, read_document
 from recsys_data.errors import ContractError
 
 CONTRACTS_DIR = Path(__file__).parent
@@ -58,51 +60,6 @@ class Rule:
     predicate: str
     description: str
     severity: str
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Where rows of a snapshot dataset come from.
-
-    Attributes:
-        location: SQLAlchemy URL, path, pattern of paths or `s3://` URL; may hold `{day}`, `{data_dir}` and
-            `${VARIABLE}` of the environment, whose value is never shown.
-        table: of a database: a table or view, with its schema if need be.
-        query: of a database, in place of a table: a SELECT statement.
-        format: of files: csv, jsonl or parquet; told by their suffix if None.
-        columns: column of the contract -> its name here (in JSON a dotted path), where they differ.
-        endpoint: of `s3://` locations that are not Amazon's.
-        adds_rows: it adds rows too; all but the first server only add columns otherwise.
-    """
-
-    name: str
-    location: str
-    table: str | None = None
-    query: str | None = None
-    format: str | None = None
-    delimiter: str = ","
-    columns: Mapping[str, str] = field(default_factory=dict)
-    endpoint: str | None = None
-    adds_rows: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """When the day's snapshot is taken (cron) and by when it has to be there ("HH:MM"), both in `timezone`."""
-
-    cron: str
-    deadline: str
-    timezone: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """A column whose values are keys of another dataset, but for at most a share `max_unknown` of the rows."""
-
-    column: str
-    dataset: str
-    key: str
-    max_unknown: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +159,6 @@ def load_contract(path: Path) -> Contract:
     Raises:
         ContractError: with the file, the path in it, what was found and what to do.
     """
-    from recsys_data.contracts.batch import references, schedule, servers
-    from recsys_data.contracts.document import read_document
     from recsys_data.contracts.rules import check_expressions
     from recsys_data.contracts.soundness import check_contract
 
@@ -238,14 +193,7 @@ def load_contract(path: Path) -> Contract:
     return contract
 
 
-def custom_properties(item: Mapping[str, Any]) -> dict[str, Any]:
-    """The `customProperties` of any ODCS element, by name."""
-    return {entry["property"]: entry["value"] for entry in item.get("customProperties", [])}
-
-
 def _column(path: Path, item: Mapping[str, Any], stream: str | None) -> Column:
-    from recsys_data.contracts.batch import precedence
-
     extra = custom_properties(item)
     computed = bool(item.get("transformLogic") or extra.get("system"))
     source = str(extra.get("source", item["name"])) if stream != "rejects" and not computed else ""

@@ -5,11 +5,36 @@ from dataclasses import replace
 from recsys_data.contracts.contract import Column, Contract
 
 HISTORY, REJECTED = "history", "rejected"
+PERIOD = (
+    Column(
+        "valid_from",
+        "timestamp",
+        "When the state was first known.",
+        required=True,
+        key=True,
+        system="valid_from",
+    ),
+    Column("valid_to", "timestamp", "When it was known to be over; empty while it holds.", system="valid_to"),
+    Column(
+        "changed",
+        "list<string>",
+        "Columns that differ from the state before; empty for a new row.",
+        system="changed",
+    ),
+    Column(
+        "is_current",
+        "boolean",
+        "Whether the state still holds.",
+        required=True,
+        partitioned=True,
+        system="is_current",
+    ),
+)
 
 
 def history_of(contract: Contract) -> Contract:
     """`NAME_history`: every state a row was ever in, with the time from and to which it was known (SCD2)."""
-    states = tuple(replace(column, key=column.key) for column in contract.columns if not column.system)
+    states = tuple(column for column in contract.columns if not column.system)
     return replace(
         contract,
         name=f"{contract.name}_{HISTORY}",
@@ -20,32 +45,7 @@ def history_of(contract: Contract) -> Contract:
         ),
         grain="One row per key and period in which nothing changed.",
         tags=tuple(tag for tag in contract.tags if tag != "snapshot") + (HISTORY,),
-        columns=(
-            *states,
-            Column(
-                "valid_from",
-                "timestamp",
-                "When the state was first known.",
-                required=True,
-                key=True,
-                system="valid_from",
-            ),
-            Column("valid_to", "timestamp", "When it was known to be over; empty while it holds.", system="valid_to"),
-            Column(
-                "changed",
-                "list<string>",
-                "Columns that differ from the state before; empty for a new row.",
-                system="changed",
-            ),
-            Column(
-                "is_current",
-                "boolean",
-                "Whether the state still holds.",
-                required=True,
-                partitioned=True,
-                system="is_current",
-            ),
-        ),
+        columns=(*states, *PERIOD),
         rules=(),
         checks={},
         references=(),

@@ -4,6 +4,7 @@ The standard's Python models ignore keys they do not know, so that a typo would 
 """
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -67,6 +68,11 @@ def read_document(path: Path) -> dict[str, Any]:
         if "name" not in item:
             raise ContractError(f"{path}: schema.quality: a rule has no name. Name it; rejected rows carry the name.")
     return document
+
+
+def custom_properties(item: Mapping[str, Any]) -> dict[str, Any]:
+    """The `customProperties` of any ODCS element, by name."""
+    return {entry["property"]: entry["value"] for entry in item.get("customProperties", [])}
 
 
 def _place(document: Any, path: Any) -> str:

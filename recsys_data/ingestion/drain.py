@@ -14,7 +14,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from recsys_data.errors import Transient
-from recsys_data.ingestion.decode import Decoded, Decoder
+from recsys_data.ingestion.decode import Decoder
+from recsys_data.ingestion.decoded import Decoded
 from recsys_data.ingestion.lock import drain_is_running, drain_lock
 from recsys_data.ingestion.log import EventLog, LogSlice
 from recsys_data.ingestion.writer import Flushed, StreamWriter

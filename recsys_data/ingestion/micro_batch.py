@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from recsys_data.contracts.contract import Contract
 from recsys_data.contracts.types import arrow_schema
-from recsys_data.ingestion.decode import Decoded
+from recsys_data.ingestion.decoded import Decoded
 from recsys_data.ingestion.deduplicate import SeenIds
 from recsys_data.ingestion.plan import IN
 from recsys_data.lake.ledger import Ledger

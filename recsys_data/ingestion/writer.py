@@ -19,7 +19,8 @@ import pyarrow as pa
 
 from recsys_data.contracts.contract import Contract
 from recsys_data.errors import Permanent
-from recsys_data.ingestion.decode import Decoded, Decoder
+from recsys_data.ingestion.decode import Decoder
+from recsys_data.ingestion.decoded import Decoded
 from recsys_data.ingestion.deduplicate import SeenIds, key_of
 from recsys_data.ingestion.micro_batch import MicroBatch, build
 from recsys_data.lake.commit import commit, expire_old_snapshots

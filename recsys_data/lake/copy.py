@@ -4,14 +4,12 @@ What DuckDB computes need not pass through Python: for tables of millions of row
 third of the memory of writing with pyarrow. The file carries Iceberg's field ids, and is synced before it is told of.
 """
 
-import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys_data.contracts.rules import literal, quote
 from recsys_data.errors import Permanent
 from recsys_data.lake.files import local_path, sync_all
-from recsys_data.lake.write import BOUNDED
+from recsys_data.lake.write import BOUNDED, described, new_location
 
 if TYPE_CHECKING:
     import duckdb
@@ -35,12 +33,12 @@ def copy_rows(
     Raises:
         Permanent: the table lies where DuckDB cannot write.
     """
-    folder = f"{table.location()}/data/{table.spec().fields[0].name}={str(partition).lower()}"
-    location = f"{folder}/{uuid.uuid4()}.parquet"
+    import pyarrow.parquet as pq
+
+    location = new_location(table, partition)
     path = local_path(location)
     if path is None:
         raise Permanent(f"{'.'.join(table.name())} lies in {table.location()}; expected a folder of this machine.")
-    path.parent.mkdir(parents=True, exist_ok=True)
     fields = table.schema().fields
     columns = ", ".join(quote(field.name) for field in fields)
     ids = ", ".join(f"{quote(field.name)}: {_field_ids(field.field_id, field.field_type)}" for field in fields)
@@ -48,12 +46,13 @@ def copy_rows(
         f"COPY (SELECT {columns} FROM ({query})) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd, "
         f"COMPRESSION_LEVEL 1, ROW_GROUP_SIZE {ROW_GROUP_ROWS}, FIELD_IDS {{{ids}}})"
     )
-    described = _described(path, location, table, partition)
-    if described is None:
+    footer = pq.read_metadata(path)
+    if not footer.num_rows:
         path.unlink()
-    else:
-        sync_all([path])
-    return described
+        return None
+    sync_all([path])
+    nulls, lower, upper = _statistics(footer, table.schema())
+    return described(table, location, partition, footer.num_rows, path.stat().st_size, nulls, lower, upper)
 
 
 def _field_ids(number: int, kind: "IcebergType") -> str:
@@ -66,34 +65,6 @@ def _field_ids(number: int, kind: "IcebergType") -> str:
         key, value = _field_ids(kind.key_id, kind.key_type), _field_ids(kind.value_id, kind.value_type)
         return f"{{__duckdb_field_id: {number}, key: {key}, value: {value}}}"
     return str(number)
-
-
-def _described(path: Path, location: str, table: "Table", partition: bool) -> "DataFile | None":
-    """What a manifest says of the file, from its footer; None if it is empty."""
-    import pyarrow.parquet as pq
-    from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
-    from pyiceberg.typedef import Record
-
-    footer = pq.read_metadata(path)
-    if not footer.num_rows:
-        return None
-    nulls, lower, upper = _statistics(footer, table.schema())
-    return DataFile.from_args(
-        content=DataFileContent.DATA,
-        file_path=location,
-        file_format=FileFormat.PARQUET,
-        partition=Record(partition),
-        record_count=footer.num_rows,
-        file_size_in_bytes=path.stat().st_size,
-        value_counts=dict.fromkeys(nulls, footer.num_rows),
-        null_value_counts=nulls,
-        lower_bounds=lower,
-        upper_bounds=upper,
-        sort_order_id=None,
-        spec_id=table.spec().spec_id,
-        equality_ids=None,
-        key_metadata=None,
-    )
 
 
 def _statistics(footer, schema: "Schema") -> tuple[dict[int, int], dict[int, bytes], dict[int, bytes]]:

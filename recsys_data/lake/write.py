@@ -7,7 +7,7 @@ the time where late events spread over many days.
 import contextlib
 import itertools
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -145,15 +145,8 @@ def write_day(table: "Table", day: int | bool, parts: Iterable[pa.Table], dictio
         parts: the rows, at least one part; at most one is in memory at a time.
         dictionary: columns that repeat themselves.
     """
-    from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
-    from pyiceberg.typedef import Record
-
-    label = str(day).lower() if isinstance(day, bool) else np.datetime64(day, "D")
-    folder = f"{table.location()}/data/{table.spec().fields[0].name}={label}"
-    location = f"{folder}/{uuid.uuid4()}.parquet"
+    location = new_location(table, day)
     path = local_path(location)
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
     parts = iter(parts)
     first = next(parts)
     bounded = [name for name in BOUNDED if name in first.column_names]
@@ -173,17 +166,45 @@ def write_day(table: "Table", day: int | bool, parts: Iterable[pa.Table], dictio
         for part in itertools.chain([first], parts):
             writer.write_table(part)
             facts.add(part)
+    size = path.stat().st_size if path else len(table.io.new_input(location))
+    return described(table, location, day, facts.rows, size, facts.nulls, facts.encoded(0), facts.encoded(1))
+
+
+def new_location(table: "Table", partition: int | bool) -> str:
+    """Where a new file of a partition is to be written; a local folder is made."""
+    label = str(partition).lower() if isinstance(partition, bool) else np.datetime64(partition, "D")
+    location = f"{table.location()}/data/{table.spec().fields[0].name}={label}/{uuid.uuid4()}.parquet"
+    path = local_path(location)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return location
+
+
+def described(
+    table: "Table",
+    location: str,
+    partition: int | bool,
+    rows: int,
+    size: int,
+    nulls: Mapping[int, int],
+    lower: Mapping[int, bytes],
+    upper: Mapping[int, bytes],
+) -> "DataFile":
+    """What a manifest says of a file: rows, bytes, and by field id nulls and bounds."""
+    from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+    from pyiceberg.typedef import Record
+
     return DataFile.from_args(
         content=DataFileContent.DATA,
         file_path=location,
         file_format=FileFormat.PARQUET,
-        partition=Record(day),
-        record_count=facts.rows,
-        file_size_in_bytes=path.stat().st_size if path else len(table.io.new_input(location)),
-        value_counts=dict.fromkeys(facts.nulls, facts.rows),
-        null_value_counts=facts.nulls,
-        lower_bounds=facts.encoded(0),
-        upper_bounds=facts.encoded(1),
+        partition=Record(partition),
+        record_count=rows,
+        file_size_in_bytes=size,
+        value_counts=dict.fromkeys(nulls, rows),
+        null_value_counts=dict(nulls),
+        lower_bounds=dict(lower),
+        upper_bounds=dict(upper),
         sort_order_id=None,
         spec_id=table.spec().spec_id,
         equality_ids=None,

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from recsys_data.contracts import Contract, load_contracts
 from recsys_data.ingestion import decode
-from recsys_data.ingestion.decode import DeadLetter, Decoder
+from recsys_data.ingestion.decode import Decoder
+from recsys_data.ingestion.decoded import DeadLetter
 from recsys_data.ingestion.log import LogSlice
 from recsys_data.ingestion.tally import KINDS, Tally
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from recsys_data.contracts import load_contracts
 from recsys_data.ingestion.collector import lines, uploads
 from recsys_data.ingestion.collector.clock import Arrival
-from recsys_data.ingestion.decode import DeadLetter, Decoder
+from recsys_data.ingestion.decode import Decoder
+from recsys_data.ingestion.decoded import DeadLetter
 from recsys_data.settings import Settings
 from recsys_data_tests.ingestion.decoding import decode_lines
 
