@@ -235,6 +235,8 @@ def test_days_that_landed_are_taken_once_they_were_seen_twice(batch: Batch, defs
         batch.land("stores", day, some(2))
     first = tick(cursor)
     assert first.run_requests == []
+    told = {event.asset_key.to_user_string(): event.metadata["days waiting"].value for event in first.asset_events}
+    assert told == {"sources/stores/landing": 2}
     (request,) = tick(first.cursor).run_requests
     assert [request.tags[f"dagster/asset_partition_range_{end}"] for end in ("start", "end")] == [
         "2026-01-01",

@@ -1,4 +1,4 @@
-"""The sensor that takes snapshots of days whose state has landed, without waiting for the schedule.
+"""The sensor that watches the sources of snapshots: it tells of days that wait, and takes those that have landed.
 
 Data flow: day folders -> `landed_days_sensor` -> one run of `take_NAME` for all days that wait.
 """
@@ -11,6 +11,7 @@ from datetime import date
 import dagster as dg
 
 from recsys_data.contracts import Contract
+from recsys_data.contracts.batch import Server
 from recsys_data.errors import RecsysDataError
 from recsys_data.ingestion.due import pending_days
 from recsys_data.lake.tables import Lake
@@ -35,7 +36,7 @@ def landed_days_sensor(contracts: Sequence[Contract]) -> dg.SensorDefinition:
     ) -> dg.SensorResult:
         seen = json.loads(context.cursor or "{}")
         waiting: dict[str, list[str]] = {}
-        requests, troubles = [], []
+        requests, troubles, observed = [], [], []
         for contract in contracts:
             try:
                 days = pending_days(lake, contract, settings)
@@ -43,13 +44,25 @@ def landed_days_sensor(contracts: Sequence[Contract]) -> dg.SensorDefinition:
                 troubles.append(f"{contract.name}: {error}")
                 continue
             waiting[contract.name] = [day.isoformat() for day in days]
+            if seen.get(contract.name) != waiting[contract.name]:
+                observed += _observations(contract, waiting[contract.name])
             # Seen twice in the same way, so that what is being copied has some time to become whole.
             if days and seen.get(contract.name) == waiting[contract.name]:
                 requests.append(_request(contract, days))
         skip = None if requests else "; ".join(troubles) or "No day waits to be taken"
-        return dg.SensorResult(requests, skip_reason=skip, cursor=json.dumps(waiting))
+        return dg.SensorResult(requests, skip_reason=skip, cursor=json.dumps(waiting), asset_events=observed)
 
     return sensor
+
+
+def source_key(contract: Contract, server: Server) -> dg.AssetKey:
+    """The external asset that stands for a server of a dataset."""
+    return dg.AssetKey(["sources", contract.name, server.name])
+
+
+def _observations(contract: Contract, waiting: Sequence[str]) -> list[dg.AssetObservation]:
+    metadata = {"days waiting": len(waiting), "newest day waiting": waiting[-1] if waiting else "none"}
+    return [dg.AssetObservation(source_key(contract, server), metadata=metadata) for server in contract.servers]
 
 
 def _request(contract: Contract, days: Sequence[date]) -> dg.RunRequest:

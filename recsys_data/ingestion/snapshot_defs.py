@@ -11,13 +11,14 @@ from typing import Any
 import dagster as dg
 
 from recsys_data.contracts import Contract
+from recsys_data.contracts.batch import Server
 from recsys_data.contracts.defs import asset_spec, daily_partitions
 from recsys_data.contracts.derived import HISTORY, REJECTED
 from recsys_data.errors import RecsysDataError, UserError
 from recsys_data.ingestion.due import due_day, missing_days, taken_on
 from recsys_data.ingestion.held import held_back
 from recsys_data.ingestion.history import Brought, bring_up_to_date, overlaps
-from recsys_data.ingestion.landed_defs import landed_days_sensor
+from recsys_data.ingestion.landed_defs import landed_days_sensor, source_key
 from recsys_data.ingestion.report import sample
 from recsys_data.ingestion.snapshot import accept_held, refused_rows, stored_days, take, takeable_days
 from recsys_data.ingestion.taken import Taken
@@ -53,7 +54,7 @@ def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Def
 def _dataset(contract: Contract, contracts: Mapping[str, Contract], settings: Settings) -> dg.Definitions:
     name = contract.name
     partitions = daily_partitions(settings.first_day)
-    sources = [_source(name, server.name, server.table or server.query or "files") for server in contract.servers]
+    sources = [_source(contract, server) for server in contract.servers]
     keys = [source.key for source in sources]
     related = [dg.AssetKey(reference.dataset) for reference in contract.references]
 
@@ -86,10 +87,10 @@ def _dataset(contract: Contract, contracts: Mapping[str, Contract], settings: Se
     return dg.Definitions(assets=[*sources, snapshot], jobs=[job], schedules=[_schedule(contract, job)])
 
 
-def _source(name: str, server: str, what: str) -> dg.AssetSpec:
+def _source(contract: Contract, server: Server) -> dg.AssetSpec:
     return dg.AssetSpec(
-        dg.AssetKey(["sources", name, server]),
-        description=f"Where {name} comes from: {what}.",
+        source_key(contract, server),
+        description=f"Where {contract.name} comes from: {server.table or server.query or 'files'}.",
         group_name="sources",
         kinds={"source"},
     )
