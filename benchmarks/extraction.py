@@ -137,7 +137,8 @@ def report(url: str, rows: int, ways: list[str]) -> None:
     base = found.get("pandas.read_sql", {}).get("seconds", 0)
     lines = ["| way | rows/s | times pandas.read_sql | peak MB | of it for the read |", "|---|---:|---:|---:|---:|"]
     for way, cost in found.items():
-        speed = f"{rows / cost['seconds']:,.0f} | {base / cost['seconds']:.1f}"
+        ratio = f"{base / cost['seconds']:.1f}" if base else "–"
+        speed = f"{rows / cost['seconds']:,.0f} | {ratio}"
         lines.append(f"| {way} | {speed} | {cost['peak']:,.0f} | {cost['more']:,.0f} |")
     sys.stdout.write(f"{rows:,} rows of {len(TYPES)} columns\n\n" + "\n".join(lines) + "\n")
 

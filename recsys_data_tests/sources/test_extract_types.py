@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_data.errors import UserError
@@ -95,33 +95,43 @@ def test_text_that_the_type_does_not_take_is_a_problem_of_its_row_alone(logical,
     assert [problem.startswith(f"x: found '{text}'; expected ") for problem in problems[1]] == [True]
 
 
-@given(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**9), max_value=10**9, places=6))
-def test_decimal_is_exact_or_a_problem(number):
-    [value], [problem] = cast(pa.array([f"{number:f}"]), "decimal(12,4)")
-    exact = number == number.quantize(Decimal("0.0001")) and abs(number) < 10**8
-    assert (value == number and problem is None) if exact else (value is None and problem)
+def of_many(values):
+    """A batch at a time, for a cast costs the same for one value and for many."""
+    batches = given(st.lists(values, min_size=20, max_size=60))
+    return lambda test: settings(max_examples=10, deadline=None)(batches(test))
 
 
-@given(st.datetimes(), st.integers(-14 * 60, 14 * 60), st.sampled_from(["T", " "]))
-def test_moment_with_an_offset_is_converted_or_a_problem(local, minutes, separator):
-    moment = local.replace(tzinfo=timezone(timedelta(minutes=minutes)))
-    [value], [problem] = cast(pa.array([moment.isoformat(separator)]), "timestamp")
-    try:
-        expected = moment.astimezone(UTC)
-    except OverflowError:
-        expected = None
-    assert value == expected
-    assert (problem is None) == (expected is not None)
+@of_many(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**9), max_value=10**9, places=6))
+def test_decimal_is_exact_or_a_problem(numbers):
+    for number, value, problem in zip(
+        numbers, *cast(pa.array([f"{n:f}" for n in numbers]), "decimal(12,4)"), strict=True
+    ):
+        exact = number == number.quantize(Decimal("0.0001")) and abs(number) < 10**8
+        assert (value == number and problem is None) if exact else (value is None and problem)
 
 
-@given(
-    st.dictionaries(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), st.text("a1é😀'\"\\"))
-)
-def test_map_is_its_object_sorted_by_key(entries):
-    [value], [problem] = cast(pa.array([json.dumps(entries)]), "map")
-    assert problem is None
-    assert dict(value) == entries
-    assert [key for key, _ in value] == sorted(entries, key=str.encode)
+@of_many(st.tuples(st.datetimes(), st.integers(-14 * 60, 14 * 60), st.sampled_from(["T", " "])))
+def test_moment_with_an_offset_is_converted_or_a_problem(drawn):
+    moments = [local.replace(tzinfo=timezone(timedelta(minutes=minutes))) for local, minutes, _ in drawn]
+    texts = [moment.isoformat(separator) for moment, (_, _, separator) in zip(moments, drawn, strict=True)]
+    for moment, value, problem in zip(moments, *cast(pa.array(texts), "timestamp"), strict=True):
+        try:
+            expected = moment.astimezone(UTC)
+        except OverflowError:
+            expected = None
+        assert value == expected
+        assert (problem is None) == (expected is not None)
+
+
+KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+
+
+@of_many(st.dictionaries(KEYS, st.text("a1é😀'\"\\")))
+def test_map_is_its_object_sorted_by_key(objects):
+    for entries, value, problem in zip(objects, *cast(pa.array(map(json.dumps, objects)), "map"), strict=True):
+        assert problem is None
+        assert dict(value) == entries
+        assert [key for key, _ in value] == sorted(entries, key=str.encode)
 
 
 FITTING = [
