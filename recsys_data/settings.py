@@ -19,6 +19,11 @@ PREFIX = "RECSYS_DATA_"
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 
 
+def variable(name: str) -> str | None:
+    """A variable of the environment that is no setting: a contract or an outer service names it."""
+    return os.environ.get(name)
+
+
 class Secrets(tuple[str, ...]):
     """Keys that must not reach a log line: prints as a count."""
 

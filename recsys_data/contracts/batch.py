@@ -39,6 +39,11 @@ class Server:
     endpoint: str | None = None
     adds_rows: bool = False
 
+    @property
+    def is_database(self) -> bool:
+        """Whether it is a database; all else is files."""
+        return bool(self.table or self.query) or is_url_of_database(self.location)
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -86,7 +91,8 @@ def _server(path: Path, item: Mapping[str, Any]) -> Server:
             f"{path}: servers: {name} has {', '.join(sorted(unknown))} in its customProperties; "
             f"expected {', '.join(SERVER_OPTIONS)}."
         )
-    if is_database(location) and bool(extra.get("table")) == bool(extra.get("query")):
+    given = [option for option in ("table", "query") if extra.get(option)]
+    if len(given) > 1 or (is_url_of_database(str(location)) and not given):
         raise ContractError(f"{path}: servers: {name} is a database. Give it a table or a query, and not both.")
     columns = extra.get("columns", {})
     if not isinstance(columns, Mapping):
@@ -104,8 +110,8 @@ def _server(path: Path, item: Mapping[str, Any]) -> Server:
     )
 
 
-def is_database(location: str) -> bool:
-    """Whether a location is a SQLAlchemy URL rather than files."""
+def is_url_of_database(location: str) -> bool:
+    """Whether a location shows that it is a SQLAlchemy URL; one that is a variable as a whole shows nothing."""
     scheme = location.partition("://")[0] if "://" in location else ""
     return bool(scheme) and scheme not in ("file", "s3")
 

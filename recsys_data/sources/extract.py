@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from recsys_data.contracts.contract import Server
 from recsys_data.errors import UserError
-from recsys_data.sources.locations import DAY, days_of_files, files_of_day, is_database, named
+from recsys_data.sources.locations import DAY, days_of_files, files_of_day, named
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,7 +72,7 @@ def extract(server: Server, wanted: Sequence[Wanted], day: date, data_dir: Path)
             f"{named(server)} knows only today's state ({today}, UTC), not that of {day}; "
             "day-folder files can be backfilled. Take today, or a server with {day} in its location."
         )
-    opened = _database(server, wanted, data_dir, day) if is_database(server) else _files(server, wanted, day, data_dir)
+    opened = _database(server, wanted, data_dir, day) if server.is_database else _files(server, wanted, day, data_dir)
     with opened as found:
         yield found
 

@@ -4,7 +4,6 @@ Data flow: location of a contract -> URL or list of files, on this machine or in
 Messages show locations as the contract states them: the values of variables and passwords are in none.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 
 from recsys_data.contracts.contract import Server
 from recsys_data.errors import Transient, UserError
+from recsys_data.settings import variable
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -30,12 +30,6 @@ WILDCARD = re.compile(r"[*?\[]")
 SHOWN_DAYS = 10
 # What S3 answers when trying again is of no use.
 S3_REFUSALS = ("NO_SUCH", "NoSuch", "ACCESS_DENIED", "AccessDenied", "InvalidAccessKey", "SignatureDoesNotMatch")
-
-
-def is_database(server: Server) -> bool:
-    """Whether the location is a SQLAlchemy URL; all else is files."""
-    scheme, separator, _ = server.location.partition("://")
-    return bool(server.table or server.query) or (bool(separator) and scheme not in ("s3", "file"))
 
 
 def named(server: Server) -> str:
@@ -55,13 +49,12 @@ def resolved(server: Server, data_dir: Path, day: str | None) -> str:
     """
 
     def value(found: re.Match[str]) -> str:
-        # Not a setting of ours: the contract names the variable.
-        if (text := os.environ.get(found[1])) is None:
+        if (text := variable(found[1])) is None:
             raise UserError(f"{named(server)}: the environment variable {found[1]} is not set. Set it and try again.")
         return text
 
     def login(found: re.Match[str]) -> str:
-        return VARIABLE.sub(lambda variable: percent_encoded(value(variable), safe=""), found[0])
+        return VARIABLE.sub(lambda named: percent_encoded(value(named), safe=""), found[0])
 
     text = VARIABLE.sub(value, LOGIN.sub(login, server.location))
     return (text if day is None else text.replace(DAY, day)).replace("{data_dir}", str(data_dir))
@@ -76,14 +69,12 @@ def open_files(server: Server, location: str) -> "tuple[FileSystem, str]":
     path = location.removeprefix("s3://")
     with explained(server):
         if server.endpoint is None:
-            return fs.S3FileSystem(
-                region=os.environ.get("AWS_REGION") or fs.resolve_s3_region(path.split("/")[0])
-            ), path
+            return fs.S3FileSystem(region=variable("AWS_REGION") or fs.resolve_s3_region(path.split("/")[0])), path
         endpoint = urlsplit(server.endpoint if "://" in server.endpoint else f"https://{server.endpoint}")
         return fs.S3FileSystem(
             endpoint_override=endpoint.netloc,
             scheme=endpoint.scheme,
-            region=os.environ.get("AWS_REGION", "us-east-1"),
+            region=variable("AWS_REGION") or "us-east-1",
             connect_timeout=10,
             request_timeout=60,
         ), path
