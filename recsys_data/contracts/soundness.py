@@ -19,6 +19,7 @@ SYSTEM = {
 }
 # A snapshot is told by the first, and the history is made by the second.
 SNAPSHOT_COLUMNS = ("snapshot_date", "as_of")
+HISTORY_COLUMNS = ("valid_from", "valid_to", "changed", "is_current")
 LIMITS = ("maxShareLost", "maxShareChanged")
 # Redelivery is recognised, and a replay goes on, by these; latency is measured by the last.
 STREAM_COLUMNS = {"event_id": "string", "log_partition": "integer", "log_offset": "integer", "received_at": "timestamp"}
@@ -140,6 +141,14 @@ def _check_snapshot(contract: Contract) -> None:
             "a dataset that is taken as a snapshot a day needs the columns snapshot_date (date, required, partitioned) "
             "and as_of (timestamp), filled in by the system. Copy their declarations from item_catalog.odcs.yaml.",
         )
+    for column in contract.columns:
+        if column.name in HISTORY_COLUMNS:
+            raise _refusal(
+                contract,
+                f"column {column.name} has a name that the history of the dataset needs for itself. Name it otherwise "
+                "and say in its customProperties where its value stands: "
+                f"{{property: source, value: {column.name}}}.",
+            )
     names, servers = {c.name for c in contract.columns}, {server.name for server in contract.servers}
     for column in contract.columns:
         for server in column.servers:

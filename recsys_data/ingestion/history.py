@@ -20,7 +20,7 @@ from recsys_data.ingestion.history_sql import Comparison
 from recsys_data.ingestion.history_state import (
     Plan,
     State,
-    Taken,
+    Applied,
     commit_state,
     file_path,
     make_plan,
@@ -140,7 +140,7 @@ class _Update:
         rows = current + sum(file.record_count for file in self.closed)
         return Brought(days, opened, closed, rows, current, seconds, by_day)
 
-    def _write(self, ahead: "dict[Taken, list[DataFile]]") -> None:
+    def _write(self, ahead: "dict[Applied, list[DataFile]]") -> None:
         """Write the files of which the history is to consist."""
         comparison = self.comparison
         comparison.start(self._base())
@@ -210,9 +210,9 @@ def _may_end_since(table: "Table", file: "DataFile", moment: datetime) -> bool:
     return bound is None or int(from_bytes(field.field_type, bound)) >= (moment - EPOCH) // timedelta(microseconds=1)
 
 
-def _runs(ahead: "dict[Taken, list[DataFile]]") -> list[list[Taken]]:
+def _runs(ahead: "dict[Applied, list[DataFile]]") -> list[list[Applied]]:
     """Days to be compared in one statement: as many as are small, in their order; a large one by itself."""
-    runs: list[list[Taken]] = []
+    runs: list[list[Applied]] = []
     size = 0
     for taken, files in ahead.items():
         more = sum(file.file_size_in_bytes for file in files)

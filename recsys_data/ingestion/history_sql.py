@@ -11,7 +11,7 @@ from pathlib import Path
 
 from recsys_data.contracts.contract import Contract
 from recsys_data.contracts.rules import literal, quote
-from recsys_data.ingestion.history_state import Known, Taken
+from recsys_data.ingestion.history_state import Known, Applied
 
 # More threads would each need memory of their own, and the rest of the machine is draining the stream.
 THREADS = 2
@@ -55,7 +55,7 @@ class Comparison:
         """Say which rows are open before: SQL with the columns of a state, valid_from and changed."""
         self.connection.execute(f"CREATE OR REPLACE TEMP VIEW base AS {base}")
 
-    def take(self, snapshots: str, days: Sequence[Taken]) -> None:
+    def take(self, snapshots: str, days: Sequence[Applied]) -> None:
         """Say what comes next: SQL of the snapshots of these days, which are in the order in which they were known."""
         self.days = len(days)
         listed = ", ".join(f"(DATE '{t.day}', {n}, TIMESTAMPTZ '{t.as_of}')" for n, t in enumerate(days, start=1))

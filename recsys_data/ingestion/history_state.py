@@ -30,7 +30,7 @@ PAUSE_SECONDS = 0.1
 Known = tuple[date, int | None, int | None]
 
 
-class Taken(msgspec.Struct, frozen=True, array_like=True):
+class Applied(msgspec.Struct, frozen=True, array_like=True):
     """A stored snapshot: its day, when it was known (UTC), and what stands for its files."""
 
     day: date
@@ -45,7 +45,7 @@ class State(msgspec.Struct, frozen=True):
         token: tells the commit that wrote this from one of another writer.
     """
 
-    days: tuple[Taken, ...] = ()
+    days: tuple[Applied, ...] = ()
     key: tuple[str, ...] = ()
     token: str = ""
 
@@ -59,9 +59,9 @@ class Plan(NamedTuple):
         ahead: snapshots to apply, in the order in which they were known.
     """
 
-    behind: list[Taken]
+    behind: list[Applied]
     undo_from: datetime | None
-    ahead: list[Taken]
+    ahead: list[Applied]
 
     @property
     def differs(self) -> bool:
@@ -75,10 +75,10 @@ def read_state(table: "Table") -> State:
     return msgspec.json.decode(text, type=State) if text else State()
 
 
-def make_plan(state: State, stored: Iterable[Taken], key: tuple[str, ...]) -> Plan:
+def make_plan(state: State, stored: Iterable[Applied], key: tuple[str, ...]) -> Plan:
     """Compare what was applied with what is stored.
 
-    >>> monday, tuesday = (Taken(date(2026, 1, day), datetime(2026, 1, day + 1, tzinfo=UTC), "f") for day in (5, 6))
+    >>> monday, tuesday = (Applied(date(2026, 1, day), datetime(2026, 1, day + 1, tzinfo=UTC), "f") for day in (5, 6))
     >>> plan = make_plan(State((tuesday,), ("id",)), [tuesday, monday], ("id",))
     >>> plan.undo_from == tuesday.as_of, plan.ahead == [monday, tuesday]
     (True, True)
@@ -91,14 +91,14 @@ def make_plan(state: State, stored: Iterable[Taken], key: tuple[str, ...]) -> Pl
     return Plan(new[:same], old[same].as_of if len(old) > same else None, new[same:])
 
 
-def effective(days: Iterable[Taken]) -> list[Taken]:
+def effective(days: Iterable[Applied]) -> list[Applied]:
     """In the order in which they were known; of two known at one moment the later day, for no period is empty."""
     return list({taken.as_of: taken for taken in sorted(days, key=lambda taken: (taken.as_of, taken.day))}.values())
 
 
 def stored_days(
     table: "Table", state: State, known_at: Callable[[str], Sequence[Known]]
-) -> dict[Taken, list["DataFile"]]:
+) -> dict[Applied, list["DataFile"]]:
     """The stored snapshots and their files.
 
     Args:
@@ -124,7 +124,7 @@ def stored_days(
                     "another moment than the rest, or not when. Take the snapshot of that day again."
                 )
             moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=earliest)
-            known[day] = Taken(day, moment, prints[day])
+            known[day] = Applied(day, moment, prints[day])
     return {known[day]: of_day for day, of_day in files.items()}
 
 

@@ -100,6 +100,7 @@ def test_history_and_refused_rows_stand_beside_their_dataset(tmp_path: Path) -> 
             stores(STORE_ID, CITY | {"customProperties": custom(**{"from": "crm"})}),
             "city: `from` is a list of servers",
         ),
+        (stores(STORE_ID, CITY | {"name": "changed"}), "changed has a name that the history of the dataset needs"),
         (stores(servers=[{"server": "x", "type": "custom"}]), "x .* has neither location nor path"),
         (
             stores(servers=[{"server": "x", "type": "custom", "location": "sqlite:///x.db"}]),

@@ -228,3 +228,17 @@ def test_a_broken_history_is_seen(three: Histories) -> None:
         append.append_data_file(current)
     # Three rows that reach into their doubles, and three keys with two current rows.
     assert overlaps(three.open_lake(), "things") == 6
+
+
+def test_a_new_column_is_a_change_where_it_has_a_value(tmp_path: Path) -> None:
+    before = Histories(tmp_path, things(tmp_path / "old", ID))
+    before.take(0, [{"id": "x"}, {"id": "y"}])
+    before.bring()
+    after = Histories(tmp_path, things(tmp_path / "new", ID, COLUMNS[0]))
+    after.take(1, [{"id": "x", "a": 1}, {"id": "y"}])
+    after.bring()
+    assert told(after) == [
+        ("x", None, 1, 2, [], False),
+        ("x", 1, 2, None, ["a"], True),
+        ("y", None, 1, None, [], True),
+    ]
