@@ -18,9 +18,9 @@ from recsys_data.contracts.rules import quote
 from recsys_data.errors import Transient
 from recsys_data.ingestion.history_sql import Comparison
 from recsys_data.ingestion.history_state import (
+    Applied,
     Plan,
     State,
-    Applied,
     commit_state,
     file_path,
     make_plan,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from recsys_data.contracts.contract import Contract
 from recsys_data.contracts.rules import literal, quote
-from recsys_data.ingestion.history_state import Known, Applied
+from recsys_data.ingestion.history_state import Applied, Known
 
 # More threads would each need memory of their own, and the rest of the machine is draining the stream.
 THREADS = 2
