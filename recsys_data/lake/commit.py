@@ -1,6 +1,5 @@
 """Compare-and-set commits: new rows and the new position become visible together, or not at all."""
 
-import contextlib
 import time
 import uuid
 from collections.abc import Sequence
@@ -69,16 +68,32 @@ def _append(table: "Table", ledger: Ledger, files: Sequence["DataFile"]) -> None
     transaction.commit_transaction()
 
 
-def expire_old_snapshots(table: "Table") -> None:
-    """Forget snapshots older than `SNAPSHOT_AGE`, except the current one, once enough have gathered."""
+def expire_old_snapshots(table: "Table", enough: int | None = None, age: timedelta | None = None) -> int:
+    """Forget snapshots older than `age`, except the current one, once `enough` have gathered; returns how many.
+
+    By default `SNAPSHOT_AGE` and `EXPIRE_EVERY`, as suits a table that takes a commit a second. Their files stay:
+    whoever reads them goes on reading, and `orphans.py` removes them a day later.
+    """
     from pyiceberg.exceptions import CommitFailedException
     from sqlalchemy.exc import OperationalError
 
-    if len(table.metadata.snapshots) < EXPIRE_EVERY:
-        return
-    before = datetime.now(UTC) - SNAPSHOT_AGE
-    old = [s for s in table.metadata.snapshots if s.timestamp_ms < before.timestamp() * 1000]
-    if len(old) >= EXPIRE_EVERY:
-        # Whoever commits at the same moment is not kept from it; the next commit here tries again.
-        with contextlib.suppress(CommitFailedException, OperationalError):
-            table.maintenance.expire_snapshots().older_than(before).commit()
+    enough = EXPIRE_EVERY if enough is None else enough
+    if len(table.metadata.snapshots) < enough:
+        return 0
+    before = datetime.now(UTC) - (SNAPSHOT_AGE if age is None else age)
+    kept = {ref.snapshot_id for ref in table.metadata.refs.values()}
+    mature = [s.snapshot_id for s in table.metadata.snapshots if s.timestamp_ms < before.timestamp() * 1000]
+    old = sum(snapshot not in kept for snapshot in mature)
+    if old < enough:
+        return 0
+    try:
+        table.maintenance.expire_snapshots().older_than(before).commit()
+    # Whoever commits at the same moment is not kept from it; the next commit here tries again.
+    except (CommitFailedException, OperationalError):
+        return 0
+    except ValueError as error:
+        # Upkeep and a writer may forget the same ones at once.
+        if "does not exist" not in str(error):
+            raise
+        return 0
+    return old

@@ -1,14 +1,25 @@
-"""Upkeep of a table: the many small files of a day become few, without disturbing readers or writers."""
+"""Upkeep of tables without disturbing readers or writers: many small files become few, and what is unused goes.
+
+Data flow: days of small files -> one file each -> old snapshots forgotten -> files that nothing refers to removed.
+Run alone: `dagster asset materialize --select lake_upkeep -m recsys_data.definitions`.
+"""
 
 import contextlib
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys_data.errors import Transient
+from recsys_data.lake.commit import expire_old_snapshots
 from recsys_data.lake.files import local_path, sync_all
+from recsys_data.lake.orphans import MARGIN, Orphans, remove_orphans
+from recsys_data.lake.stats import day_number
+from recsys_data.lake.tables import Lake
 from recsys_data.lake.write import dictionary_columns, file_schema, write_day
 
 if TYPE_CHECKING:
@@ -19,6 +30,74 @@ if TYPE_CHECKING:
 LARGE_BYTES = 256 * 1024 * 1024
 PART_ROWS = 100_000
 ATTEMPTS = 5
+# A late event makes a small file of an old day: a few of them cost readers less than writing the day again.
+SMALL_FILES = 8
+# What one run rewrites at most, so that a long neglected table takes several nights rather than one very long one.
+WORK_BYTES = 8 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class Upkept:
+    """What upkeep of one table did.
+
+    Attributes:
+        files_before: data files of the table's current snapshot, before.
+        files_after: and after.
+        expired: snapshots that were forgotten.
+        orphans: files that nothing refers to.
+    """
+
+    files_before: int
+    files_after: int
+    expired: int
+    orphans: Orphans
+    seconds: float
+
+
+def upkeep(lake: Lake, name: str, today: date | None = None) -> Upkept:
+    """Compact, expire and tidy up one table; what it holds stays the same, and a crash leaves it as it reads.
+
+    The days of a stream dataset are compacted up to yesterday, for today still changes. Other tables have few files
+    a day, and what is made of them is known by their names.
+
+    Raises:
+        Transient: others kept changing the same files, or are at the same work.
+        Permanent: the table's files are not where it says.
+    """
+    began = time.monotonic()
+    table = lake.table(name)
+    before = _count(table)
+    if lake.contracts[name].stream:
+        compact_days(table, day_number((today or datetime.now(UTC).date()).isoformat()))
+    expired = expire_old_snapshots(table.refresh(), enough=1, age=MARGIN)
+    orphans = remove_orphans(table, lake.warehouse / "upkeep" / f"{name}.db")
+    return Upkept(before, _count(table.refresh()), expired, orphans, time.monotonic() - began)
+
+
+def _count(table: "Table") -> int:
+    return sum(1 for _ in table.scan().plan_files())
+
+
+def compact_days(table: "Table", before: int, work_bytes: int = WORK_BYTES) -> int:
+    """Compact the days before `before` (days since 1970) that have many small files; returns how many were replaced.
+
+    Days with most files come first; at most `work_bytes` are rewritten, but one day in any case.
+
+    Raises:
+        Transient: others kept changing the same files; what was compacted until then stays so.
+    """
+    small: dict[int, tuple[int, int]] = {}
+    for task in table.refresh().scan().plan_files():
+        day, size = task.file.partition[0], task.file.file_size_in_bytes
+        if day < before and size < LARGE_BYTES:
+            files, total = small.get(day, (0, 0))
+            small[day] = (files + 1, total + size)
+    replaced = spent = 0
+    for day, (files, size) in sorted(small.items(), key=lambda item: item[1][0], reverse=True):
+        if files >= SMALL_FILES and (spent == 0 or spent + size <= work_bytes):
+            replaced += compact_day(table, day)
+            spent += size
+    return replaced
 
 
 def compact_day(table: "Table", day: int) -> int:
