@@ -3,9 +3,10 @@
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ READING = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", 
         'recsys-data sql "SHOW TABLES"',
         'recsys-data sql "SELECT type, count(*) FROM interactions GROUP BY ALL ORDER BY 2 DESC"',
         'recsys-data sql "FROM dead_letters LIMIT 10" --format json',
+        'recsys-data sql --as-of 2026-11-25T10:00:00Z "SELECT count(*) FROM interactions"',
     ],
 )
 @click.argument("query")
@@ -47,7 +49,13 @@ READING = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", 
     show_default=True,
     help="csv and json give every row, however many; table shows the first ones.",
 )
-def sql(query: str, form: str) -> None:
+@click.option(
+    "--as-of",
+    metavar="TIME|SNAPSHOT",
+    help="See every dataset as it was stored then: at a time (UTC unless it says its zone; a date is its beginning), "
+    "or when the snapshot of that id was committed. A dataset that had nothing then is empty.",
+)
+def sql(query: str, form: str, as_of: str | None) -> None:
     """Ask the lake in DuckDB's SQL.
 
     QUERY is the text, or `-` to read it from stdin. Each dataset is a view of that name. Queries only: SELECT, WITH,
@@ -56,7 +64,7 @@ def sql(query: str, form: str) -> None:
     text = sys.stdin.read() if query == "-" else query
     with opened() as platform, explained(platform.lake.contracts):
         statement = only_query(text)
-        with connected(platform.lake) as connection, executed(connection, statement) as result:
+        with connected(platform.lake, as_of) as connection, executed(connection, statement) as result:
             FORMATS[form](result)
 
 
@@ -98,18 +106,43 @@ def reads_only(tree: Any) -> bool:
 
 
 @contextmanager
-def connected(lake: "Lake") -> Iterator["duckdb.DuckDBPyConnection"]:
-    """A session with a view for each dataset; those that were never fed are empty."""
+def connected(lake: "Lake", as_of: str | None = None) -> Iterator["duckdb.DuckDBPyConnection"]:
+    """A session with a view for each dataset, as of now or of a time or snapshot; those never fed are empty.
+
+    Raises:
+        UserError: no such time or snapshot, or what was stored then has expired.
+    """
     from recsys_data.contracts.rules import quote
     from recsys_data.contracts.types import duckdb_type
     from recsys_data.lake.query import connect
 
     stored = {name for name in lake.contracts if lake.exists(name)}
-    with connect(lake, stored) as connection:
+    moment = None if as_of is None else moment_named(lake, stored, as_of)
+    with connect(lake, stored, as_of=moment) as connection:
         for name in lake.contracts.keys() - stored:
             columns = ", ".join(f"NULL::{duckdb_type(c.type)} AS {quote(c.name)}" for c in lake.contracts[name].columns)
             connection.execute(f"CREATE VIEW {quote(name)} AS SELECT {columns} WHERE false")
         yield connection
+
+
+def moment_named(lake: "Lake", names: Iterable[str], text: str) -> datetime:
+    """The moment that a time, a date or the id of a snapshot of one of these datasets stands for.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    from recsys_data.lake.past import moment_of
+
+    # No form of a time that people write is a bare number as long as the ids of snapshots.
+    if text.isascii() and text.isdecimal() and len(text) != len("20261125"):
+        return moment_of([lake.table(name) for name in names], int(text))
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise UserError(
+            f"--as-of is {text!r}; expected a time such as 2026-11-25T10:00:00Z or 2026-11-25, or the id of a snapshot."
+        ) from None
 
 
 @contextmanager

@@ -2,16 +2,19 @@
 
 Data flow: Iceberg scan plan -> list of Parquet files -> `read_parquet`, columns matched by Iceberg field id, so
 that a view of an evolved table reads old files too. Each history has a table macro beside it that gives the rows of
-a moment: `FROM item_catalog_as_of('2026-11-24')`. Run alone: `recsys-data sql "select ..."`.
+a moment: `FROM item_catalog_as_of('2026-11-24')`. Run alone: `recsys-data sql "select ..."`. What readers see is whole
+commits: now, or (`past.py`) those of an earlier moment.
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from recsys_data.contracts.contract import Contract
 from recsys_data.contracts.derived import HISTORY
 from recsys_data.contracts.rules import literal, quote
 from recsys_data.lake.files import local_path
+from recsys_data.lake.past import snapshot_at
 from recsys_data.lake.tables import Lake
 
 if TYPE_CHECKING:
@@ -46,37 +49,62 @@ def duckdb_type(kind: "IcebergType") -> str:
     return DUCKDB_TYPES[str(kind)]
 
 
-def data_files(table: "Table", row_filter: "BooleanExpression | None" = None) -> list[str]:
-    """The data files of the table's loaded snapshot that may hold rows matching the filter."""
-    scan = table.scan(row_filter=row_filter) if row_filter is not None else table.scan()
+def data_files(
+    table: "Table", row_filter: "BooleanExpression | None" = None, as_of: datetime | None = None
+) -> list[str]:
+    """The data files that may hold rows matching the filter, of the table's loaded snapshot or of an earlier one.
+
+    Raises:
+        UserError: what was current at the moment `as_of` has expired.
+    """
+    from pyiceberg.expressions import AlwaysTrue
+
+    snapshot = None
+    if as_of is not None and (snapshot := snapshot_at(table, as_of)) is None:
+        return []
+    scan = table.scan(AlwaysTrue() if row_filter is None else row_filter, snapshot_id=snapshot)
     return [str(local_path(task.file.file_path) or task.file.file_path) for task in scan.plan_files()]
 
 
-def relation(table: "Table", files: Sequence[str]) -> str:
-    """SQL that reads these files of the table, with every column of its schema."""
+def relation(table: "Table", files: Sequence[str], file_column: str | None = None) -> str:
+    """SQL that reads these files of the table: every column of its schema and, in `file_column`, the row's file."""
     fields = [(f.field_id, f.name, duckdb_type(f.field_type)) for f in table.schema().fields]
     if not files:
-        return "SELECT " + ", ".join(f"NULL::{kind} AS {quote(name)}" for _, name, kind in fields) + " WHERE false"
+        shown = [(name, kind) for _, name, kind in fields] + ([(file_column, "VARCHAR")] if file_column else [])
+        return "SELECT " + ", ".join(f"NULL::{kind} AS {quote(name)}" for name, kind in shown) + " WHERE false"
     entries = ", ".join(
         f"{number}: {{name: {literal(name)}, type: {literal(kind)}, default_value: NULL}}"
         for number, name, kind in fields
     )
     listed = ", ".join(map(literal, files))
-    return f"SELECT * FROM read_parquet([{listed}], schema = MAP {{{entries}}})"
+    named = f", filename = {literal(file_column)}" if file_column else ""
+    return f"SELECT * FROM read_parquet([{listed}], schema = MAP {{{entries}}}{named})"
 
 
-def connect(lake: Lake, names: Iterable[str], threads: int = 2) -> "duckdb.DuckDBPyConnection":
-    """A DuckDB session with a view for each named dataset, all as of now; it can read their files and nothing else.
+def connect(
+    lake: Lake, names: Iterable[str], threads: int = 2, as_of: datetime | None = None
+) -> "duckdb.DuckDBPyConnection":
+    """A DuckDB session with a view for each named dataset; it can read their files and nothing else.
 
     What is asked of it by others must be known to be a query: no setting of DuckDB tells reading from writing, so
     that a statement could write over a data file.
+
+    Args:
+        lake: where the datasets are.
+        names: of datasets.
+        threads: of the session.
+        as_of: all views show what was stored at that moment, in the columns of today; None: what is stored now.
+            A dataset that had nothing then is empty. The moment must know its time zone.
+
+    Raises:
+        UserError: that moment is yet to come, or what a dataset held then has expired.
     """
     import duckdb
 
     connection = duckdb.connect(config={"threads": threads})
     connection.execute("SET TimeZone = 'UTC'")
     tables = {name: lake.table(name) for name in names}
-    files = {name: data_files(table) for name, table in tables.items()}
+    files = {name: data_files(table, as_of=as_of) for name, table in tables.items()}
     _confine(connection, [file for listed in files.values() for file in listed])
     for name, table in tables.items():
         connection.execute(f"CREATE VIEW {quote(name)} AS {relation(table, files[name])}")

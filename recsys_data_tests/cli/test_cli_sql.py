@@ -1,7 +1,9 @@
 import csv
 import io
 import json
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from hypothesis import strategies as st
 from recsys_data.cli.rows import distinct, readable
 from recsys_data.cli.sql import only_query
 from recsys_data.cli.terminal import visible
+from recsys_data.contracts import load_contracts
 from recsys_data.errors import UserError
+from recsys_data.lake.tables import open_lake
 from recsys_data.settings import Settings
 
 Run = Callable[..., Result]
@@ -226,3 +230,37 @@ def test_no_control_character_reaches_the_terminal(text: str) -> None:
     assert shown.replace("\n", "").isprintable() or not any(
         ord(c) < 32 or ord(c) == 127 for c in shown.replace("\n", "")
     )
+
+
+def test_every_dataset_is_seen_as_of_a_time_or_a_snapshot(fed: Run, settings: Settings, tmp_path: Path) -> None:
+    time.sleep(0.005)
+    between = datetime.now(UTC).isoformat()
+    time.sleep(0.005)
+    more = tmp_path / "more.ndjson"
+    more.write_bytes(LINES[0].replace(b'"1"', b'"4"'))
+    fed("load", "events", str(more))
+    fed("ingest", "--until-empty")
+    query = "SELECT count(*) AS n, (SELECT count(*) FROM dead_letters) AS dead FROM interactions"
+
+    def counted(*options: str) -> str:
+        return fed("sql", query, "--format", "csv", *options).stdout.splitlines()[1]
+
+    assert (counted(), counted("--as-of", between), counted("--as-of", "2020-01-01")) == ("3,1", "2,1", "0,0")
+    # At its end each drain commits once more, with what it measured.
+    snapshots = open_lake(settings, load_contracts()).table("interactions").metadata.snapshots
+    assert [counted("--as-of", str(one.snapshot_id)) for one in snapshots] == ["2,1", "2,1", "3,1", "3,1"]
+
+
+@pytest.mark.parametrize(
+    ("moment", "said"),
+    [
+        ("yesterday", "expected a time such as"),
+        ("2999-01-01", "yet to come"),
+        ("99999999", "expected a time such as"),
+        ("1234567890123456789", "No snapshot 1234567890123456789 is kept of"),
+        ("0001-01-01T00:00:00+14:00", "expected a time such as"),
+        ("'; DROP TABLE x", "expected a time such as"),
+    ],
+)
+def test_moments_that_are_none_are_explained(fed: Run, moment: str, said: str) -> None:
+    assert said in fed("sql", "SELECT 1", "--as-of", moment, code=1).stderr
