@@ -8,7 +8,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from recsys_data.errors import Transient
 from recsys_data.lake.commit import expire_old_snapshots
 from recsys_data.lake.files import local_path, sync_all
-from recsys_data.lake.orphans import MARGIN, Orphans, remove_orphans
+from recsys_data.lake.orphans import Orphans, remove_orphans
 from recsys_data.lake.stats import day_number
 from recsys_data.lake.tables import Lake
 from recsys_data.lake.write import dictionary_columns, file_schema, write_day
@@ -34,6 +34,8 @@ ATTEMPTS = 5
 SMALL_FILES = 8
 # What one run rewrites at most, so that a long neglected table takes several nights rather than one very long one.
 WORK_BYTES = 8 * 1024**3
+# Of tables that take a commit a day; a drain forgets its snapshots far sooner.
+SNAPSHOTS_KEPT = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,8 @@ class Upkept:
     seconds: float
 
 
-def upkeep(lake: Lake, name: str, today: date | None = None) -> Upkept:
-    """Compact, expire and tidy up one table; what it holds stays the same, and a crash leaves it as it reads.
+def upkeep(lake: Lake, name: str, now: datetime | None = None) -> Upkept:
+    """Compact, expire and tidy up one table as of `now`; what it holds stays the same, wherever it is broken off.
 
     The days of a stream dataset are compacted up to yesterday, for today still changes. Other tables have few files
     a day, and what is made of them is known by their names.
@@ -65,12 +67,13 @@ def upkeep(lake: Lake, name: str, today: date | None = None) -> Upkept:
         Permanent: the table's files are not where it says.
     """
     began = time.monotonic()
+    now = now or datetime.now(UTC)
     table = lake.table(name)
     before = _count(table)
     if lake.contracts[name].stream:
-        compact_days(table, day_number((today or datetime.now(UTC).date()).isoformat()))
-    expired = expire_old_snapshots(table.refresh(), enough=1, age=MARGIN)
-    orphans = remove_orphans(table, lake.warehouse / "upkeep" / f"{name}.db")
+        compact_days(table, day_number(now.date().isoformat()))
+    expired = expire_old_snapshots(table.refresh(), enough=1, age=SNAPSHOTS_KEPT)
+    orphans = remove_orphans(table, lake.warehouse / "upkeep" / f"{name}.db", now=now.timestamp())
     return Upkept(before, _count(table.refresh()), expired, orphans, time.monotonic() - began)
 
 
