@@ -5,7 +5,9 @@ import dagster as dg
 from recsys_data.contracts import load_contracts
 from recsys_data.ingestion import defs as ingestion
 from recsys_data.ingestion import snapshot_defs as snapshots
+from recsys_data.lake import defs as lake
 from recsys_data.monitoring import defs as monitoring
+from recsys_data.monitoring import instance_defs as instance
 from recsys_data.resources import EventLogResource, LakeResource, SettingsResource
 from recsys_data.settings import Settings
 
@@ -15,7 +17,9 @@ _contracts = load_contracts(*_settings.contract_dirs)
 defs = dg.Definitions.merge(
     ingestion.definitions(_contracts, _settings),
     snapshots.definitions(_contracts, _settings),
+    lake.definitions(),
     monitoring.definitions(_contracts),
+    instance.definitions(),
     dg.Definitions(
         resources={"event_log": EventLogResource(), "lake": LakeResource(), "settings": SettingsResource()},
         executor=dg.in_process_executor,

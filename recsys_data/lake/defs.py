@@ -1,0 +1,74 @@
+"""Upkeep of the lake as Dagster sees it: an asset that is made every night, and what it did.
+
+Run alone: `dagster asset materialize --select lake_upkeep -m recsys_data.definitions`.
+"""
+
+from typing import Any
+
+import dagster as dg
+
+from recsys_data.errors import Permanent, Transient
+from recsys_data.lake.maintenance import Upkept, upkeep
+from recsys_data.lake.tables import Lake
+
+GROUP = "upkeep"
+NIGHTLY = "0 3 * * *"
+
+
+def definitions() -> dg.Definitions:
+    """The asset, and the job that makes everything of its group every night."""
+    job = dg.define_asset_job(
+        "upkeep",
+        selection=dg.AssetSelection.groups(GROUP),
+        description="Keeps the lake and Dagster's own storage small. Readers, drains and snapshots go on meanwhile.",
+    )
+    schedule = dg.ScheduleDefinition(
+        name="upkeep_schedule",
+        job=job,
+        cron_schedule=NIGHTLY,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+    return dg.Definitions(assets=[lake_upkeep], jobs=[job], schedules=[schedule])
+
+
+@dg.asset(
+    group_name=GROUP,
+    kinds={"iceberg"},
+    description="Many small files of a past day become one, old snapshots are forgotten, and files to which nothing "
+    "refers for a day are removed. What the tables hold stays as it is.",
+)
+def lake_upkeep(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+    done: dict[str, Upkept] = {}
+    failed: list[str] = []
+    for name in lake.contracts:
+        if not lake.exists(name):
+            continue
+        # What is wrong with one table is no reason to leave the others.
+        try:
+            done[name] = upkeep(lake, name)
+            context.log.info(f"{name}: {done[name]}")
+        except (Transient, Permanent) as error:
+            failed.append(f"{name}: {error}")
+    if failed:
+        raise dg.Failure("\n".join(failed), metadata=_metadata(done), allow_retries=False)
+    return dg.MaterializeResult(metadata=_metadata(done))
+
+
+def _metadata(done: dict[str, Upkept]) -> dict[str, Any]:
+    rows = [
+        f"| {name} | {one.files_before} | {one.files_after} | {one.expired} | {one.orphans.removed} "
+        f"| {one.orphans.removed_bytes} | {one.orphans.waiting} | {one.seconds:.1f} |"
+        for name, one in done.items()
+    ]
+    head = "| dataset | files before | after | snapshots forgotten | files removed | bytes freed | to go | seconds |"
+    return {
+        "files before": sum(one.files_before for one in done.values()),
+        "files after": sum(one.files_after for one in done.values()),
+        "snapshots forgotten": sum(one.expired for one in done.values()),
+        "files removed": sum(one.orphans.removed for one in done.values()),
+        "bytes freed": sum(one.orphans.removed_bytes for one in done.values()),
+        "bytes freed next": sum(one.orphans.waiting_bytes for one in done.values()),
+        "seconds": round(sum(one.seconds for one in done.values()), 1),
+        "by dataset": dg.MetadataValue.md("\n".join([head, "|---|" + "---:|" * 7, *rows])),
+    }
