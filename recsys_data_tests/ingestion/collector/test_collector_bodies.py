@@ -34,6 +34,7 @@ def test_gzip_in_several_members_is_one_body(client, log):
         (b'{"type": "track"}', "not gzip"),
         (gzip.compress(b"{}") + b"rest", "not gzip"),
     ],
+    ids=["half", "header alone", "nothing", "plain text", "more behind it"],
 )
 def test_a_broken_gzip_body_is_refused(client, log, body, reason):
     answer = client.post("/v1/track", content=body, headers={"Content-Encoding": "gzip"})
