@@ -37,8 +37,7 @@ def test_a_new_folder_has_a_status_and_still_no_tables(log: EventLog, lake: Lake
         "dead_letters_by_reason": {},
         "latency": {"p50_s": None, "p95_s": None},
         "datasets": {
-            name: {"rows": 0, "partitions": 0, "latest": None, "freshness": "empty"}
-            for name in lake.contracts
+            name: {"rows": 0, "partitions": 0, "latest": None, "freshness": "empty"} for name in lake.contracts
         },
     }
     assert not any(lake.exists(name) for name in lake.contracts)
