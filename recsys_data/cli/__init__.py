@@ -17,6 +17,7 @@ from recsys_data.cli.simulate import simulate
 from recsys_data.cli.snapshot import snapshot
 from recsys_data.cli.sql import sql
 from recsys_data.cli.status import status
+from recsys_data.cli.trace import trace
 from recsys_data.cli.up import up
 
 EXAMPLES = [
@@ -37,7 +38,7 @@ def cli() -> None:
     """
 
 
-for _command in (up, collect, simulate, load, ingest, snapshot, status, sql, contract):
+for _command in (up, collect, simulate, load, ingest, snapshot, status, trace, sql, contract):
     cli.add_command(_command)
 
 

@@ -36,7 +36,8 @@ def test_a_stored_event_is_shown_with_its_file_and_commit(log: EventLog, lake: L
         snapshot = table.metadata.snapshot_by_id(one.snapshot or 0)
         assert snapshot and one.added_at == datetime.fromtimestamp(snapshot.timestamp_ms / 1000, UTC)
         assert one.received_at == datetime(2026, 1, 31, tzinfo=UTC)
-        assert one.ingested_at and one.seconds == round((one.ingested_at - one.received_at).total_seconds(), 3)
+        assert one.ingested_at and one.received_at
+        assert one.seconds == round((one.ingested_at - one.received_at).total_seconds(), 3)
         assert one.row is None, "personal columns without being asked for"
         assert log.read(one.log_partition, one.log_offset, 1).line(0) == view(
             "a", day=3, context={"device": {"type": "phone"}}

@@ -1,0 +1,105 @@
+"""`recsys-data trace`: where one event is."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from recsys_data.cli.commands import Exampled, opened
+
+if TYPE_CHECKING:
+    from recsys_data.monitoring.trace import Trace
+
+
+@click.command(
+    cls=Exampled,
+    # An event id may begin with a dash.
+    context_settings={"ignore_unknown_options": True},
+    examples=[
+        "recsys-data trace my-first",
+        "recsys-data trace 0:1048576 --rows",
+        "recsys-data trace my-first --json | jq .state",
+    ],
+)
+@click.argument("event", metavar="EVENT_ID|PARTITION:OFFSET")
+@click.option("--rows", is_flag=True, help="Show columns and lines too, which may hold personal data.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+def trace(event: str, rows: bool, as_json: bool) -> None:
+    """Tell where an event is, by its id or its place in the log.
+
+    It is a row (which file, since which snapshot), a dead letter (why), waiting in the log (behind how much), or
+    nowhere. Lines of it that were delivered again and dropped are shown while the log keeps them. Ends with 1 if the
+    event is nowhere, or unaccounted for. Takes as long as reading the log and the ids of the tables.
+    """
+    import msgspec
+
+    from recsys_data.monitoring.trace import trace as find
+
+    with opened() as platform:
+        found = find(platform.log, platform.lake, event, rows)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found, enc_hook=str), indent=2))
+    else:
+        show(found)
+    if found.state in ("nowhere", "unaccounted"):
+        click.get_current_context().exit(1)
+
+
+def show(found: "Trace") -> None:
+    """Print a trace for people."""
+    from recsys_data.cli.terminal import print_table, visible
+
+    click.echo(visible(f"{found.asked}: {found.meaning}"))
+    for one in found.stored:
+        click.echo()
+        facts = [
+            ("log", f"partition {one.log_partition}, offset {one.log_offset}"),
+            ("received", moment(one.received_at)),
+            ("stored", f"{moment(one.ingested_at)}{after(one.seconds)}"),
+            ("partition", one.day),
+            ("data file", one.file),
+            ("added by", f"snapshot {one.snapshot}, {moment(one.added_at) if one.added_at else 'which has expired'}"),
+        ]
+        columns = [(f"  {name}", "" if value is None else value) for name, value in (one.row or {}).items()]
+        print_table((f"row of {one.dataset}", ""), [*facts, *columns])
+    for one in found.dead_letters:
+        click.echo()
+        facts = [
+            ("reason", one.reason),
+            ("detail", one.detail or "-"),
+            ("log", f"partition {one.log_partition}, offset {one.log_offset}"),
+            ("received", moment(one.received_at)),
+            ("rejected", moment(one.rejected_at)),
+            ("line", one.raw or f"{one.bytes:,} bytes; --rows shows it, personal data included"),
+        ]
+        print_table((f"row of {one.dataset}", ""), facts)
+    show_lines(found)
+    if found.more:
+        click.echo(f"{found.more:,} more are not listed.")
+
+
+def show_lines(found: "Trace") -> None:
+    """Print the lines that the log keeps beside rows and dead letters."""
+    from recsys_data.cli.terminal import print_table
+
+    said = {"duplicate": "delivered again, and dropped", "unaccounted": "read, and neither stored nor rejected"}
+    lines = [
+        (
+            one.log_partition,
+            one.log_offset,
+            said.get(one.state) or f"waits behind {one.bytes_before:,} bytes",
+            one.raw or f"{one.bytes:,} bytes",
+        )
+        for one in found.log
+    ]
+    if lines:
+        click.echo()
+        print_table(("partition", "offset", "line in the log", ""), lines)
+
+
+def after(seconds: float | None) -> str:
+    return "" if seconds is None else f", {seconds:,.1f} s after receipt"
+
+
+def moment(value: datetime | None) -> str:
+    return "-" if value is None else f"{value:%Y-%m-%d %H:%M:%S.%f} UTC"
