@@ -22,7 +22,7 @@ from recsys_data.sources.extract import Extract, Wanted, days_available, extract
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MEMORY = "700MB"
+MEMORY = "400MB"
 PART_ROWS = 50_000
 PROBLEMS = "_problems"
 Told = Callable[[str, int], None]
