@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from recsys_data.errors import Permanent, Transient
+from recsys_data.errors import RecsysDataError
 from recsys_data.lake.maintenance import Upkept, upkeep
 from recsys_data.lake.tables import Lake
 
@@ -48,7 +48,7 @@ def lake_upkeep(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake])
         try:
             done[name] = upkeep(lake, name)
             context.log.info(f"{name}: {done[name]}")
-        except (Transient, Permanent) as error:
+        except RecsysDataError as error:
             failed.append(f"{name}: {error}")
     if failed:
         raise dg.Failure("\n".join(failed), metadata=_metadata(done), allow_retries=False)

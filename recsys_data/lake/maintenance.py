@@ -127,7 +127,7 @@ def _files_of(table: "Table", day: int) -> list["DataFile"]:
 
 def _rewrite(table: "Table", day: int, files: list["DataFile"]) -> "DataFile":
     wanted = file_schema(table.schema(), [field.name for field in table.schema().fields])
-    parts = _parts(table, files, wanted)
+    parts = _gathered(_parts(table, files, wanted))
     first = next(parts)
     compacted = write_day(table, day, _chain(first, parts), dictionary_columns(first))
     path = local_path(compacted.file_path)
@@ -139,6 +139,20 @@ def _rewrite(table: "Table", day: int, files: list["DataFile"]) -> "DataFile":
 def _chain(first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
     yield first
     yield from rest
+
+
+def _gathered(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Small parts as few large ones: each becomes a row group, and readers pay for every one of them."""
+    held: list[pa.Table] = []
+    rows = 0
+    for part in parts:
+        held.append(part)
+        rows += len(part)
+        if rows >= PART_ROWS:
+            yield pa.concat_tables(held)
+            held, rows = [], 0
+    if held:
+        yield pa.concat_tables(held)
 
 
 def _parts(table: "Table", files: list["DataFile"], wanted: pa.Schema) -> Iterator[pa.Table]:
@@ -156,6 +170,7 @@ def _parts(table: "Table", files: list["DataFile"], wanted: pa.Schema) -> Iterat
 def _replace(table: "Table", day: int, old: list["DataFile"], new: "DataFile") -> bool:
     """Swap files in one commit; False when one of the old files is no longer part of the table."""
     from pyiceberg.exceptions import CommitFailedException
+    from sqlalchemy.exc import OperationalError
 
     for _ in range(ATTEMPTS):
         live = {file.file_path for file in _files_of(table.refresh(), day)}
@@ -167,7 +182,7 @@ def _replace(table: "Table", day: int, old: list["DataFile"], new: "DataFile") -
                 overwrite.delete_data_file(file)
             overwrite.append_data_file(new)
         # A drain that committed meanwhile moved the table on; the swap is made again on top of it.
-        with contextlib.suppress(CommitFailedException):
+        with contextlib.suppress(CommitFailedException, OperationalError):
             transaction.commit_transaction()
             return True
     return False

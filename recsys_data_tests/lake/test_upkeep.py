@@ -7,7 +7,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.parquet as pq
 import pytest
+from pyiceberg.catalog.sql import SqlCatalog
+from sqlalchemy.exc import OperationalError
 
 from recsys_data.contracts import Contract
 from recsys_data.errors import Transient
@@ -192,3 +195,29 @@ def test_files_that_others_keep_rewriting_are_told(lake: Lake, monkeypatch: pyte
     monkeypatch.setattr(maintenance, "_replace", lambda *_: False)
     with pytest.raises(Transient, match="keeps being rewritten by others"):
         upkeep(lake, "notes", datetime.now(UTC))
+
+
+def test_a_compacted_file_has_few_row_groups(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance, "PART_ROWS", 4)
+    table = lake.table("notes")
+    given = feed(table, 10)
+    assert compact_days(table, FIRST + 1) == 10
+    (file,) = [task.file.file_path for task in table.refresh().scan().plan_files()]
+    footer = pq.read_metadata(file)
+    assert [footer.row_group(n).num_rows for n in range(footer.num_row_groups)] == [4, 4, 2]
+    assert ids(table) == sorted(given)
+
+
+def test_a_catalog_that_is_locked_for_a_moment_is_tried_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, commit_table, left = lake.table("notes"), SqlCatalog.commit_table, [2]
+    given = feed(table, 5)
+
+    def locked(*arguments: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise OperationalError("UPDATE", {}, Exception("database is locked"))
+        return commit_table(*arguments)
+
+    monkeypatch.setattr(SqlCatalog, "commit_table", locked)
+    assert compact_days(table, FIRST + 1) == 5
+    assert (left, ids(table)) == ([0], sorted(given))
