@@ -114,7 +114,7 @@ def connected(lake: "Lake", as_of: str | None = None) -> Iterator["duckdb.DuckDB
     """
     from recsys_data.contracts.rules import quote
     from recsys_data.contracts.types import duckdb_type
-    from recsys_data.lake.query import connect
+    from recsys_data.lake.query import connect, create_as_of
 
     stored = {name for name in lake.contracts if lake.exists(name)}
     moment = None if as_of is None else moment_named(lake, stored, as_of)
@@ -122,6 +122,7 @@ def connected(lake: "Lake", as_of: str | None = None) -> Iterator["duckdb.DuckDB
         for name in lake.contracts.keys() - stored:
             columns = ", ".join(f"NULL::{duckdb_type(c.type)} AS {quote(c.name)}" for c in lake.contracts[name].columns)
             connection.execute(f"CREATE VIEW {quote(name)} AS SELECT {columns} WHERE false")
+            create_as_of(connection, lake.contracts[name])
         yield connection
 
 

@@ -81,3 +81,8 @@ def test_a_day_that_is_due_and_not_there_is_shown(run: Run, land: Land) -> None:
     assert abs(datetime.now(UTC).date() - datetime.fromisoformat(due).date()) <= timedelta(days=2)
     status = json.loads(run("status", "--json").stdout)
     assert status["datasets"]["item_catalog"]["freshness"] == "stale"
+
+
+def test_a_history_that_was_never_made_is_empty_at_any_moment(run: Run) -> None:
+    found = run("sql", "SELECT count(*) AS n FROM user_profiles_as_of('2026-01-01')", "--format", "csv")
+    assert found.stdout.split() == ["n", "0"]
