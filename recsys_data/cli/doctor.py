@@ -1,0 +1,42 @@
+"""`recsys-data doctor`: whether a deployment is well, and what to do where it is not."""
+
+import click
+
+from recsys_data.cli.commands import Exampled
+from recsys_data.errors import UserError
+from recsys_data.settings import Settings
+
+
+@click.command(
+    cls=Exampled,
+    examples=[
+        "recsys-data doctor",
+        "recsys-data doctor --json | jq '.[] | select(.state != \"ok\")'",
+    ],
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+def doctor(as_json: bool) -> None:
+    """Check a deployment, and say for each finding what to do.
+
+    Looks at the machine, the contracts, the event log, the lake and the sources of snapshots, for a few seconds each;
+    nothing is changed. Ends with 0 if there is no problem; warnings are none.
+    """
+    import msgspec
+
+    from recsys_data.cli.terminal import print_table
+    from recsys_data.monitoring.doctor import Finding, examine
+
+    try:
+        findings = list(examine(Settings.from_env()))
+    except UserError as error:
+        findings = [Finding("settings", "problem", str(error), "Do as it says.")]
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(findings), indent=2))
+    else:
+        print_table(
+            ("check", "state", "found", "what to do"), [(f.check, f.state, f.found, f.advice) for f in findings]
+        )
+        states = [one.state for one in findings]
+        click.echo(f"\n{states.count('problem')} problems, {states.count('warning')} warnings.")
+    if any(one.state == "problem" for one in findings):
+        click.get_current_context().exit(1)

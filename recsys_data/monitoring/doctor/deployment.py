@@ -1,0 +1,48 @@
+"""The platform as checks see it: opened to be read, so that looking at it changes nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from recsys_data.contracts.contract import Contract
+from recsys_data.ingestion.log import EventLog
+from recsys_data.lake.tables import NAMESPACE, Lake, open_lake
+from recsys_data.settings import Settings
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
+
+class StoredLake(Lake):
+    """A lake whose tables are as they are stored: none is made, and none follows its contract when it is opened."""
+
+    def table(self, name: str) -> "Table":
+        """The table as of now; NoSuchTableError if there is none."""
+        return self.catalog.load_table((NAMESPACE, name))
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What is there; `log` and `lake` are None before their first use."""
+
+    settings: Settings
+    contracts: Mapping[str, Contract]
+    log: EventLog | None
+    lake: StoredLake | None
+
+
+def open_deployment(settings: Settings, contracts: Mapping[str, Contract]) -> Deployment:
+    """Open what is there, and make nothing that is not.
+
+    Raises:
+        UserError: the log or the catalog cannot be used.
+    """
+    from recsys_data.ingestion.log.open import open_log
+
+    embedded = settings.event_log == "embedded"
+    log = open_log(settings) if not embedded or (settings.log_dir / "0").is_dir() else None
+    lake = None
+    if (settings.lake_dir / "catalog.db").exists():
+        opened = open_lake(settings, contracts)
+        lake = StoredLake(opened.catalog, contracts, opened.warehouse)
+    return Deployment(settings, contracts, log, lake)

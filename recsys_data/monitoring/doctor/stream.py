@@ -1,0 +1,182 @@
+"""Checks of the stream: the event log's files, the tables' positions in it, what waits, who drains, the clock."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from recsys_data.contracts.rules import session
+from recsys_data.errors import Permanent
+from recsys_data.ingestion.drain import positions_of
+from recsys_data.ingestion.lock import running_drain
+from recsys_data.ingestion.log.segments import segment_firsts, segment_path, whole_length
+from recsys_data.ingestion.writer import main_dataset
+from recsys_data.lake.query import data_files, relation
+from recsys_data.monitoring.doctor.deployment import Deployment
+from recsys_data.monitoring.doctor.findings import Finding, ok, problem, warning
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
+RESTORE = (
+    "Restore the log's folder from a backup, or point RECSYS_DATA_DIR at the folder with both this lake and its log."
+)
+APPENDING_SECONDS = 0.3
+# Clocks of several machines differ by this much at most, if they are kept.
+CLOCK_SECONDS = 60
+NEVER = datetime(1, 1, 1, tzinfo=UTC)
+
+
+class Received(msgspec.Struct):
+    """What the age of a line is told by."""
+
+    received_at: Any = None
+
+
+def event_log(there: Deployment) -> list[Finding]:
+    """Whether each partition of the embedded log is one row of segments without a gap."""
+    if there.log is None:
+        return [ok("event log", "not there yet; it is made at first use")]
+    partitions = there.log.partitions()
+    if there.settings.event_log != "embedded":
+        return [ok("event log", f"{len(partitions)} partitions")]
+    folder = there.settings.log_dir
+    found = [finding for number in partitions for finding in _partition(folder / str(number), number)]
+    missing = sorted(set(range(len(partitions))) - set(partitions))
+    if missing:
+        found.append(
+            problem("event log", f"partition {missing[0]} is missing of {len(partitions) + 1} or more", RESTORE)
+        )
+    size = sum(end - there.log.begin_offsets()[partition] for partition, end in there.log.end_offsets().items())
+    return found or [ok("event log", f"{len(partitions)} partitions, {size:,} bytes, without a gap")]
+
+
+def _partition(folder: Path, number: int) -> list[Finding]:
+    firsts = segment_firsts(folder)
+    found = []
+    for first, following in zip(firsts, firsts[1:], strict=False):
+        try:
+            end = first + segment_path(folder, first).stat().st_size
+        except FileNotFoundError:
+            continue  # It was pruned a moment ago.
+        if end != following:
+            what = f"partition {number}: bytes {end:,} to {following:,} are missing"
+            if end > following:
+                what = f"partition {number}: segment {first} is longer than the place before the next"
+            found.append(problem("event log", what, f"{RESTORE} After a failing disk this may be all it could keep."))
+    torn = _torn(segment_path(folder, firsts[-1])) if firsts else 0
+    if torn:
+        found.append(
+            warning(
+                "event log",
+                f"partition {number} ends with {torn:,} bytes of a line that was never finished",
+                "Nothing to do: its sender was never told that it is kept, and the next writer cuts it off.",
+            )
+        )
+    return found
+
+
+def _torn(segment: Path) -> int:
+    """Bytes after the last whole line, unless somebody is just writing them."""
+    sizes = []
+    for pause in (0.0, APPENDING_SECONDS):
+        time.sleep(pause)
+        with segment.open("rb", buffering=0) as file:
+            sizes.append(segment.stat().st_size - whole_length(file.fileno()))
+        if not sizes[-1]:
+            return 0
+    return sizes[1] if sizes[0] == sizes[1] else 0
+
+
+def positions(there: Deployment) -> list[Finding]:
+    """Whether the log still holds what the tables read next."""
+    if there.lake is None:
+        return [ok("positions", "nothing was read yet")]
+    begins = there.log.begin_offsets() if there.log else {}
+    read = positions_of(there.lake, begins)
+    if there.log is None:
+        return (
+            [problem("positions", "the lake has read a log that is not there", RESTORE)] if any(read.values()) else []
+        )
+    found = []
+    for partition, at in sorted(read.items()):
+        try:
+            there.log.read(partition, at, 1)
+        except Permanent as error:
+            found.append(problem("positions", str(error), RESTORE))
+    return found or [ok("positions", "each table stands at the beginning of a line that the log keeps")]
+
+
+def lag(there: Deployment) -> list[Finding]:
+    """How much waits, since when, and whether anybody drains it."""
+    if there.log is None:
+        return [ok("lag", "nothing waits")]
+    begins, ends = there.log.begin_offsets(), there.log.end_offsets()
+    read = positions_of(there.lake, begins) if there.lake else begins
+    behind = {partition: end - read.get(partition, begins[partition]) for partition, end in ends.items()}
+    waiting = sum(max(0, size) for size in behind.values())
+    drain = running_drain(there.settings)
+    alive = f"process {drain.process} is draining" if drain else "nobody is draining"
+    if not waiting:
+        return [ok("lag", f"nothing waits; {alive}")]
+    oldest = min(_received(there, p, read.get(p, begins[p])) for p, size in behind.items() if size > 0)
+    age = datetime.now(UTC) - oldest
+    since = "" if oldest == NEVER else f", the oldest since {oldest:%Y-%m-%d %H:%M:%S} UTC"
+    found = f"{waiting:,} bytes wait{since}; {alive}"
+    if drain:
+        return [ok("lag", found)]
+    advice = "Run `recsys-data up`, turn on the sensor of the interactions in Dagster, or `recsys-data ingest`."
+    late = oldest != NEVER and age > there.contracts[main_dataset(there.contracts)].latency
+    return [(problem if late else warning)("lag", found, advice)]
+
+
+def _received(there: Deployment, partition: int, at: int) -> datetime:
+    """When the line at a position arrived; `NEVER` where it does not say so."""
+    lines = there.log.read(partition, at, 1) if there.log else None
+    try:
+        told = msgspec.json.decode(lines.line(0), type=Received).received_at if lines else None
+        moment = datetime.fromisoformat(str(told))
+    except (msgspec.MsgspecError, ValueError):
+        return NEVER
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def clock(there: Deployment) -> list[Finding]:
+    """Whether this machine's clock agrees with what was received and stored last."""
+    now = datetime.now(UTC)
+    name = main_dataset(there.contracts)
+    stamp = next((c.name for c in there.contracts[name].columns if c.system == "ingested_at"), "received_at")
+    files = _newest_files(there.lake.table(name), stamp) if there.lake and there.lake.exists(name) else []
+    if not files or there.lake is None:
+        return [ok("clock", f"{now:%Y-%m-%d %H:%M:%S} UTC; no event to compare it with")]
+    with session() as connection:
+        received, stored = connection.execute(
+            f'SELECT max(received_at), max("{stamp}") FROM ({relation(there.lake.table(name), files)})'
+        ).fetchall()[0]
+    ahead = timedelta(seconds=CLOCK_SECONDS)
+    found = f"{now:%Y-%m-%d %H:%M:%S} UTC; the newest event was received {received or '-'} and stored {stored or '-'}"
+    if stored and stored > now + ahead:
+        advice = "The clock went back. Keep it with NTP; until it has caught up, freshness and latency are wrong."
+        return [problem("clock", found, advice)]
+    if received and received > now + ahead:
+        advice = "Keep the clocks of collectors with NTP, or mend the sender that writes `received_at` itself."
+        return [warning("clock", found, advice)]
+    return [ok("clock", found)]
+
+
+def _newest_files(table: "Table", stamp: str) -> list[str]:
+    """The file that was stored last, by the bounds in the manifests."""
+    from pyiceberg.conversions import from_bytes
+
+    field = table.schema().find_field(stamp)
+    newest: tuple[Any, str] | None = None
+    for task in table.scan().plan_files():
+        bound = (task.file.upper_bounds or {}).get(field.field_id)
+        moment = from_bytes(field.field_type, bound) if bound is not None else None
+        if moment is not None and (newest is None or moment > newest[0]):
+            newest = (moment, task.file.file_path)
+    if newest is None:
+        return []
+    return [path for path in data_files(table) if newest[1].endswith(path)]

@@ -1,0 +1,109 @@
+"""Checks of the lake: the catalog, each table's columns, its data files, and the ledger."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recsys_data.contracts.contract import Contract
+from recsys_data.lake.files import local_path
+from recsys_data.lake.ledger import read_ledger
+from recsys_data.lake.stats import committed_at, days
+from recsys_data.lake.tables import iceberg_schema
+from recsys_data.monitoring.doctor.deployment import Deployment, StoredLake
+from recsys_data.monitoring.doctor.findings import Finding, ok, problem
+from recsys_data.monitoring.status import Stored, balanced
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
+RESTORE = "Restore the lake folder from a backup."
+SHOWN = 3
+# A drain commits its tables one after the other; a look in between is taken again.
+SETTLE_SECONDS = 1.0
+LOOKS = 3
+
+
+def catalog(there: Deployment) -> list[Finding]:
+    """Whether the catalog can be read."""
+    if there.lake is None:
+        return [ok("lake", "not there yet; it is made at first use")]
+    stored = [name for name in there.contracts if there.lake.exists(name)]
+    return [ok("lake", f"{there.lake.warehouse}: {len(stored)} of {len(there.contracts)} datasets have a table")]
+
+
+def table(lake: StoredLake, name: str) -> list[Finding]:
+    """Whether a table follows its contract, and its current data files are there as the manifests say."""
+    found = lake.table(name)
+    differences = unlike(lake.contracts[name], found)
+    if differences:
+        advice = f"Undo the change of {lake.contracts[name].path.name}, or give the changed dataset a new name."
+        return [problem(f"table {name}", "; ".join(differences), advice), *_files(name, found)]
+    return _files(name, found)
+
+
+def unlike(contract: Contract, found: "Table") -> list[str]:
+    """How a table differs from its contract beyond new optional columns, which it takes when it is next opened."""
+    stored = {field.name: field for field in found.schema().fields}
+    wanted = {field.name: field for field in iceberg_schema(contract).fields}
+    differences = []
+    for name, field in stored.items():
+        if name not in wanted:
+            differences.append(f"column {name} is stored but no longer in the contract")
+        elif str(wanted[name].field_type) != str(field.field_type):
+            differences.append(f"column {name} is stored as {field.field_type}, not {wanted[name].field_type}")
+        elif wanted[name].required and not field.required:
+            differences.append(f"column {name} may be empty in what is stored, and the contract now requires it")
+    differences += [f"new column {n} is required" for n, one in wanted.items() if n not in stored and one.required]
+    time = found.schema().find_column_name(found.spec().fields[0].source_id)
+    if time != contract.event_time.name:
+        differences.append(f"it is partitioned by {time}, not {contract.event_time.name}")
+    return differences
+
+
+def _files(name: str, found: "Table") -> list[Finding]:
+    gone, rows, count = [], 0, 0
+    for task in found.scan().plan_files():
+        count += 1
+        rows += task.file.record_count
+        path = local_path(task.file.file_path)
+        if path is not None and (fault := _fault(path, task.file.file_size_in_bytes)):
+            gone.append(fault)
+    if gone:
+        more = f" and {len(gone) - SHOWN} more" if len(gone) > SHOWN else ""
+        return [problem(f"table {name}", f"{'; '.join(gone[:SHOWN])}{more}, of {count:,} data files", RESTORE)]
+    return [ok(f"table {name}", f"{rows:,} rows in {count:,} data files, each there")]
+
+
+def _fault(path: Path, size: int) -> str | None:
+    try:
+        found = path.stat().st_size
+    except FileNotFoundError:
+        return f"{path} is missing"
+    return None if found == size else f"{path} has {found:,} bytes; expected {size:,}"
+
+
+def ledger(there: Deployment) -> list[Finding]:
+    """Whether each line that was read has one fate, and the tables hold the rows that were counted."""
+    lake = there.lake
+    names = [name for name, one in there.contracts.items() if one.stream and lake is not None and lake.exists(name)]
+    if lake is None or not names:
+        return [ok("ledger", "nothing was read yet")]
+    stored: dict[str, Stored] = {}
+    for look in range(LOOKS):
+        time.sleep(SETTLE_SECONDS if look else 0)
+        stored = {name: _stored(there.contracts[name], lake.table(name)) for name in names}
+        if balanced(stored):
+            read = max(one.ledger.read for one in stored.values())
+            return [ok("ledger", f"balanced: each of {read:,} lines read has one fate")]
+    off = [
+        f"{name} counted {one.ledger.rows:,} rows and holds {one.rows:,}"
+        for name, one in stored.items()
+        if one.ledger.rows != one.rows
+    ]
+    found = "; ".join(off) or "the lines read are not the sum of accepted, duplicates and dead letters"
+    advice = f"Rows were lost or changed outside of ingestion. {RESTORE} `recsys-data trace` tells of one event."
+    return [problem("ledger", f"NOT BALANCED: {found}", advice)]
+
+
+def _stored(contract: Contract, found: "Table") -> Stored:
+    return Stored(contract, found, read_ledger(found), days(found), committed_at(found))
