@@ -24,7 +24,7 @@ HEAD = ("fault", "injections", "events sent", "lost", "doubled", "recovery s (me
 # Cases with their share of the injections.
 CASES: list[tuple[Case, float]] = [
     (faults_stream.kill_drain, 1.0),
-    (faults_stream.kill_append, 5.0),
+    (faults_stream.kill_append, 15.0),
     (faults_collector.kill_collector, 0.4),
     (faults_stream.two_drains, 0.15),
     (faults_stream.zombie, 0.15),
@@ -66,7 +66,7 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="each fault a few times, in a few minutes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--injections", type=int, help=f"how often the drain is killed; others in proportion ({FULL})")

@@ -51,9 +51,10 @@ class State:
         self.acknowledged: set[str] = set()
         self.waiting: list[list[str]] = []
         self.with_context: set[str] = set()
+        self.tight = True
         self._outputs = 0
 
-    def child(self, work: Prepare, prepare: Prepare | None = None, tight: bool = True) -> Child:
+    def child(self, work: Prepare, prepare: Prepare | None = None) -> Child:
         """Do `work` in a process with this folder's settings, after `prepare`."""
         self._outputs += 1
 
@@ -62,7 +63,7 @@ class State:
                 del os.environ[name]
             os.environ.update({f"RECSYS_DATA_{name}": value for name, value in self.settings.items()})
             random.seed()
-            if tight:
+            if self.tight:
                 tighten()
             sabotage(self.protection_off)
             if prepare:
@@ -71,14 +72,14 @@ class State:
 
         return Child(run, self.folder / f"{self._outputs}.txt")
 
-    def command(self, *arguments: str, prepare: Prepare | None = None, tight: bool = True) -> Child:
+    def command(self, *arguments: str, prepare: Prepare | None = None) -> Child:
         """Run `recsys-data ARGUMENTS`."""
 
         def work() -> None:
             sys.argv = ["recsys-data", *arguments]
             main()
 
-        return self.child(work, prepare, tight)
+        return self.child(work, prepare)
 
     def ingest(self, fault: Fault | None = None, prepare: Prepare | None = None) -> Child:
         """Drain what waits, with a fault."""
@@ -118,7 +119,7 @@ class State:
     def verdict(self) -> Verdict:
         """Compare what is stored with what was acknowledged; the log must be empty."""
         report = self.folder / "found.json"
-        child = self.child(lambda: report.write_text(json.dumps(found_in_lake())), tight=False)
+        child = self.child(lambda: report.write_text(json.dumps(found_in_lake())))
         if child.wait():
             return Verdict(problems=[f"status or tables cannot be read:\n{child.text()}"])
         found = json.loads(report.read_text())
@@ -187,7 +188,7 @@ def found_in_lake() -> dict[str, Any]:
     names = [*HOMES, "contexts", "dead_letters"]
     with connect(lake, names) as lines:
 
-        def ids(sql: str) -> list[str]:
+        def ids(sql: str) -> list:
             return [row[0] for row in lines.execute(sql).fetchall()]
 
         places = "SELECT count(*) - count(DISTINCT (log_partition, log_offset)) AS more FROM "
