@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 LARGE_BYTES = 256 * 1024 * 1024
 PART_ROWS = 100_000
 ATTEMPTS = 5
+# A drain may commit several times a second, and what was rewritten is to be used.
+SWAPS = 20
 # A late event makes a small file of an old day: a few of them cost readers less than writing the day again.
 SMALL_FILES = 8
 # What one run rewrites at most, so that a long neglected table takes several nights rather than one very long one.
@@ -172,7 +174,7 @@ def _replace(table: "Table", day: int, old: list["DataFile"], new: "DataFile") -
     from pyiceberg.exceptions import CommitFailedException
     from sqlalchemy.exc import OperationalError
 
-    for _ in range(ATTEMPTS):
+    for _ in range(SWAPS):
         live = {file.file_path for file in _files_of(table.refresh(), day)}
         if not live.issuperset(file.file_path for file in old):
             return False
