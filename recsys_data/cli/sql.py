@@ -109,21 +109,40 @@ def reads_only(tree: Any) -> bool:
 def connected(lake: "Lake", as_of: str | None = None) -> Iterator["duckdb.DuckDBPyConnection"]:
     """A session with a view for each dataset, as of now or of a time or snapshot; those never fed are empty.
 
+    A dataset of which the moment has expired says so when it is asked, for it may not be asked at all: the stream's
+    commits are kept for minutes, those of snapshots for longer.
+
     Raises:
-        UserError: no such time or snapshot, or what was stored then has expired.
+        UserError: no such time or snapshot.
     """
-    from recsys_data.contracts.rules import quote
+    from recsys_data.contracts.rules import literal, quote
     from recsys_data.contracts.types import duckdb_type
     from recsys_data.lake.query import connect, create_as_of
 
     stored = {name for name in lake.contracts if lake.exists(name)}
     moment = None if as_of is None else moment_named(lake, stored, as_of)
-    with connect(lake, stored, as_of=moment) as connection:
-        for name in lake.contracts.keys() - stored:
+    expired = expired_at(lake, stored, moment) if moment else {}
+    readable = stored - expired.keys()
+    with connect(lake, readable, as_of=moment) as connection:
+        for name in lake.contracts.keys() - readable:
             columns = ", ".join(f"NULL::{duckdb_type(c.type)} AS {quote(c.name)}" for c in lake.contracts[name].columns)
-            connection.execute(f"CREATE VIEW {quote(name)} AS SELECT {columns} WHERE false")
+            condition = f"error({literal(expired[name])}) IS NOT NULL" if name in expired else "false"
+            connection.execute(f"CREATE VIEW {quote(name)} AS SELECT {columns} WHERE {condition}")
             create_as_of(connection, lake.contracts[name])
         yield connection
+
+
+def expired_at(lake: "Lake", names: Iterable[str], moment: datetime) -> dict[str, str]:
+    """Those of the datasets that can no longer be read as of a moment, and what to say of each."""
+    from recsys_data.lake.past import Expired, snapshot_at
+
+    expired = {}
+    for name in names:
+        try:
+            snapshot_at(lake.table(name), moment)
+        except Expired as error:
+            expired[name] = str(error)
+    return expired
 
 
 def moment_named(lake: "Lake", names: Iterable[str], text: str) -> datetime:

@@ -75,7 +75,7 @@ def show(found: "Trace") -> None:
         print_table((f"row of {one.dataset}", ""), facts)
     show_lines(found)
     if found.more:
-        click.echo(f"{found.more:,} more are not listed.")
+        click.echo(f"{found.more:,} or more others are not listed.")
 
 
 def show_lines(found: "Trace") -> None:

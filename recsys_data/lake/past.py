@@ -18,11 +18,16 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 
 
+class Expired(UserError):
+    """What a table held at a moment has expired."""
+
+
 def snapshot_at(table: "Table", moment: datetime) -> int | None:
     """The snapshot that was current at a moment (one that was committed at it included); None before the first.
 
     Raises:
-        UserError: the moment is yet to come, or its snapshot has expired; says from when on the table can be read.
+        Expired: its snapshot has expired; says from when on the table can be read.
+        UserError: the moment is yet to come.
     """
     if moment > datetime.now(UTC):
         raise UserError(f"{shown(moment)} is yet to come; expected a moment of the past. Times without a zone are UTC.")
@@ -33,7 +38,7 @@ def snapshot_at(table: "Table", moment: datetime) -> int | None:
             return entry.snapshot_id
     if complete:
         return None
-    raise UserError(
+    raise Expired(
         f"What {table.name()[-1]} held at {shown(moment)} has expired. The oldest moment of it that can be read is "
         f"{shown(_moment(kept[0].timestamp_ms))}."
     )

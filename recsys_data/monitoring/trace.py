@@ -5,7 +5,7 @@ event on its way from the log to the tables is met at least once. Run alone: `re
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import msgspec
@@ -59,7 +59,7 @@ class LogLine(msgspec.Struct, frozen=True):
 
 
 class Trace(msgspec.Struct, frozen=True):
-    """Everything about one event; `more` counts what was found beyond what is listed."""
+    """Everything about one event; where `more` is not 0, at least so much was found beyond what is listed."""
 
     asked: str
     state: State
@@ -90,19 +90,7 @@ def trace(log: EventLog, lake: Lake, asked: str, rows: bool = False) -> Trace:
     # Whoever asks by a place asks for the event whose line that is.
     ids = [asked, *([found] if at and (found := id_of(at.raw)) else [])]
     lines, more = _lines(log, ids, at)
-    stored: list[StoredRow] = []
-    dead: list[DeadLetter] = []
-    places = {*lines, *([place] if place else [])}
-    for name, contract in lake.contracts.items():
-        if not contract.stream or not lake.exists(name):
-            continue
-        table = lake.table(name)
-        found_rows = rows_of(table, contract, ids, places, rows)
-        more += max(0, len(found_rows) - MOST)
-        if contract.stream == "rejects":
-            dead += [dead_letter(contract, one, rows) for one in found_rows[:MOST]]
-        else:
-            stored += stored_rows(table, contract, found_rows[:MOST], rows)
+    stored, dead, left_out = _rows(lake, ids, {*lines, *([place] if place else [])}, rows)
     settled = {(one.log_partition, one.log_offset) for one in (*stored, *dead)}
     others = [
         _log_line(line, positions.get(line.partition, 0), bool(stored), rows)
@@ -110,7 +98,7 @@ def trace(log: EventLog, lake: Lake, asked: str, rows: bool = False) -> Trace:
         if key not in settled
     ]
     state = _state(place, stored, dead, others)
-    return Trace(asked, state, MEANINGS[state], stored, dead, others, more)
+    return Trace(asked, state, MEANINGS[state], stored, dead, others, more + left_out)
 
 
 def _check(asked: str) -> None:
@@ -126,6 +114,26 @@ def _place(asked: str) -> Place | None:
     """A partition and a position, if that is what the text says; it may be an event id all the same."""
     found = POSITION.fullmatch(asked)
     return (int(found[1]), int(found[2])) if found else None
+
+
+def _rows(
+    lake: Lake, ids: Sequence[str], places: Collection[Place], columns: bool
+) -> tuple[list[StoredRow], list[DeadLetter], int]:
+    """Rows and dead letters with these ids or places; and how many more, at least, there are."""
+    stored: list[StoredRow] = []
+    dead: list[DeadLetter] = []
+    more = 0
+    for name, contract in lake.contracts.items():
+        if not contract.stream or not lake.exists(name):
+            continue
+        table = lake.table(name)
+        found = rows_of(table, contract, ids, places, columns)
+        more += max(0, len(found) - MOST)
+        if contract.stream == "rejects":
+            dead += [dead_letter(contract, one, columns) for one in found[:MOST]]
+        else:
+            stored += stored_rows(table, contract, found[:MOST], columns)
+    return stored, dead, more
 
 
 def _lines(log: EventLog, ids: Sequence[str], at: Line | None) -> tuple[dict[Place, Line], int]:

@@ -251,6 +251,26 @@ def test_every_dataset_is_seen_as_of_a_time_or_a_snapshot(fed: Run, settings: Se
     assert [counted("--as-of", str(one.snapshot_id)) for one in snapshots] == ["2,1", "2,1", "3,1", "3,1"]
 
 
+def test_a_dataset_of_which_the_moment_has_expired_says_so_when_it_is_asked(fed: Run, settings: Settings) -> None:
+    table = open_lake(settings, load_contracts()).table("interactions")
+    time.sleep(0.005)
+    between = datetime.now(UTC).isoformat()
+    time.sleep(0.005)
+    with table.transaction() as transaction, transaction.update_snapshot().fast_append():
+        pass
+    before = [one.snapshot_id for one in table.metadata.snapshots[:-1]]
+    table.maintenance.expire_snapshots().by_ids(before).commit()
+    for query in (
+        "FROM interactions",
+        "SELECT count(*) FROM interactions",
+        "SELECT 1 WHERE EXISTS (FROM interactions)",
+    ):
+        error = fed("sql", query, "--as-of", between, code=1).stderr
+        assert "What interactions held at" in error and "oldest moment of it that can be read" in error
+    dead = fed("sql", "SELECT count(*) AS n FROM dead_letters", "--as-of", between, "--format", "csv").stdout
+    assert dead == "n\n1\n"
+
+
 @pytest.mark.parametrize(
     ("moment", "said"),
     [

@@ -18,6 +18,7 @@ from recsys_data.lake.tables import Lake
 from recsys_data.monitoring import log_search
 from recsys_data.monitoring.log_search import id_of, lines_of
 from recsys_data.monitoring.trace import trace
+from recsys_data.monitoring.trace_rows import MOST
 from recsys_data_tests.ingestion.draining import view
 
 Ingest = Callable[[], None]
@@ -126,6 +127,13 @@ def test_an_id_that_was_refused_once_and_taken_later_is_both(log: EventLog, lake
     assert (found.state, len(found.stored), len(found.dead_letters)) == ("stored", 1, 1)
     dead = found.dead_letters[0]
     assert trace(log, lake, f"{dead.log_partition}:{dead.log_offset}").state == "rejected"
+
+
+def test_of_very_many_deliveries_some_are_listed_and_all_are_told(log: EventLog, lake: Lake, ingest: Ingest) -> None:
+    log.append([view("a", item_id=None)] * (MOST + 50))
+    ingest()
+    found = trace(log, lake, "a")
+    assert (found.state, len(found.dead_letters), found.log, found.more > 0) == ("rejected", MOST, [], True)
 
 
 def test_a_row_that_was_lost_is_unaccounted_for(log: EventLog, lake: Lake, ingest: Ingest) -> None:
