@@ -11,6 +11,7 @@ import click
 from recsys_data.cli.collect import collect
 from recsys_data.cli.commands import Commands
 from recsys_data.cli.contract import contract
+from recsys_data.cli.dead_letters import dead_letters
 from recsys_data.cli.doctor import doctor
 from recsys_data.cli.ingest import ingest
 from recsys_data.cli.load import load
@@ -39,7 +40,7 @@ def cli() -> None:
     """
 
 
-for _command in (up, collect, simulate, load, ingest, snapshot, status, doctor, trace, sql, contract):
+for _command in (up, collect, simulate, load, ingest, snapshot, status, dead_letters, trace, doctor, sql, contract):
     cli.add_command(_command)
 
 
