@@ -66,7 +66,7 @@ def examples(lake: Lake, reason: str, limit: int) -> list[Example]:
                     WHERE reason = ? ORDER BY refused_at DESC, place LIMIT {int(limit)}""",
                 [reason],
             ).fetchall()
-        found += [Example(*row[:-1], _text(row[-1])) for row in rows]
+        found += [Example(place, at, why, detail, _text(raw)) for place, at, why, detail, raw in rows]
     return sorted(found, key=lambda one: one.refused_at, reverse=True)[:limit]
 
 
