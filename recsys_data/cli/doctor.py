@@ -37,6 +37,6 @@ def doctor(as_json: bool) -> None:
             ("check", "state", "found", "what to do"), [(f.check, f.state, f.found, f.advice) for f in findings]
         )
         states = [one.state for one in findings]
-        click.echo(f"\n{states.count('problem')} problems, {states.count('warning')} warnings.")
+        click.echo(f"\nProblems: {states.count('problem')}, warnings: {states.count('warning')}.")
     if any(one.state == "problem" for one in findings):
         click.get_current_context().exit(1)
