@@ -21,6 +21,7 @@ from recsys_data.resources import LakeResource, SettingsResource
 from recsys_data_tests.contracts.snapshots import CITY, STORE_ID, limit, stores
 from recsys_data_tests.contracts.writing import builtin, custom
 from recsys_data_tests.ingestion.snapshots import Batch
+from recsys_data_tests.lake.rows import append, at, rows
 
 NAMES = ("stores", "stores_rejected", "stores_history")
 LIMITS = (limit("sudden_loss", maxShareLost=0.4),)
@@ -216,9 +217,17 @@ def test_references_are_checked_against_every_key_there_ever_was(batch: Batch) -
         batch.land("stores", day, some(count))
         batch.take("stores", day)
     bring_up_to_date(lake, "stores", batch.folder / "staging")
-    reference = Reference("item_id", "stores", "store_id", 0.1)
-    counts = reference_counts(lake, batch.contracts["interactions"], reference, datetime(2026, 1, 1, tzinfo=UTC))
+    reference, since = Reference("item_id", "stores", "store_id", 0.1), datetime(2026, 1, 1, tzinfo=UTC)
+    counts = reference_counts(lake, batch.contracts["interactions"], reference, since)
     assert (counts.rows, counts.unknown, counts.known_keys, counts.share) == (0, 0, 3, 0.0)
+    items = ["s0", "s2", "nowhere", None]
+    stored = rows(*((f"e{n}", 0) for n in range(4)), item_id=items, ingested_at=[at(1)] * 4)
+    append(lake.table("interactions"), stored, 1)
+    counts = reference_counts(lake, batch.contracts["interactions"], reference, since)
+    # s2 is gone by now, and was known once; an event without an item is not judged.
+    assert (counts.rows, counts.unknown, counts.known_keys) == (3, 1, 3)
+    assert counts.share == pytest.approx(1 / 3)
+    assert reference_counts(lake, batch.contracts["interactions"], reference, at(2)).rows == 0
 
 
 def test_days_that_landed_are_taken_once_they_were_seen_twice(batch: Batch, defs, instance) -> None:

@@ -76,8 +76,14 @@ def open_held(settings: Settings, name: str, day: date) -> Held:
 
 
 def discard(settings: Settings, name: str, day: date) -> None:
-    """Forget what is held back of that day, if anything is."""
-    shutil.rmtree(_folder(settings, name, day), ignore_errors=True)
+    """Forget what is held back of that day, if anything is; at no moment half of it can be seen."""
+    folder = _folder(settings, name, day)
+    gone = folder.with_name(f".{folder.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    if folder.exists():
+        folder.replace(gone)
+        sync_file(folder.parent)
+        shutil.rmtree(gone)
 
 
 def _folder(settings: Settings, name: str, day: date) -> Path:

@@ -5,9 +5,8 @@ Data flow: `extract` (one consistent read a server) -> a table a server -> `merg
 Nothing here is visible to anybody; the folder is removed when it is closed.
 """
 
-import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -46,9 +45,9 @@ class Staged:
 
         self.contract = contract
         self.folder = folder
+        # What a process that died here has left; whoever takes snapshots of the dataset is alone.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        # What a process that died here has left is removed by the next one, for the folder is one's own.
         self.connection: duckdb.DuckDBPyConnection = duckdb.connect(
             str(folder / "staged.duckdb"), config={"memory_limit": MEMORY, "threads": 2}
         )
@@ -96,22 +95,16 @@ class Staged:
     def _load(self, table: str, found: Extract, told: Told) -> int:
         import pyarrow as pa
 
-        read = 0
-
-        def counted() -> Iterator["pa.RecordBatch"]:
-            nonlocal read
-            for batch in found.batches:
-                read += len(batch)
-                told(f"read {self.contract.name}", read)
-                yield batch
-
         columns = [(name, duckdb_type(self.contract.column(name).type)) for name in found.columns]
         declared = ", ".join(f"{quote(name)} {kind}" for name, kind in [*columns, (PROBLEMS, "VARCHAR[]")])
         self.connection.execute(f"CREATE TABLE {table} ({declared})")
-        for batch in counted():
+        read = 0
+        for batch in found.batches:
             self.connection.register("batch", pa.Table.from_batches([batch]))
             self.connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM batch")
             self.connection.unregister("batch")
+            read += len(batch)
+            told(f"read {self.contract.name}", read)
         return read
 
     def judge(self) -> dict[str, int]:
@@ -256,8 +249,3 @@ def _value(contract: Contract, column: Column, gathered: Sequence[Gathered]) -> 
     order = [server for server in (column.servers or having) if server in having]
     given = ", ".join(f"s{having[server]}.{name}" for server in order)
     return f"{f'coalesce({given})' if given else f'NULL::{duckdb_type(column.type)}'} AS {name}"
-
-
-def shown(gathered: Sequence[Gathered]) -> str:
-    """The servers and their rows, for logs."""
-    return json.dumps({one.server: one.rows for one in gathered})
