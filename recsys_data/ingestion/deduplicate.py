@@ -2,20 +2,28 @@
 
 Data flow: the lake's home tables -> sorted runs (files below `DIR/ingest/seen`, memory-mapped) + what this
 process added since -> `SeenIds.keep`. The files are a cache: whatever they lack is read from the lake when
-they are opened, and they are thrown away when they do not belong to it. 16 bytes tell more ids apart than
-can ever be stored; a deliberate collision costs its author one event.
+they are opened, and they are thrown away when they do not belong to it, or are damaged: an id that is not found
+again would be stored twice. 16 bytes tell more ids apart than can ever be stored; a deliberate collision costs its
+author one event.
 """
 
+import logging
+import random
 import shutil
 import uuid
+import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from recsys_data.ingestion.lock import file_lock
 from recsys_data.lake.files import sync_file, write_atomically
+
+logger = logging.getLogger(__name__)
 
 Keys = npt.NDArray[np.uint64]  # shape (4, n): MD5 high, MD5 low, log partition, log offset; sorted by the first
 
@@ -25,6 +33,11 @@ MANIFEST = "manifest.json"
 MERGED_ROWS = 4_000_000
 MEMORY_ROWS = 1_000_000
 FANOUT = 6
+# What one opening reads to see whether it is damaged, about half a second; of more than that, some runs each time.
+CHECKED_BYTES = 512 * 1024 * 1024
+BLOCK = 1 << 20
+# Two drains share these files for a moment only: when the lock between them is gone, or works on two machines.
+WAIT_SECONDS = 10.0
 
 
 def key_of(event_id: str) -> tuple[str, str, str]:
@@ -33,11 +46,11 @@ def key_of(event_id: str) -> tuple[str, str, str]:
 
 
 class Manifest(msgspec.Struct):
-    """What the run files cover: every row of the lake `identity` before `positions`."""
+    """What the run files cover: every row of the lake `identity` before `positions`; by file, its CRC-32."""
 
     identity: str = ""
     positions: dict[int, int] = {}
-    runs: list[str] = []
+    runs: dict[str, int] = {}
 
 
 class SeenIds:
@@ -46,9 +59,12 @@ class SeenIds:
     def __init__(self, folder: Path, identity: str, positions: Mapping[int, int]) -> None:
         """Open the cache of the lake `identity` (unique per table), whose rows end at `positions`."""
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._manifest, self._stored = self._open(identity, positions)
+        self._manifest = Manifest(identity)
+        self._stored: list[Keys] = []
         self._recent: list[Keys] = []
+        with self._alone() as alone:
+            if alone:
+                self._open(positions)
 
     @property
     def covered(self) -> Mapping[int, int]:
@@ -85,39 +101,80 @@ class SeenIds:
         rows = sum(run.shape[1] for run in self._recent)
         if rows == 0 or (rows < MEMORY_ROWS and not force):
             return
-        runs = list(_merge([*self._small_stored(), *self._recent]))
-        names = [name for name, run in zip(self._manifest.runs, self._stored, strict=True) if not _is_small(run)]
-        for run in runs:
+        with self._alone() as alone:
+            # Another drain has saved or thrown away what this one knows: one of them is about to end, and the
+            # files are the other's.
+            if alone and self._read() == self._manifest:
+                self._save(positions)
+
+    def _save(self, positions: Mapping[int, int]) -> None:
+        stored = zip(self._manifest.runs.items(), self._stored, strict=True)
+        runs = dict(named for named, run in stored if not _is_small(run))
+        for run in _merge([*self._small_stored(), *self._recent]):
             name = f"{uuid.uuid4().hex}.npy"
             np.save(self.folder / name, run)
             sync_file(self.folder / name)
-            names.append(name)
-        old = set(self._manifest.runs) - set(names)
-        self._manifest = Manifest(self._manifest.identity, dict(positions), names)
+            runs[name] = _checksum(self.folder / name)
+        old = self._manifest.runs.keys() - runs.keys()
+        self._manifest = Manifest(self._manifest.identity, dict(positions), runs)
         write_atomically(self.folder / MANIFEST, msgspec.json.encode(self._manifest))
-        self._stored = [np.load(self.folder / name, mmap_mode="r") for name in names]
+        self._stored = self._load(self._manifest)
         self._recent = []
         for name in old:
-            (self.folder / name).unlink()
+            (self.folder / name).unlink(missing_ok=True)
 
     def _small_stored(self) -> list[Keys]:
         return [np.asarray(run) for run in self._stored if _is_small(run)]
 
-    def _open(self, identity: str, positions: Mapping[int, int]) -> tuple[Manifest, list[Keys]]:
-        """The cache as it was saved; an empty one where it is none, not whole, or not of this lake."""
+    def _alone(self) -> AbstractContextManager[bool]:
+        # Beside the folder, for the folder may be thrown away.
+        return file_lock(self.folder.with_name(f"{self.folder.name}.lock"), WAIT_SECONDS)
+
+    def _read(self) -> Manifest:
+        """The manifest as it was saved; an empty one of this lake if there is none."""
         try:
-            manifest = msgspec.json.decode((self.folder / MANIFEST).read_bytes(), type=Manifest)
-            runs = [np.load(self.folder / name, mmap_mode="r") for name in manifest.runs]
-        except (OSError, EOFError, ValueError, msgspec.DecodeError):
-            manifest, runs = Manifest(), []
+            return msgspec.json.decode((self.folder / MANIFEST).read_bytes(), type=Manifest)
+        except (OSError, msgspec.DecodeError):
+            return Manifest(self._manifest.identity)
+
+    def _load(self, manifest: Manifest) -> list[Keys]:
+        return [np.load(self.folder / name, mmap_mode="r") for name in manifest.runs]
+
+    def _open(self, positions: Mapping[int, int]) -> None:
+        """Take the cache as it was saved; begin anew where there is none, it is not whole, or not of this lake."""
+        manifest = self._read()
         ahead = any(at > positions.get(partition, 0) for partition, at in manifest.positions.items())
-        if manifest.identity != identity or ahead:
+        if manifest.identity == self._manifest.identity and not ahead and self._is_whole(manifest):
+            self._manifest, self._stored = manifest, self._load(manifest)
+        elif self.folder.exists():
             shutil.rmtree(self.folder)
-            self.folder.mkdir(parents=True)
-            return Manifest(identity), []
-        for leftover in {path.name for path in self.folder.glob("*.npy")} - set(manifest.runs):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in {path.name for path in self.folder.glob("*.npy")} - manifest.runs.keys():
             (self.folder / leftover).unlink()
-        return manifest, runs
+
+    def _is_whole(self, manifest: Manifest) -> bool:
+        """Whether the run files are there and, of those that are looked at, each is as it was written."""
+        left = CHECKED_BYTES
+        for name in random.sample(sorted(manifest.runs), len(manifest.runs)):
+            path = self.folder / name
+            try:
+                left -= path.stat().st_size
+                if left >= 0 and _checksum(path) != manifest.runs[name]:
+                    logger.warning("%s is damaged. The ids of stored events are read from the lake again.", path)
+                    return False
+                np.load(path, mmap_mode="r")
+            except (OSError, EOFError, ValueError):
+                return False
+        return True
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32 of a file."""
+    found = 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            found = zlib.crc32(block, found)
+    return found
 
 
 def _is_small(run: Keys) -> bool:

@@ -4,10 +4,11 @@ PyIceberg does not sync what it writes, while its catalog (SQLite) does, so a cr
 points at empty metadata files. Data files are written and synced by `write.py`.
 """
 
+import contextlib
 from pathlib import Path
 from types import TracebackType
 
-from pyiceberg.io import OutputStream
+from pyiceberg.io import InputFile, OutputFile, OutputStream
 from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 
 from recsys_data.lake.files import local_path, sync_all
@@ -57,3 +58,13 @@ class DurableFileIO(PyArrowFileIO):
 
         output.create = create_durably
         return output
+
+    def delete(self, location: str | InputFile | OutputFile) -> None:
+        """Delete a file; one that is gone already is as good as deleted.
+
+        A commit removes the metadata files that fell out of the log of the metadata *it began with*. If another
+        process forgot snapshots meanwhile, which leaves the head as it was and so does not refuse the commit, that
+        process has removed the same files, and PyIceberg would warn that it failed to.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            super().delete(location)

@@ -107,7 +107,10 @@ def test_a_cache_of_another_lake_or_ahead_of_this_one_is_not_used(tmp_path: Path
         assert seen.keep(keys([(1, 1, 0, 6)])).tolist() == [not covered]
 
 
-@pytest.mark.parametrize("harm", ["missing", "cut", "emptied", "of another form", "manifest cut", "manifest missing"])
+HARMS = ["missing", "cut", "emptied", "of another form", "bits flipped", "manifest cut", "manifest missing"]
+
+
+@pytest.mark.parametrize("harm", HARMS)
 def test_a_cache_that_is_not_whole_is_not_used(tmp_path: Path, harm: str) -> None:
     seen = SeenIds(tmp_path, "lake", {})
     seen.add(keys([(1, 1, 0, 5)]))
@@ -123,6 +126,8 @@ def test_a_cache_that_is_not_whole_is_not_used(tmp_path: Path, harm: str) -> Non
             run.write_bytes(b"")
         case "of another form":
             run.write_bytes(b"not numpy" * 20)
+        case "bits flipped":
+            run.write_bytes(run.read_bytes()[:-20] + bytes(20))
         case "manifest cut":
             manifest.write_bytes(manifest.read_bytes()[:-3])
         case "manifest missing":
@@ -140,3 +145,28 @@ def test_leftovers_of_a_crash_are_removed(tmp_path: Path) -> None:
     reopened = SeenIds(tmp_path, "lake", {0: 9})
     assert len(list(tmp_path.glob("*.npy"))) == 1
     assert reopened.keep(keys([(1, 1, 0, 5), (1, 1, 0, 6)])).tolist() == [True, False]
+
+
+def test_two_drains_that_share_a_cache_leave_it_whole(tmp_path: Path) -> None:
+    """As when the lock between them is gone: what one saves is not thrown away, or referred to, by the other."""
+    first = SeenIds(tmp_path, "lake", {})
+    first.add(keys([(1, 1, 0, 1)]))
+    first.persist({0: 2}, force=True)
+    second = SeenIds(tmp_path, "lake", {0: 2})
+    for drain, number in ((second, 2), (first, 2), (second, 3)):
+        drain.add(keys([(number, number, 0, number)]))
+        drain.persist({0: number + 1}, force=True)
+        assert drain.keep(keys([(1, 1, 0, 9), (number, number, 0, 9)])).tolist() == [False, False]
+    reopened = SeenIds(tmp_path, "lake", {0: 4})
+    assert reopened.covered == {0: 4}
+    assert reopened.keep(keys([(number, number, 0, 9) for number in (1, 2, 3)])).tolist() == [False] * 3
+
+
+def test_a_cache_that_vanishes_while_it_is_used_costs_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "seen"
+    seen = SeenIds(folder, "lake", {})
+    for number in range(3):
+        seen.add(keys([(number, number, 0, number)]))
+        seen.persist({0: number + 1}, force=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    assert seen.keep(keys([(number, number, 0, 9) for number in range(3)])).tolist() == [False] * 3
