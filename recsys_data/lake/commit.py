@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from recsys_data.errors import PositionMoved, Transient
+from recsys_data.lake.damage import naming_damage
 from recsys_data.lake.ledger import PROPERTY, Ledger, read_ledger
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def commit(table: "Table", base: Ledger, ledger: Ledger, files: Sequence["DataFi
     raise Transient(f"{'.'.join(table.name())} could not be committed in {ATTEMPTS} attempts: {failure}.")
 
 
+@naming_damage
 def _append(table: "Table", ledger: Ledger, files: Sequence["DataFile"]) -> None:
     transaction = table.transaction()
     transaction.set_properties({PROPERTY: msgspec.json.encode(ledger).decode()})

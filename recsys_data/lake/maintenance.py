@@ -12,10 +12,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from recsys_data.errors import Transient
 from recsys_data.lake.commit import expire_old_snapshots
+from recsys_data.lake.damage import checked_batches, naming_damage
 from recsys_data.lake.files import local_path, sync_all
 from recsys_data.lake.orphans import Orphans, remove_orphans
 from recsys_data.lake.stats import day_number
@@ -66,7 +66,7 @@ def upkeep(lake: Lake, name: str, now: datetime | None = None) -> Upkept:
 
     Raises:
         Transient: others kept changing the same files, or are at the same work.
-        Permanent: the table's files are not where it says.
+        Permanent: the table's files are not where it says, or damaged.
     """
     began = time.monotonic()
     now = now or datetime.now(UTC)
@@ -79,10 +79,12 @@ def upkeep(lake: Lake, name: str, now: datetime | None = None) -> Upkept:
     return Upkept(before, _count(table.refresh()), expired, orphans, time.monotonic() - began)
 
 
+@naming_damage
 def _count(table: "Table") -> int:
     return sum(1 for _ in table.scan().plan_files())
 
 
+@naming_damage
 def compact_days(table: "Table", before: int, work_bytes: int = WORK_BYTES) -> int:
     """Compact the days before `before` (days since 1970) that have many small files; returns how many were replaced.
 
@@ -112,6 +114,7 @@ def compact_day(table: "Table", day: int) -> int:
 
     Raises:
         Transient: others kept changing the same files; nothing was changed.
+        Permanent: a file is damaged; nothing was changed.
     """
     for _ in range(ATTEMPTS):
         small = [f for f in _files_of(table.refresh(), day) if f.file_size_in_bytes < LARGE_BYTES]
@@ -123,6 +126,7 @@ def compact_day(table: "Table", day: int) -> int:
     raise Transient(f"Day {day} of {'.'.join(table.name())} keeps being rewritten by others. Try again later.")
 
 
+@naming_damage
 def _files_of(table: "Table", day: int) -> list["DataFile"]:
     return [task.file for task in table.scan().plan_files() if task.file.partition[0] == day]
 
@@ -158,15 +162,18 @@ def _gathered(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _parts(table: "Table", files: list["DataFile"], wanted: pa.Schema) -> Iterator[pa.Table]:
-    """The rows of the files in bounded parts of the table's present schema."""
+    """The rows of the files in bounded parts of the table's present schema.
+
+    Raises:
+        Permanent: a file is damaged. Written again, what is wrong in it would pass for sound.
+    """
     for file in files:
-        with table.io.new_input(file.file_path).open() as stream, pq.ParquetFile(stream) as parquet:
-            for batch in parquet.iter_batches(PART_ROWS):
-                part = pa.Table.from_batches([batch])
-                for field in wanted:
-                    if field.name not in part.column_names:
-                        part = part.append_column(field.name, pa.nulls(len(part), field.type))
-                yield part.select(wanted.names).cast(wanted)
+        for batch in checked_batches(table, file.file_path, PART_ROWS):
+            part = pa.Table.from_batches([batch])
+            for field in wanted:
+                if field.name not in part.column_names:
+                    part = part.append_column(field.name, pa.nulls(len(part), field.type))
+            yield part.select(wanted.names).cast(wanted)
 
 
 def _replace(table: "Table", day: int, old: list["DataFile"], new: "DataFile") -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from recsys_data.contracts.contract import Contract
 from recsys_data.contracts.derived import HISTORY
 from recsys_data.contracts.rules import literal, quote
+from recsys_data.lake.damage import naming_damage
 from recsys_data.lake.files import local_path
 from recsys_data.lake.past import snapshot_at
 from recsys_data.lake.tables import Lake
@@ -49,6 +50,7 @@ def duckdb_type(kind: "IcebergType") -> str:
     return DUCKDB_TYPES[str(kind)]
 
 
+@naming_damage
 def data_files(
     table: "Table", row_filter: "BooleanExpression | None" = None, as_of: datetime | None = None
 ) -> list[str]:
@@ -56,6 +58,7 @@ def data_files(
 
     Raises:
         UserError: what was current at the moment `as_of` has expired.
+        Permanent: a manifest is damaged.
     """
     from pyiceberg.expressions import AlwaysTrue
 

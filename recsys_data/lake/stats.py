@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from recsys_data.lake.damage import naming_damage
+
 if TYPE_CHECKING:
     from pyiceberg.table import Table
 
@@ -31,6 +33,7 @@ def day_number(key: str) -> int:
     return (date.fromisoformat(key) - EPOCH).days
 
 
+@naming_damage
 def days(table: "Table") -> dict[int, DayStats]:
     """Statistics per day (days since 1970) of the table's loaded snapshot."""
     from pyiceberg.conversions import from_bytes

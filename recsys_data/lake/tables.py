@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from recsys_data.contracts.contract import Contract
 from recsys_data.contracts.types import arrow_schema
-from recsys_data.errors import ContractError, Transient, UserError
+from recsys_data.errors import ContractError, RecsysDataError, Transient, UserError
+from recsys_data.lake.damage import damaged_metadata
 from recsys_data.settings import Settings
 
 if TYPE_CHECKING:
-    from pyiceberg.catalog import Catalog
     from pyiceberg.catalog.sql import SqlCatalog
     from pyiceberg.partitioning import PartitionSpec
     from pyiceberg.schema import Schema
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 NAMESPACE = "recsys"
 CONTRACT_VERSION = "recsys_data.contract-version"
+LOADS = 5
 
 # Why each is set is in docs/decisions/0002-iceberg-commits.md.
 TABLE_PROPERTIES = {
@@ -39,7 +40,7 @@ TABLE_PROPERTIES = {
 class Lake:
     """The tables of all datasets, opened on demand."""
 
-    def __init__(self, catalog: "Catalog", contracts: Mapping[str, Contract], warehouse: Path) -> None:
+    def __init__(self, catalog: "SqlCatalog", contracts: Mapping[str, Contract], warehouse: Path) -> None:
         self.catalog = catalog
         self.contracts = contracts
         self.warehouse = warehouse
@@ -50,7 +51,23 @@ class Lake:
 
         Raises:
             ContractError: the contract changed in a way that the stored table cannot follow.
+            Permanent: its metadata file is damaged.
         """
+        from sqlalchemy.exc import OperationalError
+
+        for _ in range(LOADS):
+            try:
+                return self._load(name)
+            except Exception as error:
+                if isinstance(error, (RecsysDataError, OperationalError)):
+                    raise
+                told = damaged_metadata(self.catalog, (NAMESPACE, name), error)
+                if told or not isinstance(error, FileNotFoundError):
+                    raise told or error from error
+                # Ten commits were made since the catalog told of this file, which the last of them removed.
+        raise Transient(f"Table {name} changes faster than it can be opened. Try again.")
+
+    def _load(self, name: str) -> "Table":
         if name in self._tables:
             return self._tables[name].refresh()
         contract = self.contracts[name]

@@ -158,6 +158,8 @@ def write_day(table: "Table", day: int | bool, parts: Iterable[pa.Table], dictio
         "compression": "zstd",
         "compression_level": 1,
         "use_dictionary": dictionary,
+        # Nothing else tells flipped bits from values: see `damage.py`.
+        "write_page_checksum": True,
     }
     with (
         contextlib.nullcontext(path) if path else table.io.new_output(location).create() as target,

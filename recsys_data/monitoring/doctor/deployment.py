@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class StoredLake(Lake):
     """A lake whose tables are as they are stored: none is made, and none follows its contract when it is opened."""
 
-    def table(self, name: str) -> "Table":
-        """The table as of now; NoSuchTableError if there is none."""
+    def _load(self, name: str) -> "Table":
+        """As of now; NoSuchTableError if there is none."""
         return self.catalog.load_table((NAMESPACE, name))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys_data.contracts.contract import Contract
+from recsys_data.lake.damage import damaged_files
 from recsys_data.lake.files import local_path
 from recsys_data.lake.ledger import read_ledger
 from recsys_data.lake.stats import committed_at, days
@@ -21,6 +22,8 @@ SHOWN = 3
 # A drain commits its tables one after the other; a look in between is taken again.
 SETTLE_SECONDS = 1.0
 LOOKS = 3
+# What is read of a table to see whether it is damaged, the newest days first.
+CHECK_SECONDS = 3.0
 
 
 def catalog(there: Deployment) -> list[Finding]:
@@ -32,7 +35,7 @@ def catalog(there: Deployment) -> list[Finding]:
 
 
 def table(lake: StoredLake, name: str) -> list[Finding]:
-    """Whether a table follows its contract, and its current data files are there as the manifests say."""
+    """Whether a table follows its contract, and its current data files are there as the manifests say, and whole."""
     found = lake.table(name)
     differences = unlike(lake.contracts[name], found)
     if differences:
@@ -68,10 +71,12 @@ def _files(name: str, found: "Table") -> list[Finding]:
         path = local_path(task.file.file_path)
         if path is not None and (fault := _fault(path, task.file.file_size_in_bytes)):
             gone.append(fault)
+    checked, damaged = damaged_files(found, CHECK_SECONDS) if not gone else (0, [])
+    gone += damaged
     if gone:
         more = f" and {len(gone) - SHOWN} more" if len(gone) > SHOWN else ""
         return [problem(f"table {name}", f"{'; '.join(gone[:SHOWN])}{more}, of {count:,} data files", RESTORE)]
-    return [ok(f"table {name}", f"{rows:,} rows in {count:,} data files, each there")]
+    return [ok(f"table {name}", f"{rows:,} rows in {count:,} data files, each there; {checked:,} read and sound")]
 
 
 def _fault(path: Path, size: int) -> str | None:

@@ -1,0 +1,123 @@
+"""Damage within files: bits that flipped, blocks of zeros after a power failure; found, and called by the file's name.
+
+Pages of data files carry a CRC-32. Queries do not look at it (DuckDB has no way to), so that a flipped bit may pass
+for a value there; `recsys-data doctor` does, and so does whatever writes rows anew: a damaged file is never copied.
+Iceberg's own files have no checksums. Most damage makes them unreadable, and PyIceberg's errors do not say which.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+
+from recsys_data.errors import Permanent, RecsysDataError
+from recsys_data.lake.files import local_path
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyiceberg.catalog.sql import SqlCatalog
+    from pyiceberg.table import Table
+
+P = ParamSpec("P")
+R = TypeVar("R")
+RESTORE = "Restore the lake folder from a backup."
+CHECK_ROWS = 50_000
+
+
+def checked_batches(table: "Table", location: str, rows: int) -> "Iterator[pa.RecordBatch]":
+    """The rows of a data file, at most `rows` at a time.
+
+    Raises:
+        Permanent: the file is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with (
+            table.io.new_input(location).open() as stream,
+            pq.ParquetFile(stream, page_checksum_verification=True) as parquet,
+        ):
+            yield from parquet.iter_batches(rows)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        # What the operating system says has a number, and is no damage.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise damaged(location, error) from error
+
+
+def damaged(location: str, error: Exception) -> Permanent:
+    """What is said of a damaged file."""
+    told = (str(error).strip().splitlines() or [""])[0][:200]
+    return Permanent(f"{local_path(location) or location} is damaged: {told or type(error).__name__}. {RESTORE}")
+
+
+def damaged_files(table: "Table", seconds: float) -> tuple[int, list[str]]:
+    """Read data files of the table for about `seconds`, the newest first: how many, and what is wrong with them."""
+    until = time.monotonic() + seconds
+    files = [task.file for task in table.scan().plan_files()]
+    faults = []
+    read = 0
+    for file in sorted(files, key=lambda one: one.partition[0], reverse=True):
+        if time.monotonic() > until:
+            break
+        try:
+            for _ in checked_batches(table, file.file_path, CHECK_ROWS):
+                if time.monotonic() > until:
+                    return read, faults
+            read += 1
+        except Permanent as error:
+            faults.append(str(error).removesuffix(f". {RESTORE}"))
+    return read, faults
+
+
+def naming_damage(work: "Callable[Concatenate[Table, P], R]") -> "Callable[Concatenate[Table, P], R]":
+    """Let what fails because a file of the table's metadata is damaged say which one, as Permanent."""
+
+    @functools.wraps(work)
+    def named(table: "Table", *args: P.args, **kwargs: P.kwargs) -> R:
+        from pyiceberg.exceptions import CommitFailedException
+        from sqlalchemy.exc import OperationalError
+
+        try:
+            return work(table, *args, **kwargs)
+        except (RecsysDataError, CommitFailedException, OperationalError):
+            raise
+        except Exception as error:
+            location = _damaged_manifest(table)
+            if location is None:
+                raise
+            raise damaged(location, error) from error
+
+    return named
+
+
+def _damaged_manifest(table: "Table") -> str | None:
+    """The first manifest list or manifest, newest first, that cannot be read."""
+    for snapshot in reversed(table.metadata.snapshots):
+        location = snapshot.manifest_list
+        try:
+            for manifest in snapshot.manifests(table.io):
+                location = manifest.manifest_path
+                manifest.fetch_manifest_entry(table.io, discard_deleted=False)
+        except Exception:
+            return location
+    return None
+
+
+def damaged_metadata(catalog: "SqlCatalog", name: tuple[str, str], error: Exception) -> Permanent | None:
+    """What to say of a table whose metadata file cannot be read; None if that is not why it could not be loaded."""
+    from pyiceberg.catalog.sql import IcebergTables
+    from pyiceberg.serializers import FromInputFile
+    from sqlalchemy import select
+
+    of_table = (IcebergTables.table_namespace == name[0], IcebergTables.table_name == name[1])
+    with catalog.engine.connect() as connection:
+        location = connection.execute(select(IcebergTables.metadata_location).where(*of_table)).scalar()
+    if location is None:
+        return None
+    try:
+        FromInputFile.table_metadata(catalog._load_file_io(location=location).new_input(location))
+    except Exception:
+        return damaged(location, error)
+    return None
