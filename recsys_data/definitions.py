@@ -6,6 +6,7 @@ from recsys_data.contracts import load_contracts
 from recsys_data.ingestion import defs as ingestion
 from recsys_data.ingestion import snapshot_defs as snapshots
 from recsys_data.lake import defs as lake
+from recsys_data.monitoring import alert_defs as alerts
 from recsys_data.monitoring import defs as monitoring
 from recsys_data.monitoring import instance_defs as instance
 from recsys_data.resources import EventLogResource, LakeResource, SettingsResource
@@ -20,6 +21,7 @@ defs = dg.Definitions.merge(
     lake.definitions(),
     monitoring.definitions(_contracts),
     instance.definitions(),
+    alerts.definitions(),
     dg.Definitions(
         resources={"event_log": EventLogResource(), "lake": LakeResource(), "settings": SettingsResource()},
         executor=dg.in_process_executor,

@@ -1,10 +1,14 @@
 """One Dagster resource per external system; each hands out the plain object that the stages work with."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import dagster as dg
 
 from recsys_data.contracts import load_contracts
 from recsys_data.ingestion.log import EventLog
 from recsys_data.ingestion.log.open import open_log
+from recsys_data.ingestion.run_marks import marked
 from recsys_data.lake.tables import Lake, open_lake
 from recsys_data.settings import Settings
 
@@ -24,7 +28,13 @@ class EventLogResource(dg.ConfigurableResource[EventLog]):
 
 
 class LakeResource(dg.ConfigurableResource[Lake]):
-    """The lake of the settings, with a table for each contract."""
+    """The lake of the settings, with a table for each contract. A run that uses it is marked as alive meanwhile."""
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Lake]:
+        run = context.run
+        with marked(Settings.from_env(), run.run_id) if run else nullcontext():
+            yield self.create_resource(context)
 
     def create_resource(self, context: dg.InitResourceContext) -> Lake:
         settings = Settings.from_env()

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -17,6 +17,9 @@ from recsys_data.errors import UserError
 PREFIX = "RECSYS_DATA_"
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
+Url = Annotated[str, msgspec.Meta(pattern="^(https?://.+)?$")]
+# What must not reach a log line, not even in a message about its form.
+HIDDEN = ("write_keys", "alert_url")
 
 
 def variable(name: str) -> str | None:
@@ -50,6 +53,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         contracts: a folder of further contracts; one replaces the built-in contract of its name.
         drain_seconds: how long one Dagster run keeps draining before it hands over.
         idle_seconds: how long a drain waits for new events before it ends.
+        alert_url: where alerts are posted, http or https; none: they are only logged. Whoever knows it may write
+            there, so it is treated as a secret.
+        alert_format: what is posted, `json` or a message for `slack`.
+        log_format: of what commands and runs log: `text`, or `json`, one object a line.
+        log_level: the least level that is logged; `debug` also names the events that are refused.
     """
 
     dir: Annotated[str, msgspec.Meta(min_length=1)] = "data"
@@ -64,10 +72,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     contracts: str = ""
     drain_seconds: Positive = 600
     idle_seconds: Positive = 30
+    alert_url: Url = ""
+    alert_format: Literal["json", "slack"] = "json"
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def __repr__(self) -> str:
-        shown = {name: getattr(self, name) for name in self.__struct_fields__ if name != "write_keys"}
-        return f"Settings({shown}, write_keys={self.keys!r})"
+        shown = {name: getattr(self, name) for name in self.__struct_fields__ if name not in HIDDEN}
+        url = Secrets([self.alert_url] if self.alert_url else [])
+        return f"Settings({shown}, write_keys={self.keys!r}, alert_url={url!r})"
 
     @property
     def data_dir(self) -> Path:
@@ -111,6 +124,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             return msgspec.convert(given, cls, strict=False)
         except msgspec.ValidationError as error:
             message, _, path = str(error).partition(" - at `$.")
-            name = PREFIX + path.rstrip("`").upper()
-            found = "a hidden value" if name.endswith("KEYS") else repr(env.get(name))
+            field = path.rstrip("`")
+            name = PREFIX + field.upper()
+            found = "a hidden value" if field in HIDDEN else repr(env.get(name))
             raise UserError(f"Setting {name} is {found}: {message}. Change or unset it.") from None

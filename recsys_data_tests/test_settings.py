@@ -31,6 +31,10 @@ def test_each_field_is_set_by_its_variable() -> None:
         "RECSYS_DATA_CONTRACTS": "~/contracts",
         "RECSYS_DATA_DRAIN_SECONDS": "60",
         "RECSYS_DATA_IDLE_SECONDS": "5",
+        "RECSYS_DATA_ALERT_URL": "https://hooks.example.org/services/secret",
+        "RECSYS_DATA_ALERT_FORMAT": "slack",
+        "RECSYS_DATA_LOG_FORMAT": "json",
+        "RECSYS_DATA_LOG_LEVEL": "debug",
     }
     settings = Settings.from_env(given)
     assert {f"RECSYS_DATA_{name.upper()}" for name in Settings.__struct_fields__} <= given.keys()

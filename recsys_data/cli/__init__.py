@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from recsys_data.cli.alerts import alerts
 from recsys_data.cli.collect import collect
 from recsys_data.cli.commands import Commands
 from recsys_data.cli.contract import contract
@@ -40,7 +41,9 @@ def cli() -> None:
     """
 
 
-for _command in (up, collect, simulate, load, ingest, snapshot, status, dead_letters, trace, doctor, sql, contract):
+_stream = (up, collect, simulate, load, ingest, snapshot)
+_watching = (status, dead_letters, trace, doctor, alerts)
+for _command in (*_stream, *_watching, sql, contract):
     cli.add_command(_command)
 
 

@@ -83,6 +83,7 @@ def _dataset(contract: Contract, contracts: Mapping[str, Contract], settings: Se
         f"take_{name}",
         selection=dg.AssetSelection.assets(name, f"{name}_{REJECTED}", f"{name}_{HISTORY}"),
         description=f"Takes the snapshot of {name} of a day, and brings its history up to date.",
+        tags={"dagster/max_runtime": str(12 * 3600)},
     )
     return dg.Definitions(assets=[*sources, snapshot], jobs=[job], schedules=[_schedule(contract, job)])
 

@@ -21,6 +21,7 @@ def definitions() -> dg.Definitions:
         "upkeep",
         selection=dg.AssetSelection.groups(GROUP),
         description="Keeps the lake and Dagster's own storage small. Readers, drains and snapshots go on meanwhile.",
+        tags={"dagster/max_runtime": str(6 * 3600)},
     )
     schedule = dg.ScheduleDefinition(
         name="upkeep_schedule",

@@ -1,4 +1,4 @@
-"""Dagster's own storage, kept small: runs of which nothing is shown any more are forgotten.
+"""Dagster's own records, kept true and small: runs whose process is gone are ended, old ones are forgotten.
 
 A run, its events and its output go together. Ticks are limited by `retention` in dagster.yaml. A run stays while it
 holds the newest event of a partition, for without it Dagster would take the partition for missing.
@@ -6,13 +6,16 @@ Run alone: `dagster asset materialize --select dagster_upkeep -m recsys_data.def
 """
 
 import itertools
+import json
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 
+from recsys_data.ingestion.run_marks import dead_runs, unmark
 from recsys_data.lake.defs import GROUP
+from recsys_data.settings import Settings
 
 RUNS_KEPT = timedelta(days=30)
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
@@ -22,8 +25,36 @@ PAGE = 100
 
 
 def definitions() -> dg.Definitions:
-    """The asset, which the job `upkeep` makes every night."""
-    return dg.Definitions(assets=[dagster_upkeep])
+    """The asset, which the job `upkeep` makes every night, and the sensor."""
+    return dg.Definitions(assets=[dagster_upkeep], sensors=[dead_runs_sensor])
+
+
+@dg.sensor(
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Ends runs that Dagster takes for running though their process is gone, e.g. after a power failure.",
+)
+def dead_runs_sensor(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SkipReason:
+    # A run that was found dead twice is: whoever else may end it had its time.
+    suspects = set(json.loads(context.cursor or "[]"))
+    ended, waiting = end_dead_runs(context.instance, settings, suspects)
+    context.update_cursor(json.dumps(sorted(waiting)))
+    return dg.SkipReason(f"Ended: {', '.join(ended)}" if ended else "Every running run has a process")
+
+
+def end_dead_runs(instance: dg.DagsterInstance, settings: Settings, suspects: set[str]) -> tuple[list[str], list[str]]:
+    """End the dead runs among the suspects; returns them, and those that are suspects from now on."""
+    ended, waiting = [], []
+    for run_id in dead_runs(settings):
+        run = instance.get_run_by_id(run_id)
+        if run and not run.is_finished and run_id not in suspects:
+            waiting.append(run_id)
+            continue
+        if run and not run.is_finished:
+            instance.report_run_failed(run, "The process of this run ended without a word; what it committed stays.")
+            ended.append(run_id)
+        unmark(settings, run_id)
+    return ended, waiting
 
 
 @dg.asset(
