@@ -1,6 +1,6 @@
 """Child processes that live and end together: each in a process group of its own, each with a log file.
 
-Whatever a child starts stays in its group, and is stopped with it.
+Whatever a child starts stays in its group, and is stopped with it; by the guard (`guard.py`) if this process is killed.
 """
 
 import contextlib
@@ -12,6 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from recsys_data.cli import guard
 
 STOP_SECONDS = 30.0
 POLL_SECONDS = 0.1
@@ -65,14 +67,28 @@ class Supervisor:
         self.children: list[Child] = []
         self._logs = logs
         self._environment = dict(environment)
+        self._guard: subprocess.Popen[str] | None = None
         logs.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> "Supervisor":
         _adopt_orphans()
+        # Its stdin ends when this process does. A session of its own keeps Ctrl-C from it.
+        command = [sys.executable, "-IS", guard.__file__]
+        self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, text=True, bufsize=1)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        if self._guard:
+            for child in self.children:
+                self._tell("-", child)
+            self._guard.communicate()
+
+    def _tell(self, what: str, child: Child) -> None:
+        # Without a guard nothing ends but what does not have to.
+        with contextlib.suppress(BrokenPipeError):
+            if self._guard and self._guard.stdin:
+                self._guard.stdin.write(f"{what}{child.process.pid}\n")
 
     def start(self, name: str, arguments: Sequence[str]) -> Child:
         """Start `python arguments...`; what it prints goes to `<name>.log`, the one of the last time is kept."""
@@ -90,6 +106,7 @@ class Supervisor:
             )
         child = Child(name, process, log)
         self.children.append(child)
+        self._tell("+", child)
         return child
 
     def dead(self) -> Child | None:

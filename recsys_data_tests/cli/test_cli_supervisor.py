@@ -1,5 +1,8 @@
+import contextlib
+import io
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -7,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from recsys_data.cli import guard
 from recsys_data.cli import supervisor as module
 from recsys_data.cli.dashboard import obituary
 from recsys_data.cli.supervisor import Child, Supervisor
@@ -41,6 +45,9 @@ def wait_for(what: Callable[[], object]) -> None:
 
 
 def lives(process: int) -> bool:
+    # Supervisors make this process the parent of orphans: one that has ended is to be taken note of.
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(process, os.WNOHANG)
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -83,11 +90,11 @@ def test_a_child_that_does_not_listen_is_killed(supervisor: Supervisor, monkeypa
 
 
 def test_children_run_until_the_supervisor_is_left(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), Supervisor(tmp_path, os.environ) as supervisor:
-        child = python(supervisor, "idle", IDLE)
-        assert child.exit_code is None
+    supervisor = Supervisor(tmp_path, os.environ)
+    with pytest.raises(RuntimeError), supervisor:
+        assert python(supervisor, "idle", IDLE).exit_code is None
         raise RuntimeError
-    assert child.exit_code == -signal.SIGTERM
+    assert supervisor.children[0].exit_code == -signal.SIGTERM
 
 
 def test_the_first_to_end_is_named_with_its_last_words(supervisor: Supervisor) -> None:
@@ -135,3 +142,41 @@ def test_children_are_this_python_with_the_given_environment(tmp_path: Path) -> 
         child = python(supervisor, "one", "import os, sys; print(sys.executable, os.environ['WORD'])")
         wait_for(supervisor.dead)
         assert child.tail() == f"{sys.executable} here"
+
+
+SUPERVISED = """
+import os, sys, time
+from pathlib import Path
+from recsys_data.cli.supervisor import Supervisor
+with Supervisor(Path(sys.argv[1]), os.environ) as supervisor:
+    for script in sys.argv[2:]:
+        supervisor.start("one", ["-c", script])
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_supervisor_left_behind_ends(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    command = [sys.executable, "-c", SUPERVISED, str(logs), PARENT]
+    with subprocess.Popen(command) as supervisor:
+        log = logs / "one.log"
+        wait_for(lambda: log.exists() and log.read_text().endswith("\n"))
+        grandchild = int(log.read_text())
+        assert lives(grandchild)
+        supervisor.kill()
+    wait_for(lambda: not lives(grandchild))
+
+
+def test_the_guard_ends_what_does_not_listen_and_leaves_what_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, start_new_session=True) as deaf,
+        subprocess.Popen([sys.executable, "-c", IDLE], start_new_session=True) as let_go,
+    ):
+        assert deaf.stdout is not None
+        deaf.stdout.readline()
+        monkeypatch.setattr(guard, "STOP_SECONDS", 0.3)
+        monkeypatch.setattr(sys, "stdin", io.StringIO(f"+{deaf.pid}\n+{let_go.pid}\n-{let_go.pid}\n"))
+        guard.main()
+        assert deaf.wait() == -signal.SIGKILL
+        assert let_go.poll() is None
+        let_go.kill()
