@@ -1,14 +1,15 @@
 """Log lines -> judged events and dead letters; nothing in between.
 
 Data flow: `LogSlice` -> fast statement -> (unmodelled fields) extra statement -> (the rest) `exact.py` ->
-`Decoded` -> `Decoder.settle` for what was read one by one and not yet judged. A way of decoding keeps the rows
+`Decoded` -> `Decoder.settle` (`judge.py`) for what was read one by one. A way of decoding keeps the rows
 that it proves right (see `tally.py`) and leaves the others to the next one; the last one gives the reason. All
 three are judged by the same SQL of the contracts.
 """
 
+import logging
 from collections.abc import Sequence
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,17 +17,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys_data.contracts.contract import Contract
-from recsys_data.contracts.rules import columns_of, reasons, session, set_variables
-from recsys_data.errors import BadRecord, Permanent
+from recsys_data.errors import BadRecord
 from recsys_data.ingestion.decoded import DeadLetter, Decoded, Unjudged
 from recsys_data.ingestion.exact import read_exactly
+from recsys_data.ingestion.isolate import describe, is_of_the_input, undecodable
+from recsys_data.ingestion.judge import Judge, filled
 from recsys_data.ingestion.lines import is_utf8, lines_table, places
 from recsys_data.ingestion.log import LogSlice
-from recsys_data.ingestion.plan import IN, UNMODELLED, EventPlan
+from recsys_data.ingestion.plan import UNMODELLED, EventPlan
 from recsys_data.ingestion.tally import ARRAY, BOOLEAN, KINDS, NUMBER, OBJECT, STRING, tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+
+logger = logging.getLogger(__name__)
 
 _KIND = {
     "string": STRING,
@@ -37,10 +41,6 @@ _KIND = {
     "boolean": BOOLEAN,
     "object": OBJECT,
     "array": ARRAY,
-}
-EXPECTED = {
-    "timestamp": "RFC 3339 with an offset, e.g. 2026-01-02T03:04:05.678Z",
-    "date": "a date, e.g. 2026-01-02",
 }
 # Planning a statement takes as long as reading this many lines one by one.
 WORTH_A_STATEMENT = 1000
@@ -55,88 +55,91 @@ class Decoder:
 
     def __init__(self, contracts: "Mapping[str, Contract]", first_day: date, max_event_bytes: int) -> None:
         self.plan = EventPlan(contracts)
-        self.first_day = first_day
         self.max_event_bytes = max_event_bytes
-        self._session = session()
+        self._judge = Judge(self.plan, first_day)
         self._read = {column.name for column in self.plan.leaves}
         self._fast = self.plan.judged(self.plan.fast_leaves(), self.plan.proofs)
         self._rests = None if self.plan.judges_unmodelled else self.plan.rests()
-        self._exact = self.plan.judged("SELECT * FROM leaves", [])
 
     def decode(self, lines: LogSlice, now: datetime) -> Decoded:
         """Decode the lines; `now` (UTC) stands in where a receipt time is missing.
 
         Events that were read one by one are left to `settle`, unless they are many.
+
+        Raises:
+            Transient: memory or disk did not suffice.
         """
-        set_variables(self._session, self.first_day, now)
-        data = np.frombuffer(lines.data, np.uint8)
+        self._judge.begin(now)
         dead = self._too_large(lines)
         settled = np.zeros(len(lines), bool)
         settled[[letter.row for letter in dead]] = True
-        counted = tally(data, lines.bounds)
-        candidate = ~counted.odd & ~settled & is_utf8(lines, data)
-        vectorised = _worth_it(candidate)
-        parts = self._vectorised(lines, candidate, counted.counts, settled, dead) if vectorised else []
+        parts = self._many(lines, settled, dead)
         unjudged = self._exactly(lines, np.flatnonzero(~settled), dead)
-        if vectorised:
+        if parts:
             self._read_what_occurs(parts, unjudged)
-        parts = [(_filled(part.select(self.plan.judged_columns)), good) for part, good in parts]
+        parts = [(filled(part.select(self.plan.judged_columns)), good) for part, good in parts]
         decoded = Decoded(lines.partition, lines.start, lines.end, lines.positions, now, parts, dead, unjudged)
         if len(unjudged) >= WORTH_A_STATEMENT:
             self.settle([decoded])
         return decoded
 
     def settle(self, slices: Sequence[Decoded]) -> None:
-        """Judge what was read one by one, of many slices at once, since planning the statement takes long."""
-        waiting = [decoded for decoded in slices if decoded.unjudged]
-        if not waiting:
-            return
-        set_variables(self._session, self.first_day, max(decoded.now for decoded in waiting))
-        judged = self._query(self._exact, "leaves", self._leaves([one for d in waiting for one in d.unjudged]))
-        ends = np.cumsum([len(decoded.unjudged) for decoded in waiting])
-        for decoded, end in zip(waiting, ends.tolist(), strict=True):
-            begin = end - len(decoded.unjudged)
-            number = judged["row"]
-            part = judged.filter(pc.and_(pc.greater_equal(number, begin), pc.less(number, end)))
-            read = [decoded.unjudged[n - begin] for n in part["row"].to_pylist()]
-            rows = pa.array([one.row for one in read], pa.int32())
-            part = part.set_column(part.column_names.index("row"), "row", rows)
-            raw = {one.row: one.raw for one in read}
-            good = self._good(part, np.ones(len(part), bool), decoded.dead, raw.__getitem__)
-            decoded.parts.append((_filled(part.select(self.plan.judged_columns)), good))
-            decoded.unjudged.clear()
+        """Judge what was read one by one, of many slices at once.
 
-    def _leaves(self, events: Sequence[Unjudged]) -> pa.Table:
-        """Their leaves, each event under its number in place of its row."""
-        fields = [("row", pa.int32()), *((c.name, _leaf_type(c.type)) for c in self.plan.leaves)]
-        return pa.Table.from_pylist([{**one.leaves, "row": n} for n, one in enumerate(events)], pa.schema(fields))
+        Raises:
+            Permanent: the SQL of the contracts fails whatever the event.
+            Transient: memory or disk did not suffice.
+        """
+        self._judge.settle(slices)
+
+    def _many(self, lines: LogSlice, settled: Mask, dead: list[DeadLetter]) -> list[tuple[pa.Table, Mask]]:
+        """Judge lines by the vectorised ways, if they are many, and mark those that are proven as settled.
+
+        Where these ways fail on a line, all are left to be read one by one, which finds it.
+        """
+        done, found = settled.copy(), list[DeadLetter]()
+        try:
+            data = np.frombuffer(lines.data, np.uint8)
+            counted = tally(data, lines.bounds)
+            candidate = ~counted.odd & ~settled & is_utf8(lines, data)
+            parts = self._vectorised(lines, candidate, counted.counts, done, found) if _worth_it(candidate) else []
+        except Exception as error:
+            if not is_of_the_input(error):
+                raise
+            logger.warning(
+                "%d lines are read one by one, for decoding all at once failed: %s", len(lines), describe(error)
+            )
+            return []
+        settled[:] = done
+        dead += found
+        return parts
 
     def _vectorised(
         self, lines: LogSlice, candidate: Mask, counts: npt.NDArray[np.int64], settled: Mask, dead: list[DeadLetter]
     ) -> list[tuple[pa.Table, Mask]]:
         """Judge lines by the fast statement, and marks those that are proven as settled."""
         table = lines_table(lines, candidate)
-        judged = self._query(self._fast, "lines", table)
+        judged = self._judge.query(self._fast, "lines", table)
         rows = judged["row"].to_numpy()
         counts = counts[rows]
         delivered = self._delivered(judged)
         sound = _flags(judged["valid"]) & _flags(judged["exact_values"]) & ~_present(judged["bad_time"])
         proven = sound & (delivered == counts).all(axis=1)
         settled[rows[proven]] = True
-        parts = [(judged, self._good(judged, proven, dead, lines.line))]
+        parts = [(judged, self._judge.good(judged, proven, dead, lines.line))]
         left = np.flatnonzero(sound & ~proven)
         if self._rests and len(left) >= WORTH_A_STATEMENT:
             text = table.take(pa.array(rows[left]))
             extra, proven = self._with_rests(text, judged.take(pa.array(left)), delivered[left], counts[left])
             settled[extra["row"].to_numpy()[proven]] = True
-            parts.append((extra, self._good(extra, proven, dead, lines.line)))
+            parts.append((extra, self._judge.good(extra, proven, dead, lines.line)))
         return parts
 
     def _with_rests(
         self, text: pa.Table, judged: pa.Table, delivered: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
     ) -> tuple[pa.Table, Mask]:
         """Judged rows with the fields that have no column among their properties, and which rows that proves."""
-        rests = self._query(self._rests or "", "rests", text.append_column(UNMODELLED, judged[UNMODELLED]))
+        rests = self._judge.query(self._rests or "", "rests", text.append_column(UNMODELLED, judged[UNMODELLED]))
         rests = rests.take(places(rests["row"].to_numpy(), judged["row"].to_numpy()))
         delivered = delivered + _tally_text(rests["clean"])
         # Containers that are left in the rest were counted as delivered objects too.
@@ -161,13 +164,6 @@ class Decoder:
             self._read = read
             self._fast = self.plan.judged(self.plan.fast_leaves(read), self.plan.proofs)
 
-    def _good(self, judged: pa.Table, proven: Mask, dead: list[DeadLetter], raw: "Callable[[int], bytes]") -> Mask:
-        """Which proven rows break no contract; the proven ones that do are explained in `dead`."""
-        rejected = _present(judged["reason"])
-        broken = judged.filter(pa.array(proven & rejected))
-        dead += [self._explain(record, raw(record["row"])) for record in broken.to_pylist()]
-        return proven & ~rejected
-
     def _too_large(self, lines: LogSlice) -> list[DeadLetter]:
         lengths = np.diff(lines.bounds)
         return [
@@ -179,20 +175,6 @@ class Decoder:
             )
             for row in np.flatnonzero(lengths > self.max_event_bytes + 1).tolist()
         ]
-
-    def _query(self, statement: str, name: str, table: pa.Table) -> pa.Table:
-        import duckdb
-
-        self._session.register(name, table)
-        try:
-            return self._session.sql(statement).to_arrow_table()
-        except duckdb.Error as error:
-            raise Permanent(
-                f"The SQL of the contracts fails on an event: {error}. A rule or a computed column must have a value "
-                "for whatever clients send: use TRY_CAST, or TRY(...), in the one that this is about."
-            ) from error
-        finally:
-            self._session.unregister(name)
 
     def _delivered(self, judged: pa.Table) -> npt.NDArray[np.int64]:
         """How many values were delivered of each row, by kind; shape (rows, 5)."""
@@ -217,44 +199,15 @@ class Decoder:
                 read.append(Unjudged(row, raw, read_exactly(raw, self.plan)))
             except BadRecord as error:
                 dead.append(DeadLetter(row, raw, error.reason, error.detail))
+            except Exception as error:
+                if not is_of_the_input(error):
+                    raise
+                dead.append(undecodable(row, raw, error))
         return read
-
-    def _explain(self, record: dict[str, Any], raw: bytes) -> DeadLetter:
-        """The dead letter of an event that can be read but is rejected."""
-        reason = record["reason"]
-        dataset, detail = None, "no dataset of the event stream takes it whole (rowWhen)"
-        for contract in self.plan.contracts:
-            broken = dict(reasons(contract))
-            if record[IN + contract.name] and reason in broken:
-                dataset = contract.name
-                detail = _detail(contract, reason, broken[reason], record)
-                break
-        if record["bad_time"]:
-            name = record["bad_time"]
-            expected = EXPECTED[self.plan.columns[name].type]
-            detail = f"{name} is {record['raw_' + name]!r}; expected {expected}"
-        return DeadLetter(record["row"], raw, reason, detail, dataset, record["event_id"], record["received_at"])
-
-
-def _detail(contract: Contract, reason: str, broken: str, record: dict[str, Any]) -> str:
-    found = ", ".join(f"{name} = {record[name]!r}" for name in columns_of(broken, contract)) or "nothing"
-    rule = next((rule for rule in contract.rules if rule.name == reason), None)
-    return f"{rule.description} Found {found}." if rule else f"Found {found}."
 
 
 def _worth_it(candidate: Mask) -> bool:
     return int(np.count_nonzero(candidate)) >= WORTH_A_STATEMENT
-
-
-def _filled(part: pa.Table) -> pa.Table:
-    """Without the columns that are empty throughout, which would be copied for nothing."""
-    return part.select([name for name in part.column_names if part[name].null_count < len(part)])
-
-
-def _leaf_type(logical: str) -> pa.DataType:
-    if logical == "integer":
-        return pa.int64()
-    return {"number": pa.float64(), "boolean": pa.bool_()}.get(logical, pa.string())
 
 
 def _flags(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:

@@ -1,0 +1,174 @@
+"""Events as leaves -> rows that keep to the contracts, and dead letters that say what the others break.
+
+Data flow: leaves -> the SQL of the contracts, in a DuckDB session -> judged rows -> which are good, why the others are
+not. An event that makes the SQL itself fail is found and becomes a dead letter; see `isolate.py`.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys_data.contracts.contract import Contract
+from recsys_data.contracts.rules import columns_of, reasons, session, set_variables
+from recsys_data.errors import Permanent, Transient
+from recsys_data.ingestion.decoded import DeadLetter, Decoded, Unjudged
+from recsys_data.ingestion.isolate import UNDECODABLE, describe, isolate
+from recsys_data.ingestion.plan import IN, EventPlan
+
+EXPECTED = {
+    "timestamp": "RFC 3339 with an offset, e.g. 2026-01-02T03:04:05.678Z",
+    "date": "a date, e.g. 2026-01-02",
+}
+ADVICE = (
+    "A rule or a computed column must have a value for whatever clients send: use TRY_CAST, or TRY(...), in the one "
+    "that this is about."
+)
+Mask = npt.NDArray[np.bool_]
+
+
+class Waiting(NamedTuple):
+    """An event that waits to be judged, and the slice that it is of."""
+
+    slice: Decoded
+    event: Unjudged
+
+
+class Judge:
+    """Judges in a DuckDB session of its own; use one per thread."""
+
+    def __init__(self, plan: EventPlan, first_day: date) -> None:
+        self.plan = plan
+        self.first_day = first_day
+        self._session = session()
+        self._now: datetime | None = None
+        self._exact = plan.judged("SELECT * FROM leaves", [])
+
+    def begin(self, now: datetime) -> None:
+        """Set what rules may refer to; `now` is UTC."""
+        self._now = now
+        set_variables(self._session, self.first_day, now)
+
+    def query(self, statement: str, name: str, table: pa.Table) -> pa.Table:
+        """The result of a statement that reads `table` by this name.
+
+        Raises:
+            Transient: memory or disk did not suffice.
+            duckdb.Error: it fails on the rows.
+        """
+        import duckdb
+
+        used = self._session
+        used.register(name, table)
+        try:
+            return used.sql(statement).to_arrow_table()
+        except duckdb.OperationalError as error:
+            raise Transient(f"Events cannot be judged now: {error}. Free memory or disk, and start again.") from error
+        except (duckdb.InternalError, duckdb.FatalException):
+            # The session takes no other statement after such a one.
+            self._session = session()
+            if self._now:
+                self.begin(self._now)
+            raise
+        finally:
+            if used is self._session:
+                used.unregister(name)
+            else:
+                used.close()
+
+    def settle(self, slices: Sequence[Decoded]) -> None:
+        """Judge what was read one by one, of many slices at once, since planning the statement takes long.
+
+        Raises:
+            Permanent: the SQL of the contracts fails whatever the event.
+        """
+        waiting = [Waiting(decoded, event) for decoded in slices for event in decoded.unjudged]
+        if not waiting:
+            return
+        self.begin(max(one.slice.now for one in waiting))
+        isolate(waiting, self._settle, self._give_up)
+        for decoded in slices:
+            decoded.unjudged.clear()
+
+    def _settle(self, waiting: Sequence[Waiting]) -> None:
+        judged = self.query(self._exact, "leaves", self._leaves([one.event for one in waiting]))
+        owners: dict[int, Decoded] = {id(one.slice): one.slice for one in waiting}
+        numbers = judged["row"].to_numpy()
+        owner_of = np.array([id(one.slice) for one in waiting])[numbers]
+        rows = np.array([one.event.row for one in waiting], np.int32)
+        outcomes = []
+        for owner, decoded in owners.items():
+            mine = owner_of == owner
+            part = judged.filter(pa.array(mine))
+            part = part.set_column(part.column_names.index("row"), "row", pa.array(rows[numbers[mine]]))
+            raw = {one.event.row: one.event.raw for one in waiting if one.slice is decoded}
+            dead: list[DeadLetter] = []
+            good = self.good(part, np.ones(len(part), bool), dead, raw.__getitem__)
+            outcomes.append((decoded, (filled(part.select(self.plan.judged_columns)), good), dead))
+        for decoded, part, dead in outcomes:
+            decoded.parts.append(part)
+            decoded.dead.extend(dead)
+
+    def _give_up(self, one: Waiting, error: Exception) -> None:
+        """Make a dead letter of an event that cannot be judged, unless nothing can.
+
+        Raises:
+            Permanent: the SQL fails without any event too.
+        """
+        import duckdb
+
+        try:
+            self.query(self._exact, "leaves", self._leaves([]))
+        except duckdb.Error as fault:
+            raise Permanent(f"The SQL of the contracts fails whatever the event: {fault}. {ADVICE}") from fault
+        detail = f"The SQL of the contracts fails on it: {describe(error)}. {ADVICE}"
+        one.slice.dead.append(DeadLetter(one.event.row, one.event.raw, UNDECODABLE, detail))
+
+    def _leaves(self, events: Sequence[Unjudged]) -> pa.Table:
+        """Their leaves, each event under its number in place of its row."""
+        fields = [("row", pa.int32()), *((c.name, _leaf_type(c.type)) for c in self.plan.leaves)]
+        return pa.Table.from_pylist([{**one.leaves, "row": n} for n, one in enumerate(events)], pa.schema(fields))
+
+    def good(self, judged: pa.Table, proven: Mask, dead: list[DeadLetter], raw: Callable[[int], bytes]) -> Mask:
+        """Which proven rows break no contract; the proven ones that do are explained in `dead`."""
+        rejected = pc.is_valid(judged["reason"]).to_numpy()
+        broken = judged.filter(pa.array(proven & rejected))
+        dead += [self._explain(record, raw(record["row"])) for record in broken.to_pylist()]
+        return proven & ~rejected
+
+    def _explain(self, record: dict[str, Any], raw: bytes) -> DeadLetter:
+        """The dead letter of an event that can be read but is rejected."""
+        reason = record["reason"]
+        dataset, detail = None, "no dataset of the event stream takes it whole (rowWhen)"
+        for contract in self.plan.contracts:
+            broken = dict(reasons(contract))
+            if record[IN + contract.name] and reason in broken:
+                dataset = contract.name
+                detail = _detail(contract, reason, broken[reason], record)
+                break
+        if record["bad_time"]:
+            name = record["bad_time"]
+            expected = EXPECTED[self.plan.columns[name].type]
+            detail = f"{name} is {record['raw_' + name]!r}; expected {expected}"
+        return DeadLetter(record["row"], raw, reason, detail, dataset, record["event_id"], record["received_at"])
+
+
+def filled(part: pa.Table) -> pa.Table:
+    """Without the columns that are empty throughout, which would be copied for nothing."""
+    return part.select([name for name in part.column_names if part[name].null_count < len(part)])
+
+
+def _detail(contract: Contract, reason: str, broken: str, record: dict[str, Any]) -> str:
+    found = ", ".join(f"{name} = {record[name]!r}" for name in columns_of(broken, contract)) or "nothing"
+    rule = next((rule for rule in contract.rules if rule.name == reason), None)
+    return f"{rule.description} Found {found}." if rule else f"Found {found}."
+
+
+def _leaf_type(logical: str) -> pa.DataType:
+    if logical == "integer":
+        return pa.int64()
+    return {"number": pa.float64(), "boolean": pa.bool_()}.get(logical, pa.string())

@@ -1,0 +1,44 @@
+"""Whatever stands in a line of the log, the line has one fate, and one that somebody foresaw."""
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from recsys_data_tests.fuzzing import LINES, examples
+from recsys_data_tests.ingestion.decoding import Decoding
+from recsys_data_tests.ingestion.draining import Platform, view
+
+NASTY = [
+    b'{"event_id":"e1","quantity":1e999}',
+    b'{"event_id":"\\ud800","query":"\\u0000"}',
+    b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
+    b'{"quantity":' + b"9" * 100_000 + b"}",
+    b"{" + b",".join(b'"k%d":{}' % number for number in range(100_000)) + b"}",
+    b'{"event_id":"e1","event_id":"e2"}',
+    b'{"context":{"location":{"lat":1e308,"lon":-1e308}}}',
+    b"\x00" * 100,
+    b"\xff\xfe{\x00}\x00",
+]
+
+
+@examples(60)
+@given(lines=st.lists(LINES, min_size=1, max_size=30))
+@example(lines=NASTY)
+def test_a_line_has_one_fate_that_is_foreseen_whichever_way_decodes_it(decoding: Decoding, lines: list[bytes]) -> None:
+    fates = decoding.fates(lines)
+    for line, fate, exact in zip(lines, fates, decoding.exact_fates(lines), strict=True):
+        assert fate.reason != "undecodable", (line, fate.letter)
+        assert fate.comparable() == exact.comparable(), line
+
+
+@examples(3)
+@given(lines=st.lists(LINES, min_size=1, max_size=60))
+@example(lines=[*NASTY, b'{"event_id":"a"}'])
+def test_whatever_stands_in_the_log_is_drained_and_counted_once(make_platform, lines: list[bytes]) -> None:
+    platform: Platform = make_platform(partitions=1)
+    platform.append([view("first"), *lines, view("last")])
+    platform.drain()
+    assert {"first", "last"} <= set(platform.ids())
+    assert platform.counts()[0] == len(lines) + 2
+    stored = {bytes(row["raw"]) for row in platform.rows("dead_letters")}
+    assert stored <= set(lines), "a dead letter is not byte for byte what stood in the log"
+    platform.assert_whole()
