@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import hmac
 import zlib
 from collections.abc import Callable, Iterable
@@ -41,7 +40,7 @@ def basic_key(request: Request) -> str | None:
         return None
     try:
         return base64.b64decode(credentials.strip(), validate=True).decode().partition(":")[0]
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         return ""
 
 
@@ -51,7 +50,7 @@ def check_key(presented: object, keys: Iterable[str]) -> None:
     Raises:
         Refused: 401, the key is missing or wrong.
     """
-    given = presented.encode() if isinstance(presented, str) else b""
+    given = presented.encode("utf-8", "surrogatepass") if isinstance(presented, str) else b""
     matches = [hmac.compare_digest(given, key.encode()) for key in keys]
     if matches and not any(matches):
         found = "a wrong write key" if given else "no write key"
