@@ -9,6 +9,7 @@ import sys
 import click
 
 from recsys_data.cli.alerts import alerts
+from recsys_data.cli.backup import backup, restore
 from recsys_data.cli.collect import collect
 from recsys_data.cli.commands import Commands
 from recsys_data.cli.contract import contract
@@ -43,7 +44,7 @@ def cli() -> None:
 
 _stream = (up, collect, simulate, load, ingest, snapshot)
 _watching = (status, dead_letters, trace, doctor, alerts)
-for _command in (*_stream, *_watching, sql, contract):
+for _command in (*_stream, *_watching, backup, restore, sql, contract):
     cli.add_command(_command)
 
 

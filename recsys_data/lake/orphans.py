@@ -118,11 +118,11 @@ def _files(folder: str) -> Iterator[tuple[str, int, float]]:
 
 def _refer(database: sqlite3.Connection, table: "Table") -> None:
     """Add what the table refers to as of now."""
-    paths = ((os.path.normpath(local_path(where) or where),) for where in _references(table.refresh()))
+    paths = ((os.path.normpath(local_path(where) or where),) for where in references(table.refresh()))
     database.executemany("INSERT OR IGNORE INTO referenced VALUES (?)", paths)
 
 
-def _references(table: "Table") -> Iterator[str]:
+def references(table: "Table") -> Iterator[str]:
     """Everything that the current metadata, any of its snapshots or its log of earlier metadata refers to."""
     yield table.metadata_location
     yield from (entry.metadata_file for entry in table.metadata.metadata_log)
