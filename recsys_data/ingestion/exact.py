@@ -41,7 +41,8 @@ INT64 = 2**63
 RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:)(\d\d)(\.\d+)?(?:[Zz]|([+-](?:[01]\d|2[0-3]):[0-5]\d))", re.ASCII
 )
-JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+# A string, also one that does not end: a match that fails would be tried again from every quote within it.
+JSON_STRING = re.compile(r'"(?:[^"\\]|\\.?)*+"?', re.DOTALL)
 
 
 class _Pairs(list):

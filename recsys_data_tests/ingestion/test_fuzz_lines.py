@@ -1,8 +1,16 @@
 """Whatever stands in a line of the log, the line has one fate, and one that somebody foresaw."""
 
+import contextlib
+import time
+from typing import Any
+
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from recsys_data.errors import BadRecord
+from recsys_data.ingestion.exact import read_exactly
+from recsys_data.ingestion.plan import EventPlan
 from recsys_data_tests.fuzzing import LINES, examples
 from recsys_data_tests.ingestion.decoding import Decoding
 from recsys_data_tests.ingestion.draining import Platform, view
@@ -18,6 +26,31 @@ NASTY = [
     b"\x00" * 100,
     b"\xff\xfe{\x00}\x00",
 ]
+
+# What takes a careless parser seconds: strings that do not end, numbers and escapes without end.
+SLOW = {
+    "quotes that are escaped": b'{"a":' + b"[" * 101 + b'"' + b'\\"' * 17_000,
+    "a backslash at the end": b'{"a":' + b"[" * 101 + b'"' + b'\\"' * 17_000 + b"\\",
+    "quotes": b'{"a":' + b"[" * 101 + b'"' * 34_000,
+    "opening brackets": b"[" * 36_000,
+    "objects in objects": b'{"a":' * 7_000,
+    "digits": b'{"quantity":' + b"9" * 36_000 + b"}",
+    "a long fraction": b'{"price":0.' + b"1" * 36_000 + b"e-5}",
+    "a long time": b'{"event_ts":"2026-01-02T03:04:05.' + b"1" * 36_000 + b'Z"}',
+    "escapes": b'{"query":"' + b"\\ud83d\\ude00" * 3_000 + b'"}',
+    "halves of characters": b'{"query":"' + b"\\ud83d" * 6_000 + b'"}',
+    "keys": b"{" + b",".join(b'"%d":0' % number for number in range(4_000)) + b"}",
+    "one key": b"{" + b",".join([b'"a":0'] * 6_000) + b"}",
+}
+
+
+@pytest.mark.parametrize("line", SLOW.values(), ids=SLOW)
+def test_no_line_takes_long(contracts: Any, line: bytes) -> None:
+    plan = EventPlan(contracts)
+    began = time.process_time()
+    with contextlib.suppress(BadRecord):
+        read_exactly(line, plan)
+    assert time.process_time() - began < 0.2
 
 
 @examples(60)
