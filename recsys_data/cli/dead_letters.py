@@ -1,13 +1,26 @@
-"""`recsys-data dead-letters`: what was refused, and why."""
+"""`recsys-data dead-letters`: what was refused, why, and what becomes of it."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import click
 
-from recsys_data.cli.commands import Commands, opened
+from recsys_data.cli.commands import Commands, Platform, opened
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from recsys_data.ingestion.dead_letters import Meant
+    from recsys_data.monitoring.dead_letters import Example
+
+MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"])
 
 
 @click.group("dead-letters", cls=Commands)
 def dead_letters() -> None:
-    """Look at what was refused: lines of the stream, and rows of snapshots."""
+    """Look at what was refused (lines of the stream, rows of snapshots), bring lines back, or give them up."""
 
 
 @dead_letters.command("list", examples=["recsys-data dead-letters list", "recsys-data dead-letters list --json"])
@@ -44,14 +57,18 @@ def list_(as_json: bool) -> None:
 @dead_letters.command(
     examples=[
         "recsys-data dead-letters show missing_actor",
-        "recsys-data dead-letters show wrong_type --limit 100",
+        "recsys-data dead-letters show wrong_type --limit 10000 --raw > mended.ndjson",
     ]
 )
 @click.argument("reason")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=10, show_default=True, help="How many, newest first.")
-def show(reason: str, limit: int) -> None:
-    """Show what was refused for a reason, as it came; personal data included."""
-    from recsys_data.cli.terminal import print_table
+@click.option("--raw", is_flag=True, help="Print what came and nothing else, one a line.")
+def show(reason: str, limit: int, raw: bool) -> None:
+    """Show what was refused for a reason, as it came; personal data included.
+
+    What has to be changed line by line is written to a file with --raw, changed there, loaded with `recsys-data load
+    events FILE`, and then discarded here.
+    """
     from recsys_data.errors import UserError
     from recsys_data.monitoring.dead_letters import examples, summary
 
@@ -59,13 +76,131 @@ def show(reason: str, limit: int) -> None:
         found = examples(platform.lake, reason, limit)
         known = [] if found else sorted({one.reason for one in summary(platform.lake)})
     if not found:
-        there = f"There are: {', '.join(known)}." if known else "Nothing was refused at all."
-        raise UserError(f"Nothing was refused for {reason}. {there}")
+        raise UserError(_nothing(reason, known))
     for one in found:
-        facts = [
-            ("refused", f"{one.refused_at:%Y-%m-%d %H:%M:%S} UTC"),
-            ("detail", one.detail),
-            ("as it came", one.raw),
-        ]
-        print_table((one.place, one.reason), facts)
-        click.echo()
+        if raw:
+            click.echo(one.raw)
+        else:
+            _show(one)
+
+
+def _show(one: "Example") -> None:
+    from recsys_data.cli.terminal import print_table
+
+    facts = [
+        ("refused", f"{one.refused_at:%Y-%m-%d %H:%M:%S} UTC"),
+        ("detail", one.detail),
+        ("as it came", one.text),
+    ]
+    print_table((one.place, one.reason), facts)
+    click.echo()
+
+
+def _nothing(reason: str, known: list[str]) -> str:
+    there = f"There are: {', '.join(known)}." if known else "Nothing was refused at all."
+    return f"Nothing was refused for {reason}. {there}"
+
+
+def _selecting(command: Callable[..., None]) -> Callable[..., None]:
+    """With the options by which dead letters are told."""
+    for option in (
+        click.option("--until", type=MOMENT, metavar="TIME", help="Only those rejected before then (UTC)."),
+        click.option("--since", type=MOMENT, metavar="TIME", help="Only those rejected then or later (UTC)."),
+        click.option("--dataset", help="Only those that break the contract of this dataset."),
+    ):
+        command = option(command)
+    return command
+
+
+@dead_letters.command(
+    examples=[
+        "recsys-data dead-letters replay",
+        "recsys-data dead-letters replay missing_actor --since 2026-11-20",
+    ]
+)
+@click.argument("reason", required=False)
+@_selecting
+def replay(reason: str | None, dataset: str | None, since: datetime | None, until: datetime | None) -> None:
+    """Bring rejected lines of the stream back, after a contract was changed.
+
+    Those that keep to the contracts now go to the event log again, and are stored by the next drain, unless an event
+    of the same id was stored meanwhile. The others stay as they are. Interrupting it is safe at any time.
+    """
+    from recsys_data.cli.terminal import print_table, progress
+    from recsys_data.ingestion.replay import replay as replay_meant
+
+    with opened() as platform, progress() as bar:
+        meant, total = _meant(platform, reason, dataset, since, until)
+        replayed = _Counted(bar, "replaying", total)
+        stay = replay_meant(platform.lake, platform.log, platform.settings, meant, replayed.add)
+    rows = [("replayed", "", f"{replayed.done:,}")]
+    rows += [("stay", f"would be {why} again", f"{count:,}") for why, count in stay.most_common()]
+    print_table(("dead letters", "", "count"), rows, right=("count",))
+    if replayed.done:
+        click.echo("Next: recsys-data ingest --until-empty (a running `recsys-data up` takes them by itself).")
+
+
+@dead_letters.command(examples=["recsys-data dead-letters discard malformed_json --until 2026-11-01"])
+@click.argument("reason")
+@_selecting
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def discard(reason: str, dataset: str | None, since: datetime | None, until: datetime | None, yes: bool) -> None:
+    """Give up rejected lines of the stream for good. The ledger goes on counting them."""
+    from recsys_data.cli.terminal import progress
+    from recsys_data.ingestion.replay import discard as discard_meant
+
+    with opened() as platform:
+        meant, total = _meant(platform, reason, dataset, since, until)
+        if not yes:
+            click.confirm(f"Delete {total:,} dead letters ({reason}) for good?", abort=True)
+        with progress() as bar:
+            discarded = _Counted(bar, "discarding", total)
+            discard_meant(platform.lake, platform.settings, meant, discarded.add)
+    click.echo(f"Discarded {discarded.done:,} dead letters.")
+
+
+def _meant(
+    platform: Platform, reason: str | None, dataset: str | None, since: datetime | None, until: datetime | None
+) -> tuple["Meant", int]:
+    """Which dead letters are meant, and how many they are.
+
+    Raises:
+        UserError: there are none.
+    """
+    from recsys_data.errors import UserError
+    from recsys_data.ingestion.dead_letters import Meant, count
+    from recsys_data.monitoring.dead_letters import summary
+
+    # What is rejected from now on is not meant, however long it takes.
+    moments = [moment.replace(tzinfo=UTC) if moment else None for moment in (since, until)]
+    meant = Meant(reason, dataset, moments[0], moments[1] or datetime.now(UTC))
+    total = sum(count(platform.lake, meant).values())
+    if total:
+        return meant, total
+    origins = {one.origin for one in summary(platform.lake) if one.reason == reason} - set(_streamed(platform))
+    if origins:
+        raise UserError(
+            f"Rows refused for {reason} are in {', '.join(sorted(origins))}: they came with snapshots. Mend the source "
+            "or the contract, and take the day's snapshot again; what is no longer refused then leaves by itself."
+        )
+    known = sorted(count(platform.lake, Meant()))
+    raise UserError(f"{_nothing(reason or 'that', known)} Look at `recsys-data dead-letters list`.")
+
+
+def _streamed(platform: Platform) -> list[str]:
+    return [name for name, contract in platform.contracts.items() if contract.stream]
+
+
+class _Counted:
+    """A progress bar over dead letters."""
+
+    def __init__(self, bar: "Progress", what: str, total: int) -> None:
+        self.done = 0
+        self._begun = time.monotonic()
+        self._bar = bar
+        self._task = bar.add_task(what, total=total, rate=0.0)
+
+    def add(self, count: int) -> None:
+        self.done += count
+        rate = self.done / max(time.monotonic() - self._begun, 1e-3)
+        self._bar.update(self._task, completed=self.done, rate=rate)

@@ -41,6 +41,7 @@ def show(found: "Status") -> None:
     from recsys_data.cli.terminal import print_table
 
     ledger, latency = found.ledger, found.latency
+    removed = {"(replayed)": ledger.replayed, "(discarded)": ledger.discarded}
     facts = [
         ("waiting in the log", f"{found.log.lag_events:,} events, {found.log.lag_bytes:,} bytes"),
         ("read", f"{ledger.read:,}"),
@@ -48,6 +49,7 @@ def show(found: "Status") -> None:
         ("  duplicates", f"{ledger.duplicates:,}"),
         ("  dead letters", f"{ledger.dead_letters:,}"),
         *((f"    {reason}", f"{count:,}") for reason, count in found.dead_letters_by_reason.items()),
+        *((f"    {fate}", f"{count:,}") for fate, count in removed.items() if count),
         ("ledger", "balanced" if ledger.balanced else "NOT BALANCED: rows are missing or counted twice"),
         ("received to queryable", f"{seconds(latency.p50_s)} (p50), {seconds(latency.p95_s)} (p95)"),
     ]

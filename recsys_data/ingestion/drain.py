@@ -18,6 +18,7 @@ from recsys_data.ingestion.decode import Decoder
 from recsys_data.ingestion.decoded import Decoded
 from recsys_data.ingestion.lock import drain_is_running, drain_lock
 from recsys_data.ingestion.log import EventLog, LogSlice
+from recsys_data.ingestion.replay import finish_interrupted, waiting
 from recsys_data.ingestion.writer import Flushed, StreamWriter
 from recsys_data.lake.ledger import Ledger, read_ledger
 from recsys_data.lake.tables import Lake
@@ -51,6 +52,7 @@ def drain(log: EventLog, lake: Lake, settings: Settings, until: Until) -> Iterat
         PositionMoved: another process ingests the same log.
         Transient: log or lake cannot be used now; nothing is lost, and a new drain goes on where this ended.
     """
+    finish_interrupted(lake, log, settings)
     writer = StreamWriter(lake, settings)
     decoders = [Decoder(lake.contracts, settings.first_day, settings.max_event_bytes) for _ in range(THREADS)]
     # Writing has threads of its own, for it must not queue behind slices that are being decoded.
@@ -77,9 +79,9 @@ def positions_of(lake: Lake, oldest: Mapping[int, int] | None = None) -> dict[in
 
 
 def lag_of(log: EventLog, lake: Lake) -> int:
-    """How many events wait in the log."""
+    """How many events wait in the log, or on their way back to it."""
     positions = positions_of(lake, log.begin_offsets())
-    return sum(log.count(partition, positions[partition]) for partition in log.partitions())
+    return waiting(lake) + sum(log.count(partition, positions[partition]) for partition in log.partitions())
 
 
 def wait_until_stored(lake: Lake, ends: Mapping[int, int], seconds: float) -> None:

@@ -22,14 +22,13 @@ from recsys_data.ingestion.history_state import (
     Plan,
     State,
     commit_state,
-    file_path,
     make_plan,
     read_state,
     stored_days,
 )
 from recsys_data.ingestion.scratch import scratch
 from recsys_data.lake.copy import copy_rows
-from recsys_data.lake.query import connect, relation
+from recsys_data.lake.query import connect, file_path, relation
 from recsys_data.lake.tables import Lake
 
 if TYPE_CHECKING:

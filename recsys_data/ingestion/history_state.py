@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from recsys_data.errors import Permanent, Transient
-from recsys_data.lake.commit import expire_old_snapshots
-from recsys_data.lake.files import local_path
-from recsys_data.lake.query import relation
+from recsys_data.lake.commit import expire_old_snapshots, swap
+from recsys_data.lake.query import file_path, relation
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
@@ -154,21 +153,7 @@ def commit_state(table: "Table", state: State, gone: "list[DataFile]", added: "l
 
 
 def _swap(table: "Table", state: State, gone: "list[DataFile]", added: "list[DataFile]") -> None:
-    transaction = table.transaction()
-    transaction.set_properties({PROPERTY: msgspec.json.encode(state).decode()})
-    update = transaction.update_snapshot()
-    # A snapshot even without files: the catalog compares snapshots, so that of two writers one fails.
-    with update.overwrite() if gone else update.fast_append() as producer:
-        for file in gone:
-            producer.delete_data_file(file)
-        for file in added:
-            producer.append_data_file(file)
-    transaction.commit_transaction()
-
-
-def file_path(file: "DataFile") -> str:
-    """The path by which DuckDB reads a file."""
-    return str(local_path(file.file_path) or file.file_path)
+    swap(table, gone, added, {PROPERTY: msgspec.json.encode(state).decode()})
 
 
 def _day(partition: object) -> date:

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -61,12 +61,26 @@ def commit(table: "Table", base: Ledger, ledger: Ledger, files: Sequence["DataFi
 
 @naming_damage
 def _append(table: "Table", ledger: Ledger, files: Sequence["DataFile"]) -> None:
+    swap(table, [], files, {PROPERTY: msgspec.json.encode(ledger).decode()})
+
+
+def swap(
+    table: "Table", gone: Sequence["DataFile"], added: Sequence["DataFile"], properties: Mapping[str, str]
+) -> None:
+    """Take files out of the table, add others, and set properties, in one commit on top of the loaded state.
+
+    Raises:
+        CommitFailedException: the table has moved on since it was loaded; nothing is visible.
+    """
     transaction = table.transaction()
-    transaction.set_properties({PROPERTY: msgspec.json.encode(ledger).decode()})
+    transaction.set_properties(dict(properties))
+    update = transaction.update_snapshot()
     # A snapshot even without files: the catalog compares snapshots, so that of two writers one fails.
-    with transaction.update_snapshot().fast_append() as append:
-        for file in files:
-            append.append_data_file(file)
+    with update.overwrite() if gone else update.fast_append() as producer:
+        for file in gone:
+            producer.delete_data_file(file)
+        for file in added:
+            producer.append_data_file(file)
     transaction.commit_transaction()
 
 

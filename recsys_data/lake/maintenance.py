@@ -5,8 +5,9 @@ Run alone: `dagster asset materialize --select lake_upkeep -m recsys_data.defini
 """
 
 import contextlib
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -120,8 +121,8 @@ def compact_day(table: "Table", day: int) -> int:
         small = [f for f in _files_of(table.refresh(), day) if f.file_size_in_bytes < LARGE_BYTES]
         if len(small) < 2:
             return 0
-        compacted = _rewrite(table, day, small)
-        if _replace(table, day, small, compacted):
+        compacted = rewrite(table, day, small)
+        if compacted is None or _replace(table, day, small, compacted):
             return len(small)
     raise Transient(f"Day {day} of {'.'.join(table.name())} keeps being rewritten by others. Try again later.")
 
@@ -131,23 +132,31 @@ def _files_of(table: "Table", day: int) -> list["DataFile"]:
     return [task.file for task in table.scan().plan_files() if task.file.partition[0] == day]
 
 
-def _rewrite(table: "Table", day: int, files: list["DataFile"]) -> "DataFile":
+def rewrite(
+    table: "Table", day: int, files: list["DataFile"], keep: Callable[[pa.Table], pa.Table] = lambda part: part
+) -> "DataFile | None":
+    """Write what `keep` leaves of the files' rows (of one UTC day) to a new file, synced but not yet part of the table.
+
+    Returns:
+        None where nothing is left.
+
+    Raises:
+        Permanent: a file is damaged.
+    """
     wanted = file_schema(table.schema(), [field.name for field in table.schema().fields])
-    parts = _gathered(_parts(table, files, wanted))
-    first = next(parts)
-    compacted = write_day(table, day, _chain(first, parts), dictionary_columns(first))
-    path = local_path(compacted.file_path)
+    kept = map(keep, _parts(table, files, wanted))
+    parts = _gathered(part for part in kept if len(part))
+    first = next(parts, None)
+    if first is None:
+        return None
+    written = write_day(table, day, itertools.chain([first], parts), dictionary_columns(first))
+    path = local_path(written.file_path)
     if path:
         sync_all([path])
-    return compacted
+    return written
 
 
-def _chain(first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    yield first
-    yield from rest
-
-
-def _gathered(parts: Iterator[pa.Table]) -> Iterator[pa.Table]:
+def _gathered(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Small parts as few large ones: each becomes a row group, and readers pay for every one of them."""
     held: list[pa.Table] = []
     rows = 0

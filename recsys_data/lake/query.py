@@ -21,6 +21,7 @@ from recsys_data.lake.tables import Lake
 if TYPE_CHECKING:
     import duckdb
     from pyiceberg.expressions import BooleanExpression
+    from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
     from pyiceberg.types import IcebergType
 
@@ -66,7 +67,12 @@ def data_files(
     if as_of is not None and (snapshot := snapshot_at(table, as_of)) is None:
         return []
     scan = table.scan(AlwaysTrue() if row_filter is None else row_filter, snapshot_id=snapshot)
-    return [str(local_path(task.file.file_path) or task.file.file_path) for task in scan.plan_files()]
+    return [file_path(task.file) for task in scan.plan_files()]
+
+
+def file_path(file: "DataFile") -> str:
+    """The path by which DuckDB reads a file."""
+    return str(local_path(file.file_path) or file.file_path)
 
 
 def relation(table: "Table", files: Sequence[str], file_column: str | None = None) -> str:

@@ -39,7 +39,12 @@ class Example:
     refused_at: datetime
     reason: str
     detail: str
-    raw: str
+    raw: bytes
+
+    @property
+    def text(self) -> str:
+        """What came, with escapes for what is no text."""
+        return self.raw.decode("utf-8", "backslashreplace")
 
 
 def summary(lake: Lake) -> list[Refused]:
@@ -66,7 +71,7 @@ def examples(lake: Lake, reason: str, limit: int) -> list[Example]:
                     WHERE reason = ? ORDER BY refused_at DESC, place LIMIT {int(limit)}""",
                 [reason],
             ).fetchall()
-        found += [Example(place, at, why, detail, _text(raw)) for place, at, why, detail, raw in rows]
+        found += [Example(place, at, why, detail, _bytes(raw)) for place, at, why, detail, raw in rows]
     return sorted(found, key=lambda one: one.refused_at, reverse=True)[:limit]
 
 
@@ -78,8 +83,8 @@ def _holders(lake: Lake) -> dict[str, Contract]:
     }
 
 
-def _text(raw: bytes | str) -> str:
-    return raw if isinstance(raw, str) else raw.decode("utf-8", "backslashreplace")
+def _bytes(raw: bytes | str) -> bytes:
+    return raw.encode() if isinstance(raw, str) else raw
 
 
 def _refused(lake: Lake, contract: Contract) -> str:

@@ -18,9 +18,11 @@ from recsys_data.ingestion.drain import positions_of
 from recsys_data.ingestion.due import due_day
 from recsys_data.ingestion.lock import running_drain
 from recsys_data.ingestion.log import EventLog
+from recsys_data.ingestion.replay import waiting
 from recsys_data.ingestion.writer import main_dataset
 from recsys_data.lake.ledger import Latency, Ledger, read_ledger
 from recsys_data.lake.query import data_files, relation
+from recsys_data.lake.removed import Removed, read_removed
 from recsys_data.lake.stats import DayStats, committed_at, day_number, days
 from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
@@ -46,6 +48,9 @@ class LedgerStatus(msgspec.Struct, frozen=True):
     """What became of the lines that were read.
 
     Attributes:
+        dead_letters: among them those that were replayed or discarded since.
+        replayed: dead letters that went back to the event log, where they are read as lines of their own.
+        discarded: dead letters that somebody gave up.
         balanced: each line has one fate, and the tables hold as many rows as were counted.
     """
 
@@ -53,6 +58,8 @@ class LedgerStatus(msgspec.Struct, frozen=True):
     accepted: int
     duplicates: int
     dead_letters: int
+    replayed: int
+    discarded: int
     balanced: bool
 
 
@@ -84,17 +91,23 @@ class Status(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One table as of one commit; `ledger` and `days` belong together."""
+    """One table as of one commit; `ledger`, `removed` and `days` belong together."""
 
     contract: Contract
     table: "Table"
     ledger: Ledger
+    removed: Removed
     days: Mapping[int, DayStats]
     committed: datetime | None
 
     @property
     def rows(self) -> int:
         return sum(day.rows for day in self.days.values())
+
+    @property
+    def rows_ever(self) -> int:
+        """Rows that are there, or were until they were taken out on purpose."""
+        return self.rows + self.removed.rows
 
 
 def read_status(log: EventLog, lake: Lake, settings: Settings) -> Status:
@@ -105,13 +118,13 @@ def read_status(log: EventLog, lake: Lake, settings: Settings) -> Status:
     """
     waiting = read_log(log, lake)
     tables = _settled_tables(lake, settings)
-    stored = {name: _stored(lake.contracts[name], table) for name, table in tables.items()}
+    stored = {name: stored_of(lake.contracts[name], table) for name, table in tables.items()}
     main = stored.get(main_dataset(lake.contracts))
     ledger = main.ledger if main else Ledger()
     now = datetime.now(UTC)
     return Status(
         log=waiting,
-        ledger=LedgerStatus(ledger.read, ledger.accepted, ledger.duplicates, ledger.dead_letters, balanced(stored)),
+        ledger=_ledger(ledger, stored),
         dead_letters_by_reason=_reasons_in([t for name, t in tables.items() if _takes_rejects(lake, name)]),
         latency=latency_of(ledger.latencies),
         datasets={
@@ -121,12 +134,25 @@ def read_status(log: EventLog, lake: Lake, settings: Settings) -> Status:
     )
 
 
+def _ledger(ledger: Ledger, stored: Mapping[str, Stored]) -> LedgerStatus:
+    removed = [table.removed for table in stored.values() if table.contract.stream == "rejects"]
+    return LedgerStatus(
+        ledger.read,
+        ledger.accepted,
+        ledger.duplicates,
+        ledger.dead_letters,
+        max((one.replayed for one in removed), default=0),
+        max((one.discarded for one in removed), default=0),
+        balanced(stored),
+    )
+
+
 def read_log(log: EventLog, lake: Lake) -> LogStatus:
     """What waits in the log; takes as long as reading it."""
     positions = positions_of(lake, log.begin_offsets())
     ends = log.end_offsets()
     return LogStatus(
-        lag_events=sum(log.count(partition, positions[partition]) for partition in ends),
+        lag_events=waiting(lake) + sum(log.count(partition, positions[partition]) for partition in ends),
         lag_bytes=sum(end - positions[partition] for partition, end in ends.items()),
     )
 
@@ -144,9 +170,9 @@ def balanced(stored: Mapping[str, Stored]) -> bool:
     """
     stream = [table for table in stored.values() if table.contract.stream]
     for table in stream:
-        if not table.ledger.balanced or table.rows != table.ledger.rows:
+        if not table.ledger.balanced or table.rows_ever != table.ledger.rows:
             return False
-        if table.contract.stream == "rejects" and table.rows != table.ledger.dead_letters:
+        if table.contract.stream == "rejects" and table.rows_ever != table.ledger.dead_letters:
             return False
     homes = [table for table in stream if table.contract.stream == "events" and not table.contract.row_from]
     if not homes or any(table.ledger.positions != homes[0].ledger.positions for table in homes):
@@ -157,7 +183,7 @@ def balanced(stored: Mapping[str, Stored]) -> bool:
 def _holds_every_event(homes: Sequence[Stored]) -> bool:
     """Whether each accepted line is a row of a dataset that takes whole events, and no other line is."""
     accepted = max(table.ledger.accepted for table in homes)
-    rows = sum(table.rows for table in homes)
+    rows = sum(table.rows_ever for table in homes)
     if rows <= accepted:
         return rows == accepted
     # Contracts may let one event be a row of several datasets; only then it takes a look at the rows.
@@ -166,6 +192,9 @@ def _holds_every_event(homes: Sequence[Stored]) -> bool:
     )
     with session(threads=2) as connection:
         held = connection.execute(f"SELECT count(*) FROM (SELECT DISTINCT * FROM ({events}))").fetchall()[0][0]
+    if any(table.removed.rows for table in homes):
+        # Which of the events that are no longer there were rows of several datasets is not known.
+        return held <= accepted
     # A dataset that was added later may take what was a dead letter before, and still is one.
     grown = len({(table.ledger.read, table.ledger.accepted) for table in homes}) > 1
     return held >= accepted if grown else held == accepted
@@ -227,8 +256,9 @@ def _settled_tables(lake: Lake, settings: Settings) -> dict[str, "Table"]:
         time.sleep(SETTLE_PAUSE)
 
 
-def _stored(contract: Contract, table: "Table") -> Stored:
-    return Stored(contract, table, read_ledger(table), days(table), committed_at(table))
+def stored_of(contract: Contract, table: "Table") -> Stored:
+    """The table's counts as of its loaded state."""
+    return Stored(contract, table, read_ledger(table), read_removed(table), days(table), committed_at(table))
 
 
 def _dataset(stored: Stored | None, contract: Contract, waiting: int, now: datetime) -> DatasetStatus:

@@ -3,10 +3,13 @@
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 
+import pytest
 from click.testing import Result
 
 from recsys_data.settings import Settings
+from recsys_data_tests.contracts.writing import builtin, rules_of, write
 
 Run = Callable[..., Result]
 
@@ -61,3 +64,46 @@ def test_a_reason_that_does_not_occur_is_explained(run: Run, settings: Settings)
     refuse(run, settings)
     error = run("dead-letters", "show", "nonsense'; --", code=1).stderr
     assert "There are: malformed_json, missing_actor, nothing_known." in error
+
+
+def test_lines_are_mended_by_hand_or_given_up(run: Run, settings: Settings, status: Callable[[], dict]) -> None:
+    refuse(run, settings)
+    stay = run("dead-letters", "replay").stdout
+    assert re.search(r"stay +would be missing_actor again +2", stay)
+    assert "Next:" not in stay
+    raw = run("dead-letters", "show", "missing_actor", "--raw").stdout
+    mended = settings.data_dir.parent / "mended.ndjson"
+    mended.write_text(raw.replace("{", '{"user_id": "u", '))
+    run("load", "events", str(mended))
+    run("ingest", "--until-empty")
+    assert "Delete 2 dead letters" in run("dead-letters", "discard", "missing_actor", stdin="n\n", code=1).stdout
+    assert status()["ledger"]["discarded"] == 0
+    assert "Discarded 2" in run("dead-letters", "discard", "missing_actor", "--yes").stdout
+    ledger = status()["ledger"]
+    assert (ledger["accepted"], ledger["dead_letters"], ledger["discarded"], ledger["balanced"]) == (2, 3, 2, True)
+
+
+def test_a_changed_contract_lets_lines_be_replayed(
+    run: Run, settings: Settings, status: Callable[[], dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(run, settings)
+    document = builtin("interactions")
+    rules_of(document)[:] = [rule for rule in rules_of(document) if rule["name"] != "missing_actor"]
+    write(tmp_path / "contracts", document)
+    monkeypatch.setenv("RECSYS_DATA_CONTRACTS", str(tmp_path / "contracts"))
+    found = run("dead-letters", "replay", "missing_actor", "--since", "2026-01-01").stdout
+    assert re.search(r"replayed +2\n", found)
+    assert status()["log"]["lag_events"] == 2
+    run("ingest", "--until-empty")
+    ledger = status()["ledger"]
+    assert (ledger["accepted"], ledger["replayed"], ledger["balanced"]) == (2, 2, True)
+    assert "missing_actor" not in run("dead-letters", "list").stdout
+
+
+def test_what_cannot_be_replayed_is_explained(run: Run, settings: Settings) -> None:
+    refuse(run, settings)
+    assert "take the day's snapshot again" in run("dead-letters", "replay", "nothing_known", code=1).stderr
+    assert "There are: malformed_json, missing_actor" in run("dead-letters", "replay", "nonsense", code=1).stderr
+    assert (
+        "Nothing was refused" in run("dead-letters", "discard", "missing_actor", "--until", "2026-01-01", code=1).stderr
+    )

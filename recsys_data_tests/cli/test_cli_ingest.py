@@ -81,7 +81,8 @@ def test_it_goes_on_with_what_arrives_until_a_signal(
     assert errors == ""
     assert output.splitlines()[2].split() == ["read", "2"]
     run("ingest", "--until-empty")
-    assert status()["ledger"] == {"read": 2, "accepted": 2, "duplicates": 0, "dead_letters": 0, "balanced": True}
+    ledger = status()["ledger"]
+    assert (ledger["read"], ledger["accepted"], ledger["balanced"]) == (2, 2, True)
 
 
 def test_a_signal_at_any_moment_loses_nothing(

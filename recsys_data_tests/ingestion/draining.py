@@ -15,6 +15,7 @@ from recsys_data.ingestion.drain import Until
 from recsys_data.ingestion.log.embedded import EmbeddedLog
 from recsys_data.ingestion.writer import Flushed, StreamWriter
 from recsys_data.lake.ledger import Ledger, read_ledger
+from recsys_data.lake.removed import Removed, read_removed
 from recsys_data.lake.tables import Lake, open_lake
 from recsys_data.settings import Settings
 from recsys_data_tests.ingestion.decoding import NOW
@@ -68,6 +69,9 @@ class Platform:
     def ledger(self, name: str = "interactions") -> Ledger:
         return read_ledger(self.lake.table(name))
 
+    def removed(self, name: str) -> Removed:
+        return read_removed(self.lake.table(name))
+
     def rows(self, name: str = "interactions") -> list[dict[str, Any]]:
         return self.lake.table(name).scan().to_arrow().to_pylist()
 
@@ -98,7 +102,7 @@ class Platform:
                 rows = self.rows(name)
                 assert ledger.positions == ends, name
                 assert ledger.balanced, name
-                assert ledger.rows == len(rows), name
+                assert ledger.rows == len(rows) + self.removed(name).rows, name
                 if contract.stream == "events":
                     assert once(row["event_id"] for row in rows), name
                 assert once((row["log_partition"], row["log_offset"]) for row in rows), name
@@ -106,7 +110,8 @@ class Platform:
         assert read == sum(self.log.count(partition, 0) for partition in ends)
         homes = [event_id for name in HOMES for event_id in self.ids(name)]
         assert once(homes)
-        assert (len(homes), len(self.rows("dead_letters"))) == (accepted, dead)
+        rejected = len(self.rows("dead_letters")) + self.removed("dead_letters").rows
+        assert (len(homes), rejected) == (accepted, dead)
 
     def close(self) -> None:
         for writer in self.writers:

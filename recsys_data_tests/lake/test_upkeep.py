@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
 FIRST = 20454
-STEPS = ("compact_days", "expire_old_snapshots", "remove_orphans", "_rewrite", "_replace", "sync_all")
+STEPS = ("compact_days", "expire_old_snapshots", "remove_orphans", "rewrite", "_replace", "sync_all")
 
 
 @pytest.fixture

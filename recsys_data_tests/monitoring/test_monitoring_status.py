@@ -33,7 +33,15 @@ def as_json(status: Status) -> dict[str, Any]:
 def test_a_new_folder_has_a_status_and_still_no_tables(log: EventLog, lake: Lake, settings: Settings) -> None:
     assert as_json(read_status(log, lake, settings)) == {
         "log": {"lag_events": 0, "lag_bytes": 0},
-        "ledger": {"read": 0, "accepted": 0, "duplicates": 0, "dead_letters": 0, "balanced": True},
+        "ledger": {
+            "read": 0,
+            "accepted": 0,
+            "duplicates": 0,
+            "dead_letters": 0,
+            "replayed": 0,
+            "discarded": 0,
+            "balanced": True,
+        },
         "dead_letters_by_reason": {},
         "latency": {"p50_s": None, "p95_s": None},
         "datasets": {

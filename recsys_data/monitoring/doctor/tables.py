@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 from recsys_data.contracts.contract import Contract
 from recsys_data.lake.damage import damaged_files
 from recsys_data.lake.files import local_path
-from recsys_data.lake.ledger import read_ledger
-from recsys_data.lake.stats import committed_at, days
 from recsys_data.lake.tables import iceberg_schema
 from recsys_data.monitoring.doctor.deployment import Deployment, StoredLake
 from recsys_data.monitoring.doctor.findings import Finding, ok, problem
-from recsys_data.monitoring.status import Stored, balanced
+from recsys_data.monitoring.status import Stored, balanced, stored_of
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -96,19 +94,15 @@ def ledger(there: Deployment) -> list[Finding]:
     stored: dict[str, Stored] = {}
     for look in range(LOOKS):
         time.sleep(SETTLE_SECONDS if look else 0)
-        stored = {name: _stored(there.contracts[name], lake.table(name)) for name in names}
+        stored = {name: stored_of(there.contracts[name], lake.table(name)) for name in names}
         if balanced(stored):
             read = max(one.ledger.read for one in stored.values())
             return [ok("ledger", f"balanced: each of {read:,} lines read has one fate")]
     off = [
-        f"{name} counted {one.ledger.rows:,} rows and holds {one.rows:,}"
+        f"{name} counted {one.ledger.rows:,} rows and holds {one.rows:,}, {one.removed.rows:,} were taken out"
         for name, one in stored.items()
-        if one.ledger.rows != one.rows
+        if one.ledger.rows != one.rows_ever
     ]
     found = "; ".join(off) or "the lines read are not the sum of accepted, duplicates and dead letters"
     advice = f"Rows were lost or changed outside of ingestion. {RESTORE} `recsys-data trace` tells of one event."
     return [problem("ledger", f"NOT BALANCED: {found}", advice)]
-
-
-def _stored(contract: Contract, found: "Table") -> Stored:
-    return Stored(contract, found, read_ledger(found), days(found), committed_at(found))
