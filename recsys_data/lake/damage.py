@@ -105,6 +105,15 @@ def _damaged_manifest(table: "Table") -> str | None:
     return None
 
 
+def manifest_of(table: "Table", location: str) -> str | None:
+    """The manifest that lists a data file: where that was never there, it is the manifest that is damaged."""
+    snapshot = table.current_snapshot()
+    for manifest in snapshot.manifests(table.io) if snapshot else ():
+        if any(entry.data_file.file_path == location for entry in manifest.fetch_manifest_entry(table.io)):
+            return str(local_path(manifest.manifest_path) or manifest.manifest_path)
+    return None
+
+
 def damaged_metadata(catalog: "SqlCatalog", name: tuple[str, str], error: Exception) -> Permanent | None:
     """What to say of a table whose metadata file cannot be read; None if that is not why it could not be loaded."""
     from pyiceberg.catalog.sql import IcebergTables

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys_data.contracts.contract import Contract
-from recsys_data.lake.damage import damaged_files
+from recsys_data.lake.damage import damaged_files, manifest_of, naming_damage
 from recsys_data.lake.files import local_path
 from recsys_data.lake.tables import iceberg_schema
 from recsys_data.monitoring.doctor.deployment import Deployment, StoredLake
@@ -13,6 +13,7 @@ from recsys_data.monitoring.doctor.findings import Finding, ok, problem
 from recsys_data.monitoring.status import Stored, balanced, stored_of
 
 if TYPE_CHECKING:
+    from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
 
 RESTORE = "Restore the lake folder from a backup."
@@ -63,18 +64,24 @@ def unlike(contract: Contract, found: "Table") -> list[str]:
 
 def _files(name: str, found: "Table") -> list[Finding]:
     gone, rows, count = [], 0, 0
-    for task in found.scan().plan_files():
+    for file in _planned(found):
         count += 1
-        rows += task.file.record_count
-        path = local_path(task.file.file_path)
-        if path is not None and (fault := _fault(path, task.file.file_size_in_bytes)):
-            gone.append(fault)
+        rows += file.record_count
+        path = local_path(file.file_path)
+        if path is not None and (fault := _fault(path, file.file_size_in_bytes)):
+            listed = f" (listed in {manifest_of(found, file.file_path)})" if len(gone) < SHOWN else ""
+            gone.append(fault + listed)
     checked, damaged = damaged_files(found, CHECK_SECONDS) if not gone else (0, [])
     gone += damaged
     if gone:
         more = f" and {len(gone) - SHOWN} more" if len(gone) > SHOWN else ""
         return [problem(f"table {name}", f"{'; '.join(gone[:SHOWN])}{more}, of {count:,} data files", RESTORE)]
     return [ok(f"table {name}", f"{rows:,} rows in {count:,} data files, each there; {checked:,} read and sound")]
+
+
+@naming_damage
+def _planned(found: "Table") -> "list[DataFile]":
+    return [task.file for task in found.scan().plan_files()]
 
 
 def _fault(path: Path, size: int) -> str | None:
