@@ -217,7 +217,7 @@ def _check_column(contract: Contract, column: Column) -> None:
 def _check_quality(contract: Contract) -> None:
     for name, item in contract.checks.items():
         volume = item.get("metric") == "rowCount" and "mustBeGreaterThan" in item
-        options = LIMITS if contract.is_snapshot else ("maxShareOfEvents",)
+        options = LIMITS if contract.is_snapshot else ("maxShareOfEvents", "maxShareOfEventsPerReason")
         share = item.get("engine") == ENGINE and any(option in item["implementation"] for option in options)
         if not volume and not share:
             raise _refusal(
