@@ -4,6 +4,7 @@ import dagster as dg
 
 from recsys_data.contracts import load_contracts
 from recsys_data.ingestion import defs as ingestion
+from recsys_data.ingestion import replay_defs as replay
 from recsys_data.ingestion import snapshot_defs as snapshots
 from recsys_data.lake import defs as lake
 from recsys_data.monitoring import alert_defs as alerts
@@ -17,6 +18,7 @@ _contracts = load_contracts(*_settings.contract_dirs)
 
 defs = dg.Definitions.merge(
     ingestion.definitions(_contracts, _settings),
+    replay.definitions(),
     snapshots.definitions(_contracts, _settings),
     lake.definitions(),
     monitoring.definitions(_contracts),

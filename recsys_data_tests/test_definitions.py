@@ -156,6 +156,42 @@ def test_the_ledger_check_sees_a_missing_row(defs, instance, settings, log, lake
     assert checks["ledger_balances"] is False
 
 
+def test_dead_letters_are_shown_by_reason_and_given_up_by_a_job(defs, instance, settings, log, lake):
+    now = datetime.now(UTC)
+    log.append([view(now), view(now, user_id=None), view(now, user_id=None), b"Ada, not JSON"])
+    assert materialize(defs, instance, STREAM, today()).success
+    event = instance.get_latest_materialization_event(dg.AssetKey("dead_letters"))
+    shown = event.asset_materialization.metadata["by reason"].value
+    assert "| missing_actor | interactions | 2 |" in shown
+    assert "Ada" not in shown
+    job = defs.resolve_job_def("replay_dead_letters")
+
+    def launched(**config):
+        run_config = {"ops": {"replay_or_discard": {"config": config}}}
+        return job.execute_in_process(run_config=run_config, instance=instance, raise_on_error=False)
+
+    assert not launched(discard=True).success
+    assert not launched(since="yesterday").success
+    assert launched().success
+    observed = instance.fetch_observations(dg.AssetKey("dead_letters"), limit=1).records[0].asset_observation.metadata
+    assert observed["replayed"].value == 0
+    assert observed["stay, and why"].value == {"missing_actor": 2, "malformed_json": 1}
+    assert launched(reason="missing_actor", discard=True).success
+    assert lake.table("dead_letters").scan().to_arrow()["reason"].to_pylist() == ["malformed_json"]
+
+
+@pytest.mark.parametrize(("bad", "failing"), [(1, set()), (6, {"dead_letter_rate", "dead_letters_by_reason"})])
+def test_checks_warn_of_many_dead_letters_by_reason(defs, instance, settings, log, lake, bad, failing):
+    now = datetime.now(UTC)
+    log.append([view(now) for _ in range(60)] + [view(now, user_id=None) for _ in range(bad)])
+    result = materialize(defs, instance, STREAM, today())
+    found = {
+        one.check_name: one for one in result.get_asset_check_evaluations() if one.asset_key.path == ["dead_letters"]
+    }
+    assert {name for name, one in found.items() if not one.passed} == failing
+    assert f"| missing_actor | interactions | {bad} |" in found["dead_letters_by_reason"].metadata["by reason"].value
+
+
 def test_a_run_beside_a_live_drain_waits_for_it_and_fails_clearly(defs, instance, settings, log, lake):
     log.append([view(datetime.now(UTC))])
     with drain_lock(settings, 0):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from recsys_data.ingestion.dead_letters import Meant
-    from recsys_data.monitoring.dead_letters import Example
+    from recsys_data.ingestion.refused import Example
 
 MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"])
 
@@ -30,7 +30,7 @@ def list_(as_json: bool) -> None:
     import msgspec
 
     from recsys_data.cli.terminal import print_table
-    from recsys_data.monitoring.dead_letters import summary
+    from recsys_data.ingestion.refused import summary
 
     with opened() as platform:
         found = summary(platform.lake)
@@ -70,7 +70,7 @@ def show(reason: str, limit: int, raw: bool) -> None:
     events FILE`, and then discarded here.
     """
     from recsys_data.errors import UserError
-    from recsys_data.monitoring.dead_letters import examples, summary
+    from recsys_data.ingestion.refused import examples, summary
 
     with opened() as platform:
         found = examples(platform.lake, reason, limit)
@@ -169,7 +169,7 @@ def _meant(
     """
     from recsys_data.errors import UserError
     from recsys_data.ingestion.dead_letters import Meant, count
-    from recsys_data.monitoring.dead_letters import summary
+    from recsys_data.ingestion.refused import summary
 
     # What is rejected from now on is not meant, however long it takes.
     moments = [moment.replace(tzinfo=UTC) if moment else None for moment in (since, until)]

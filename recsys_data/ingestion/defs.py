@@ -18,6 +18,7 @@ from recsys_data.errors import UserError
 from recsys_data.ingestion.drain import Until, drain, lag_of, positions_of, wait_until_stored
 from recsys_data.ingestion.lock import DrainBusy, drain_lock, running_drain, successor_waits
 from recsys_data.ingestion.log import EventLog
+from recsys_data.ingestion.refused import as_markdown, summary
 from recsys_data.ingestion.report import Gathered, Reporter, day_facts, sample, wanted_days
 from recsys_data.ingestion.supervision import DrainRun, decide
 from recsys_data.lake.maintenance import compact_day
@@ -126,6 +127,8 @@ def _result_metadata(lake: Lake, log: EventLog, gathered: Gathered, name: str, d
     filled = [day for day in days if day in facts]
     if filled:
         metadata["sample"] = dg.MetadataValue.md(sample(lake, name, max(filled)))
+    if lake.contracts[name].stream == "rejects":
+        metadata["by reason"] = dg.MetadataValue.md(as_markdown(summary(lake, origins=[name])))
     return metadata
 
 

@@ -1,5 +1,6 @@
 """What was refused, by reason: lines of the stream (`dead_letters`) and rows of snapshots (`NAME_rejected`)."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -47,18 +48,37 @@ class Example:
         return self.raw.decode("utf-8", "backslashreplace")
 
 
-def summary(lake: Lake) -> list[Refused]:
-    """What was refused, by dataset and reason, most frequent first."""
+def summary(lake: Lake, since: datetime | None = None, origins: Collection[str] | None = None) -> list[Refused]:
+    """What was refused, by dataset and reason, most frequent first.
+
+    Args:
+        lake: where it is.
+        since: only what was refused then or later.
+        origins: only what these datasets hold; None: all that hold what was refused.
+    """
     found: list[Refused] = []
     for name, contract in _holders(lake).items():
+        if origins is not None and name not in origins:
+            continue
         with session(threads=2) as connection:
             rows = connection.execute(
                 f"""SELECT reason, dataset, count(*), min(refused_at), max(refused_at),
                            arg_max(place, refused_at), arg_max(detail, refused_at)
-                    FROM ({_refused(lake, contract)}) GROUP BY ALL"""
+                    FROM ({_refused(lake, contract)}) WHERE coalesce(refused_at >= ?, true) GROUP BY ALL""",
+                [since],
             ).fetchall()
         found += [Refused(name, *row) for row in rows]
     return sorted(found, key=lambda one: (-one.count, one.reason))
+
+
+def as_markdown(found: Sequence[Refused]) -> str:
+    """A table for the UI, without what was found: that may be personal."""
+    lines = [
+        f"| {one.reason} | {one.dataset or ''} | {one.count} | {one.first:%Y-%m-%d %H:%M} | {one.last:%Y-%m-%d %H:%M} "
+        f"| {one.place} |"
+        for one in found
+    ]
+    return "\n".join(["| reason | of | count | first | last | example |", "|---|---|---:|---|---|---|", *lines])
 
 
 def examples(lake: Lake, reason: str, limit: int) -> list[Example]:

@@ -14,6 +14,7 @@ from recsys_data.contracts import Contract
 from recsys_data.contracts.contract import Reference
 from recsys_data.contracts.derived import HISTORY
 from recsys_data.ingestion.history_state import read_state
+from recsys_data.ingestion.refused import as_markdown, summary
 from recsys_data.lake.balance import table_balance
 from recsys_data.lake.stats import day_key, day_number, days
 from recsys_data.lake.tables import Lake
@@ -124,19 +125,25 @@ def _volume(contract: Contract, item: Mapping):
 
 
 def _share(contract: Contract, item: Mapping):
-    most = item["implementation"]["maxShareOfEvents"]
+    """The share of rejected lines: of all, or of those with the most frequent reason."""
+    limits = item["implementation"]
+    by_reason = "maxShareOfEventsPerReason" in limits
+    most = limits["maxShareOfEventsPerReason" if by_reason else "maxShareOfEvents"]
 
     def measure(lake: Lake) -> tuple[bool, dict]:
         since = datetime.now(UTC) - RECENT
-        rejected = stored_rows(lake, contract, since)
+        found = summary(lake, since, [contract.name])
+        rejected = sum(one.count for one in found)
         homes = [c for c in lake.contracts.values() if c.stream == "events" and not c.row_from]
         accepted = sum(stored_rows(lake, home, since) for home in homes)
-        share = rejected / (rejected + accepted) if rejected else 0.0
+        judged = max((one.count for one in found), default=0) if by_reason else rejected
+        share = judged / (rejected + accepted) if judged else 0.0
         return share <= most, {
             "share in 24 h": round(share, 5),
             "at most": most,
             "rejected": rejected,
             "accepted": accepted,
+            "by reason": dg.MetadataValue.md(as_markdown(found)),
         }
 
     return measure
