@@ -139,6 +139,12 @@ def load_contracts(*folders: Path) -> dict[str, Contract]:
             raise ContractError(f"{folder} is no folder of contracts. Set RECSYS_DATA_CONTRACTS to one.")
         for path in sorted(folder.glob(f"*{SUFFIX}")):
             contract = load_contract(path)
+            alike = next((name for name in contracts if name.lower() == contract.name.lower()), contract.name)
+            if alike != contract.name:
+                raise ContractError(
+                    f"{path}: the name {contract.name} differs from {alike} by case only, which SQL does not tell "
+                    f"apart. Name it {alike} to replace that contract, or otherwise."
+                )
             contracts[contract.name] = contract
     check_stream(contracts)
     for contract in [contract for contract in contracts.values() if contract.is_snapshot]:

@@ -10,13 +10,19 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonschema import Draft201909Validator
 from jsonschema.exceptions import best_match
 
+from recsys_data.contracts.reading import read_yaml
 from recsys_data.errors import ContractError
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# Custom properties that are read here; what others put there is theirs.
+PROPERTIES: dict[type, tuple[str, ...]] = {
+    str: ("stream", "rowWhen", "rowFrom", "source", "system", "consent", "withoutConsent")
+    + ("stage", "timezone", "table", "query"),
+    list: ("permittedUse",),
+}
+KINDS = {str: "a text", list: "a list of texts", object: "a value"}
 
 
 @cache
@@ -44,19 +50,10 @@ def read_document(path: Path) -> dict[str, Any]:
     Raises:
         ContractError: unreadable, not YAML (with line and column), or not valid ODCS (with the path in it).
     """
-    try:
-        document = yaml.load(path.read_text("utf-8"), LOADER)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ContractError(f"{path}: cannot be read: {error}.") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "unknown place"
-        raise ContractError(f"{path}: is no valid YAML at {place}: {error.problem}.") from None
-    except yaml.YAMLError as error:
-        raise ContractError(f"{path}: is no valid YAML: {error}.") from None
+    document = read_yaml(path)
     if not isinstance(document, dict):
         raise ContractError(f"{path}: holds {type(document).__name__}; expected an ODCS document.")
-    fault = _fault(json.dumps(document, default=str))
+    fault = _fault(json.dumps(document)) or _odd_property(document, ())
     if fault:
         raise ContractError(f"{path}: {fault}.")
     if len(document.get("schema", [])) != 1:
@@ -71,8 +68,24 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def custom_properties(item: Mapping[str, Any]) -> dict[str, Any]:
-    """The `customProperties` of any ODCS element, by name."""
-    return {entry["property"]: entry["value"] for entry in item.get("customProperties", [])}
+    """The `customProperties` of any ODCS element, by name; one without a value says nothing."""
+    given = item.get("customProperties", [])
+    return {entry["property"]: entry["value"] for entry in given if entry["value"] is not None}
+
+
+def _odd_property(value: Any, at: tuple[str, ...]) -> str | None:
+    """What is wrong with the first custom property of ours whose value the standard's schema cannot know."""
+    if isinstance(value, list):
+        named = ((str(one.get("name", n)) if isinstance(one, dict) else str(n), one) for n, one in enumerate(value))
+        return next(filter(None, (_odd_property(one, (*at, name)) for name, one in named)), None)
+    if not isinstance(value, dict):
+        return None
+    for name, found in custom_properties(value).items() if isinstance(value.get("customProperties"), list) else ():
+        kind = next((kind for kind, names in PROPERTIES.items() if name in names), object)
+        if not isinstance(found, kind) or "" in (found, *(found if isinstance(found, list) else ())):
+            return f"{'.'.join(at) or 'document'}: customProperties: {name} is {found!r}; expected {KINDS[kind]}"
+    inner = ((key, one) for key, one in value.items() if key != "customProperties")
+    return next(filter(None, (_odd_property(one, (*at, key)) for key, one in inner)), None)
 
 
 def _place(document: Any, path: Any) -> str:

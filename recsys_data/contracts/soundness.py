@@ -3,6 +3,7 @@
 What the standard's JSON schema cannot know is looked after here, so that a contract that loads also works.
 """
 
+import re
 from collections.abc import Mapping
 
 from recsys_data.contracts.contract import ENGINE, Column, Contract
@@ -23,6 +24,8 @@ HISTORY_COLUMNS = ("valid_from", "valid_to", "changed", "is_current")
 LIMITS = ("maxShareLost", "maxShareChanged")
 # Redelivery is recognised, and a replay goes on, by these; latency is measured by the last.
 STREAM_COLUMNS = {"event_id": "string", "log_partition": "integer", "log_offset": "integer", "received_at": "timestamp"}
+DATASET_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
+MAX_NAME = 128
 NO_JSON = ("binary", "local timestamp")
 # Names that the statement which decodes events gives to columns of its own.
 RESERVED = {
@@ -179,6 +182,15 @@ def _origin(column: Column) -> tuple:
 
 
 def _check_names(contract: Contract) -> None:
+    if not DATASET_NAME.fullmatch(contract.name):
+        raise _refusal(
+            contract,
+            f"the dataset is named {contract.name!r}; expected letters, digits and _ (at most 63, a letter first), for "
+            "it names a table, a folder and an asset.",
+        )
+    for name in [*(column.name for column in contract.columns), *(rule.name for rule in contract.rules)]:
+        if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
+            raise _refusal(contract, f"{name[:80]!r} is no name; expected 1 to {MAX_NAME} printable characters.")
     for kind, names in (
         ("column", [column.name for column in contract.columns]),
         ("rule", [rule.name for rule in contract.rules]),
@@ -196,6 +208,12 @@ def _check_column(contract: Contract, column: Column) -> None:
             contract,
             f"column {column.name} has the type {column.type or '(none)'}, which cannot be stored. "
             f"Use one of {', '.join(STORED)}{more}.",
+        )
+    if contract.stream == "events" and not all(name and name.isprintable() for name in column.source):
+        raise _refusal(
+            contract,
+            f"column {column.name} has the source {'.'.join(column.source)!r}; expected names of members, with a dot "
+            "between those of an object and those within it, e.g. context.device.os.",
         )
     if contract.stream == "events" and column.source and column.type in NO_JSON:
         raise _refusal(

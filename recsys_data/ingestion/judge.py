@@ -44,7 +44,7 @@ class Judge:
     def __init__(self, plan: EventPlan, first_day: date) -> None:
         self.plan = plan
         self.first_day = first_day
-        self._session = session()
+        self._session = session(confined=True)
         self._now: datetime | None = None
         self._exact = plan.judged("SELECT * FROM leaves", [])
 
@@ -70,7 +70,7 @@ class Judge:
             raise Transient(f"Events cannot be judged now: {error}. Free memory or disk, and start again.") from error
         except (duckdb.InternalError, duckdb.FatalException):
             # The session takes no other statement after such a one.
-            self._session = session()
+            self._session = session(confined=True)
             if self._now:
                 self.begin(self._now)
             raise

@@ -1,0 +1,96 @@
+"""YAML text -> plain values, as JSON knows them; refused where YAML allows more than a document needs.
+
+What a small file can do to whoever reads it is bounded: no tags that make objects, no aliases that multiply into
+gigabytes or lead back into themselves, no key that silently replaces an equal one.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recsys_data.errors import ContractError
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+MAX_BYTES = 1024 * 1024
+# Values in a document, those behind an alias counted wherever it stands.
+MAX_VALUES = 100_000
+
+
+def read_yaml(path: Path) -> Any:
+    """The one document of a file; dates and the like are text.
+
+    Raises:
+        ContractError: unreadable, too large, or not such YAML (with line and column).
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ContractError(f"{path}: is larger than {MAX_BYTES} bytes. Split it into datasets of their own.")
+        return _parsed(path, data.decode("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ContractError(f"{path}: cannot be read: {error}.") from None
+    except yaml.MarkedYAMLError as error:
+        raise ContractError(f"{path}: is no valid YAML at {_place(error.problem_mark)}: {error.problem}.") from None
+    except yaml.YAMLError as error:
+        raise ContractError(f"{path}: is no valid YAML: {error}.") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ContractError(f"{path}: is no valid YAML: {error}. Quote what is meant as text.") from None
+
+
+def _parsed(path: Path, text: str) -> Any:
+    loader = LOADER(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        values = _Values(path).count(root)
+        if values > MAX_VALUES:
+            raise ContractError(f"{path}: its aliases stand for {values} values; at most {MAX_VALUES} are read.")
+        return json.loads(json.dumps(loader.construct_document(root), default=str))
+    finally:
+        loader.dispose()
+
+
+class _Values:
+    """Counts values, and refuses what is no plain tree of them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.counts: dict[int, int | None] = {}
+
+    def count(self, node: yaml.Node) -> int:
+        """Values in a node, itself among them."""
+        if isinstance(node, yaml.ScalarNode):
+            return 1
+        if id(node) in self.counts:
+            known = self.counts[id(node)]
+            if known is None:
+                raise self._refusal(node, "an alias lies within what it stands for. Write it out")
+            return known
+        self.counts[id(node)] = None
+        values = node.value
+        if isinstance(node, yaml.MappingNode):
+            self._check_keys(node)
+            values = [part for pair in node.value for part in pair]
+        total = 1 + sum(map(self.count, values))
+        self.counts[id(node)] = total
+        return total
+
+    def _check_keys(self, node: yaml.MappingNode) -> None:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise self._refusal(key, "a key is no text. Write a name before the colon")
+            if key.value in seen:
+                raise self._refusal(key, f"the key {key.value} stands there already. Keep one")
+            seen.add(key.value)
+
+    def _refusal(self, node: yaml.Node, message: str) -> ContractError:
+        return ContractError(f"{self.path}: {_place(node.start_mark)}: {message}.")
+
+
+def _place(mark: yaml.Mark | None) -> str:
+    return f"line {mark.line + 1}, column {mark.column + 1}" if mark else "unknown place"
