@@ -114,15 +114,25 @@ def manifest_of(table: "Table", location: str) -> str | None:
     return None
 
 
-def damaged_metadata(catalog: "SqlCatalog", name: tuple[str, str], error: Exception) -> Permanent | None:
-    """What to say of a table whose metadata file cannot be read; None if that is not why it could not be loaded."""
+def metadata_location(catalog: "SqlCatalog", name: tuple[str, str]) -> str | None:
+    """Where the metadata of a table is, by the catalog alone; None if there is no such table."""
     from pyiceberg.catalog.sql import IcebergTables
-    from pyiceberg.serializers import FromInputFile
     from sqlalchemy import select
 
-    of_table = (IcebergTables.table_namespace == name[0], IcebergTables.table_name == name[1])
+    found = select(IcebergTables.metadata_location).where(
+        IcebergTables.catalog_name == catalog.name,
+        IcebergTables.table_namespace == name[0],
+        IcebergTables.table_name == name[1],
+    )
     with catalog.engine.connect() as connection:
-        location = connection.execute(select(IcebergTables.metadata_location).where(*of_table)).scalar()
+        return connection.execute(found).scalar()
+
+
+def damaged_metadata(catalog: "SqlCatalog", name: tuple[str, str], error: Exception) -> Permanent | None:
+    """What to say of a table whose metadata file cannot be read; None if that is not why it could not be loaded."""
+    from pyiceberg.serializers import FromInputFile
+
+    location = metadata_location(catalog, name)
     if location is None:
         return None
     try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from recsys_data.contracts.contract import Contract
 from recsys_data.contracts.types import arrow_schema
 from recsys_data.errors import ContractError, RecsysDataError, Transient, UserError
-from recsys_data.lake.damage import damaged_metadata
+from recsys_data.lake.damage import damaged_metadata, metadata_location
 from recsys_data.settings import Settings
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Lake:
 
     def exists(self, name: str) -> bool:
         """Whether the dataset's table has been created."""
-        return self.catalog.table_exists((NAMESPACE, name))
+        return metadata_location(self.catalog, (NAMESPACE, name)) is not None
 
     def _open(self, contract: Contract) -> "Table":
         from pyiceberg.exceptions import NoSuchTableError, TableAlreadyExistsError

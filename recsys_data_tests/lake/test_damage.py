@@ -99,7 +99,9 @@ def test_damaged_metadata_is_called_by_its_name(open_: Open, kind: str, harm: st
         flip(path, path.stat().st_size // 2, 16)
     else:
         path.write_bytes(b"" if harm == "emptied" else bytes(path.stat().st_size))
-    with pytest.raises(Permanent, match=f"{path.name} is damaged"), connect(open_(), ["notes"]):
+    lake = open_()
+    assert lake.exists("notes")
+    with pytest.raises(Permanent, match=f"{path.name} is damaged"), connect(lake, ["notes"]):
         pass
 
 
