@@ -1,7 +1,7 @@
 """One Dagster resource per external system; each hands out the plain object that the stages work with."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import dagster as dg
 
@@ -10,6 +10,7 @@ from recsys_data.ingestion.log import EventLog
 from recsys_data.ingestion.log.open import open_log
 from recsys_data.ingestion.run_marks import marked
 from recsys_data.lake.tables import Lake, open_lake
+from recsys_data.logs import bound, configure
 from recsys_data.settings import Settings
 
 
@@ -32,8 +33,12 @@ class LakeResource(dg.ConfigurableResource[Lake]):
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator[Lake]:
-        run = context.run
-        with marked(Settings.from_env(), run.run_id) if run else nullcontext():
+        run, settings = context.run, Settings.from_env()
+        if not run:
+            yield self.create_resource(context)
+            return
+        configure(settings, "recsys_data")
+        with marked(settings, run.run_id), bound(run_id=run.run_id):
             yield self.create_resource(context)
 
     def create_resource(self, context: dg.InitResourceContext) -> Lake:

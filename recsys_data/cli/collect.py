@@ -22,11 +22,10 @@ def collect(host: str, port: int) -> None:
     What was accepted is safe in the event log. Speaks the Segment HTTP tracking API (/v1/batch, /v1/track ...) and
     takes native events at /v1/events. Beyond this machine only with RECSYS_DATA_WRITE_KEYS.
     """
-    import logging
-
     from recsys_data.ingestion.collector.server import serve
+    from recsys_data.logs import configure
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings = Settings.from_env()
+    configure(settings)
     with opened_log(settings) as log:
         serve(log, settings, host, port)

@@ -36,9 +36,11 @@ def ingest(until_empty: bool, wait: float) -> None:
     committed is read again by the next one. One process ingests at a time.
     """
     from recsys_data.ingestion.drain import drain_lock
+    from recsys_data.logs import configure_command
     from recsys_data.monitoring.status import main_ledger, reasons_since
 
     with opened() as platform, drain_lock(platform.settings, wait):
+        configure_command(platform.settings)
         counted = main_ledger(platform.lake).positions
         begins = {partition: counted.get(partition, 0) for partition in platform.log.partitions()}
         totals = Totals()

@@ -36,8 +36,10 @@ def take(name: str, day: datetime | None, accept: bool) -> None:
     from recsys_data.errors import UserError
     from recsys_data.ingestion.snapshot import snapshot_contract, stored_days, takeable_days
     from recsys_data.ingestion.snapshot import take as take_one
+    from recsys_data.logs import configure_command
 
     with opened() as platform, _watched() as told:
+        configure_command(platform.settings)
         contract = snapshot_contract(platform.lake, name)
         there = [day.date()] if day else takeable_days(contract, platform.settings)
         done = set() if day else set(stored_days(platform.lake, name)) - {datetime.now(UTC).date()}

@@ -5,6 +5,7 @@ Data flow: contract's servers -> `Staged` -> comparison -> one commit that repla
 Run alone: `recsys-data snapshot take item_catalog`.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from recsys_data.lake.stats import EPOCH, day_number, days
 from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
 from recsys_data.sources.extract import days_available, is_live
+
+logger = logging.getLogger(__name__)
 
 Told = Callable[[str, int], None]
 WAIT_SECONDS = 600
@@ -53,6 +56,7 @@ def take(
         refused = lake.contracts[f"{name}_{REJECTED}"]
         if why:
             hold(settings, taken, lambda: staged.rows(day), lambda: staged.rejected(refused, day))
+            logger.warning("Held back.", extra=_said(taken) | {"why": taken.held})
             return taken
         told(f"write {name}", compared.rows)
         _publish(lake, taken, lambda: staged.rows(day), lambda: staged.rejected(refused, day))
@@ -78,7 +82,14 @@ def _publish(lake: Lake, taken: Taken, rows: Reading, rejected: Reading) -> None
     """Make a snapshot visible, after the rows that it refused, so that none of them is ever missing."""
     number = day_number(taken.day.isoformat())
     publish(lake.table(f"{taken.name}_{REJECTED}"), number, rejected())
-    publish(lake.table(taken.name), number, rows())
+    table = lake.table(taken.name)
+    publish(table, number, rows())
+    logger.info("Published.", extra=_said(taken) | {"snapshots": {taken.name: table.metadata.current_snapshot_id}})
+
+
+def _said(taken: Taken) -> dict[str, object]:
+    refused = sum(taken.rejected.values())
+    return {"dataset": taken.name, "day": str(taken.day), "rows": taken.compared.rows, "refused": refused}
 
 
 def snapshot_contract(lake: Lake, name: str) -> Contract:

@@ -5,6 +5,7 @@ A crash between two tables' commits leaves them at different positions. What lie
 was, for a flush goes through its lines by partition and position; each table takes only what it does not have.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from recsys_data.lake.ledger import LATENCIES_KEPT, Latency, Ledger, read_ledger
 from recsys_data.lake.query import data_files, relation
 from recsys_data.lake.tables import Lake
 from recsys_data.lake.write import Picked, write_days
+from recsys_data.logs import trail
 from recsys_data.settings import Settings
 
 if TYPE_CHECKING:
@@ -125,8 +127,26 @@ class StreamWriter:
         self._slices, self.pending_rows = [], 0
         flushed.seconds = time.time() - begun
         flushed.latency = self._measure(batches)
+        self._say(flushed, batches, in_order)
         self.seen.persist(self._positions())
         return flushed
+
+    def _say(self, flushed: Flushed, batches: list[MicroBatch], slices: list[Decoded]) -> None:
+        """Log what was committed: from where in the log, and as which snapshots of the tables."""
+        if not trail.isEnabledFor(logging.INFO):
+            return
+        read = {one.partition: [one.start, one.end] for one in reversed(batches)}
+        for one in batches:
+            read[one.partition][1] = one.end
+        counts = {name: getattr(flushed, name) for name in ("read", "accepted", "duplicates", "dead_letters")}
+        snapshots = {name: table.metadata.current_snapshot_id for name, table in self.tables.items()}
+        seconds = {"seconds": round(flushed.seconds, 3)}
+        trail.info("Committed.", extra={**counts, "log_read": read, "snapshots": snapshots, **seconds})
+        if trail.isEnabledFor(logging.DEBUG):
+            for decoded in slices:
+                for letter in decoded.dead:
+                    place = {"log_partition": decoded.partition, "log_offset": int(decoded.positions[letter.row])}
+                    trail.debug("Rejected.", extra={"event_id": letter.event_id, "reason": letter.reason, **place})
 
     def close(self) -> None:
         """Publish the last latencies and save what later writers would have to read again."""

@@ -3,6 +3,8 @@
 Run alone: `dagster asset materialize --select lake_upkeep -m recsys_data.definitions`.
 """
 
+import logging
+from dataclasses import asdict
 from typing import Any
 
 import dagster as dg
@@ -10,6 +12,8 @@ import dagster as dg
 from recsys_data.errors import RecsysDataError
 from recsys_data.lake.maintenance import Upkept, upkeep
 from recsys_data.lake.tables import Lake
+
+logger = logging.getLogger(__name__)
 
 GROUP = "upkeep"
 NIGHTLY = "0 3 * * *"
@@ -49,8 +53,10 @@ def lake_upkeep(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake])
         try:
             done[name] = upkeep(lake, name)
             context.log.info(f"{name}: {done[name]}")
+            logger.info("Upkept.", extra={"dataset": name, **asdict(done[name])})
         except RecsysDataError as error:
             failed.append(f"{name}: {error}")
+            logger.error("Upkeep failed: %s", error, extra={"dataset": name})
     if failed:
         raise dg.Failure("\n".join(failed), metadata=_metadata(done), allow_retries=False)
     return dg.MaterializeResult(metadata=_metadata(done))

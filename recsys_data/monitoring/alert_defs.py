@@ -18,6 +18,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from dagster._core.storage.dagster_run import RunRecord
 
 from recsys_data.errors import Transient
+from recsys_data.logs import configure
 from recsys_data.monitoring.alert_sinks import Sink, moment, sinks_of
 from recsys_data.monitoring.alerts import Condition, Severity, State, delivered, forget, observed, summary, untold
 from recsys_data.settings import Settings
@@ -45,6 +46,7 @@ def definitions() -> dg.Definitions:
 )
 def alerts_sensor(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SkipReason:
     assert context.repository_def is not None
+    configure(settings, "recsys_data")
     graph = context.repository_def.asset_graph
     before = msgspec.json.decode(context.cursor, type=State) if context.cursor else State()
     state = looked_at(before, context.instance, graph, time.time())

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from recsys_data.errors import RecsysDataError
 from recsys_data.ingestion.collector.metrics import Metrics
 from recsys_data.ingestion.collector.requests import Refused
-from recsys_data.ingestion.log import EventLog
+from recsys_data.ingestion.log import Appended, EventLog
+from recsys_data.logs import bound_field, trail
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Writer:
         self._log = log
         self._metrics = metrics
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="collector-writer")
-        self._waiting: list[tuple[Sequence[bytes], asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Sequence[bytes], str | None, asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
         self._failure: str | None = None
         self._last_append = time.monotonic()
@@ -87,7 +88,7 @@ class Writer:
             return
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
-        self._waiting.append((lines, done))
+        self._waiting.append((lines, bound_field("request_id"), done))
         if self._flushing is None or self._flushing.done():
             self._flushing = loop.create_task(self._flush())
         await done
@@ -96,18 +97,27 @@ class Writer:
         loop = asyncio.get_running_loop()
         while self._waiting:
             group, self._waiting = self._waiting, []
-            failure = await loop.run_in_executor(
-                self._thread, self._write, [line for lines, _ in group for line in lines]
-            )
-            for _, done in group:
+            lines = [line for lines, _, _ in group for line in lines]
+            result = await loop.run_in_executor(self._thread, self._write, lines)
+            # The thread would wait for the interpreter after each write of a line, with all requests behind it.
+            self._say(result, len(lines), [request_id for _, request_id, _ in group])
+            for *_, done in group:
                 # A handler whose client is gone may have been cancelled.
                 if not done.done():
-                    done.set_exception(failure) if failure else done.set_result(None)
+                    done.set_exception(result) if isinstance(result, Refused) else done.set_result(None)
 
-    def _write(self, lines: list[bytes]) -> Refused | None:
+    def _say(self, result: Appended | Refused | None, events: int, request_ids: list[str | None]) -> None:
+        """Log which requests an append was for, and where their lines are."""
+        if isinstance(result, Refused):
+            trail.error("Not appended.", extra={"events": events, "request_ids": request_ids})
+        elif result and trail.isEnabledFor(logging.INFO):
+            place = {"log_partition": result.partition, "log_start": result.start, "log_end": result.end}
+            trail.info("Appended.", extra={"events": events, **place, "request_ids": request_ids})
+
+    def _write(self, lines: list[bytes]) -> Appended | Refused | None:
         try:
             with self._metrics.append_seconds.time():
-                self._log.append(lines)
+                at = self._log.append(lines)
         except Exception as error:
             logger.error(
                 "The event log could not be written: %s",
@@ -122,7 +132,7 @@ class Writer:
         self._failure = None
         self._metrics.events.inc(len(lines))
         self._metrics.bytes.inc(sum(map(len, lines)) + len(lines))
-        return None
+        return at
 
     def health(self) -> tuple[bool, dict[str, object]]:
         """Whether the writer works, as far as the last append tells, and the details."""

@@ -41,11 +41,23 @@ class LogSlice:
         return bytes(self.data[self.bounds[row] : self.bounds[row + 1]]).removesuffix(b"\n")
 
 
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Where lines were put: `[start, end)` of a partition."""
+
+    partition: int
+    start: int
+    end: int
+
+
 class EventLog(Protocol):
     """What every backend provides. Positions are integers that grow within a partition."""
 
-    def append(self, lines: Sequence[bytes]) -> None:
+    def append(self, lines: Sequence[bytes]) -> Appended | None:
         r"""Append lines (no newline within), in order; they are durable when this returns. Thread-safe.
+
+        Returns:
+            Where they are, of a log that knows it and if there were any.
 
         Raises:
             Permanent: a line holds a newline byte.

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from recsys_data.errors import Permanent, Transient
-from recsys_data.ingestion.log import LogSlice
+from recsys_data.ingestion.log import Appended, LogSlice
 from recsys_data.ingestion.log.reader import PartitionReader
 from recsys_data.ingestion.log.segments import create_partitions, explained
 from recsys_data.ingestion.log.writer import PartitionWriter
@@ -57,10 +57,10 @@ class EmbeddedLog:
         self._writer: PartitionWriter | None = None
         _open_logs.add(self)
 
-    def append(self, lines: Sequence[bytes]) -> None:
+    def append(self, lines: Sequence[bytes]) -> Appended | None:
         """See `EventLog.append`. The first append takes a partition and keeps it until `close`."""
         if not lines:
-            return
+            return None
         data = b"\n".join(lines) + b"\n"
         if data.count(b"\n") != len(lines):
             which = next(number for number, line in enumerate(lines, 1) if b"\n" in line)
@@ -72,7 +72,7 @@ class EmbeddedLog:
         with self._appending, explained(self._folder):
             if self._writer is None:
                 self._writer = self._take_partition(deadline)
-            self._writer.append(data)
+            return self._writer.append(data)
 
     def partitions(self) -> Sequence[int]:
         """See `EventLog.partitions`."""

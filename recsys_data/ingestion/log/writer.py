@@ -10,6 +10,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from recsys_data.ingestion.log import Appended
 from recsys_data.ingestion.log.segments import segment_firsts, segment_path, sync, sync_folder, whole_length
 
 
@@ -18,6 +19,7 @@ class PartitionWriter:
 
     def __init__(self, folder: Path, segment_bytes: int, lock: int) -> None:
         self._folder = folder
+        self._partition = int(folder.name)
         self._segment_bytes = segment_bytes
         self._lock = lock
         self._segment = -1
@@ -40,7 +42,7 @@ class PartitionWriter:
             raise
         return writer
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes) -> Appended:
         """Append `data`, whole lines that end with a newline; they are on the disk when this returns."""
         size = self._end - self._first
         if self._spent or (size and size + len(data) > self._segment_bytes):
@@ -48,8 +50,10 @@ class PartitionWriter:
         if not os.fstat(self._segment).st_nlink:
             # The file would take every line and vanish with this process.
             raise FileNotFoundError(errno.ENOENT, "deleted while it was written", str(self._folder))
+        start = self._end
         self._write(data)
         self._sync()
+        return Appended(self._partition, start, self._end)
 
     def close(self) -> None:
         """Let go of the partition."""

@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 
 from recsys_data.ingestion.collector.app import create_app
 from recsys_data.ingestion.collector.server import bind, server_for
+from recsys_data.ingestion.log import Appended
 from recsys_data.ingestion.log.embedded import EmbeddedLog
 from recsys_data.settings import Settings
 
@@ -27,10 +28,10 @@ class FailingLog(EmbeddedLog):
 
     failure: Exception | None = None
 
-    def append(self, lines: Sequence[bytes]) -> None:
+    def append(self, lines: Sequence[bytes]) -> Appended | None:
         if self.failure:
             raise self.failure
-        super().append(lines)
+        return super().append(lines)
 
     def lines(self) -> list[bytes]:
         """Everything that was appended, in order."""
