@@ -3,6 +3,7 @@
 A command imports what it needs when it runs, so that help is there at once.
 """
 
+import os
 import signal
 import sys
 
@@ -50,6 +51,8 @@ for _command in (*_stream, *_watching, backup, restore, sql, contract):
 
 def main() -> None:
     """Run the command line on the arguments of this process, and exit."""
+    # What people did is for the owner of the files and at most for the group, also where a child writes it.
+    os.umask(os.umask(0o077) | 0o027)
     # Cleanup belongs to the end of a command also when a supervisor asks for it.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     cli(prog_name="recsys-data")

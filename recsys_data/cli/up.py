@@ -35,7 +35,13 @@ DEFINED = ("-m", "recsys_data.definitions")
     ],
 )
 @click.option("--demo/--no-demo", default=True, show_default=True, help="Simulate a shop: traffic, database, exports.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Name or address that UI and collector listen on.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Name or address that the collector listens on.")
+@click.option(
+    "--ui-host",
+    default="127.0.0.1",
+    show_default=True,
+    help="The same for the Dagster UI, which knows no login: whoever reaches it can start runs and read samples.",
+)
 @click.option("--port", type=PORT, default=3000, show_default=True, help="Port of the Dagster UI.")
 @click.option("--collector-port", type=PORT, default=8080, show_default=True, help="Port of the collector.")
 @click.option(
@@ -45,7 +51,7 @@ DEFINED = ("-m", "recsys_data.definitions")
     show_default=True,
     help="Events per second of the demo.",
 )
-def up(demo: bool, host: str, port: int, collector_port: int, rate: float) -> None:
+def up(demo: bool, host: str, ui_host: str, port: int, collector_port: int, rate: float) -> None:
     """Run everything: collector, Dagster and demo traffic.
 
     What the processes print is in the folder `logs` of the state folder. Ctrl-C stops them all, and so does the
@@ -56,9 +62,9 @@ def up(demo: bool, host: str, port: int, collector_port: int, rate: float) -> No
     from recsys_data.cli.supervisor import Supervisor
     from recsys_data.ingestion.collector.server import bind
 
-    check_port(host, port, "--port")
+    check_port(ui_host, port, "--port")
     check_port(host, collector_port, "--collector-port")
-    ui, collector = (f"http://{reachable(host)}:{number}" for number in (port, collector_port))
+    ui, collector = f"http://{reachable(ui_host)}:{port}", f"http://{reachable(host)}:{collector_port}"
     with opened() as platform, only_one(platform.settings):
         settings = platform.settings
         bind(host, collector_port, keyless=not settings.keys).close()
@@ -67,7 +73,7 @@ def up(demo: bool, host: str, port: int, collector_port: int, rate: float) -> No
         introduce(settings, ui, collector, contracts)
         with Stop() as stop, Supervisor(settings.data_dir / "logs", environment) as supervisor:
             supervisor.start("collector", recsys_data("collect", "--host", host, "--port", str(collector_port)))
-            supervisor.start("webserver", ["-m", "dagster_webserver", *DEFINED, "-h", host, "-p", str(port)])
+            supervisor.start("webserver", ["-m", "dagster_webserver", *DEFINED, "-h", ui_host, "-p", str(port)])
             dashboard = Dashboard(
                 platform, supervisor, {"collector": f"{collector}/health", "webserver": f"{ui}/server_info"}
             )

@@ -19,6 +19,7 @@ __all__ = ["Finding", "examine"]
 MACHINE = {
     "state folder": machine.state_folder,
     "open files": machine.open_files,
+    "privacy": machine.privacy,
     "packages": machine.packages,
     "write keys": machine.write_keys,
     "Dagster storage": machine.dagster_storage,

@@ -65,6 +65,19 @@ def write_keys(settings: Settings) -> list[Finding]:
     ]
 
 
+def privacy(settings: Settings) -> list[Finding]:
+    """Whether other users of this machine can read what people did."""
+    stored = [folder for folder in (settings.log_dir, settings.lake_dir) if folder.is_dir()]
+    reached = all(
+        path.stat().st_mode & 0o001 for path in (settings.data_dir, *settings.data_dir.parents) if path.is_dir()
+    )
+    readable = [str(folder) for folder in stored if reached and folder.stat().st_mode & 0o005]
+    if readable:
+        advice = f"chmod -R o= {settings.data_dir}, and start what writes there, Dagster too, with `umask 027`."
+        return [warning("privacy", f"every user of this machine can read {' and '.join(readable)}", advice)]
+    return [ok("privacy", "other users of this machine cannot read events and tables")]
+
+
 def packages(settings: Settings) -> list[Finding]:
     """Whether what is installed is what this version was made for."""
     from packaging.requirements import Requirement
