@@ -91,6 +91,7 @@ def limited(open_client):
 
 @examples(150)
 @given(call=st.sampled_from(CALLS), body=BODIES, encoding=st.sampled_from(list(ENCODINGS)), headers=HEADERS)
+@example(call="events", body=b"[]", encoding="", headers=[])
 @example(call="events", body=b"[" * 9000, encoding="", headers=[])
 @example(call="batch", body=b'{"batch":[' + b'{"a":' * 3000 + b"1" + b"}" * 3000 + b"]}", encoding="", headers=[])
 @example(call="events", body=bomb(50_000_000), encoding="identity", headers=[])
@@ -107,7 +108,7 @@ def test_a_request_is_answered_and_logged_as_a_whole_or_not_at_all(
     if answer.status_code != 200:
         assert len(added) == 0
     elif call == "events":
-        assert len(added) == answer.json()["accepted"] > 0
+        assert len(added) == answer.json()["accepted"]
     assert len(added.data) <= 60 * LIMIT, "a small request filled the log"
     mapped = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert all("RecursionError" in (record.exc_text or "") for record in mapped), mapped
@@ -146,7 +147,8 @@ def guarded(open_client):
 
 
 def knows_the_key(login: bytes | None, body: bytes) -> bool:
-    if login is None:
+    # Another login than Basic is none of the collector's; the key may then stand in the body.
+    if login is None or login.partition(b" ")[0].lower() != b"basic":
         return SECRET.encode() in body
     return login.partition(b" ")[2].strip().startswith(b64encode(SECRET.encode())[:8]) and login.startswith(b"Basic ")
 
@@ -159,6 +161,7 @@ def knows_the_key(login: bytes | None, body: bytes) -> bool:
     call=st.sampled_from(["events", "track", "batch"]),
 )
 @example(login=None, key='"\\ud800"', body="{}", call="batch")
+@example(login=b"Bearer " + SECRET.encode(), key=f'"{SECRET}"', body="{}", call="track")
 @example(login=b"Basic \x80", key=None, body="{}", call="events")
 def test_nobody_writes_without_the_key(
     guarded, log, login: bytes | None, key: str | None, body: str, call: str
