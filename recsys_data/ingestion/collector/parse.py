@@ -82,7 +82,7 @@ def members(raw: bytes) -> dict[str, bytes]:
     """
     try:
         return {name: bytes(value) for name, value in _members.decode(raw).items()}
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         values = _lenient(raw, str(error))
         if not isinstance(values, dict):
             raise Refused(400, "The body is not a JSON object.") from None
@@ -97,7 +97,7 @@ def elements(raw: bytes) -> list[bytes]:
     """
     try:
         return [bytes(value) for value in _elements.decode(raw)]
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         values = _lenient(raw, str(error))
         if not isinstance(values, list):
             raise Refused(400, "Expected a JSON array of messages.") from None
