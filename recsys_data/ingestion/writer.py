@@ -25,6 +25,7 @@ from recsys_data.ingestion.decoded import Decoded
 from recsys_data.ingestion.deduplicate import SeenIds, key_of
 from recsys_data.ingestion.micro_batch import MicroBatch, build
 from recsys_data.lake.commit import commit, expire_old_snapshots
+from recsys_data.lake.damage import damaged_data
 from recsys_data.lake.ledger import LATENCIES_KEPT, Latency, Ledger, read_ledger
 from recsys_data.lake.query import data_files, relation
 from recsys_data.lake.tables import Lake
@@ -201,7 +202,12 @@ def main_dataset(contracts: Mapping[str, Contract]) -> str:
 
 
 def stored_keys(table: "Table", covered: Mapping[int, int]) -> Iterator[npt.NDArray[np.uint64]]:
-    """Deduplication keys of the rows at or beyond the covered positions (of every partition), in bounded pieces."""
+    """Deduplication keys of the rows at or beyond the covered positions (of every partition), in bounded pieces.
+
+    Raises:
+        Permanent: a data file is damaged.
+    """
+    import duckdb
     from pyiceberg.expressions import GreaterThanOrEqual
 
     from recsys_data.contracts.rules import session
@@ -212,13 +218,16 @@ def stored_keys(table: "Table", covered: Mapping[int, int]) -> Iterator[npt.NDAr
     if not files:
         return
     beyond = " OR ".join(f"(log_partition = {p} AND log_offset < {at})" for p, at in covered.items()) or "false"
-    with session() as connection:
-        reader = connection.sql(
-            f"""SELECT {high}, {low}, log_partition::UBIGINT, log_offset::UBIGINT
-                FROM (SELECT *, {key} AS key FROM ({relation(table, files)}) WHERE NOT ({beyond}))"""
-        ).to_arrow_reader(batch_size=STORED_KEYS_ROWS)
-        for piece in reader:
-            yield np.stack([column.to_numpy(zero_copy_only=False) for column in piece.columns])
+    try:
+        with session() as connection:
+            reader = connection.sql(
+                f"""SELECT {high}, {low}, log_partition::UBIGINT, log_offset::UBIGINT
+                    FROM (SELECT *, {key} AS key FROM ({relation(table, files)}) WHERE NOT ({beyond}))"""
+            ).to_arrow_reader(batch_size=STORED_KEYS_ROWS)
+            for piece in reader:
+                yield np.stack([column.to_numpy(zero_copy_only=False) for column in piece.columns])
+    except duckdb.Error as error:
+        raise damaged_data(table, files, error) from error
 
 
 def _advanced(base: Ledger, name: str, batches: list[MicroBatch]) -> tuple[Ledger, list[Picked]]:

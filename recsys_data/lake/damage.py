@@ -7,7 +7,7 @@ Iceberg's own files have no checksums. Most damage makes them unreadable, and Py
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from recsys_data.errors import Permanent, RecsysDataError
@@ -69,6 +69,17 @@ def damaged_files(table: "Table", seconds: float) -> tuple[int, list[str]]:
         except Permanent as error:
             faults.append(str(error).removesuffix(f". {RESTORE}"))
     return read, faults
+
+
+def damaged_data(table: "Table", files: Sequence[str], error: Exception) -> Exception:
+    """What to say where reading data files failed with `error`: which is damaged, or the error itself."""
+    for location in files:
+        try:
+            for _ in checked_batches(table, location, CHECK_ROWS):
+                pass
+        except Permanent as found:
+            return found
+    return error
 
 
 def naming_damage(work: "Callable[Concatenate[Table, P], R]") -> "Callable[Concatenate[Table, P], R]":

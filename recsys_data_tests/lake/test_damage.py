@@ -11,7 +11,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 
 from recsys_data.contracts import Contract
 from recsys_data.errors import Permanent
-from recsys_data.lake.damage import damaged_files
+from recsys_data.lake.damage import damaged_data, damaged_files
 from recsys_data.lake.files import local_path
 from recsys_data.lake.maintenance import compact_day
 from recsys_data.lake.query import connect
@@ -84,6 +84,16 @@ def test_compaction_does_not_copy_damage(open_: Open) -> None:
     with pytest.raises(Permanent, match=f"{path.name} is damaged.*Restore"):
         compact_day(table, DAY)
     assert table.refresh().metadata_location == before
+
+
+def test_a_drain_that_cannot_read_ids_names_the_file(open_: Open) -> None:
+    table = open_().table("notes")
+    path = a_data_file(table)
+    error = RuntimeError("no words")
+    files = [str(there(task.file.file_path)) for task in table.scan().plan_files()]
+    assert damaged_data(table, files, error) is error
+    flip(path, 200)
+    assert path.name in str(damaged_data(table, files, error))
 
 
 @pytest.mark.parametrize("harm", ["flipped", "zeros", "emptied"])
