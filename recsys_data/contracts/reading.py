@@ -36,7 +36,8 @@ def read_yaml(path: Path) -> Any:
         raise ContractError(f"{path}: is no valid YAML at {_place(error.problem_mark)}: {error.problem}.") from None
     except yaml.YAMLError as error:
         raise ContractError(f"{path}: is no valid YAML: {error}.") from None
-    except (ValueError, TypeError, RecursionError) as error:
+    except (AttributeError, LookupError, ValueError, TypeError, RecursionError) as error:
+        # What the parser's own constructors raise where a value is none of its tag.
         raise ContractError(f"{path}: is no valid YAML: {error}. Quote what is meant as text.") from None
 
 

@@ -118,6 +118,9 @@ HOSTILE = {
     "a key that is a list": ("? [1]\n: 2", "line 1, column 3: a key is no text"),
     "a key that is a date": ("2026-01-01: 1", "no valid YAML: keys must be"),
     "a day that is none": ("a: 2026-13-45", "no valid YAML: month must be in 1..12"),
+    "a time that is none": ("a: !!timestamp x", "no valid YAML"),
+    "a truth that is none": ("a: !!bool x", "no valid YAML"),
+    "a number that is none": ("a: !!float x", "no valid YAML"),
     "nesting without end": ("[" * 100_000, "no valid YAML.* nesting depth"),
     "a file without end": ("a: " + "x" * 2_000_000, "is larger than 1048576 bytes"),
 }
