@@ -6,6 +6,7 @@ from recsys_data.contracts import load_contracts
 from recsys_data.ingestion import defs as ingestion
 from recsys_data.ingestion import replay_defs as replay
 from recsys_data.ingestion import snapshot_defs as snapshots
+from recsys_data.ingestion.retention_defs import retention
 from recsys_data.lake import defs as lake
 from recsys_data.monitoring import alert_defs as alerts
 from recsys_data.monitoring import defs as monitoring
@@ -25,6 +26,7 @@ defs = dg.Definitions.merge(
     instance.definitions(),
     alerts.definitions(),
     dg.Definitions(
+        assets=[retention],
         resources={"event_log": EventLogResource(), "lake": LakeResource(), "settings": SettingsResource()},
         executor=dg.in_process_executor,
     ),

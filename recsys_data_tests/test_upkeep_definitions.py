@@ -15,9 +15,10 @@ from recsys_data.lake.tables import Lake, open_lake
 from recsys_data.monitoring import instance_defs
 from recsys_data.monitoring.instance_defs import RUNS_KEPT, prune_runs
 from recsys_data.settings import Settings
+from recsys_data_tests.contracts.writing import builtin, write
 from recsys_data_tests.lake.rows import append, rows
 
-UPKEEP = {"lake_upkeep", "dagster_upkeep"}
+UPKEEP = {"lake_upkeep", "dagster_upkeep", "retention"}
 DAILY = dg.DailyPartitionsDefinition("2026-01-01", timezone="UTC")
 
 
@@ -89,6 +90,21 @@ def test_what_upkeep_did_is_told_by_dataset(defs, lake, instance, monkeypatch):
     assert told["bytes freed next"] > 0
     assert "| dead_letters | 9 | 1 |" in told["by dataset"]
     assert len(lake.table("dead_letters").scan().to_arrow()) == 9
+
+
+def test_days_that_the_contract_no_longer_keeps_are_retired(defs, tmp_path, monkeypatch, instance):
+    document = builtin("dead_letters")
+    document["slaProperties"].append({"property": "retention", "value": 30, "unit": "d"})
+    write(tmp_path / "contracts", document)
+    monkeypatch.setenv("RECSYS_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("RECSYS_DATA_CONTRACTS", str(tmp_path / "contracts"))
+    settings = Settings.from_env()
+    lake = open_lake(settings, load_contracts(*settings.contract_dirs))
+    feed(lake, 2)
+    told = metadata(run_upkeep(defs, instance), "retention")
+    assert (told["days retired"], told["rows retired"]) == (1, 2)
+    assert "| interactions | the beginning | 0 | 0 |" in told["by dataset"]
+    assert len(lake.table("dead_letters").scan().to_arrow()) == 0
 
 
 def test_a_table_that_cannot_be_kept_up_does_not_stop_the_others(defs, lake, instance, monkeypatch):

@@ -18,6 +18,8 @@ CONTRACTS_DIR = Path(__file__).parent
 SUFFIX = ".odcs.yaml"
 ENGINE = "recsys_data"
 SECONDS_PER_UNIT = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "day": 86400, "days": 86400}
+DAYS_PER_UNIT = {"d": 1, "day": 1, "days": 1, "y": 365, "yr": 365, "year": 365, "years": 365}
+MOST_DAYS = 200 * 365
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class Contract:
         row_from: name of the JSON object without which an event gives no row here.
         checks: quality items that are not row rules (volume, rates), by name, as the contract states them.
         latency: age of the newest data at which the dataset is stale.
+        retention: how long days are kept after they are over; None: for ever.
         servers: where a snapshot dataset comes from; the first gives the rows.
         schedule: when its snapshots are taken.
         derived: `history` or `rejected` for what is made of the snapshots of `base`, else None.
@@ -94,6 +97,7 @@ class Contract:
     rules: tuple[Rule, ...]
     checks: Mapping[str, Mapping[str, Any]]
     latency: timedelta
+    retention: timedelta | None = None
     references: tuple[Reference, ...] = ()
     servers: tuple[Server, ...] = ()
     schedule: Schedule | None = None
@@ -190,6 +194,7 @@ def load_contract(path: Path) -> Contract:
         rules=tuple(_rule(item) for item in quality if _is_row_rule(item)),
         checks={item["name"]: item for item in quality if not _is_row_rule(item)},
         latency=_latency(path, document.get("slaProperties", [])),
+        retention=_retention(path, document.get("slaProperties", [])),
         references=references(path, schema["properties"]),
         servers=() if extra.get("stream") else servers(path, schema["name"], document.get("servers", [])),
         schedule=None if extra.get("stream") else schedule(path, document),
@@ -258,3 +263,16 @@ def _latency(path: Path, items: Sequence[Mapping[str, Any]]) -> timedelta:
                 )
             return timedelta(seconds=item["value"] * seconds)
     raise ContractError(f"{path}: slaProperties has no latency. Say after how long the dataset is stale.")
+
+
+def _retention(path: Path, items: Sequence[Mapping[str, Any]]) -> timedelta | None:
+    for item in items:
+        if item["property"] == "retention":
+            days = DAYS_PER_UNIT.get(item.get("unit", ""))
+            if days is None or not isinstance(item["value"], int) or not 1 <= item["value"] * days <= MOST_DAYS:
+                raise ContractError(
+                    f"{path}: slaProperties: retention is {item['value']} {item.get('unit', 'without a unit')}; "
+                    f"expected a whole number of days or years, at least one, in one of {', '.join(DAYS_PER_UNIT)}."
+                )
+            return timedelta(days=item["value"] * days)
+    return None

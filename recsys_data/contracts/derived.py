@@ -50,6 +50,8 @@ def history_of(contract: Contract) -> Contract:
         checks={},
         references=(),
         servers=(),
+        # It is far smaller than the snapshots that it is made of, and outlives them.
+        retention=None,
         derived=HISTORY,
         base=contract.name,
     )

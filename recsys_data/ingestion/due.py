@@ -5,6 +5,7 @@ from zoneinfo import ZoneInfo
 
 from recsys_data.contracts.contract import Contract
 from recsys_data.ingestion.held import held_back
+from recsys_data.ingestion.retention import kept_since
 from recsys_data.ingestion.snapshot import stored_days, takeable_days
 from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
@@ -34,7 +35,7 @@ def due_day(contract: Contract, now: datetime) -> date:
 
 
 def pending_days(lake: Lake, contract: Contract, settings: Settings) -> list[date]:
-    """Days that the sources have, that are over, and that nobody has taken yet, oldest first.
+    """Days that the sources have, that are over, kept, and that nobody has taken yet, oldest first.
 
     What knows only today is left to its schedule, except before its first snapshot.
     """
@@ -43,7 +44,8 @@ def pending_days(lake: Lake, contract: Contract, settings: Settings) -> list[dat
         return [] if stored else takeable_days(contract, settings)
     done = stored | {taken.day for taken in held_back(settings, contract.name)}
     today = datetime.now(UTC).date()
-    return [day for day in takeable_days(contract, settings) if day < today and day not in done]
+    oldest = kept_since(lake, contract.name, datetime.now(UTC))
+    return [day for day in takeable_days(contract, settings) if oldest <= day < today and day not in done]
 
 
 def missing_days(lake: Lake, contract: Contract) -> list[date]:

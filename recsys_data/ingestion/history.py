@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from recsys_data.contracts.derived import HISTORY
 from recsys_data.contracts.rules import quote
-from recsys_data.errors import Transient
+from recsys_data.errors import Permanent, Transient
 from recsys_data.ingestion.history_sql import Comparison
 from recsys_data.ingestion.history_state import (
     Applied,
@@ -79,7 +79,8 @@ def bring_up_to_date(lake: Lake, name: str, staging: Path, memory_bytes: int = 1
 
     Raises:
         Transient: others kept changing the history, or memory and disk did not suffice; nothing was changed.
-        Permanent: rows of one day's snapshot do not agree on when they were known.
+        Permanent: rows of one day's snapshot do not agree on when they were known, or snapshots that would be needed
+            again were retired.
     """
     import duckdb
 
@@ -123,6 +124,11 @@ class _Update:
         self.plan = make_plan(self.state, days, self.contract.primary_key)
         if not self.plan.differs:
             return True
+        if gone := [taken.day for taken in self.plan.ahead if not days[taken]]:
+            raise Permanent(
+                f"{self.contract.name}_history cannot be made again from {min(gone)} on, for the snapshots of that time "
+                "were retired. Did its key change, or was a snapshot taken that was known before them? Undo that."
+            )
         before = [*self.current, *self.closed]
         self._write({taken: days[taken] for taken in self.plan.ahead})
         after = [*self.current, *self.closed]

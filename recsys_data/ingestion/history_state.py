@@ -16,6 +16,7 @@ import msgspec
 from recsys_data.errors import Permanent, Transient
 from recsys_data.lake.commit import expire_old_snapshots, swap
 from recsys_data.lake.query import file_path, relation
+from recsys_data.lake.removed import read_removed
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
@@ -98,7 +99,7 @@ def effective(days: Iterable[Applied]) -> list[Applied]:
 def stored_days(
     table: "Table", state: State, known_at: Callable[[str], Sequence[Known]]
 ) -> dict[Applied, list["DataFile"]]:
-    """The stored snapshots and their files.
+    """The stored snapshots and their files; those that were retired since they were applied have none.
 
     Args:
         table: of the snapshots.
@@ -111,8 +112,8 @@ def stored_days(
     files: dict[date, list[DataFile]] = {}
     for task in table.scan().plan_files():
         if task.file.record_count:
-            files.setdefault(_day(task.file.partition[0]), []).append(task.file)
-    prints = {day: _fingerprint(of_day) for day, of_day in files.items()}
+            files.setdefault(day_of(task.file), []).append(task.file)
+    prints = {day: fingerprint(of_day) for day, of_day in files.items()}
     known = {taken.day: taken for taken in state.days if prints.get(taken.day) == taken.files}
     unknown = [file_path(file) for day, of_day in files.items() if day not in known for file in of_day]
     if unknown:
@@ -124,7 +125,9 @@ def stored_days(
                 )
             moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=earliest)
             known[day] = Applied(day, moment, prints[day])
-    return {known[day]: of_day for day, of_day in files.items()}
+    before = read_removed(table).retired_before
+    retired = [taken for taken in state.days if before and taken.day < before and taken.day not in files]
+    return {taken: [] for taken in retired} | {known[day]: of_day for day, of_day in files.items()}
 
 
 def commit_state(table: "Table", state: State, gone: "list[DataFile]", added: "list[DataFile]") -> bool:
@@ -156,10 +159,13 @@ def _swap(table: "Table", state: State, gone: "list[DataFile]", added: "list[Dat
     swap(table, gone, added, {PROPERTY: msgspec.json.encode(state).decode()})
 
 
-def _day(partition: object) -> date:
+def day_of(file: "DataFile") -> date:
+    """The day whose rows a file of snapshots holds."""
+    partition = file.partition[0]
     return partition if isinstance(partition, date) else EPOCH + timedelta(days=int(str(partition)))
 
 
-def _fingerprint(files: Iterable["DataFile"]) -> str:
+def fingerprint(files: Iterable["DataFile"]) -> str:
+    """What stands for the files of a day."""
     paths = "\n".join(sorted(file.file_path for file in files))
     return hashlib.blake2b(paths.encode(), digest_size=12).hexdigest()

@@ -19,6 +19,7 @@ from recsys_data.contracts.rules import quote
 from recsys_data.errors import Transient, UserError
 from recsys_data.ingestion.held import Reading, discard, hold, open_held
 from recsys_data.ingestion.lock import file_lock
+from recsys_data.ingestion.retention import check_kept
 from recsys_data.ingestion.staging import Staged
 from recsys_data.ingestion.taken import Compared, Taken, objection
 from recsys_data.lake.partition import files_of, publish
@@ -40,10 +41,12 @@ def take(
     """Take the snapshot of one day, in place of one that is there; with `accept` however much it changed.
 
     Raises:
-        UserError: a source has no such day, lacks a column, or holds what the contract cannot.
+        UserError: a source has no such day, lacks a column, or holds what the contract cannot; or the day is older than
+            the contract keeps.
         Transient: a source or the lake cannot be used now; the last good snapshot stays.
     """
     contract = snapshot_contract(lake, name)
+    check_kept(lake, name, day)
     begun = time.monotonic()
     with _alone(settings, name), Staged(contract, _staging(settings, name), settings.first_day) as staged:
         staged.gather(day, settings.data_dir, told)
@@ -68,9 +71,10 @@ def accept_held(lake: Lake, settings: Settings, name: str, day: date) -> Taken:
     """Publish a snapshot that was held back, as it was read then.
 
     Raises:
-        UserError: none of that day is held back.
+        UserError: none of that day is held back, or the day is older than the contract keeps.
     """
     snapshot_contract(lake, name)
+    check_kept(lake, name, day)
     with _alone(settings, name):
         held = open_held(settings, name, day)
         _publish(lake, held.taken, lambda: held.read("rows"), lambda: held.read("rejected"))

@@ -1,4 +1,4 @@
-"""Rows that were taken out of a stream table on purpose: how many and why, and what is still on its way elsewhere.
+"""Rows that were taken out of a table on purpose: how many and why, and what is still on its way elsewhere.
 
 It is one property of the table, changed in the same commit as the rows. The ledger counts what was stored and never
 goes back; rows that are there = rows of the ledger - rows removed. A property of its own, because writers that hold
@@ -8,6 +8,7 @@ the ledger in memory replace it as a whole.
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from datetime import date
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -38,6 +39,7 @@ class Removed(msgspec.Struct, frozen=True, omit_defaults=True):
         replayed: dead letters that went back to the event log.
         discarded: dead letters that somebody gave up.
         retired: rows older than the contract keeps them.
+        retired_before: all days before this one were retired, or never there.
         outbox: what was replayed but may not be in the event log yet.
         token: tells the commit that wrote this from one of another process that says the same.
     """
@@ -45,6 +47,7 @@ class Removed(msgspec.Struct, frozen=True, omit_defaults=True):
     replayed: int = 0
     discarded: int = 0
     retired: int = 0
+    retired_before: date | None = None
     outbox: tuple[Outbox, ...] = ()
     token: str = ""
 
