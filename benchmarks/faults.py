@@ -16,7 +16,17 @@ import time
 from pathlib import Path
 
 import recsys_data.contracts
-from benchmarks import faults_collector, faults_disk, faults_snapshots, faults_stream
+from benchmarks import (
+    faults_clocks,
+    faults_collector,
+    faults_damage,
+    faults_disk,
+    faults_log,
+    faults_memory,
+    faults_snapshots,
+    faults_stream,
+    faults_upkeep,
+)
 from benchmarks.faults_processes import kill_all
 from benchmarks.faults_result import Case, Harness, Result
 
@@ -34,11 +44,21 @@ CASES: list[tuple[Case, float]] = [
     (faults_disk.locked_catalog, 0.05),
     (faults_disk.readonly_catalog, 0.05),
     (faults_disk.full_disk, 0.1),
-    (faults_disk.clock_goes_back, 0.05),
+    (faults_clocks.clock_goes_back, 0.05),
+    (faults_clocks.delivered_days_later, 0.1),
     (faults_disk.removed_file, 0.02),
     (faults_disk.unsynced, 0.05),
-    (faults_disk.kill_compaction, 0.1),
+    (faults_upkeep.kill_upkeep, 0.3),
+    (faults_upkeep.read_beside, 0.3),
     (faults_snapshots.kill_snapshot, 0.5),
+    (faults_snapshots.kill_held, 0.3),
+    (faults_log.log_cannot_be_written, 0.5),
+    (faults_log.log_cannot_be_read, 0.1),
+    (faults_log.zeros_in_log, 0.05),
+    (faults_memory.out_of_memory, 0.3),
+    (faults_memory.snapshot_out_of_memory, 0.2),
+    (faults_damage.damaged_lake, 0.2),
+    (faults_damage.damaged_cache, 0.1),
 ]
 QUICK, FULL = 20, 200
 

@@ -6,6 +6,7 @@ import resource
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.faults_processes import Child, limit_file_size
@@ -62,10 +63,12 @@ def _disturb(harness: Harness, state: State, collector: Child) -> None:
         drain.wait()
 
 
-def start(state: State, port: int, fault: Fault | None, result: Result) -> Child:
+def start(
+    state: State, port: int, fault: Fault | None, result: Result, prepare: Callable[[], object] | None = None
+) -> Child:
     """A collector that takes requests, or that has died of its fault."""
     begun = time.monotonic()
-    child = state.command("collect", "--port", str(port), prepare=lambda: Steps("log", fault))
+    child = state.command("collect", "--port", str(port), prepare=prepare or (lambda: Steps("log", fault)))
     while child.poll() is None and time.monotonic() - begun < PATIENCE_SECONDS:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()

@@ -1,7 +1,5 @@
-"""Cases of what lies below: a catalog that is locked or read-only, a full disk, a file that is gone, a clock, syncs."""
+"""Cases of what lies below: a catalog that is locked or read-only, a full disk, a file that is gone, syncs."""
 
-import datetime as clock
-import importlib
 import resource
 import sqlite3
 import time
@@ -11,12 +9,7 @@ from typing import Any
 from benchmarks.faults_processes import Child
 from benchmarks.faults_result import Harness, Result, explained, judge, recover
 from benchmarks.faults_state import State
-from benchmarks.faults_steps import PLACES, Fault, Steps, tighten
-from benchmarks.faults_stream import passings
 from benchmarks.faults_syncs import Syncs
-
-CLOCKS = ("recsys_data.ingestion.drain", "recsys_data.ingestion.writer", "pyiceberg.table.update")
-DAY_JANUARY_1 = 20454
 
 
 def locked_catalog(harness: Harness, injections: int) -> Result:
@@ -83,23 +76,6 @@ def may_be_tried_again(append: Child, result: Result) -> None:
         result.require(append.text().startswith("Transient"), f"an append failed otherwise:\n{append.text()[-3000:]}")
 
 
-def clock_goes_back(harness: Harness, injections: int) -> Result:
-    """The clock of a drain is hours behind that of the drain before, as after a correction."""
-    result = Result("clock jumps back by hours")
-    state = harness.state()
-    while result.injections < injections and not result.problems:
-        state.send(60, again=20)
-        child = state.ingest(prepare=_clock_behind(harness.rng.choice((10, 7200, 90_000))))
-        child.wait()
-        result.injections += 1
-        result.require(child.code == 0, f"the drain ended with {child.code}: {child.text()[-3000:]}")
-        state.send(60, again=20)
-        recover(state, result, "a clock that went back")
-        judge(state, result, "a clock that went back")
-    harness.close(state, result)
-    return result
-
-
 def removed_file(harness: Harness, injections: int) -> Result:
     """A data file is gone: reading says which, with a failure; put back, everything is as before."""
     result = Result("data file removed")
@@ -146,41 +122,6 @@ def unsynced(harness: Harness, injections: int) -> Result:
     return result
 
 
-def kill_compaction(harness: Harness, injections: int) -> Result:
-    """Kill the compaction of a day at each step, with a drain beside it."""
-    result = Result("compaction killed, beside a drain")
-    state = harness.state()
-    passings(state, "drain")
-    while result.injections < injections and not result.problems:
-        for _ in range(2):
-            state.send(40, again=10)
-            recover(state, result, "nothing")
-        state.send(40)
-        fault = Fault(harness.rng.choice(PLACES["compaction"]), 1)
-        child = state.child(lambda: _compact(state), prepare=lambda fault=fault: Steps("compaction", fault))
-        drain = state.ingest()
-        child.wait()
-        drain.wait()
-        result.injections += child.killed
-        explained(drain, result, "a compaction beside it")
-        recover(state, result, fault.place)
-        judge(state, result, fault.place)
-    harness.close(state, result)
-    return result
-
-
-def _compact(state: State) -> None:
-    from recsys_data.contracts import load_contracts
-    from recsys_data.lake.maintenance import compact_day
-    from recsys_data.lake.tables import open_lake
-    from recsys_data.settings import Settings
-
-    tighten()
-    lake = open_lake(Settings.from_env(), load_contracts())
-    for day in range(DAY_JANUARY_1, DAY_JANUARY_1 + 3):
-        compact_day(lake.table("interactions"), day)
-
-
 def _hold(state: State, seconds: float) -> None:
     with sqlite3.connect(state.dir / "lake" / "catalog.db", isolation_level=None) as catalog:
         catalog.execute("BEGIN IMMEDIATE")
@@ -204,22 +145,3 @@ def _limited(most: int) -> Callable[[], None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
 
     return limit
-
-
-def _clock_behind(seconds: float) -> Callable[[], None]:
-    """Set this process's clock back, for all who look at it by way of `time.time` or `datetime.now`."""
-
-    class Behind(clock.datetime):
-        @classmethod
-        def now(cls, tz: clock.tzinfo | None = None) -> clock.datetime:  # type: ignore[override]
-            return clock.datetime.now(tz) - clock.timedelta(seconds=seconds)
-
-    def set_back() -> None:
-        now = time.time
-        time.time = lambda: now() - seconds
-        for name in CLOCKS:
-            module = importlib.import_module(name)
-            assert module.datetime is clock.datetime, name
-            module.datetime = Behind  # type: ignore[attr-defined]
-
-    return set_back

@@ -17,6 +17,7 @@ from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+from benchmarks.faults_clock import set_clock
 from benchmarks.faults_processes import Child
 from benchmarks.faults_steps import Fault, Steps, sabotage, tighten
 from recsys_data.cli import main
@@ -52,6 +53,8 @@ class State:
         self.waiting: list[list[str]] = []
         self.with_context: set[str] = set()
         self.tight = True
+        # Seconds that the clocks of its processes are ahead; behind if negative.
+        self.ahead = 0.0
         self._outputs = 0
 
     def child(self, work: Prepare, prepare: Prepare | None = None) -> Child:
@@ -66,6 +69,8 @@ class State:
             if self.tight:
                 tighten()
             sabotage(self.protection_off)
+            if self.ahead:
+                set_clock(self.ahead)
             if prepare:
                 prepare()
             work()
@@ -129,7 +134,8 @@ class State:
             verdict.problems.append(f"the ledger is not balanced: {status['ledger']}")
         if status["log"]["lag_events"]:
             verdict.problems.append(f"{status['log']['lag_events']} events still wait")
-        homes, dead = Counter(found["homes"]), set(found["dead"])
+        # A damaged line may show no id any more.
+        homes, dead = Counter(found["homes"]), set(found["dead"]) - {""}
         verdict.lost = len(self.acknowledged - homes.keys() - dead)
         verdict.lost += len((self.with_context & homes.keys()) - set(found["contexts"]))
         verdict.doubled = sum(count - 1 for count in homes.values()) + len(homes.keys() & dead) + found["repeated"]
@@ -138,6 +144,13 @@ class State:
         if foreign:
             verdict.problems.append(f"{len(foreign)} events that nobody sent, such as {min(foreign)}")
         return verdict
+
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        """The rows of a query by `recsys-data sql`."""
+        child = self.command("sql", sql, "--format", "json")
+        if child.wait():
+            raise RuntimeError(f"{sql}: {child.text()[-2000:]}")
+        return json.loads(child.text())
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -6,6 +6,7 @@ Steps are wrapped in the process that is to die, after it was forked. `PLACES[gr
 
 import json
 import os
+import shutil
 import signal
 import threading
 from collections import Counter
@@ -18,12 +19,12 @@ import msgspec
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table.update.snapshot import ExpireSnapshots
 
-from recsys_data.ingestion import deduplicate, drain, history, history_state, snapshot, writer
+from recsys_data.ingestion import deduplicate, drain, held, history, history_state, snapshot, writer
 from recsys_data.ingestion.deduplicate import SeenIds
 from recsys_data.ingestion.log import writer as log_writer
 from recsys_data.ingestion.log.writer import PartitionWriter
 from recsys_data.ingestion.staging import Staged
-from recsys_data.lake import commit, durable_io, maintenance, partition, write
+from recsys_data.lake import commit, durable_io, maintenance, orphans, partition, write
 
 STEPS: dict[str, list[tuple[Any, str]]] = {
     "log": [
@@ -50,10 +51,37 @@ STEPS: dict[str, list[tuple[Any, str]]] = {
         (SeenIds, "persist"),
         (deduplicate, "write_atomically"),
     ],
-    "compaction": [
+    "upkeep": [
         (maintenance, "write_day"),
         (maintenance, "sync_all"),
+        (maintenance, "expire_old_snapshots"),
+        (maintenance, "remove_orphans"),
+        (ExpireSnapshots, "commit"),
         (SqlCatalog, "commit_table"),
+        (orphans, "_check"),
+        (orphans, "_note"),
+        (orphans, "_remove"),
+        (Path, "unlink"),
+    ],
+    "hold": [
+        (Staged, "judge"),
+        (snapshot, "hold"),
+        (held, "_write"),
+        (held, "sync_all"),
+        (held, "discard"),
+        (Path, "replace"),
+        (held, "sync_file"),
+        (shutil, "rmtree"),
+    ],
+    "accept": [
+        (snapshot, "publish"),
+        (partition, "write_day"),
+        (partition, "sync_all"),
+        (SqlCatalog, "commit_table"),
+        (snapshot, "discard"),
+        (Path, "replace"),
+        (shutil, "rmtree"),
+        (history, "commit_state"),
     ],
     "snapshot": [
         (Staged, "gather"),
@@ -90,11 +118,12 @@ PLACES["log"].append("within pwrite")
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to a process: the signal that it sends itself on the n-th passing of a place."""
+    """What happens to a process on the n-th passing of a place: the signal that it sends itself, or an error."""
 
     place: str
     passing: int = 1
     number: int = signal.SIGKILL
+    error: type[BaseException] | None = None
 
 
 class Steps:
@@ -133,6 +162,8 @@ class Steps:
         with self._counting:
             self.passed[place] += 1
             due = self.fault is not None and (place, self.passed[place]) == (self.fault.place, self.fault.passing)
+        if due and self.fault and self.fault.error:
+            raise self.fault.error
         if due and self.fault:
             os.kill(os.getpid(), self.fault.number)
         return due
@@ -156,7 +187,8 @@ def tighten() -> None:
     drain.SLICE_BYTES = 16_000
     drain.COMMIT_ROWS = 60
     commit.EXPIRE_EVERY = 3
-    commit.SNAPSHOT_AGE = timedelta(0)
+    commit.SNAPSHOT_AGE = maintenance.SNAPSHOTS_KEPT = timedelta(0)
+    maintenance.SMALL_FILES = 2
     deduplicate.MEMORY_ROWS = 100
 
 
