@@ -22,10 +22,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 RESTORE = "Restore the lake folder from a backup."
 CHECK_ROWS = 50_000
+# Dead letters may be of any length.
+BATCH_BYTES = 64 * 1024 * 1024
 
 
 def checked_batches(table: "Table", location: str, rows: int) -> "Iterator[pa.RecordBatch]":
-    """The rows of a data file, at most `rows` at a time.
+    """The rows of a data file, at most `rows`, and about `BATCH_BYTES`, at a time.
 
     Raises:
         Permanent: the file is damaged.
@@ -38,7 +40,9 @@ def checked_batches(table: "Table", location: str, rows: int) -> "Iterator[pa.Re
             table.io.new_input(location).open() as stream,
             pq.ParquetFile(stream, page_checksum_verification=True) as parquet,
         ):
-            yield from parquet.iter_batches(rows)
+            sizes = [parquet.metadata.row_group(n).total_byte_size for n in range(parquet.num_row_groups)]
+            fitting = BATCH_BYTES * parquet.metadata.num_rows // max(1, sum(sizes))
+            yield from parquet.iter_batches(max(1, min(rows, fitting)))
     except (OSError, ValueError, pa.ArrowException) as error:
         # What the operating system says has a number, and is no damage.
         if isinstance(error, OSError) and error.errno is not None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # Files above this are left as they are.
 LARGE_BYTES = 256 * 1024 * 1024
 PART_ROWS = 100_000
+PART_BYTES = 128 * 1024 * 1024
 ATTEMPTS = 5
 # A drain may commit several times a second, and what was rewritten is to be used.
 SWAPS = 20
@@ -159,13 +160,13 @@ def rewrite(
 def _gathered(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Small parts as few large ones: each becomes a row group, and readers pay for every one of them."""
     held: list[pa.Table] = []
-    rows = 0
+    rows = size = 0
     for part in parts:
         held.append(part)
-        rows += len(part)
-        if rows >= PART_ROWS:
+        rows, size = rows + len(part), size + part.nbytes
+        if rows >= PART_ROWS or size >= PART_BYTES:
             yield pa.concat_tables(held)
-            held, rows = [], 0
+            held, rows, size = [], 0, 0
     if held:
         yield pa.concat_tables(held)
 

@@ -14,10 +14,10 @@ from sqlalchemy.exc import OperationalError
 
 from recsys_data.contracts import Contract
 from recsys_data.errors import Transient
-from recsys_data.lake import maintenance
+from recsys_data.lake import damage, maintenance
 from recsys_data.lake.balance import table_balance
 from recsys_data.lake.files import local_path
-from recsys_data.lake.maintenance import compact_days, upkeep
+from recsys_data.lake.maintenance import compact_day, compact_days, upkeep
 from recsys_data.lake.query import connect
 from recsys_data.lake.stats import days
 from recsys_data.lake.tables import Lake
@@ -206,6 +206,20 @@ def test_a_compacted_file_has_few_row_groups(lake: Lake, monkeypatch: pytest.Mon
     footer = pq.read_metadata(file)
     assert [footer.row_group(n).num_rows for n in range(footer.num_row_groups)] == [4, 4, 2]
     assert ids(table) == sorted(given)
+
+
+def test_long_rows_are_compacted_a_few_at_a_time(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = lake.table("notes")
+    for number in range(3):
+        append(table, rows(*((f"{number}-{n}-{'x' * 1000}", 0) for n in range(50))), number + 1)
+    before = ids(table)
+    monkeypatch.setattr(damage, "BATCH_BYTES", 10_000)
+    monkeypatch.setattr(maintenance, "PART_BYTES", 20_000)
+    assert compact_day(table, FIRST) == 3
+    (path,) = [Path(task.file.file_path) for task in table.refresh().scan().plan_files()]
+    parquet = pq.read_metadata(path)
+    assert max(parquet.row_group(n).num_rows for n in range(parquet.num_row_groups)) <= 30
+    assert ids(table) == before
 
 
 def test_a_catalog_that_is_locked_for_a_moment_is_tried_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
