@@ -29,7 +29,7 @@ AUTHORIZATION = re.compile(r"(authorization\W{1,6})((?:basic|bearer)\s+)?[^\s\"'
 # Shorter keys would be found within words.
 LEAST_SECRET = 6
 # What every record has; anything else was given with it.
-STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 _bound: ContextVar[Mapping[str, Any]] = ContextVar("recsys_data_log_fields", default=MappingProxyType({}))
 

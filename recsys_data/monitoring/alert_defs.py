@@ -52,6 +52,9 @@ def alerts_sensor(context: dg.SensorEvaluationContext, settings: dg.ResourcePara
     state = looked_at(before, context.instance, graph, time.time())
     state, said = told(state, sinks_of(settings), time.time())
     context.update_cursor(msgspec.json.encode(state).decode())
+    for line in said:
+        # So that the tick's own log in the UI has it too.
+        context.log.info(line)
     bad = ", ".join(sorted(one.subject for one in state.episodes.values()))
     return dg.SkipReason("; ".join([*said, f"bad now: {bad}" if bad else "all is well"]))
 

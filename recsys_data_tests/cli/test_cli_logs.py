@@ -61,7 +61,8 @@ def test_an_event_is_followed_from_its_request_to_its_row(
         for line in lines
         if line["message"] == "Appended." and line["log_start"] <= row["log_offset"] < line["log_end"]
     ]
-    assert appended["request_ids"] == ["order-4711"] and appended["log_partition"] == row["log_partition"]
+    assert appended["request_ids"] == ["order-4711"] and "request_id" not in appended
+    assert appended["log_partition"] == row["log_partition"]
     commits = [line for line in lines if line["message"] == "Committed."]
     assert any(line["snapshots"]["interactions"] == row["snapshot"] for line in commits)
     (rejected,) = [line for line in lines if line["message"] == "Rejected."]

@@ -280,3 +280,10 @@ def test_limits_of_the_machine_are_told(settings: Settings, monkeypatch: pytest.
 def test_keys_are_counted_and_not_shown(settings: Settings) -> None:
     (one,) = machine.write_keys(msgspec.structs.replace(settings, write_keys="secret-1,secret-2"))
     assert one.found.startswith("2 set") and "secret" not in one.found
+
+
+def test_where_alerts_go_is_said_and_the_url_is_not(tmp_path: Path) -> None:
+    (alerts,) = found(Settings(dir=str(tmp_path)), "alerts")
+    assert alerts.state == "ok" and "logged only" in alerts.found
+    (alerts,) = found(Settings(dir=str(tmp_path), alert_url="https://hooks.example.org/secret"), "alerts")
+    assert "as json" in alerts.found and "secret" not in alerts.found

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import Context
 
 from recsys_data.errors import RecsysDataError
 from recsys_data.ingestion.collector.metrics import Metrics
@@ -90,7 +91,8 @@ class Writer:
         done: asyncio.Future[None] = loop.create_future()
         self._waiting.append((lines, bound_field("request_id"), done))
         if self._flushing is None or self._flushing.done():
-            self._flushing = loop.create_task(self._flush())
+            # It works for many requests, and logs under the id of none.
+            self._flushing = loop.create_task(self._flush(), context=Context())
         await done
 
     async def _flush(self) -> None:

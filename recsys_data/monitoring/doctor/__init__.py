@@ -22,6 +22,7 @@ MACHINE = {
     "privacy": machine.privacy,
     "packages": machine.packages,
     "write keys": machine.write_keys,
+    "alerts": machine.alerts,
     "Dagster storage": machine.dagster_storage,
 }
 PLATFORM = {

@@ -78,6 +78,13 @@ def privacy(settings: Settings) -> list[Finding]:
     return [ok("privacy", "other users of this machine cannot read events and tables")]
 
 
+def alerts(settings: Settings) -> list[Finding]:
+    """Whether somebody is told when something turns bad."""
+    if settings.alert_url:
+        return [ok("alerts", f"sent to RECSYS_DATA_ALERT_URL as {settings.alert_format}; try: recsys-data alerts test")]
+    return [ok("alerts", "logged only; RECSYS_DATA_ALERT_URL names a webhook that is told")]
+
+
 def packages(settings: Settings) -> list[Finding]:
     """Whether what is installed is what this version was made for."""
     from packaging.requirements import Requirement
