@@ -200,6 +200,7 @@ def _runs(instance: dg.DagsterInstance, now: float) -> list[DrainRun]:
             age=now - record.create_timestamp.timestamp(),
             ended=now - record.end_time if record.dagster_run.is_finished and record.end_time else None,
             failed=record.dagster_run.status == dg.DagsterRunStatus.FAILURE,
+            begun=now - record.start_time if record.start_time else None,
         )
         for record in records
     ]

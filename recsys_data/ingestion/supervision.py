@@ -12,17 +12,32 @@ from recsys_data.ingestion.lock import Holder
 # A run needs about two seconds to start, and the sensor is looked at every five seconds at best.
 LEAD_SECONDS = 15.0
 START_SECONDS = 60.0
+# From its start until a run holds the lock, or waits for it; one that does neither later was killed with all that
+# could have told Dagster, which shows it as started for hours.
+TAKE_SECONDS = 15.0
 FIRST_PAUSE_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class DrainRun:
-    """A drain that the sensor started: its age and, if it ended, how long ago and whether it failed."""
+    """A drain that the sensor asked for: how long ago, when it began, when it ended and whether it failed.
+
+    Attributes:
+        age: seconds since it was asked for.
+        ended: seconds since its end, None before it.
+        begun: seconds since its process began, None before that.
+    """
 
     age: float
     ended: float | None = None
     failed: bool = False
+    begun: float | None = None
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether it may yet take the lock."""
+        return self.ended is None and self.age < START_SECONDS and (self.begun is None or self.begun < TAKE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +61,7 @@ def decide(now: float, lag: int, holder: Holder | None, successor: bool, runs: S
     >>> decide(100.0, 5, Holder(7, ends_at=600.0), False, [])
     Decision(start=False, why='process 7 is draining; 5 events wait')
     """
-    starting = [run for run in runs if run.ended is None]
+    starting = [run for run in runs if run.is_starting]
     if holder is not None:
         if holder.ends_at is None or holder.ends_at - now > LEAD_SECONDS:
             return Decision(False, f"process {holder.process} is draining; {lag} events wait")
@@ -55,7 +70,7 @@ def decide(now: float, lag: int, holder: Holder | None, successor: bool, runs: S
         return Decision(True, f"process {holder.process} is about to hand over")
     if lag == 0:
         return Decision(False, "nothing waits in the event log")
-    if any(run.age < START_SECONDS for run in starting):
+    if starting:
         return Decision(False, "a drain is starting")
     pause = _pause(runs)
     if pause > 0:

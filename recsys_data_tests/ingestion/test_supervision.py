@@ -20,6 +20,11 @@ def test_a_run_that_never_took_the_lock_is_given_up():
     assert decide(NOW, 1, None, False, [DrainRun(age=61.0)]).start
 
 
+def test_a_run_that_began_and_does_not_take_the_lock_is_given_up_sooner():
+    assert not decide(NOW, 1, None, False, [DrainRun(age=20.0, begun=14.0)]).start
+    assert decide(NOW, 1, None, False, [DrainRun(age=20.0, begun=16.0)]).start
+
+
 def test_a_live_drain_is_left_alone_until_it_is_about_to_hand_over():
     assert not decide(NOW, 9, Holder(7, NOW + LEAD_SECONDS + 1), False, [DrainRun(age=500.0)]).start
     assert decide(NOW, 9, Holder(7, NOW + LEAD_SECONDS - 1), False, [DrainRun(age=500.0)]).start
