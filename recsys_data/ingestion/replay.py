@@ -100,6 +100,14 @@ def waiting(lake: Lake) -> int:
     return sum(read_removed(table).waiting for table in holders(lake))
 
 
+def outbox_lines(lake: Lake) -> Iterator[bytes]:
+    """The replayed lines that may not be in the event log yet."""
+    for table in holders(lake):
+        for box in read_removed(table).outbox:
+            with contextlib.suppress(FileNotFoundError), (lake.warehouse / "replay" / box.file).open("rb") as file:
+                yield from (line.removesuffix(b"\n") for line in file)
+
+
 def finish_interrupted(lake: Lake, log: EventLog, settings: Settings) -> None:
     """Append what an interrupted replay left, unless one is going on.
 

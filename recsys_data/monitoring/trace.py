@@ -13,6 +13,7 @@ import msgspec
 from recsys_data.errors import UserError
 from recsys_data.ingestion.drain import positions_of
 from recsys_data.ingestion.log import EventLog
+from recsys_data.ingestion.replay import outbox_lines
 from recsys_data.lake.tables import Lake
 from recsys_data.monitoring.log_search import Line, id_of, line_at, lines_of
 from recsys_data.monitoring.trace_rows import (
@@ -26,15 +27,17 @@ from recsys_data.monitoring.trace_rows import (
     stored_rows,
 )
 
-State = Literal["stored", "rejected", "waiting", "unaccounted", "nowhere"]
+State = Literal["stored", "rejected", "waiting", "replaying", "unaccounted", "nowhere"]
 POSITION = re.compile(r"([0-9]{1,9}):([0-9]{1,18})")
 MEANINGS: dict[State, str] = {
     "stored": "It is stored.",
     "rejected": "It broke a contract and is a dead letter. Mend the client, or the contract, and send it again under "
     "another id.",
     "waiting": "It waits in the event log. A drain stores it: `recsys-data ingest --until-empty`, or the sensor.",
-    "unaccounted": "The log keeps it, the tables have read past it, and it is neither a row nor a dead letter: rows "
-    "were lost or deleted since. Look at `recsys-data doctor`.",
+    "replaying": "It was a dead letter and is on its way back to the event log: a replay was interrupted. The next "
+    "drain goes on with it: `recsys-data ingest --until-empty`, or the sensor.",
+    "unaccounted": "The log keeps it, the tables have read past it, and it is neither a row nor a dead letter: it was "
+    "discarded, or its day was retired, or rows were lost. `recsys-data doctor` tells whether the ledger balances.",
     "nowhere": "It is in no table and not in the log. It never arrived (look at the client's answer from the "
     "collector), it arrived in another state folder (RECSYS_DATA_DIR), or its id is another: an order or a list of "
     "products is one event per product, whose ids begin with the message's. A line whose id could not be read is "
@@ -98,6 +101,8 @@ def trace(log: EventLog, lake: Lake, asked: str, rows: bool = False) -> Trace:
         if key not in settled
     ]
     state = _state(place, stored, dead, others)
+    if state in ("unaccounted", "nowhere") and any(id_of(line) in ids for line in outbox_lines(lake)):
+        state = "replaying"
     return Trace(asked, state, MEANINGS[state], stored, dead, others, more + left_out)
 
 

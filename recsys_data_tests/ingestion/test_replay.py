@@ -18,6 +18,7 @@ from recsys_data.ingestion.lock import file_lock
 from recsys_data.ingestion.log.embedded import EmbeddedLog
 from recsys_data.lake import removed
 from recsys_data.lake.maintenance import compact_day
+from recsys_data.monitoring.trace import trace
 from recsys_data_tests.contracts.writing import builtin, load, rules_of
 from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.ingestion.crashes import Crash
@@ -237,3 +238,18 @@ def test_an_outbox_that_is_gone_is_named(changed: Platform, crash_at: Any) -> No
     path.unlink()
     with pytest.raises(Permanent, match=path.name):
         changed.drain()
+
+
+def test_a_line_on_its_way_is_found_and_a_discarded_one_is_explained(changed: Platform, crash_at: Any) -> None:
+    crash_at(EmbeddedLog, "append", "before", 1)
+    with pytest.raises(Crash):
+        replayed(changed)
+    crash_at.undo()
+    rejected = {row["event_id"] for row in changed.rows("dead_letters")}
+    states = {event_id: trace(changed.log, changed.open_lake(), event_id).state for event_id in LONG[1:3]}
+    assert states == {one: "rejected" if one in rejected else "replaying" for one in LONG[1:3]}
+    assert "replaying" in states.values()
+    replay.discard(changed.lake, changed.settings, Meant(reason="missing_actor"))
+    found = trace(changed.log, changed.open_lake(), "nobody")
+    assert found.state == "unaccounted"
+    assert "discarded" in found.meaning
