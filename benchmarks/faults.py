@@ -1,6 +1,6 @@
 """Kill, stop and starve real processes of the platform, and count what is lost, doubled or does not recover.
 
-    python -m benchmarks.faults [--quick] [--seed N] [--injections N] [--only TEXT] [--sabotage PROTECTION]
+    python -m benchmarks.faults [--quick] [--seed N] [--injections N] [--only TEXT] [--sabotage PROTECTION] [--jobs N]
 
 Prints a table and ends with 1 if anything is wrong. Each platform lies in a folder of its own, on loopback; one that
 is found wrong is kept for a look. `--sabotage` switches a protection off, upon which the harness has to fail.
@@ -8,6 +8,8 @@ Linux only. See docs/reliability.md.
 """
 
 import argparse
+import os
+import pickle
 import random
 import shutil
 import sys
@@ -19,6 +21,7 @@ import recsys_data.contracts
 from benchmarks import (
     faults_clocks,
     faults_collector,
+    faults_dagster,
     faults_damage,
     faults_disk,
     faults_log,
@@ -27,12 +30,14 @@ from benchmarks import (
     faults_stream,
     faults_upkeep,
 )
-from benchmarks.faults_processes import kill_all
+from benchmarks.faults_processes import Child, kill_all
 from benchmarks.faults_result import Case, Harness, Result
 
 HEAD = ("fault", "injections", "events sent", "lost", "doubled", "recovery s (median / max)")
-# Cases with their share of the injections.
+# Cases, those that mostly wait first, with their share of the injections.
 CASES: list[tuple[Case, float]] = [
+    (faults_dagster.kill_dagster, 0.05),
+    (faults_dagster.daemon_away, 0.03),
     (faults_stream.kill_drain, 1.0),
     (faults_stream.kill_append, 15.0),
     (faults_collector.kill_collector, 0.4),
@@ -69,20 +74,46 @@ def main() -> int:
     parsed = recsys_data.contracts.load_contracts()
     recsys_data.contracts.load_contracts = lambda *folders: parsed
     folder = Path(tempfile.mkdtemp(prefix="recsys-faults-", dir=options.folder))
-    harness = Harness(folder, random.Random(options.seed), options.sabotage)
     injections = options.injections or (QUICK if options.quick else FULL)
-    chosen = [(case, share) for case, share in CASES if options.only in case.__name__]
+    chosen = [(case, max(1, round(injections * share))) for case, share in CASES if options.only in case.__name__]
     print_row(HEAD)
     print_row(tuple("---" if number == 0 else "---:" for number in range(len(HEAD))))
-    results = []
     begun = time.monotonic()
     try:
-        for case, share in chosen:
-            results.append(case(harness, max(1, round(injections * share))))
-            print_row(results[-1].cells)
+        results = _run(chosen, folder, options)
     finally:
         kill_all()
     return _conclude(results, time.monotonic() - begun, folder)
+
+
+def _run(cases: list[tuple[Case, int]], folder: Path, options: argparse.Namespace) -> list[Result]:
+    """Run the cases, each in a process of its own and some at once, and print each row when it is known."""
+    left, running, results = list(cases), {}, []
+    while left or running:
+        while left and len(running) < options.jobs:
+            case, injections = left.pop(0)
+            at = folder / case.__name__
+            at.mkdir()
+            harness = Harness(at, random.Random(f"{options.seed} {case.__name__}"), options.sabotage)
+            child = Child(lambda c=case, h=harness, i=injections: _keep(c(h, i), h.folder), at / "output.txt")
+            running[child] = case
+        for child, case in list(running.items()):
+            if child.poll() is not None:
+                del running[child]
+                results.append(_kept(child, case, folder / case.__name__))
+                print_row(results[-1].cells)
+        time.sleep(0.05)
+    return results
+
+
+def _keep(result: Result, folder: Path) -> None:
+    (folder / "result").write_bytes(pickle.dumps(result))
+
+
+def _kept(child: Child, case: Case, folder: Path) -> Result:
+    if child.code:
+        return Result(case.__name__, problems=[f"the case itself ended with {child.code}: {child.text()[-4000:]}"])
+    return pickle.loads((folder / "result").read_bytes())
 
 
 def _options() -> argparse.Namespace:
@@ -92,6 +123,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--injections", type=int, help=f"how often the drain is killed; others in proportion ({FULL})")
     parser.add_argument("--only", default="", help="cases whose name has this in it")
     parser.add_argument("--sabotage", choices=("fsync", "compare-and-set", "deduplication"))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 2, help="cases at once (one per processor)")
     parser.add_argument("--folder", help="where platforms are made (default: the system's temporary folder)")
     return parser.parse_args()
 

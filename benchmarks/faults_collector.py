@@ -81,7 +81,7 @@ def start(
     return child
 
 
-def send_all(state: State, port: int, names: list[str], acks: Path) -> None:
+def send_all(state: State, port: int, names: list[str], acks: Path, pause: tuple[float, float] = (0.02, 0.15)) -> None:
     """Send events from several threads; the ids that were acknowledged are written to a file as they are."""
     batches = [names[at : at + BATCH] for at in range(0, len(names), BATCH)]
     taking = threading.Lock()
@@ -103,7 +103,7 @@ def send_all(state: State, port: int, names: list[str], acks: Path) -> None:
                     time.sleep(rng.uniform(0.005, 0.05))
                 with taking:
                     file.write("\n".join(batch) + "\n")
-                time.sleep(rng.uniform(0.02, 0.15))
+                time.sleep(rng.uniform(*pause))
 
         threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
         for thread in threads:

@@ -80,6 +80,11 @@ class Child:
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
 
+    def kill_group(self) -> None:
+        """Kill it and whatever it started, if it made a process group of its own."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
     @property
     def killed(self) -> bool:
         return self.code == -signal.SIGKILL
