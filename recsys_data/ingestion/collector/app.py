@@ -25,11 +25,12 @@ from starlette.routing import Route
 
 from recsys_data.ingestion.collector import lines, segment, uploads
 from recsys_data.ingestion.collector.clock import Arrival
+from recsys_data.ingestion.collector.connections import CROWDED
 from recsys_data.ingestion.collector.metrics import CountRequests, Metrics
 from recsys_data.ingestion.collector.request_ids import RequestIds
 from recsys_data.ingestion.collector.requests import Refused, basic_key, check_key, read_body
 from recsys_data.ingestion.collector.uploads import Upload
-from recsys_data.ingestion.collector.writer import MAX_QUEUE_BYTES, Budget, Writer
+from recsys_data.ingestion.collector.writer import MAX_QUEUE_BYTES, RETRY_SECONDS, Budget, Writer
 from recsys_data.ingestion.log import EventLog
 from recsys_data.settings import Settings
 
@@ -130,8 +131,11 @@ class Collector:
             agent, ip = (request.headers.get("user-agent"), peer_address(request)) if corrects else (None, None)
             found = to_lines(upload, Arrival(received_at, upload.sent_at, corrects, agent, ip))
             hold.take(sum(map(len, found)))
+            count = len(upload.items)
+            # What was parsed is many times as large as the lines, which alone are counted and have to wait.
+            del body, upload
             await self._writer.append(found)
-        return len(upload.items)
+        return count
 
     async def health(self, _: Request) -> Response:
         """200 while the log can be written."""
@@ -157,6 +161,9 @@ def explained(handler: Handler) -> Handler:
     """Answer every failure of `handler` within the app, so that browsers get their CORS headers too."""
 
     async def handle(request: Request) -> Response:
+        if request.scope.get(CROWDED):
+            wait = {"Retry-After": str(RETRY_SECONDS), "Connection": "close"}
+            return as_error(503, "Too many connections are open. Send it again later.", wait)
         try:
             return await handler(request)
         except Refused as refusal:

@@ -13,7 +13,7 @@ import uvicorn
 
 from recsys_data.errors import UserError
 from recsys_data.ingestion.collector.app import create_app
-from recsys_data.ingestion.collector.connections import Connection
+from recsys_data.ingestion.collector.connections import Connection, make_room
 from recsys_data.ingestion.log import EventLog
 from recsys_data.settings import Settings
 
@@ -115,7 +115,7 @@ def server_for(log: EventLog, settings: Settings) -> Server:
             proxy_headers=False,
             server_header=False,
             backlog=BACKLOG,
-            limit_concurrency=MAX_CONNECTIONS,
+            limit_concurrency=make_room(MAX_CONNECTIONS),
             timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=STOP_SECONDS,
         )

@@ -2,12 +2,13 @@ import http.client
 import json
 import socket
 import time
+from contextlib import ExitStack
 
 import httpx
 import pytest
 
 from recsys_data.errors import UserError
-from recsys_data.ingestion.collector import connections
+from recsys_data.ingestion.collector import connections, server
 from recsys_data.ingestion.collector.server import bind, serve
 from recsys_data.settings import Settings
 
@@ -135,3 +136,38 @@ def test_a_slow_body_may_take_longer_than_a_head(run, monkeypatch, log):
         connection.sendall(BODY[10:])
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
     assert len(log.lines()) == 1
+
+
+def test_more_connections_than_are_taken_are_told_when_to_come_again(run, monkeypatch, log):
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
+    collector = run()
+    first, second = collector.connect(), collector.connect()
+    for connection in (first, second):
+        connection.sendall(HEAD + BODY)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+    with collector.connect() as third:
+        third.sendall(HEAD + BODY)
+        refusal = answer_of(third).lower()
+    assert refusal.startswith(b"http/1.1 503")
+    assert b"retry-after: 1\r\n" in refusal
+    first.sendall(HEAD + BODY)
+    assert first.recv(1000).startswith(b"HTTP/1.1 200"), "who came in time is served"
+    first.close()
+    second.close()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and len(collector.server.server_state.connections) > 0:
+        time.sleep(0.01)
+    with collector.connect() as later:
+        later.sendall(HEAD + BODY)
+        assert later.recv(1000).startswith(b"HTTP/1.1 200")
+    assert len(log.lines()) == 4
+
+
+def test_a_flood_of_connections_is_closed_without_a_word(run, monkeypatch):
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 1)
+    collector = run()
+    with ExitStack() as opened:
+        held = [opened.enter_context(collector.connect()) for _ in range(3)]
+        assert answer_of(held[-1]) == b""
+        held[0].sendall(HEAD + BODY)
+        assert held[0].recv(1000).startswith(b"HTTP/1.1 200")

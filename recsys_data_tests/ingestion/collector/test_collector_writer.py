@@ -1,11 +1,15 @@
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from recsys_data.errors import Transient
-from recsys_data.ingestion.collector import app, writer
+from recsys_data.ingestion.collector import app, uploads, writer
 
 EVENT = {"event_id": "e1", "type": "like", "user_id": "u1", "item_id": "i1", "event_ts": "2026-01-02T03:04:05Z"}
 SECONDS = 10
@@ -77,6 +81,28 @@ def test_while_too_much_waits_requests_are_told_to_come_again(open_client, gate,
     assert waiting.result(SECONDS).status_code == 200
     assert client.post("/v1/events", json=EVENT).status_code == 200
     assert "collector_queue_bytes 0.0" in client.get("/metrics").text
+
+
+def test_what_a_request_was_parsed_from_does_not_wait_with_its_lines(client, gate, log, monkeypatch):
+    class Watched(list[Any]):
+        """A list that can be referred to weakly."""
+
+    alive: list[weakref.ref[Watched]] = []
+    read = uploads.read_events
+
+    def watched(body: bytes) -> uploads.Upload:
+        upload = read(body)
+        items = Watched(upload.items)
+        alive.append(weakref.ref(items))
+        return replace(upload, items=items)
+
+    monkeypatch.setattr(uploads, "read_events", watched)
+    answer = client.start("POST", "/v1/events", json=[EVENT, EVENT])
+    gate.wait()
+    gc.collect()
+    assert [one() for one in alive] == [None]
+    gate.open()
+    assert answer.result(SECONDS).json() == {"accepted": 2}
 
 
 def test_a_client_that_goes_away_does_not_stop_the_others(client, gate, log):
