@@ -11,7 +11,10 @@ from types import TracebackType
 from pyiceberg.io import InputFile, OutputFile, OutputStream
 from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 
-from recsys_data.lake.files import local_path, sync_all
+from recsys_data.lake.files import local_path, sync_all, sync_file
+
+# How the name of a table's first metadata file begins.
+FIRST = "00000-"
 
 
 class _DurableStream:
@@ -30,6 +33,10 @@ class _DurableStream:
     def close(self) -> None:
         self._stream.close()
         sync_all([self._path])
+        if self._path.name.startswith(FIRST):
+            # The table's folder is new, and so may be those of its namespace and of the lake.
+            for folder in self._path.parents[2:5]:
+                sync_file(folder)
 
     def __enter__(self) -> "_DurableStream":
         return self
