@@ -1,15 +1,19 @@
 """Compare-and-set commits: new rows and the new position become visible together, or not at all."""
 
+import contextlib
+import fcntl
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from recsys_data.errors import PositionMoved, Transient
 from recsys_data.lake.damage import naming_damage
+from recsys_data.lake.files import local_path
 from recsys_data.lake.ledger import PROPERTY, Ledger, read_ledger
 
 if TYPE_CHECKING:
@@ -18,9 +22,12 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 20
 PAUSE_SECONDS = 0.05
+# A swap of very many files is prepared in less; whoever stops within one holds up others no longer than this.
+TURN_SECONDS = 20.0
+TURN_POLL_SECONDS = 0.01
 # Snapshots cost time in every later commit; these bounds keep commits flat. See docs/decisions/0002.
 EXPIRE_EVERY = 50
-SNAPSHOT_AGE = timedelta(minutes=10)
+SNAPSHOT_AGE = timedelta(minutes=2)
 
 
 def commit(table: "Table", base: Ledger, ledger: Ledger, files: Sequence["DataFile"]) -> None:
@@ -51,7 +58,8 @@ def commit(table: "Table", base: Ledger, ledger: Ledger, files: Sequence["DataFi
                 "What was read here is read again from there."
             )
         try:
-            _append(table, ledger, files)
+            with turn(table, fcntl.LOCK_SH):
+                _append(table, ledger, files)
         except (CommitFailedException, OperationalError) as error:
             failure = error
         else:
@@ -75,13 +83,38 @@ def swap(
     transaction = table.transaction()
     transaction.set_properties(dict(properties))
     update = transaction.update_snapshot()
-    # A snapshot even without files: the catalog compares snapshots, so that of two writers one fails.
-    with update.overwrite() if gone else update.fast_append() as producer:
+    # A snapshot even without files: the catalog compares snapshots, so that of two writers one fails. A fast append
+    # would leave a manifest a commit, and whoever plans a scan or replaces files reads every one of them.
+    with update.overwrite() if gone else update.merge_append() as producer:
         for file in gone:
             producer.delete_data_file(file)
         for file in added:
             producer.append_data_file(file)
     transaction.commit_transaction()
+
+
+@contextlib.contextmanager
+def turn(table: "Table", kind: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Keep commits (`fcntl.LOCK_SH`) and a swap of files (`LOCK_EX`) from overtaking each other on this machine.
+
+    To prepare a swap takes seconds, and it would begin anew with every commit of a drain. Only work is saved: what
+    keeps a table right is the catalog. Who has waited for `TURN_SECONDS` goes on.
+    """
+    folder = local_path(table.location())
+    if folder is None:
+        yield
+        return
+    deadline = time.monotonic() + TURN_SECONDS
+    Path(folder).parent.mkdir(parents=True, exist_ok=True)
+    with Path(f"{folder}.lock").open("a+b") as file:
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(TURN_POLL_SECONDS)
+            else:
+                break
+        yield
 
 
 def expire_old_snapshots(table: "Table", enough: int | None = None, age: timedelta | None = None) -> int:

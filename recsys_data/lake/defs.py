@@ -40,7 +40,7 @@ def definitions() -> dg.Definitions:
 @dg.asset(
     group_name=GROUP,
     kinds={"iceberg"},
-    description="Many small files of a past day become one, old snapshots are forgotten, and files to which nothing "
+    description="Many small files of a day become one, old snapshots are forgotten, and files to which nothing "
     "refers for a day are removed. What the tables hold stays as it is.",
 )
 def lake_upkeep(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:

@@ -7,7 +7,7 @@ Run alone: `dagster asset materialize --select lake_upkeep -m recsys_data.defini
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from recsys_data.errors import Transient
-from recsys_data.lake.commit import expire_old_snapshots
+from recsys_data.lake.commit import expire_old_snapshots, turn
 from recsys_data.lake.damage import checked_batches, naming_damage
 from recsys_data.lake.files import local_path, sync_all
 from recsys_data.lake.orphans import Orphans, remove_orphans
@@ -38,6 +38,8 @@ SWAPS = 20
 SMALL_FILES = 8
 # What one run rewrites at most, so that a long neglected table takes several nights rather than one very long one.
 WORK_BYTES = 8 * 1024**3
+# What is rewritten for one swap, and begun again when others changed it meanwhile.
+SWAP_BYTES = 1024**3
 # Of tables that take a commit a day; a drain forgets its snapshots far sooner.
 SNAPSHOTS_KEPT = timedelta(days=7)
 
@@ -63,8 +65,8 @@ class Upkept:
 def upkeep(lake: Lake, name: str, now: datetime | None = None) -> Upkept:
     """Compact, expire and tidy up one table as of `now`; what it holds stays the same, wherever it is broken off.
 
-    The days of a stream dataset are compacted up to yesterday, for today still changes. Other tables have few files
-    a day, and what is made of them is known by their names.
+    Stream datasets are compacted, today included, for a drain leaves a file a second. Other tables have few files a
+    day, and what is made of them is known by their names.
 
     Raises:
         Transient: others kept changing the same files, or are at the same work.
@@ -75,7 +77,7 @@ def upkeep(lake: Lake, name: str, now: datetime | None = None) -> Upkept:
     table = lake.table(name)
     before = _count(table)
     if lake.contracts[name].stream:
-        compact_days(table, day_number(now.date().isoformat()))
+        compact_days(table, day_number(now.date().isoformat()) + 1)
     expired = expire_old_snapshots(table.refresh(), enough=1, age=SNAPSHOTS_KEPT)
     orphans = remove_orphans(table, lake.warehouse / "upkeep" / f"{name}.db", now=now.timestamp())
     return Upkept(before, _count(table.refresh()), expired, orphans, time.monotonic() - began)
@@ -101,12 +103,15 @@ def compact_days(table: "Table", before: int, work_bytes: int = WORK_BYTES) -> i
         if day < before and size < LARGE_BYTES:
             files, total = small.get(day, (0, 0))
             small[day] = (files + 1, total + size)
-    replaced = spent = 0
+    groups: list[list[int]] = []
+    spent = 0
     for day, (files, size) in sorted(small.items(), key=lambda item: item[1][0], reverse=True):
         if files >= SMALL_FILES and (spent == 0 or spent + size <= work_bytes):
-            replaced += compact_day(table, day)
+            if spent // SWAP_BYTES != (spent + size) // SWAP_BYTES or not groups:
+                groups.append([])
+            groups[-1].append(day)
             spent += size
-    return replaced
+    return sum(_compact(table, group) for group in groups)
 
 
 def compact_day(table: "Table", day: int) -> int:
@@ -118,19 +123,32 @@ def compact_day(table: "Table", day: int) -> int:
         Transient: others kept changing the same files; nothing was changed.
         Permanent: a file is damaged; nothing was changed.
     """
+    return _compact(table, [day])
+
+
+def _compact(table: "Table", days: Sequence[int]) -> int:
+    """Rewrite the small files of some days, and swap them in one commit: each swap goes through all manifests."""
     for _ in range(ATTEMPTS):
-        small = [f for f in _files_of(table.refresh(), day) if f.file_size_in_bytes < LARGE_BYTES]
-        if len(small) < 2:
-            return 0
-        compacted = rewrite(table, day, small)
-        if compacted is None or _replace(table, day, small, compacted):
-            return len(small)
-    raise Transient(f"Day {day} of {'.'.join(table.name())} keeps being rewritten by others. Try again later.")
+        old: list[DataFile] = []
+        new: list[DataFile] = []
+        small = _small_files(table.refresh(), days)
+        for day, files in small.items():
+            if len(files) > 1:
+                compacted = rewrite(table, day, files)
+                new += [compacted] if compacted else []
+                old += files
+        if not old or _replace(table, old, new):
+            return len(old)
+    raise Transient(f"Files of {'.'.join(table.name())} keep being rewritten by others. Try again later.")
 
 
 @naming_damage
-def _files_of(table: "Table", day: int) -> list["DataFile"]:
-    return [task.file for task in table.scan().plan_files() if task.file.partition[0] == day]
+def _small_files(table: "Table", days: Sequence[int]) -> dict[int, list["DataFile"]]:
+    found: dict[int, list[DataFile]] = {day: [] for day in days}
+    for task in table.scan().plan_files():
+        if task.file.partition[0] in found and task.file.file_size_in_bytes < LARGE_BYTES:
+            found[task.file.partition[0]].append(task.file)
+    return found
 
 
 def rewrite(
@@ -186,22 +204,29 @@ def _parts(table: "Table", files: list["DataFile"], wanted: pa.Schema) -> Iterat
             yield part.select(wanted.names).cast(wanted)
 
 
-def _replace(table: "Table", day: int, old: list["DataFile"], new: "DataFile") -> bool:
+def _replace(table: "Table", old: Sequence["DataFile"], new: Sequence["DataFile"]) -> bool:
     """Swap files in one commit; False when one of the old files is no longer part of the table."""
     from pyiceberg.exceptions import CommitFailedException
     from sqlalchemy.exc import OperationalError
 
     for _ in range(SWAPS):
-        live = {file.file_path for file in _files_of(table.refresh(), day)}
-        if not live.issuperset(file.file_path for file in old):
-            return False
-        transaction = table.transaction()
-        with transaction.update_snapshot().overwrite() as overwrite:
-            for file in old:
-                overwrite.delete_data_file(file)
-            overwrite.append_data_file(new)
-        # A drain that committed meanwhile moved the table on; the swap is made again on top of it.
-        with contextlib.suppress(CommitFailedException, OperationalError):
-            transaction.commit_transaction()
-            return True
+        with turn(table):
+            live = _paths(table.refresh())
+            if not live.issuperset(file.file_path for file in old):
+                return False
+            transaction = table.transaction()
+            with transaction.update_snapshot().overwrite() as overwrite:
+                for file in old:
+                    overwrite.delete_data_file(file)
+                for file in new:
+                    overwrite.append_data_file(file)
+            # A drain that committed meanwhile moved the table on; the swap is made again on top of it.
+            with contextlib.suppress(CommitFailedException, OperationalError):
+                transaction.commit_transaction()
+                return True
     return False
+
+
+@naming_damage
+def _paths(table: "Table") -> set[str]:
+    return {task.file.file_path for task in table.scan().plan_files()}

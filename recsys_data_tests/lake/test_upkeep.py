@@ -103,15 +103,31 @@ def test_a_second_run_does_nothing(lake: Lake) -> None:
     assert (table.refresh().metadata_location, sorted(stored(table))) == (whole, files)
 
 
-def test_todays_files_and_other_datasets_are_left_alone(open_notes: OpenLake, lake: Lake) -> None:
+def test_todays_files_are_compacted_and_other_datasets_left_alone(open_notes: OpenLake, lake: Lake) -> None:
     table = lake.table("notes")
     feed(table, 5)
-    upkeep(lake, "notes", at(0.5))
-    assert files_by_day(table) == {0: 5}
-    upkeep(open_notes(), "notes", at(1.5))
+    upkeep(open_notes(), "notes", at(0.5))
     assert files_by_day(table) == {0: 5}, "snapshots are known by their files"
-    upkeep(lake, "notes", at(1.5))
+    upkeep(lake, "notes", at(0.5))
     assert files_by_day(table) == {0: 1}
+
+
+def test_many_days_are_swapped_in_one_commit(lake: Lake) -> None:
+    table = lake.table("notes")
+    given = [event_id for day in range(6) for event_id in feed(table, 4, day)]
+    commits = table.metadata.last_sequence_number
+    assert compact_days(table, FIRST + 9) == 24
+    assert table.refresh().metadata.last_sequence_number == commits + 1
+    assert ids(table) == sorted(given)
+
+
+def test_commits_leave_few_manifests(lake: Lake) -> None:
+    table = lake.table("notes")
+    given = feed(table, 70)
+    snapshot = table.current_snapshot()
+    assert snapshot is not None
+    assert len(snapshot.manifests(table.io)) < 20
+    assert ids(table) == sorted(given)
 
 
 def test_days_with_most_files_come_first_and_work_is_bounded(lake: Lake) -> None:
@@ -193,7 +209,7 @@ def test_readers_that_began_before_read_everything_after(open_notes: OpenLake, l
 def test_files_that_others_keep_rewriting_are_told(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     feed(lake.table("notes"), 4)
     monkeypatch.setattr(maintenance, "_replace", lambda *_: False)
-    with pytest.raises(Transient, match="keeps being rewritten by others"):
+    with pytest.raises(Transient, match="keep being rewritten by others"):
         upkeep(lake, "notes", datetime.now(UTC))
 
 
