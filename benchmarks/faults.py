@@ -39,17 +39,17 @@ CASES: list[tuple[Case, float]] = [
     (faults_dagster.kill_dagster, 0.05),
     (faults_dagster.daemon_away, 0.03),
     (faults_stream.kill_drain, 1.0),
-    (faults_stream.kill_append, 15.0),
+    (faults_stream.kill_append, 10.0),
     (faults_collector.kill_collector, 0.4),
-    (faults_stream.two_drains, 0.15),
-    (faults_stream.zombie, 0.15),
+    (faults_stream.two_drains, 0.2),
+    (faults_stream.zombie, 0.2),
     (faults_stream.random_kill, 0.5),
     (faults_stream.kill_first_drain, 0.1),
-    (faults_stream.redelivery, 0.1),
-    (faults_disk.locked_catalog, 0.05),
-    (faults_disk.readonly_catalog, 0.05),
-    (faults_disk.full_disk, 0.1),
-    (faults_clocks.clock_goes_back, 0.05),
+    (faults_stream.redelivery, 0.2),
+    (faults_disk.locked_catalog, 0.1),
+    (faults_disk.readonly_catalog, 0.1),
+    (faults_disk.full_disk, 0.3),
+    (faults_clocks.clock_goes_back, 0.1),
     (faults_clocks.delivered_days_later, 0.1),
     (faults_disk.removed_file, 0.02),
     (faults_disk.unsynced, 0.05),
@@ -65,7 +65,7 @@ CASES: list[tuple[Case, float]] = [
     (faults_damage.damaged_lake, 0.2),
     (faults_damage.damaged_cache, 0.1),
 ]
-QUICK, FULL = 20, 200
+QUICK, FULL = 15, 200
 
 
 def main() -> int:
