@@ -118,6 +118,8 @@ class Platform:
 
     def kill(self) -> None:
         self.daemon.kill_group()
+        # It may not have made its group yet.
+        self.daemon.kill()
         self.daemon.wait()
 
     def end(self) -> None:
