@@ -44,6 +44,8 @@ _KIND = {
 }
 # Planning a statement takes as long as reading this many lines one by one.
 WORTH_A_STATEMENT = 1000
+# Lines that are read one by one if the vectorised ways fail on any of them.
+SMALL_PIECE = 2 * WORTH_A_STATEMENT
 # Shares of lines below which a leaf is no longer read by the fast statement, and above which it is again.
 RARE, OFTEN = 0.001, 0.004
 Rows = npt.NDArray[np.int64]
@@ -95,30 +97,38 @@ class Decoder:
     def _many(self, lines: LogSlice, settled: Mask, dead: list[DeadLetter]) -> list[tuple[pa.Table, Mask]]:
         """Judge lines by the vectorised ways, if they are many, and mark those that are proven as settled.
 
-        Where these ways fail on a line, all are left to be read one by one, which finds it.
+        Where these ways fail, it is tried with halves; in a small piece all are left to be read one by one, which
+        finds the lines at fault.
         """
-        done, found = settled.copy(), list[DeadLetter]()
-        try:
-            data = np.frombuffer(lines.data, np.uint8)
-            counted = tally(data, lines.bounds)
-            candidate = ~counted.odd & ~settled & is_utf8(lines, data)
-            parts = self._vectorised(lines, candidate, counted.counts, done, found) if _worth_it(candidate) else []
-        except Exception as error:
-            if not is_of_the_input(error):
-                raise
-            logger.warning(
-                "%d lines are read one by one, for decoding all at once failed: %s", len(lines), describe(error)
-            )
-            return []
-        settled[:] = done
-        dead += found
+        parts: list[tuple[pa.Table, Mask]] = []
+        waiting = [range(len(lines))]
+        candidate: Mask | None = None
+        counts = np.zeros((0, KINDS), np.int64)
+        while waiting:
+            piece = waiting.pop()
+            done, found = settled.copy(), list[DeadLetter]()
+            try:
+                if candidate is None:
+                    candidate, counts = _candidates(lines, settled)
+                if _worth_it(candidate[piece.start : piece.stop]):
+                    table = lines_table(lines, candidate).slice(piece.start, len(piece))
+                    parts += self._vectorised(lines, table, counts, done, found)
+            except Exception as error:
+                if not is_of_the_input(error):
+                    raise
+                logger.warning("Decoding %d lines at once failed: %s", len(piece), describe(error))
+                if candidate is not None and len(piece) > SMALL_PIECE:
+                    middle = len(piece) // 2
+                    waiting += [piece[middle:], piece[:middle]]
+                continue
+            settled[:] = done
+            dead += found
         return parts
 
     def _vectorised(
-        self, lines: LogSlice, candidate: Mask, counts: npt.NDArray[np.int64], settled: Mask, dead: list[DeadLetter]
+        self, lines: LogSlice, table: pa.Table, counts: npt.NDArray[np.int64], settled: Mask, dead: list[DeadLetter]
     ) -> list[tuple[pa.Table, Mask]]:
-        """Judge lines by the fast statement, and marks those that are proven as settled."""
-        table = lines_table(lines, candidate)
+        """Judge a table of lines by the fast statement, and mark those that are proven as settled."""
         judged = self._judge.query(self._fast, "lines", table)
         rows = judged["row"].to_numpy()
         counts = counts[rows]
@@ -129,7 +139,7 @@ class Decoder:
         parts = [(judged, self._judge.good(judged, proven, dead, lines.line))]
         left = np.flatnonzero(sound & ~proven)
         if self._rests and len(left) >= WORTH_A_STATEMENT:
-            text = table.take(pa.array(rows[left]))
+            text = table.take(pa.array(rows[left] - table["row"][0].as_py()))
             extra, proven = self._with_rests(text, judged.take(pa.array(left)), delivered[left], counts[left])
             settled[extra["row"].to_numpy()[proven]] = True
             parts.append((extra, self._judge.good(extra, proven, dead, lines.line)))
@@ -204,6 +214,13 @@ class Decoder:
                     raise
                 dead.append(undecodable(row, raw, error))
         return read
+
+
+def _candidates(lines: LogSlice, settled: Mask) -> tuple[Mask, npt.NDArray[np.int64]]:
+    """Which lines the vectorised ways may read, and the values in each line by kind; shape (lines, 5)."""
+    data = np.frombuffer(lines.data, np.uint8)
+    counted = tally(data, lines.bounds)
+    return ~counted.odd & ~settled & is_utf8(lines, data), counted.counts
 
 
 def _worth_it(candidate: Mask) -> bool:

@@ -6,6 +6,7 @@ not. An event that makes the SQL itself fail is found and becomes a dead letter;
 
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +37,27 @@ class Waiting(NamedTuple):
 
     slice: Decoded
     event: Unjudged
+
+
+class _Batch:
+    """Events of several slices under numbers of their own.
+
+    Attributes:
+        leaves: their leaves, each under its number in place of its row.
+        slices: the slices that they are of.
+        owners: int64, shape (events,): the place in `slices` of the one that an event is of.
+        rows: int32, shape (events,): its row there.
+        raw: by slice and row, its line.
+    """
+
+    def __init__(self, waiting: Sequence[Waiting], leaves: pa.Table) -> None:
+        self.waiting = waiting
+        self.leaves = leaves
+        self.slices = list({id(one.slice): one.slice for one in waiting}.values())
+        places = {id(decoded): place for place, decoded in enumerate(self.slices)}
+        self.owners = np.array([places[id(one.slice)] for one in waiting], np.int64)
+        self.rows = np.array([one.event.row for one in waiting], np.int32)
+        self.raw = [{event.row: event.raw for event in decoded.unjudged} for decoded in self.slices]
 
 
 class Judge:
@@ -90,30 +112,29 @@ class Judge:
         if not waiting:
             return
         self.begin(max(one.slice.now for one in waiting))
-        isolate(waiting, self._settle, self._give_up)
+        batch = _Batch(waiting, self._leaves([one.event for one in waiting]))
+        isolate(range(len(waiting)), partial(self._settle, batch), partial(self._give_up, batch))
         for decoded in slices:
             decoded.unjudged.clear()
 
-    def _settle(self, waiting: Sequence[Waiting]) -> None:
-        judged = self.query(self._exact, "leaves", self._leaves([one.event for one in waiting]))
-        owners: dict[int, Decoded] = {id(one.slice): one.slice for one in waiting}
-        numbers = judged["row"].to_numpy()
-        owner_of = np.array([id(one.slice) for one in waiting])[numbers]
-        rows = np.array([one.event.row for one in waiting], np.int32)
+    def _settle(self, batch: "_Batch", numbers: Sequence[int]) -> None:
+        """Judge the events of these numbers, which follow each other."""
+        judged = self.query(self._exact, "leaves", batch.leaves.slice(numbers[0], len(numbers)))
+        found = judged["row"].to_numpy()
+        owners = batch.owners[found]
         outcomes = []
-        for owner, decoded in owners.items():
-            mine = owner_of == owner
+        for owner in np.unique(owners).tolist():
+            mine = owners == owner
             part = judged.filter(pa.array(mine))
-            part = part.set_column(part.column_names.index("row"), "row", pa.array(rows[numbers[mine]]))
-            raw = {one.event.row: one.event.raw for one in waiting if one.slice is decoded}
+            part = part.set_column(part.column_names.index("row"), "row", pa.array(batch.rows[found[mine]]))
             dead: list[DeadLetter] = []
-            good = self.good(part, np.ones(len(part), bool), dead, raw.__getitem__)
-            outcomes.append((decoded, (filled(part.select(self.plan.judged_columns)), good), dead))
+            good = self.good(part, np.ones(len(part), bool), dead, batch.raw[owner].__getitem__)
+            outcomes.append((batch.slices[owner], (filled(part.select(self.plan.judged_columns)), good), dead))
         for decoded, part, dead in outcomes:
             decoded.parts.append(part)
             decoded.dead.extend(dead)
 
-    def _give_up(self, one: Waiting, error: Exception) -> None:
+    def _give_up(self, batch: "_Batch", number: int, error: Exception) -> None:
         """Make a dead letter of an event that cannot be judged, unless nothing can.
 
         Raises:
@@ -122,11 +143,12 @@ class Judge:
         import duckdb
 
         try:
-            self.query(self._exact, "leaves", self._leaves([]))
+            self.query(self._exact, "leaves", batch.leaves.slice(0, 0))
         except duckdb.Error as fault:
             raise Permanent(f"The SQL of the contracts fails whatever the event: {fault}. {ADVICE}") from fault
         detail = f"The SQL of the contracts fails on it: {describe(error)}. {ADVICE}"
-        one.slice.dead.append(DeadLetter(one.event.row, one.event.raw, UNDECODABLE, detail))
+        owner, event = batch.waiting[number]
+        owner.dead.append(DeadLetter(event.row, event.raw, UNDECODABLE, detail))
 
     def _leaves(self, events: Sequence[Unjudged]) -> pa.Table:
         """Their leaves, each event under its number in place of its row."""

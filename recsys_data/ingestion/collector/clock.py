@@ -19,7 +19,7 @@ def parse(value: object) -> datetime | None:
     """An RFC 3339 time with an offset, or None for anything else."""
     try:
         return msgspec.convert(value, Instant)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeError):  # the latter: half of a surrogate pair
         return None
 
 

@@ -93,6 +93,7 @@ def limited(open_client):
 @given(call=st.sampled_from(CALLS), body=BODIES, encoding=st.sampled_from(list(ENCODINGS)), headers=HEADERS)
 @example(call="track", body=b'{"\\x80":1}', encoding="", headers=[])
 @example(call="batch", body=b'{"batch":[{"\\xff":1}]}', encoding="", headers=[])
+@example(call="batch", body=b'{"batch":[],"sentAt":"\\ud800"}', encoding="", headers=[])
 @example(call="events", body=b"[]", encoding="", headers=[])
 @example(call="events", body=b"[" * 9000, encoding="", headers=[])
 @example(call="batch", body=b'{"batch":[' + b'{"a":' * 3000 + b"1" + b"}" * 3000 + b"]}", encoding="", headers=[])
