@@ -4,7 +4,7 @@
 
 Data flow: clients in processes of their own -> one ordinary `recsys-data collect` -> event log -> every line counted.
 Stage after stage the same collector meets its capacity, ten times as many clients, requests too large to be held at
-once, more connections than it takes, a log that is slow, and one that fails. Prints a row for each, with the largest
+once, no connection left to take, a log that is slow, and one that fails. Prints a row for each, with the largest
 resident memory and how long normal service took to come back, and ends with 1 if a claim does not hold. Linux only.
 """
 
@@ -15,6 +15,7 @@ import os
 import random
 import re
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -30,6 +31,8 @@ from benchmarks.faults_processes import Child, kill_all
 from benchmarks.faults_state import State
 from benchmarks.overload_clients import Tally, body_of, offer
 from benchmarks.soak_report import print_table
+from recsys_data.ingestion.collector.connections import HEAD_SECONDS
+from recsys_data.ingestion.collector.server import MAX_CONNECTIONS
 from recsys_data.ingestion.log.embedded import EmbeddedLog
 from recsys_data.ingestion.log.writer import PartitionWriter
 
@@ -47,20 +50,24 @@ HEAD = (
 
 @dataclass(frozen=True)
 class Stage:
-    """What is offered, and what the log does meanwhile: nothing special, `slow`, `fail`."""
+    """What is offered, and what the log does meanwhile: nothing special, `slow`, `fail`.
+
+    `idle` connections are opened before and send nothing, until the collector closes them.
+    """
 
     name: str
     clients: int
     events: int
     log: str = ""
     refused: tuple[str, ...] = ()
+    idle: int = 0
 
 
 STAGES = (
     Stage("capacity", CLIENTS, 100),
     Stage("ten times the clients", CLIENTS * 10, 100),
     Stage("and large requests", CLIENTS * 10, 2300, refused=("429",)),
-    Stage("more connections than are taken", 2600, 1, refused=("503",)),
+    Stage("all connections taken by idle ones", CLIENTS * 10, 100, refused=("503",), idle=MAX_CONNECTIONS),
     Stage("a slow log", CLIENTS * 10, 2300, "slow", refused=("429",)),
     Stage("a log that fails", CLIENTS * 10, 100, "fail", refused=("503",)),
 )
@@ -119,6 +126,8 @@ def run(stage: Stage, state: State, collector: Child, port: int, seconds: float,
     """Offer what the stage says, and print its row; returns what is wrong."""
     control = state.folder / "log-does"
     control.write_text(stage.log)
+    held = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(stage.idle)]
+    seconds += HEAD_SECONDS if held else 0
     tally, most, begun = Tally(), 0.0, time.monotonic()
     reports = [state.folder / f"report-{number}" for number in range(PROCESSES)]
     children = [
@@ -133,6 +142,8 @@ def run(stage: Stage, state: State, collector: Child, port: int, seconds: float,
         time.sleep(0.05)
     lasted = time.monotonic() - begun
     control.write_text("")
+    for connection in held:
+        connection.close()
     after = normal_after(port)
     for child, report in zip(children, reports, strict=True):
         child.wait()
