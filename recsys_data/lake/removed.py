@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from recsys_data.errors import Transient
-from recsys_data.lake.commit import expire_old_snapshots, swap
+from recsys_data.lake.commit import expire_old_snapshots, swap, turn
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
@@ -91,19 +91,20 @@ def remove(
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(PAUSE_SECONDS)
-        stored = read_removed(table.refresh())
-        if stored.token == token:
-            # The catalog took the commit that it reported as failed.
-            return True
-        live = {task.file.file_path for task in table.scan().plan_files()} if old else set()
-        if not live.issuperset(old):
-            return False
-        try:
-            removed = msgspec.structs.replace(count(stored), token=token)
-            swap(table, list(old.values()), left, {PROPERTY: msgspec.json.encode(removed).decode()})
-        except (CommitFailedException, OperationalError) as error:
-            failure = error
-        else:
-            expire_old_snapshots(table)
-            return True
+        with turn(table):
+            stored = read_removed(table.refresh())
+            if stored.token == token:
+                # The catalog took the commit that it reported as failed.
+                return True
+            live = {task.file.file_path for task in table.scan().plan_files()} if old else set()
+            if not live.issuperset(old):
+                return False
+            try:
+                removed = msgspec.structs.replace(count(stored), token=token)
+                swap(table, list(old.values()), left, {PROPERTY: msgspec.json.encode(removed).decode()})
+            except (CommitFailedException, OperationalError) as error:
+                failure = error
+                continue
+        expire_old_snapshots(table)
+        return True
     raise Transient(f"{'.'.join(table.name())} could not be committed in {ATTEMPTS} attempts: {failure}.")
