@@ -23,8 +23,10 @@ from recsys_data.lake.files import sync_file
 INDEX = "index.db"
 LOCK = "lock"
 BLOCK = 1 << 20
-# A row is committed with its neighbours: each commit waits for the disk.
+# A row is committed with its neighbours, for each commit waits for the disk; that of a large file at once, so that a
+# backup that breaks off need not copy it again.
 ROWS_A_COMMIT = 64
+LARGE_BYTES = 8 * 1024 * 1024
 TABLES = """
     CREATE TABLE IF NOT EXISTS copies
         (path TEXT PRIMARY KEY, target TEXT NOT NULL, bytes INTEGER, mtime INTEGER, sha256 TEXT) WITHOUT ROWID;
@@ -118,7 +120,7 @@ class Store:
                     (known, target, size, status.st_mtime_ns, digest),
                 )
                 self.copied_files, self.copied_bytes = self.copied_files + 1, self.copied_bytes + size
-                if self.copied_files % ROWS_A_COMMIT == 0:
+                if self.copied_files % ROWS_A_COMMIT == 0 or size >= LARGE_BYTES:
                     self._index.commit()
             else:
                 told(size)

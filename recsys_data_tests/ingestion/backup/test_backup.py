@@ -150,3 +150,23 @@ def test_copies_are_whole_whatever_the_size_of_a_block(tmp_path, monkeypatch) ->
     assert copied.sha256 == backup_store.digest_of(tmp_path / "to" / "x" / "a")
     with (tmp_path / "a").open("rb") as file, pytest.raises(Permanent, match="ends 1 bytes too early"):
         backup_store.copy(file.fileno(), tmp_path / "b", 101, 0)
+
+
+def test_what_a_killed_backup_had_copied_is_used_again(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(backup_store, "LARGE_BYTES", 100)
+    for name, size in (("large", 100), ("small", 99)):
+        (tmp_path / name).write_bytes(bytes(size))
+    killed = Store(tmp_path / "to")
+    killed.begin()
+    for name in ("large", "small"):
+        killed.add(name, tmp_path / name)
+    # What a process has not committed goes with it.
+    killed._index.rollback()
+    killed.close()
+    with closing(Store(tmp_path / "to")) as store:
+        store.begin()
+        for name in ("large", "small"):
+            store.add(name, tmp_path / name)
+        assert store.copied_files == 1
+        store.publish({})
+        assert [one.target for one in store.point()] == ["large", "small"]
