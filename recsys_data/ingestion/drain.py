@@ -27,6 +27,8 @@ from recsys_data.settings import Settings
 SLICE_BYTES = 24 * 1024 * 1024
 # Rows of late days are held back until a commit, so that they gather into fewer files.
 COMMIT_ROWS = 250_000
+# What lines that wait for their commit had in the log: long ones are fewer.
+COMMIT_BYTES = 192 * 1024 * 1024
 COMMIT_SECONDS = 1.0
 CATCH_UP_SECONDS = 10.0
 POLL_SECONDS = 0.1
@@ -122,7 +124,8 @@ class _Drain:
         self.next = {p: writer.position(p, oldest.get(p, 0)) for p in log.partitions()}
         self.pace = COMMIT_SECONDS
         self.turn = deque(log.partitions())
-        self.decoding: deque[Future[Decoded]] = deque()
+        self.decoding: deque[tuple[Future[Decoded], int]] = deque()
+        self.taken_bytes = 0
 
     def run(self) -> Iterator[Flushed]:
         yield from self._finish()
@@ -138,9 +141,10 @@ class _Drain:
                 busy = time.monotonic()
                 self._take()
             waiting = self.writer.pending_rows
+            many = waiting >= COMMIT_ROWS or self.taken_bytes >= COMMIT_BYTES
             last = not self.decoding and (over or not self.until.idle)
-            if waiting and (waiting >= COMMIT_ROWS or time.monotonic() - committed >= self.pace or last):
-                yield self.writer.flush(self.writing)
+            if waiting and (many or time.monotonic() - committed >= self.pace or last):
+                yield self._flush()
                 committed = time.monotonic()
             elif not waiting and not self.decoding and (over or now - busy >= self.until.idle):
                 return
@@ -160,10 +164,15 @@ class _Drain:
                 self.next[partition] = lines.end
                 self._decode(lines)
                 self._take()
-                if self.writer.pending_rows >= COMMIT_ROWS:
-                    yield self.writer.flush(self.writing)
+                if self.writer.pending_rows >= COMMIT_ROWS or self.taken_bytes >= COMMIT_BYTES:
+                    yield self._flush()
         if self.writer.pending_rows:
-            yield self.writer.flush(self.writing)
+            yield self._flush()
+
+    def _flush(self) -> Flushed:
+        flushed = self.writer.flush(self.writing)
+        self.taken_bytes = 0
+        return flushed
 
     def _read(self) -> LogSlice | None:
         """The next slice of the partition whose turn it is; None when none has anything."""
@@ -180,7 +189,8 @@ class _Drain:
         return None
 
     def _decode(self, lines: LogSlice) -> None:
-        self.decoding.append(self.pool.submit(self._decode_in_thread, lines, datetime.now(UTC)))
+        future = self.pool.submit(self._decode_in_thread, lines, datetime.now(UTC))
+        self.decoding.append((future, len(lines.data)))
 
     def _decode_in_thread(self, lines: LogSlice, now: datetime) -> Decoded:
         decoder = self.free.pop()
@@ -191,7 +201,9 @@ class _Drain:
 
     def _take(self) -> None:
         """Wait for the oldest slice, so that those of a partition are gathered in the order of their lines."""
-        self.writer.add(self.decoding.popleft().result())
+        future, size = self.decoding.popleft()
+        self.writer.add(future.result())
+        self.taken_bytes += size
 
 
 def _before(end: int, lines: LogSlice) -> LogSlice:

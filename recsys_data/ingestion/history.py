@@ -126,8 +126,8 @@ class _Update:
             return True
         if gone := [taken.day for taken in self.plan.ahead if not days[taken]]:
             raise Permanent(
-                f"{self.contract.name}_history cannot be made again from {min(gone)} on, for the snapshots of that time "
-                "were retired. Did its key change, or was a snapshot taken that was known before them? Undo that."
+                f"{self.contract.name}_history cannot be made again from {min(gone)} on, for the snapshots of that "
+                "time were retired. Did its key change, or was a snapshot taken that was known before them? Undo that."
             )
         before = [*self.current, *self.closed]
         self._write({taken: days[taken] for taken in self.plan.ahead})

@@ -24,7 +24,7 @@ from recsys_data.ingestion.decode import Decoder
 from recsys_data.ingestion.lock import file_lock
 from recsys_data.ingestion.log import EventLog, LogSlice
 from recsys_data.lake.files import sync_all
-from recsys_data.lake.removed import Outbox, Removed, read_removed, remove
+from recsys_data.lake.removed import OUTBOX, Outbox, Removed, read_removed, remove
 from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
 
@@ -67,7 +67,7 @@ def replay(lake: Lake, log: EventLog, settings: Settings, meant: Meant, told: To
         finish(lake, log)
         for table in holders(lake):
             _tidy(lake, table)
-            taking = _Taking(table, lake.warehouse / "replay", decoder, meant)
+            taking = _Taking(table, lake.warehouse / OUTBOX, decoder, meant)
             for taken in take_out(table, meant, taking.choose, taking.counted):
                 finish(lake, log)
                 told(taken)
@@ -104,7 +104,7 @@ def outbox_lines(lake: Lake) -> Iterator[bytes]:
     """The replayed lines that may not be in the event log yet."""
     for table in holders(lake):
         for box in read_removed(table).outbox:
-            with contextlib.suppress(FileNotFoundError), (lake.warehouse / "replay" / box.file).open("rb") as file:
+            with contextlib.suppress(FileNotFoundError), (lake.warehouse / OUTBOX / box.file).open("rb") as file:
                 yield from (line.removesuffix(b"\n") for line in file)
 
 
@@ -125,7 +125,7 @@ def finish(lake: Lake, log: EventLog) -> None:
     """Append the lines of all outboxes to the event log. One process at a time, lest they be appended twice."""
     for table in holders(lake):
         for box in read_removed(table).outbox:
-            path = lake.warehouse / "replay" / box.file
+            path = lake.warehouse / OUTBOX / box.file
             try:
                 with path.open("rb") as file:
                     while lines := file.readlines(APPENDED_BYTES):
@@ -156,7 +156,7 @@ def _alone(settings: Settings, wait_seconds: float) -> Iterator[bool]:
 def _tidy(lake: Lake, table: "Table") -> None:
     """Remove files of replays that died before their commit: their dead letters are still in the table."""
     known = {box.file for box in read_removed(table).outbox}
-    for path in (lake.warehouse / "replay").glob(f"{table.name()[-1]}.*"):
+    for path in (lake.warehouse / OUTBOX).glob(f"{table.name()[-1]}.*"):
         if path.name not in known:
             path.unlink()
 

@@ -17,6 +17,7 @@ from recsys_data.lake.backup_store import Store, Told
 from recsys_data.lake.files import local_path
 from recsys_data.lake.ledger import Ledger, read_ledger
 from recsys_data.lake.orphans import references
+from recsys_data.lake.removed import OUTBOX, read_removed
 from recsys_data.lake.tables import NAMESPACE
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def add_catalog(store: Store, folder: Path) -> LakePoint:
         try:
             store.add_database(f"lake/{CATALOG}", folder / CATALOG, partial(_open, store, folder, point))
         except FileNotFoundError:
-            # The metadata file of a moment ago has been removed by a later commit.
+            # The metadata file of a moment ago has been removed by a later commit, or an outbox by its replay.
             store.begin()
             continue
         return point
@@ -61,6 +62,9 @@ def _open(store: Store, folder: Path, point: LakePoint, copied: Path) -> None:
             table = catalog.load_table(identifier)
             location = table.metadata_location
             store.add(_target(folder, location), _path(location))
+            # What a replay has taken out and not yet brought to the event log is nowhere else.
+            for box in read_removed(table).outbox:
+                store.add(f"lake/{OUTBOX}/{box.file}", folder / OUTBOX / box.file)
             point.tables[identifier[-1]] = table
             point.ledgers[identifier[-1]] = read_ledger(table)
     finally:

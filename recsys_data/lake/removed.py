@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
 PROPERTY = "recsys_data.removed"
+# Folder of outbox files below that of the lake.
+OUTBOX = "replay"
 ATTEMPTS = 20
 PAUSE_SECONDS = 0.05
 

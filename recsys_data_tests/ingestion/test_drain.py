@@ -169,6 +169,15 @@ def test_batches_are_bounded_by_what_is_read_at_once(platform: Platform, monkeyp
     platform.assert_whole()
 
 
+def test_long_lines_are_committed_before_they_are_many(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [view(f"{n}", note="x" * 1000) for n in range(12)]
+    monkeypatch.setattr(drain_module, "SLICE_BYTES", 2 * len(lines[0]))
+    monkeypatch.setattr(drain_module, "COMMIT_BYTES", 4 * len(lines[0]))
+    platform.append(lines)
+    assert max(flushed.read for flushed in platform.drain()) <= 8
+    platform.assert_whole()
+
+
 def test_a_commit_says_what_it_made_visible(platform: Platform) -> None:
     platform.append([view("a", day=1), view("b", day=2, context={"page": "p"}), identify("c"), view("a"), b"x"])
     (flushed,) = platform.drain()

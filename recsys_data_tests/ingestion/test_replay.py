@@ -1,5 +1,6 @@
 """Dead letters are replayed once, and none is lost, wherever a replay dies and whatever happens beside it."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,11 +12,13 @@ from pyiceberg.catalog.sql import SqlCatalog
 from recsys_data.contracts import Contract
 from recsys_data.errors import Permanent, Transient
 from recsys_data.ingestion import dead_letters, drain, replay
+from recsys_data.ingestion.backup import back_up
 from recsys_data.ingestion.dead_letters import Meant
 from recsys_data.ingestion.decode import Decoder
 from recsys_data.ingestion.drain import lag_of
 from recsys_data.ingestion.lock import file_lock
 from recsys_data.ingestion.log.embedded import EmbeddedLog
+from recsys_data.ingestion.restore import restore
 from recsys_data.lake import removed
 from recsys_data.lake.maintenance import compact_day
 from recsys_data.monitoring.trace import trace
@@ -253,3 +256,22 @@ def test_a_line_on_its_way_is_found_and_a_discarded_one_is_explained(changed: Pl
     found = trace(changed.log, changed.open_lake(), "nobody")
     assert found.state == "unaccounted"
     assert "discarded" in found.meaning
+
+
+def test_a_backup_holds_what_is_on_its_way(
+    changed: Platform, make_platform: MakePlatform, crash_at: Any, tmp_path: Path
+) -> None:
+    crash_at(EmbeddedLog, "append", "before", 1)
+    with pytest.raises(Crash):
+        replayed(changed)
+    crash_at.undo()
+    back_up(changed.settings, tmp_path / "backup")
+    changed.close()
+    folder = Path(changed.settings.dir)
+    shutil.move(folder, tmp_path / "lost")
+    restore(changed.settings, tmp_path / "backup")
+    restored = make_platform(folder, changed.contracts)
+    restored.drain()
+    replayed(restored)
+    restored.drain()
+    assert_replayed(restored)
