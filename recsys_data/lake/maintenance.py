@@ -18,7 +18,7 @@ from recsys_data.errors import Transient
 from recsys_data.lake.commit import expire_old_snapshots, turn
 from recsys_data.lake.damage import checked_batches, naming_damage
 from recsys_data.lake.files import local_path, sync_all
-from recsys_data.lake.orphans import Orphans, remove_orphans
+from recsys_data.lake.orphans import Orphans, forget_referenced, remove_orphans
 from recsys_data.lake.stats import day_number
 from recsys_data.lake.tables import Lake
 from recsys_data.lake.write import dictionary_columns, file_schema, write_day
@@ -76,10 +76,12 @@ def upkeep(lake: Lake, name: str, now: datetime | None = None) -> Upkept:
     now = now or datetime.now(UTC)
     table = lake.table(name)
     before = _count(table)
+    notes = lake.warehouse / "upkeep" / f"{name}.db"
+    forget_referenced(table, notes)
     if lake.contracts[name].stream:
         compact_days(table, day_number(now.date().isoformat()) + 1)
     expired = expire_old_snapshots(table.refresh(), enough=1, age=SNAPSHOTS_KEPT)
-    orphans = remove_orphans(table, lake.warehouse / "upkeep" / f"{name}.db", now=now.timestamp())
+    orphans = remove_orphans(table, notes, now=now.timestamp())
     return Upkept(before, _count(table.refresh()), expired, orphans, time.monotonic() - began)
 
 

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -68,22 +68,42 @@ def remove_orphans(table: "Table", notes: Path, margin: timedelta = MARGIN, now:
     """
     now = time.time() if now is None else now
     root = _folder(table)
+    with _notes(notes) as database:
+        # Files first: what is written while the metadata is read is then no candidate.
+        began = time.time()
+        database.executemany("INSERT OR IGNORE INTO found VALUES (?, ?, ?)", _files(root))
+        _refer(database, table)
+        _check(database, table, root, began)
+        _note(database, now)
+        # Somebody may have committed meanwhile.
+        _refer(database, table)
+        return _remove(database, now - margin.total_seconds())
+
+
+def forget_referenced(table: "Table", notes: Path) -> None:
+    """Take back what was noted of files that the table refers to now; to be called before files are replaced.
+
+    A writer may have been about to commit a file when it was noted. Were that remembered when the file is replaced
+    days later, it would go at once, and with it what readers began to read a moment before.
+
+    Raises:
+        Permanent, Transient: as `remove_orphans` does.
+    """
+    with _notes(notes) as database:
+        _refer(database, table)
+        database.execute("DELETE FROM unreferenced WHERE path IN (SELECT path FROM referenced)")
+
+
+@contextmanager
+def _notes(notes: Path) -> Iterator[sqlite3.Connection]:
+    """The notes, for one process at a time; what was changed in them is kept if all goes well."""
     notes.parent.mkdir(parents=True, exist_ok=True)
     try:
         with closing(sqlite3.connect(notes, timeout=30, isolation_level=None)) as database:
             database.executescript(TABLES)
             database.execute("BEGIN IMMEDIATE")
-            # Files first: what is written while the metadata is read is then no candidate.
-            began = time.time()
-            database.executemany("INSERT OR IGNORE INTO found VALUES (?, ?, ?)", _files(root))
-            _refer(database, table)
-            _check(database, table, root, began)
-            _note(database, now)
-            # Somebody may have committed meanwhile.
-            _refer(database, table)
-            orphans = _remove(database, now - margin.total_seconds())
+            yield database
             database.execute("COMMIT")
-            return orphans
     except sqlite3.OperationalError as error:
         raise Transient(f"{notes} cannot be written: {error}. Is upkeep running elsewhere? Try again later.") from None
     except sqlite3.DatabaseError as error:

@@ -14,7 +14,7 @@ from recsys_data.lake import orphans as orphans_module
 from recsys_data.lake.commit import expire_old_snapshots
 from recsys_data.lake.files import local_path
 from recsys_data.lake.maintenance import compact_day
-from recsys_data.lake.orphans import MARGIN, Orphans, remove_orphans
+from recsys_data.lake.orphans import MARGIN, Orphans, forget_referenced, remove_orphans
 from recsys_data.lake.query import connect
 from recsys_data.lake.write import Picked, write_days
 from recsys_data_tests.lake.conftest import OpenLake
@@ -105,6 +105,20 @@ def test_a_file_that_is_not_committed_yet_stays_and_can_be_committed(table: "Tab
         producer.append_data_file(file)
     assert remove_orphans(table, notes_file, now=time.time() + 2 * LATER) == NOTHING
     assert "late" in ids(table)
+
+
+def test_what_was_noted_before_its_commit_waits_anew_when_it_is_replaced(table: "Table", notes_file: Path) -> None:
+    (file,) = write_days(table, [Picked.all(rows(("late", 0.9)))])
+    now = time.time()
+    assert remove_orphans(table, notes_file, now=now).waiting == 1
+    with table.transaction() as transaction, transaction.update_snapshot().fast_append() as producer:
+        producer.append_data_file(file)
+    # As upkeep does, the night after.
+    forget_referenced(table, notes_file)
+    replace_everything(table)
+    assert remove_orphans(table, notes_file, now=now + LATER).removed == 0
+    path = local_path(file.file_path)
+    assert path is not None and path.exists()
 
 
 def test_readers_that_began_before_go_on_reading(open_notes: OpenLake, table: "Table", notes_file: Path) -> None:
