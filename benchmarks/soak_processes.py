@@ -22,13 +22,13 @@ from recsys_data.ingestion.lock import running_drain
 from recsys_data.settings import Settings
 
 ROLES = (
-    ("collect", "collector"),
-    ("simulate", "traffic"),
+    ("recsys_data.cli up", "up"),
+    ("recsys_data.cli collect", "collector"),
+    ("recsys_data.cli simulate", "traffic"),
     ("dagster_webserver", "webserver"),
     ("dagster._daemon", "daemon"),
     ("api grpc", "code server"),
     ("spawn_main", "run"),
-    ("recsys_data.cli up", "up"),
 )
 MB = 1e6
 POLL_SECONDS = 0.5

@@ -126,6 +126,9 @@ def received_in(table: "Table", snapshot: "Snapshot") -> np.ndarray:
     for manifest in snapshot.manifests(table.io) if operation == "append" else ():
         if manifest.added_snapshot_id == snapshot.snapshot_id:
             for entry in manifest.fetch_manifest_entry(table.io):
+                # A manifest that was merged names the files of earlier commits too.
+                if entry.snapshot_id != snapshot.snapshot_id:
+                    continue
                 path = local_path(entry.data_file.file_path)
                 column = pq.read_table(path, columns=["received_at"]).column(0).drop_null() if path else []
                 found.append(np.asarray(column.to_numpy(), "datetime64[us]").astype(np.int64) / 1e6)
