@@ -33,13 +33,16 @@ class Stderr:
 
 @pytest.fixture
 def stderr(capsys: pytest.CaptureFixture[str]) -> Iterator[Stderr]:
-    """Loggers are put back as they were."""
-    kept = [(logging.getLogger(name), logging.getLogger(name).level) for name in ("", "recsys_data", trail.name)]
+    """Nobody else logs to it meanwhile; loggers are put back as they were."""
+    loggers = [logging.getLogger(name) for name in ("", "recsys_data", trail.name)]
+    kept = [(one, one.level, one.handlers[:]) for one in loggers]
+    for one in loggers:
+        one.setLevel(logging.WARNING if one.name == "root" else logging.NOTSET)
+        one.handlers = [handler for handler in one.handlers if not isinstance(handler, StderrHandler)]
     yield Stderr(capsys)
-    for one, level in kept:
+    for one, level, handlers in kept:
         one.setLevel(level)
-        for handler in [handler for handler in one.handlers if isinstance(handler, StderrHandler)]:
-            one.removeHandler(handler)
+        one.handlers = handlers
 
 
 def settings(**given) -> Settings:

@@ -1,4 +1,4 @@
-"""Upkeep as Dagster runs it: every night, over all tables, and over Dagster's own storage."""
+"""Upkeep as Dagster runs it: every hour, over all tables, and over Dagster's own storage."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -63,9 +63,9 @@ def feed(lake: Lake, count: int = 9) -> None:
         append(table, given, number + 1)
 
 
-def test_upkeep_runs_every_night_unless_it_is_switched_off(defs):
+def test_upkeep_runs_every_hour_unless_it_is_switched_off(defs):
     schedule = defs.resolve_schedule_def("upkeep_schedule")
-    assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 3 * * *", "UTC")
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("10 * * * *", "UTC")
     assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
     job = defs.resolve_job_def("upkeep")
     assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == UPKEEP

@@ -144,8 +144,9 @@ class _Drain:
             many = waiting >= COMMIT_ROWS or self.taken_bytes >= COMMIT_BYTES
             last = not self.decoding and (over or not self.until.idle)
             if waiting and (many or time.monotonic() - committed >= self.pace or last):
-                yield self._flush()
+                # Counted from its beginning, or events would wait for the time that it takes too.
                 committed = time.monotonic()
+                yield self._flush()
             elif not waiting and not self.decoding and (over or now - busy >= self.until.idle):
                 return
             elif not self.decoding:

@@ -61,7 +61,7 @@ def retire(lake: Lake, name: str, now: datetime) -> Retired:
     rows = sum(file.record_count for file in files)
     before = old[-1] + timedelta(days=1)
     if not remove(table, files, [], lambda stored: _retired(stored, rows, before)):
-        # Somebody has just rewritten one of them; the next night is early enough.
+        # Somebody has just rewritten one of them; the next run is early enough.
         return Retired(since)
     return Retired(since, len(old), rows)
 

@@ -1,4 +1,4 @@
-"""Retention as Dagster sees it: an asset that is made every night with the rest of the upkeep.
+"""Retention as Dagster sees it: an asset that is made every hour with the rest of the upkeep.
 
 Run alone: `dagster asset materialize --select retention -m recsys_data.definitions`.
 """

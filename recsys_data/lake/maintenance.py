@@ -36,7 +36,7 @@ ATTEMPTS = 5
 SWAPS = 20
 # A late event makes a small file of an old day: a few of them cost readers less than writing the day again.
 SMALL_FILES = 8
-# What one run rewrites at most, so that a long neglected table takes several nights rather than one very long one.
+# What one run rewrites at most, so that a long neglected table takes several runs rather than one very long one.
 WORK_BYTES = 8 * 1024**3
 # What is rewritten for one swap, and begun again when others changed it meanwhile.
 SWAP_BYTES = 1024**3

@@ -2,7 +2,7 @@
 
 Expired snapshots, compaction and writers that died leave data files and manifests behind; Iceberg removes none.
 Data flow: files of the folder - what the table's metadata refers to -> since when each was found unreferenced (a
-SQLite file beside the tables) -> the ones that were so for a day are removed. What counts is how long a file has
+SQLite file beside the tables) -> data files that were so for a day, and others for hours, are removed. What counts is how long a file has
 been unreferenced, not its age: whoever began to read before a commit replaced a file goes on reading it.
 """
 
@@ -22,8 +22,10 @@ from recsys_data.lake.files import local_path
 if TYPE_CHECKING:
     from pyiceberg.table import Table
 
-# A day but for an hour, so that a nightly run removes what the one of the night before found.
+# For those who began to read: a query may last, and knows the data files that it reads.
 MARGIN = timedelta(hours=23)
+# Manifests are read while a query is planned, and every commit leaves some: a day of them would outweigh the data.
+METADATA_MARGIN = timedelta(hours=3)
 # What Iceberg writes; anything else in the folder is somebody else's.
 SUFFIXES = (".parquet", ".avro", ".metadata.json")
 # Clocks of files are a few milliseconds behind.
@@ -59,7 +61,8 @@ def remove_orphans(table: "Table", notes: Path, margin: timedelta = MARGIN, now:
     Args:
         table: whose folder is looked through; it is refreshed.
         notes: SQLite file that keeps since when a file is unreferenced; without it the time begins anew.
-        margin: how long readers, and writers that have not committed yet, keep their files.
+        margin: how long readers, and writers that have not committed yet, keep data files; other files for as long,
+            but no longer than `METADATA_MARGIN`.
         now: seconds since 1970.
 
     Raises:
@@ -77,7 +80,7 @@ def remove_orphans(table: "Table", notes: Path, margin: timedelta = MARGIN, now:
         _note(database, now)
         # Somebody may have committed meanwhile.
         _refer(database, table)
-        return _remove(database, now - margin.total_seconds())
+        return _remove(database, now, margin)
 
 
 def forget_referenced(table: "Table", notes: Path) -> None:
@@ -182,10 +185,11 @@ def _note(database: sqlite3.Connection, now: float) -> None:
     database.execute(f"INSERT OR IGNORE INTO unreferenced {unreferenced}", (now,))
 
 
-def _remove(database: sqlite3.Connection, before: float) -> Orphans:
-    """Remove the files that nothing refers to since `before`, and were written before it."""
+def _remove(database: sqlite3.Connection, now: float, margin: timedelta) -> Orphans:
+    """Remove the files that nothing has referred to for their margin, and that were written before it."""
     orphans = "unreferenced JOIN found USING (path) WHERE path NOT IN (SELECT path FROM referenced)"
-    due = f"max(since, written) <= {before!r}"
+    data, metadata = (now - one.total_seconds() for one in (margin, min(margin, METADATA_MARGIN)))
+    due = f"max(since, written) <= iif(path LIKE '%.parquet', {data!r}, {metadata!r})"
     waiting = database.execute(f"SELECT count(*), coalesce(sum(bytes), 0) FROM {orphans} AND NOT {due}").fetchone()
     removed = removed_bytes = 0
     for path, size in database.execute(f"SELECT path, bytes FROM {orphans} AND {due}"):

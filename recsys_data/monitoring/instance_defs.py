@@ -19,13 +19,13 @@ from recsys_data.settings import Settings
 
 RUNS_KEPT = timedelta(days=30)
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
-# A night's work; a run takes some milliseconds.
+# One run's work; a run takes some milliseconds.
 MOST = 5000
 PAGE = 100
 
 
 def definitions() -> dg.Definitions:
-    """The asset, which the job `upkeep` makes every night, and the sensor."""
+    """The asset, which the job `upkeep` makes every hour, and the sensor."""
     return dg.Definitions(assets=[dagster_upkeep], sensors=[dead_runs_sensor])
 
 

@@ -14,7 +14,7 @@ from recsys_data.lake import orphans as orphans_module
 from recsys_data.lake.commit import expire_old_snapshots
 from recsys_data.lake.files import local_path
 from recsys_data.lake.maintenance import compact_day
-from recsys_data.lake.orphans import MARGIN, Orphans, forget_referenced, remove_orphans
+from recsys_data.lake.orphans import MARGIN, METADATA_MARGIN, Orphans, forget_referenced, remove_orphans
 from recsys_data.lake.query import connect
 from recsys_data.lake.write import Picked, write_days
 from recsys_data_tests.lake.conftest import OpenLake
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FIRST_OF_JANUARY = 20454
 NOTHING = Orphans(0, 0, 0, 0)
 LATER = MARGIN.total_seconds() + 60
+SOON = METADATA_MARGIN.total_seconds() + 60
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_files_that_were_replaced_go_a_day_after_they_were_found_and_only_once(
     now, before = time.time(), files(table)
     first = remove_orphans(table, notes_file, now=now)
     assert (first.removed, first.waiting > 6, files(table) == before) == (0, True, True)
-    assert remove_orphans(table, notes_file, now=now + LATER - 120).removed == 0
+    assert remove_orphans(table, notes_file, now=now + SOON - 120).removed == 0
     second = remove_orphans(table, notes_file, now=now + LATER)
     assert second == Orphans(first.waiting, first.waiting_bytes, 0, 0)
     assert len(before) - len(files(table)) == second.removed
@@ -121,15 +122,27 @@ def test_what_was_noted_before_its_commit_waits_anew_when_it_is_replaced(table: 
     assert path is not None and path.exists()
 
 
+def test_manifests_go_before_the_data_files_that_they_name(table: "Table", notes_file: Path) -> None:
+    replace_everything(table)
+    now = time.time()
+    waiting = remove_orphans(table, notes_file, now=now).waiting
+    removed = remove_orphans(table, notes_file, now=now + SOON).removed
+    assert 0 < removed < waiting
+    left = remove_orphans(table, notes_file, now=now + SOON)
+    assert left.waiting == waiting - removed
+    assert remove_orphans(table, notes_file, now=now + LATER).removed == left.waiting
+
+
 def test_readers_that_began_before_go_on_reading(open_notes: OpenLake, table: "Table", notes_file: Path) -> None:
     reader = open_notes().table("notes")
     planned, scan = list(reader.scan().plan_files()), reader.scan()
     with connect(open_notes(), ["notes"]) as session:
         replace_everything(table)
         remove_orphans(table, notes_file)
-        remove_orphans(table, notes_file, now=time.time() + LATER - 120)
-        assert session.sql("SELECT count(*) FROM notes").fetchall() == [(6,)]
+        remove_orphans(table, notes_file, now=time.time() + SOON - 120)
         assert len(scan.to_arrow()) == 6
+        assert remove_orphans(table, notes_file, now=time.time() + LATER - 120).removed > 0
+        assert session.sql("SELECT count(*) FROM notes").fetchall() == [(6,)]
         assert all(Path(task.file.file_path).exists() for task in planned)
 
 
