@@ -2,8 +2,9 @@
 
 Expired snapshots, compaction and writers that died leave data files and manifests behind; Iceberg removes none.
 Data flow: files of the folder - what the table's metadata refers to -> since when each was found unreferenced (a
-SQLite file beside the tables) -> data files that were so for a day, and others for hours, are removed. What counts is how long a file has
-been unreferenced, not its age: whoever began to read before a commit replaced a file goes on reading it.
+SQLite file beside the tables) -> data files that were so for a day, and others that were so for hours, are removed.
+What counts is how long a file has been unreferenced, not its age: whoever began to read before a commit replaced a
+file goes on reading it.
 """
 
 import os
