@@ -19,7 +19,6 @@ from recsys_data.ingestion.drain import lag_of
 from recsys_data.ingestion.lock import file_lock
 from recsys_data.ingestion.log.embedded import EmbeddedLog
 from recsys_data.ingestion.restore import restore
-from recsys_data.lake import removed
 from recsys_data.lake.maintenance import compact_day
 from recsys_data.monitoring.trace import trace
 from recsys_data_tests.contracts.writing import builtin, load, rules_of
@@ -186,19 +185,19 @@ def test_a_crash_at_any_step_neither_loses_nor_doubles(
 def test_a_drain_and_compaction_beside_a_replay_lose_nothing(
     changed: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit_rows = removed.swap
+    take_rows = dead_letters.remove
     busy = [True]
 
-    def disturbed(*args: Any, **kwargs: Any) -> None:
+    def disturbed(*args: Any, **kwargs: Any) -> bool:
         if busy[0]:
             busy[0] = False
             changed.append([view("late"), b"no JSON either"])
             changed.drain()
             table = changed.open_lake().table("dead_letters")
             compact_day(table, next(iter(table.scan().plan_files())).file.partition[0])
-        commit_rows(*args, **kwargs)
+        return take_rows(*args, **kwargs)
 
-    monkeypatch.setattr(removed, "swap", disturbed)
+    monkeypatch.setattr(dead_letters, "remove", disturbed)
     replayed(changed)
     changed.drain()
     changed.assert_whole()
