@@ -31,8 +31,8 @@ State = Literal["stored", "rejected", "waiting", "replaying", "unaccounted", "no
 POSITION = re.compile(r"([0-9]{1,9}):([0-9]{1,18})")
 MEANINGS: dict[State, str] = {
     "stored": "It is stored.",
-    "rejected": "It broke a contract and is a dead letter. Mend the client, or the contract, and send it again under "
-    "another id.",
+    "rejected": "It broke a contract and is a dead letter. Mend the client and send it again; or mend the contract, "
+    "and bring it back with `recsys-data dead-letters replay`.",
     "waiting": "It waits in the event log. A drain stores it: `recsys-data ingest --until-empty`, or the sensor.",
     "replaying": "It was a dead letter and is on its way back to the event log: a replay was interrupted. The next "
     "drain goes on with it: `recsys-data ingest --until-empty`, or the sensor.",
