@@ -92,17 +92,17 @@ def send_all(state: State, port: int, names: list[str], acks: Path, pause: tuple
     """Send events from several threads; the ids that were acknowledged are written to a file as they are."""
     batches = [names[at : at + BATCH] for at in range(0, len(names), BATCH)]
     taking = threading.Lock()
-    deadline = time.monotonic() + GIVE_UP_SECONDS
     left = list(range(len(batches)))
     with acks.open("a", buffering=1) as file:
 
         def client() -> None:
             rng = random.Random()
-            while time.monotonic() < deadline:
+            while True:
                 with taking:
                     if not left:
                         return
                     batch = batches[left.pop()]
+                deadline = time.monotonic() + GIVE_UP_SECONDS
                 body = b"\n".join(state.sent[name] for name in batch)
                 while not post(port, body):
                     if time.monotonic() > deadline:

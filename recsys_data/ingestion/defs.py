@@ -97,7 +97,7 @@ def _drained(
         context.log.info(f"{busy} Waiting until what the log held when this run began is stored.")
         if by_hand:
             wait_until_stored(lake, ends, config.wait_seconds)
-    gathered = reporter.take()
+    gathered = reporter.take(everything=True)
     yield from _touched(lake, log, gathered)
     if by_hand:
         for name in selected:

@@ -15,6 +15,9 @@ from recsys_data.lake.stats import DayStats, day_number, days
 from recsys_data.lake.tables import Lake
 
 EVERY_SECONDS = 30.0
+# Late events touch dozens of older days, and telling of each takes a write to Dagster's storage.
+RECENT_DAYS = 2
+LATE_SECONDS = 300.0
 # An import of thousands of days must not stall the drain; what is left out here is told by reconciliation.
 MOST_DAYS = 60
 SAMPLE_ROWS = 5
@@ -41,11 +44,14 @@ class Gathered:
 
 
 class Reporter:
-    """Gathers commits, and says when it is time to report: after the first commit, then every half minute."""
+    """Gathers commits, and says when it is time to report: after the first commit, then every half minute.
+
+    Days before a dataset's newest are told of every five minutes, for the drain waits until all is told.
+    """
 
     def __init__(self) -> None:
         self._gathered = Gathered()
-        self._due = 0.0
+        self._due = self._late_due = 0.0
 
     def add(self, flushed: Flushed) -> None:
         gathered = self._gathered
@@ -66,10 +72,17 @@ class Reporter:
     def is_due(self) -> bool:
         return self._gathered.commits > 0 and time.monotonic() >= self._due
 
-    def take(self) -> Gathered:
-        """What was gathered; gathering starts anew."""
+    def take(self, everything: bool = False) -> Gathered:
+        """What was gathered, without what is for later unless `everything` is wanted; gathering starts anew."""
         gathered, self._gathered = self._gathered, Gathered()
-        self._due = time.monotonic() + EVERY_SECONDS
+        now = time.monotonic()
+        self._due = now + EVERY_SECONDS
+        if everything or now >= self._late_due:
+            self._late_due = now + LATE_SECONDS
+            return gathered
+        for name, rows in gathered.rows.items():
+            for day in sorted(rows)[:-RECENT_DAYS]:
+                self._gathered.rows[name][day] = rows.pop(day)
         return gathered
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from recsys_data.errors import Transient
+from recsys_data.lake.background import in_background
 from recsys_data.lake.commit import expire_old_snapshots, turn
 from recsys_data.lake.damage import checked_batches, naming_damage
 from recsys_data.lake.files import local_path, sync_all
@@ -77,11 +78,11 @@ def upkeep(lake: Lake, name: str, now: datetime | None = None) -> Upkept:
     table = lake.table(name)
     before = _count(table)
     notes = lake.warehouse / "upkeep" / f"{name}.db"
-    forget_referenced(table, notes)
+    in_background(forget_referenced, table, notes)
     if lake.contracts[name].stream:
         compact_days(table, day_number(now.date().isoformat()) + 1)
     expired = expire_old_snapshots(table.refresh(), enough=1, age=SNAPSHOTS_KEPT)
-    orphans = remove_orphans(table, notes, now=now.timestamp())
+    orphans = in_background(remove_orphans, table, notes, now=now.timestamp())
     return Upkept(before, _count(table.refresh()), expired, orphans, time.monotonic() - began)
 
 
@@ -136,7 +137,7 @@ def _compact(table: "Table", days: Sequence[int]) -> int:
         small = _small_files(table.refresh(), days)
         for day, files in small.items():
             if len(files) > 1:
-                compacted = rewrite(table, day, files)
+                compacted = in_background(rewrite, table, day, files)
                 new += [compacted] if compacted else []
                 old += files
         if not old or _replace(table, old, new):

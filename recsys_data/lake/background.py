@@ -1,0 +1,30 @@
+"""Work that gives way: long, and nobody waits for it, while drains and readers on the same machine are waited for."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import ParamSpec, TypeVar
+
+NICENESS = 10
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def in_background(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """The result of `work(*arguments, **named)`, done in a thread that others go before (on Linux).
+
+    Do nothing so for which others wait: a lock would be held the longer, the busier the machine is.
+    """
+    with ThreadPoolExecutor(1, "background", initializer=_give_way) as pool:
+        return pool.submit(work, *arguments, **named).result()
+
+
+def _give_way() -> None:
+    # Elsewhere a priority belongs to the whole process, and only root could restore it.
+    if sys.platform == "linux":
+        with suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
