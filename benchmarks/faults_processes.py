@@ -19,6 +19,8 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 DEFECT = 70
 POLL_SECONDS = 0.002
+LAST_WORDS_SECONDS = 1.0
+HUNG = "still ran after"
 
 _children: set[int] = set()
 
@@ -51,10 +53,14 @@ class Child:
         deadline = time.monotonic() + seconds
         while self.poll() is None:
             if time.monotonic() > deadline:
+                # On this signal it says where each of its threads is.
+                self.signal(signal.SIGABRT)
+                time.sleep(LAST_WORDS_SECONDS)
                 self.kill()
-                self._reaped(os.waitpid(self.pid, 0)[1])
+                if self.code is None:
+                    self._reaped(os.waitpid(self.pid, 0)[1])
                 with self.output.open("a") as file:
-                    file.write(f"\nstill ran after {seconds:g} s, and was killed\n")
+                    file.write(f"\n{HUNG} {seconds:g} s, and was killed\n")
             time.sleep(POLL_SECONDS)
         assert self.code is not None
         return self.code
@@ -84,6 +90,11 @@ class Child:
         """Kill it and whatever it started, if it made a process group of its own."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+
+    @property
+    def hung(self) -> bool:
+        """Whether it was killed because it did not end."""
+        return HUNG in self.text()
 
     @property
     def killed(self) -> bool:

@@ -1,5 +1,6 @@
 """Work that gives way: long, and nobody waits for it, while drains and readers on the same machine are waited for."""
 
+import functools
 import os
 import sys
 import threading
@@ -21,6 +22,16 @@ def in_background(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -
     """
     with ThreadPoolExecutor(1, "background", initializer=_give_way) as pool:
         return pool.submit(work, *arguments, **named).result()
+
+
+def gives_way(work: Callable[P, T]) -> Callable[P, T]:
+    """A function that does its work `in_background`, whoever calls it."""
+
+    @functools.wraps(work)
+    def call(*arguments: P.args, **named: P.kwargs) -> T:
+        return in_background(work, *arguments, **named)
+
+    return call
 
 
 def _give_way() -> None:

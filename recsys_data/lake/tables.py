@@ -110,7 +110,7 @@ def open_lake(settings: Settings, contracts: Mapping[str, Contract]) -> Lake:
     """
     from sqlalchemy.exc import OperationalError
 
-    _share_snapshots()
+    _share_what_never_changes()
     folder = settings.lake_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -134,14 +134,18 @@ def open_lake(settings: Settings, contracts: Mapping[str, Contract]) -> Lake:
     return Lake(catalog, contracts, folder)
 
 
-def _share_snapshots() -> None:
-    """Let copies of a table's metadata share its snapshots, which never change.
+def _share_what_never_changes() -> None:
+    """Let copies of a table's metadata share their frozen parts.
 
-    PyIceberg copies the metadata deeply a dozen times a commit: with hundreds of snapshots that was most of its time.
+    PyIceberg copies the metadata deeply a dozen times a commit, with hundreds of snapshots and entries of logs.
     """
-    from pyiceberg.table.snapshots import Snapshot
+    from pyiceberg.partitioning import PartitionSpec
+    from pyiceberg.schema import Schema
+    from pyiceberg.table.snapshots import MetadataLogEntry, Snapshot, SnapshotLogEntry
+    from pyiceberg.table.sorting import SortOrder
 
-    Snapshot.__deepcopy__ = lambda self, memo=None: self  # type: ignore[method-assign,assignment]
+    for frozen in (Schema, PartitionSpec, SortOrder, Snapshot, SnapshotLogEntry, MetadataLogEntry):
+        frozen.__deepcopy__ = lambda self, memo=None: self  # type: ignore[method-assign,assignment]
 
 
 def _catalog(folder: Path) -> "SqlCatalog":

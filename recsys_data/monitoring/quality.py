@@ -1,10 +1,14 @@
-"""Whether stored rows keep to their contracts, asked of the tables themselves rather than of what was meant."""
+"""Whether stored rows keep to their contracts, asked of the tables themselves rather than of what was meant.
+
+Checks are made at the end of a drain's run, while the next one drains: they read much, and give way to it.
+"""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from recsys_data.contracts.contract import Contract, Reference
 from recsys_data.contracts.rules import literal, quote, reasons, session, set_variables
+from recsys_data.lake.background import gives_way
 from recsys_data.lake.query import data_files, relation
 from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
@@ -20,6 +24,7 @@ class RuleCounts:
     broken: dict[str, int]
 
 
+@gives_way
 def rule_counts(lake: Lake, contract: Contract, settings: Settings, since: datetime) -> RuleCounts:
     """Judge the rows that were stored since then by every row rule of the contract."""
     rules = reasons(contract)
@@ -44,6 +49,7 @@ class ReferenceCounts:
         return self.unknown / self.rows if self.rows else 0.0
 
 
+@gives_way
 def reference_counts(lake: Lake, contract: Contract, reference: Reference, since: datetime) -> ReferenceCounts:
     """Look up a column's values of rows stored since then among all keys that its dataset ever had."""
     history = lake.table(f"{reference.dataset}_history")
@@ -60,6 +66,7 @@ def reference_counts(lake: Lake, contract: Contract, reference: Reference, since
     return ReferenceCounts(*row)
 
 
+@gives_way
 def stored_rows(lake: Lake, contract: Contract, since: datetime) -> int:
     """How many rows were stored since then."""
     source, where = _stored_since(lake, contract, since)

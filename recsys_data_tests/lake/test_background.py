@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from recsys_data.lake.background import NICENESS, in_background
+from recsys_data.lake.background import NICENESS, gives_way, in_background
 
 
 def niceness() -> int:
@@ -15,6 +15,7 @@ def niceness() -> int:
 def test_work_in_the_background_gives_way_and_who_waits_for_it_does_not() -> None:
     before = niceness()
     assert in_background(niceness) == max(before, NICENESS)
+    assert gives_way(niceness)() == max(before, NICENESS)
     assert niceness() == before
 
 
