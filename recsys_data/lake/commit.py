@@ -79,9 +79,11 @@ def swap(
 
     Raises:
         CommitFailedException: the table has moved on since it was loaded; nothing is visible.
+        ValidationException: the table does not hold one of the files that are to go; nothing is visible.
     """
     transaction = table.transaction()
-    transaction.set_properties(dict(properties))
+    if properties:
+        transaction.set_properties(dict(properties))
     update = transaction.update_snapshot()
     # A snapshot even without files: the catalog compares snapshots, so that of two writers one fails. A fast append
     # would leave a manifest a commit, and whoever plans a scan or replaces files reads every one of them.

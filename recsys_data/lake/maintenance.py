@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from recsys_data.errors import Transient
 from recsys_data.lake.background import in_background
-from recsys_data.lake.commit import expire_old_snapshots, turn
+from recsys_data.lake.commit import expire_old_snapshots, swap, turn
 from recsys_data.lake.damage import checked_batches, naming_damage
 from recsys_data.lake.files import local_path, sync_all
 from recsys_data.lake.orphans import Orphans, forget_referenced, remove_orphans
@@ -41,6 +41,9 @@ SMALL_FILES = 8
 WORK_BYTES = 8 * 1024**3
 # What is rewritten for one swap, and begun again when others changed it meanwhile.
 SWAP_BYTES = 1024**3
+# Commits of drains wait for a swap: about a fifth of a second for each thousand files, and as long for reading those
+# that stay.
+SWAP_FILES = 3000
 # Of tables that take a commit a day; a drain forgets its snapshots far sooner.
 SNAPSHOTS_KEPT = timedelta(days=7)
 
@@ -76,14 +79,14 @@ def upkeep(lake: Lake, name: str, now: datetime | None = None) -> Upkept:
     began = time.monotonic()
     now = now or datetime.now(UTC)
     table = lake.table(name)
-    before = _count(table)
+    before = in_background(_count, table)
     notes = lake.warehouse / "upkeep" / f"{name}.db"
     in_background(forget_referenced, table, notes)
     if lake.contracts[name].stream:
         compact_days(table, day_number(now.date().isoformat()) + 1)
     expired = expire_old_snapshots(table.refresh(), enough=1, age=SNAPSHOTS_KEPT)
     orphans = in_background(remove_orphans, table, notes, now=now.timestamp())
-    return Upkept(before, _count(table.refresh()), expired, orphans, time.monotonic() - began)
+    return Upkept(before, in_background(_count, table.refresh()), expired, orphans, time.monotonic() - began)
 
 
 @naming_damage
@@ -108,12 +111,14 @@ def compact_days(table: "Table", before: int, work_bytes: int = WORK_BYTES) -> i
             small[day] = (files + 1, total + size)
     groups: list[list[int]] = []
     spent = 0
+    left = (0, 0)
     for day, (files, size) in sorted(small.items(), key=lambda item: item[1][0], reverse=True):
         if files >= SMALL_FILES and (spent == 0 or spent + size <= work_bytes):
-            if spent // SWAP_BYTES != (spent + size) // SWAP_BYTES or not groups:
+            if files > left[0] or size > left[1]:
                 groups.append([])
+                left = (SWAP_FILES, SWAP_BYTES)
             groups[-1].append(day)
-            spent += size
+            spent, left = spent + size, (left[0] - files, left[1] - size)
     return sum(_compact(table, group) for group in groups)
 
 
@@ -134,7 +139,7 @@ def _compact(table: "Table", days: Sequence[int]) -> int:
     for _ in range(ATTEMPTS):
         old: list[DataFile] = []
         new: list[DataFile] = []
-        small = _small_files(table.refresh(), days)
+        small = in_background(_small_files, table.refresh(), days)
         for day, files in small.items():
             if len(files) > 1:
                 compacted = in_background(rewrite, table, day, files)
@@ -207,29 +212,18 @@ def _parts(table: "Table", files: list["DataFile"], wanted: pa.Schema) -> Iterat
             yield part.select(wanted.names).cast(wanted)
 
 
+@naming_damage
 def _replace(table: "Table", old: Sequence["DataFile"], new: Sequence["DataFile"]) -> bool:
     """Swap files in one commit; False when one of the old files is no longer part of the table."""
-    from pyiceberg.exceptions import CommitFailedException
+    from pyiceberg.exceptions import CommitFailedException, ValidationException
     from sqlalchemy.exc import OperationalError
 
     for _ in range(SWAPS):
-        with turn(table):
-            live = _paths(table.refresh())
-            if not live.issuperset(file.file_path for file in old):
+        # A drain on another machine that committed meanwhile moved the table on; then it is made again on top of it.
+        with turn(table), contextlib.suppress(CommitFailedException, OperationalError):
+            try:
+                swap(table.refresh(), old, new, {})
+            except ValidationException:
                 return False
-            transaction = table.transaction()
-            with transaction.update_snapshot().overwrite() as overwrite:
-                for file in old:
-                    overwrite.delete_data_file(file)
-                for file in new:
-                    overwrite.append_data_file(file)
-            # A drain that committed meanwhile moved the table on; the swap is made again on top of it.
-            with contextlib.suppress(CommitFailedException, OperationalError):
-                transaction.commit_transaction()
-                return True
+            return True
     return False
-
-
-@naming_damage
-def _paths(table: "Table") -> set[str]:
-    return {task.file.file_path for task in table.scan().plan_files()}

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from recsys_data.errors import Transient
+from recsys_data.lake.commit import swap
 from recsys_data.lake.files import local_path, sync_all
 from recsys_data.lake.write import dictionary_columns, file_schema, write_day
 
@@ -62,14 +63,8 @@ def _replace(table: "Table", partition: int, new: list["DataFile"]) -> None:
         old = files_of(table.refresh(), partition)
         if not old and not new:
             return
-        transaction = table.transaction()
-        with transaction.update_snapshot().overwrite() as overwrite:
-            for _, file in old:
-                overwrite.delete_data_file(file)
-            for file in new:
-                overwrite.append_data_file(file)
         try:
-            transaction.commit_transaction()
+            swap(table, [file for _, file in old], new, {})
             return
         except (CommitFailedException, OperationalError) as error:
             failure = error

@@ -89,8 +89,8 @@ def test_a_signal_at_any_moment_loses_nothing(
     run: Run, start: Any, settings: Settings, status: Callable[[], dict[str, Any]], tmp_path: Path
 ) -> None:
     truth = tmp_path / "truth.json"
-    run("simulate", "--events", "30000", "--truth", str(truth))
-    for seconds in (0.2, 0.6, 1.2):
+    run("simulate", "--events", "20000", "--truth", str(truth))
+    for seconds in (0.2, 0.8):
         process = start("ingest")
         while running_drain(settings) is None and process.poll() is None:
             time.sleep(0.02)

@@ -169,7 +169,8 @@ def test_what_is_no_query_is_refused_and_writes_nothing(fed: Run, settings: Sett
     content = data_file.read_bytes()
     for query in FORBIDDEN:
         assert fed("sql", query.format(place), code=1).stderr.startswith("Error: "), query
-        fed("sql", query.format(data_file), code=1)
+        if "{0}" in query:
+            fed("sql", query.format(data_file), code=1)
         assert data_file.read_bytes() == content, query
         assert sorted(settings.data_dir.rglob("*")) == before, query
 
@@ -197,7 +198,7 @@ words = st.sampled_from(
 
 
 # Its parser takes a while for deeply nested beginnings.
-@hypothesis.settings(deadline=None, max_examples=60)
+@hypothesis.settings(deadline=None, max_examples=30)
 @given(st.lists(words, max_size=6).map("".join))
 def test_no_mixture_of_words_lets_a_copy_through(text: str) -> None:
     import duckdb

@@ -151,6 +151,7 @@ from recsys_data.cli.supervisor import Supervisor
 with Supervisor(Path(sys.argv[1]), os.environ) as supervisor:
     for script in sys.argv[2:]:
         supervisor.start("one", ["-c", script])
+    print("started", flush=True)
     time.sleep(600)
 """
 
@@ -158,7 +159,9 @@ with Supervisor(Path(sys.argv[1]), os.environ) as supervisor:
 def test_what_a_killed_supervisor_left_behind_ends(tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     command = [sys.executable, "-c", SUPERVISED, str(logs), PARENT]
-    with subprocess.Popen(command) as supervisor:
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as supervisor:
+        assert supervisor.stdout is not None
+        supervisor.stdout.readline()
         log = logs / "one.log"
         wait_for(lambda: log.exists() and log.read_text().endswith("\n"))
         grandchild = int(log.read_text())

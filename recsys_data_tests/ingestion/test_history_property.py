@@ -6,12 +6,13 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys_data.contracts import Contract
 from recsys_data.ingestion import history
 from recsys_data.ingestion.history import overlaps
+from recsys_data_tests.fuzzing import examples
 from recsys_data_tests.ingestion.histories import Histories, Row, moment, oracle, snapshots_in_order, things, told
 
 VALUES = st.fixed_dictionaries(
@@ -37,7 +38,7 @@ def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
 
 
 @given(steps=STEPS, bytes_of_days=st.sampled_from([1, 10**9]), small_files=st.sampled_from([2, 30]))
-@settings(max_examples=10, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(7)
 def test_a_history_is_a_function_of_the_stored_snapshots(
     contract: Contract,
     monkeypatch: pytest.MonkeyPatch,
