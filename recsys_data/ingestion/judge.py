@@ -7,7 +7,7 @@ not. An event that makes the SQL itself fail is found and becomes a dead letter;
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from recsys_data.errors import Permanent, Transient
 from recsys_data.ingestion.decoded import DeadLetter, Decoded, Unjudged
 from recsys_data.ingestion.isolate import UNDECODABLE, describe, isolate
 from recsys_data.ingestion.plan import IN, EventPlan
+
+if TYPE_CHECKING:
+    import duckdb
 
 EXPECTED = {
     "timestamp": "RFC 3339 with an offset, e.g. 2026-01-02T03:04:05.678Z",
@@ -66,14 +69,23 @@ class Judge:
     def __init__(self, plan: EventPlan, first_day: date) -> None:
         self.plan = plan
         self.first_day = first_day
-        self._session = session(confined=True)
+        # Made when it is needed: of the judges of a short drain some have nothing to do.
+        self._made: duckdb.DuckDBPyConnection | None = None
         self._now: datetime | None = None
         self._exact = plan.judged("SELECT * FROM leaves", [])
 
     def begin(self, now: datetime) -> None:
         """Set what rules may refer to; `now` is UTC."""
         self._now = now
-        set_variables(self._session, self.first_day, now)
+        if self._made:
+            set_variables(self._made, self.first_day, now)
+
+    def _session(self) -> "duckdb.DuckDBPyConnection":
+        if self._made is None:
+            self._made = session(confined=True)
+            if self._now:
+                self.begin(self._now)
+        return self._made
 
     def query(self, statement: str, name: str, table: pa.Table) -> pa.Table:
         """The result of a statement that reads `table` by this name.
@@ -84,7 +96,7 @@ class Judge:
         """
         import duckdb
 
-        used = self._session
+        used = self._session()
         used.register(name, table)
         try:
             return used.sql(statement).to_arrow_table()
@@ -92,12 +104,10 @@ class Judge:
             raise Transient(f"Events cannot be judged now: {error}. Free memory or disk, and start again.") from error
         except (duckdb.InternalError, duckdb.FatalException):
             # The session takes no other statement after such a one.
-            self._session = session(confined=True)
-            if self._now:
-                self.begin(self._now)
+            self._made = None
             raise
         finally:
-            if used is self._session:
+            if used is self._made:
                 used.unregister(name)
             else:
                 used.close()

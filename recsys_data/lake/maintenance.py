@@ -19,6 +19,7 @@ from recsys_data.lake.background import in_background
 from recsys_data.lake.commit import expire_old_snapshots, swap, turn
 from recsys_data.lake.damage import checked_batches, naming_damage
 from recsys_data.lake.files import local_path, sync_all
+from recsys_data.lake.manifests import read_manifests, remembered_manifests
 from recsys_data.lake.orphans import Orphans, forget_referenced, remove_orphans
 from recsys_data.lake.stats import day_number
 from recsys_data.lake.tables import Lake
@@ -41,9 +42,8 @@ SMALL_FILES = 8
 WORK_BYTES = 8 * 1024**3
 # What is rewritten for one swap, and begun again when others changed it meanwhile.
 SWAP_BYTES = 1024**3
-# Commits of drains wait for a swap: about a fifth of a second for each thousand files, and as long for reading those
-# that stay.
-SWAP_FILES = 3000
+# Commits of drains wait for a swap, about a fifth of a second for each thousand files.
+SWAP_FILES = 2000
 # Of tables that take a commit a day; a drain forgets its snapshots far sooner.
 SNAPSHOTS_KEPT = timedelta(days=7)
 
@@ -119,7 +119,8 @@ def compact_days(table: "Table", before: int, work_bytes: int = WORK_BYTES) -> i
                 left = (SWAP_FILES, SWAP_BYTES)
             groups[-1].append(day)
             spent, left = spent + size, (left[0] - files, left[1] - size)
-    return sum(_compact(table, group) for group in groups)
+    with remembered_manifests():
+        return sum(_compact(table, group) for group in groups)
 
 
 def compact_day(table: "Table", day: int) -> int:
@@ -219,6 +220,8 @@ def _replace(table: "Table", old: Sequence["DataFile"], new: Sequence["DataFile"
     from sqlalchemy.exc import OperationalError
 
     for _ in range(SWAPS):
+        # What can be read before, commits do not have to wait for.
+        read_manifests(table.refresh())
         # A drain on another machine that committed meanwhile moved the table on; then it is made again on top of it.
         with turn(table), contextlib.suppress(CommitFailedException, OperationalError):
             try:

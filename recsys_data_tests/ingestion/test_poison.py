@@ -140,7 +140,7 @@ class BrokenSession:
 def decoder_with(contracts: Any, fault: Exception, monkeypatch: pytest.MonkeyPatch) -> tuple[Decoder, BrokenSession]:
     decoder = Decoder(contracts, FIRST_DAY, MAX_EVENT_BYTES)
     broken = BrokenSession(fault)
-    monkeypatch.setattr(decoder._judge, "_session", broken)
+    monkeypatch.setattr(decoder._judge, "_made", broken)
     return decoder, broken
 
 

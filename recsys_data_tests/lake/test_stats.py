@@ -1,9 +1,12 @@
-"""What the manifests say of the days of a table that grows, shrinks and is compacted."""
+"""What the manifests say of the days of a table that grows, shrinks and is compacted; and how often they are read."""
+
+from collections import Counter
 
 import pytest
 from pyiceberg.manifest import ManifestFile
 
 from recsys_data.lake.maintenance import compact_days
+from recsys_data.lake.manifests import remembered_manifests
 from recsys_data.lake.stats import MICROSECONDS_PER_DAY, DayStats, days
 from recsys_data_tests.lake.conftest import OpenLake
 from recsys_data_tests.lake.rows import append, rows
@@ -11,6 +14,20 @@ from recsys_data_tests.lake.rows import append, rows
 FIRST = 20454
 # Rows are at the first moment of their day, or a fraction of a day later.
 EARLY, LATE = FIRST * MICROSECONDS_PER_DAY, int((FIRST + 0.5) * MICROSECONDS_PER_DAY)
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each manifest was read."""
+    count: Counter[str] = Counter()
+    fetch = ManifestFile.fetch_manifest_entry
+
+    def counted(self: ManifestFile, *arguments, **more):
+        count[self.manifest_path] += 1
+        return fetch(self, *arguments, **more)
+
+    monkeypatch.setattr(ManifestFile, "fetch_manifest_entry", counted)
+    return count
 
 
 def test_days_follow_appends_and_compaction(open_notes: OpenLake) -> None:
@@ -26,20 +43,27 @@ def test_days_follow_appends_and_compaction(open_notes: OpenLake) -> None:
     assert days(table.refresh())[FIRST].rows == 3
 
 
-def test_a_manifest_is_read_once_however_often_days_are_asked_for(
-    open_notes: OpenLake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_manifest_is_read_once_however_often_days_are_asked_for(open_notes: OpenLake, read: Counter[str]) -> None:
     table = open_notes().table("notes")
-    read: list[str] = []
-    fetch = ManifestFile.fetch_manifest_entry
-
-    def counted(self: ManifestFile, *arguments, **more):
-        read.append(self.manifest_path)
-        return fetch(self, *arguments, **more)
-
-    monkeypatch.setattr(ManifestFile, "fetch_manifest_entry", counted)
     for number in range(5):
         append(table, rows((f"e{number}", 0)), number + 1)
         read.clear()
         assert days(table.refresh())[FIRST].rows == days(open_notes().table("notes"))[FIRST].rows == number + 1
-        assert len(read) == 1
+        assert len(read) == read.total() == 1
+
+
+def test_compaction_reads_a_manifest_once_and_only_then_are_manifests_remembered(
+    open_notes: OpenLake, read: Counter[str]
+) -> None:
+    table = open_notes().table("notes")
+    for number in range(30):
+        append(table, rows((f"e{number}", number % 3)), number + 1)
+    read.clear()
+    with remembered_manifests():
+        assert compact_days(table.refresh(), FIRST + 3) == 30
+        assert sorted(table.scan().to_arrow()["event_id"].to_pylist()) == sorted(f"e{n}" for n in range(30))
+    assert set(read.values()) == {1}
+    before = read.total()
+    list(table.scan().plan_files())
+    list(table.scan().plan_files())
+    assert read.total() > before + 1
