@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
 # Entries, which take about two kilobytes each.
-ENTRIES_KNOWN = 200_000
+ENTRIES_KNOWN = 100_000
 
 
 @contextmanager
