@@ -20,6 +20,7 @@ PR_SET_PDEATHSIG = 1
 DEFECT = 70
 POLL_SECONDS = 0.002
 LAST_WORDS_SECONDS = 1.0
+DYING_SECONDS = 30.0
 HUNG = "still ran after"
 
 _children: set[int] = set()
@@ -87,9 +88,16 @@ class Child:
         self.signal(signal.SIGKILL)
 
     def kill_group(self) -> None:
-        """Kill it and whatever it started, if it made a process group of its own."""
+        """Kill it and whatever it started, if it made a process group of its own, and wait until they are gone."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+            self.kill()
+            self.wait()
+            # The others may take a while to die, and hold their locks until then.
+            deadline = time.monotonic() + DYING_SECONDS
+            while time.monotonic() < deadline:
+                os.killpg(self.pid, 0)
+                time.sleep(POLL_SECONDS)
 
     @property
     def hung(self) -> bool:
