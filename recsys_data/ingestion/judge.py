@@ -93,6 +93,7 @@ class Judge:
         Raises:
             Transient: memory or disk did not suffice.
             duckdb.Error: it fails on the rows.
+            KeyboardInterrupt: Ctrl-C while it worked.
         """
         import duckdb
 
@@ -105,6 +106,11 @@ class Judge:
         except (duckdb.InternalError, duckdb.FatalException):
             # The session takes no other statement after such a one.
             self._made = None
+            raise
+        except RuntimeError as error:
+            # So DuckDB tells of a signal that came while it worked; it must not pass for a line's fault.
+            if "Query interrupted" in str(error):
+                raise KeyboardInterrupt from None
             raise
         finally:
             if used is self._made:

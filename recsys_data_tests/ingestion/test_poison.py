@@ -144,6 +144,12 @@ def decoder_with(contracts: Any, fault: Exception, monkeypatch: pytest.MonkeyPat
     return decoder, broken
 
 
+def test_a_signal_during_a_query_is_no_fault_of_the_lines(contracts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, _ = decoder_with(contracts, RuntimeError("Query interrupted"), monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        decode_lines(decoder, lines_with(set(), 10))
+
+
 def test_a_session_that_an_event_broke_is_replaced(contracts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder, broken = decoder_with(contracts, duckdb.InternalException("INTERNAL Error"), monkeypatch)
     events, dead = decode_lines(decoder, lines_with(set(), 10))
