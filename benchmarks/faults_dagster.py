@@ -1,6 +1,7 @@
 """Cases of Dagster as a whole: its daemon, code server and runs are killed at once, or are away for long.
 
-The daemon is the one that `recsys-data up` starts, and so is its configuration; there is no UI, which nothing needs.
+The daemon has the configuration that `recsys-data up` gives it, and a code server of its own; there is no UI, which
+nothing needs.
 Nobody looks after it: what it left behind in its own storage, such as runs that seem to go on, stays there.
 """
 
@@ -132,7 +133,7 @@ class Platform:
 
 
 def run_daemon() -> None:
-    """Become the daemon, as `recsys-data up` starts it."""
+    """Become the daemon, in the environment that `recsys-data up` gives it."""
     from recsys_data.cli.up import environment_of
 
     environment = environment_of(Settings.from_env())

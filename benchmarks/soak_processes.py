@@ -27,6 +27,7 @@ ROLES = (
     ("recsys_data.cli simulate", "traffic"),
     ("dagster_webserver", "webserver"),
     ("dagster._daemon", "daemon"),
+    ("code-server start", "code server's front"),
     ("api grpc", "code server"),
     ("spawn_main", "run"),
 )

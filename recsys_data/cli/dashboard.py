@@ -32,13 +32,13 @@ class Dashboard:
     Args:
         platform: whose numbers are shown.
         supervisor: whose processes are shown.
-        addresses: URLs that answer 200 when the process of that name is ready.
+        checks: whether the process of that name is well now; one without is ready at once.
     """
 
-    def __init__(self, platform: Platform, supervisor: Supervisor, addresses: Mapping[str, str]) -> None:
+    def __init__(self, platform: Platform, supervisor: Supervisor, checks: "Mapping[str, Callable[[], bool]]") -> None:
         self._platform = platform
         self._supervisor = supervisor
-        self._addresses = addresses
+        self._checks = checks
         self._ready: dict[str, bool] = {}
         self._numbers = "reading ..."
         self._due = 0.0
@@ -86,9 +86,10 @@ class Dashboard:
         )
 
     def _state(self, name: str) -> str:
-        if name not in self._addresses:
+        if name not in self._checks:
+            self._ready[name] = True
             return "runs"
-        well = answers(self._addresses[name])
+        well = self._checks[name]()
         if well:
             self._ready[name] = True
         return "ready" if well else "does not answer" if self._ready.get(name) else "starts"

@@ -14,6 +14,8 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,9 +24,11 @@ from recsys_data.cli.dagster_home import dagster_home
 from recsys_data.errors import Transient, UserError
 from recsys_data.settings import PREFIX, Settings
 
+if TYPE_CHECKING:
+    from recsys_data.cli.code_server import CodeServer
+
 PORT = click.IntRange(1, 65535)
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-DEFINED = ("-m", "recsys_data.definitions")
 
 
 @click.command(
@@ -57,7 +61,8 @@ def up(demo: bool, host: str, ui_host: str, port: int, collector_port: int, rate
     What the processes print is in the folder `logs` of the state folder. Ctrl-C stops them all, and so does the
     end of any of them.
     """
-    from recsys_data.cli.dashboard import Dashboard
+    from recsys_data.cli.code_server import code_server
+    from recsys_data.cli.dashboard import Dashboard, answers
     from recsys_data.cli.stopping import Stop
     from recsys_data.cli.supervisor import Supervisor
     from recsys_data.ingestion.collector.server import bind
@@ -65,32 +70,44 @@ def up(demo: bool, host: str, ui_host: str, port: int, collector_port: int, rate
     check_port(ui_host, port, "--port")
     check_port(host, collector_port, "--collector-port")
     ui, collector = f"http://{reachable(ui_host)}:{port}", f"http://{reachable(host)}:{collector_port}"
-    with opened() as platform, only_one(platform.settings):
+    with opened() as platform, only_one(platform.settings), code_server(platform.settings.data_dir) as code:
         settings = platform.settings
         bind(host, collector_port, keyless=not settings.keys).close()
         contracts = demo_contracts(settings) if demo else {}
         environment = environment_of(settings) | contracts
         introduce(settings, ui, collector, contracts)
         with Stop() as stop, Supervisor(settings.data_dir / "logs", environment) as supervisor:
-            supervisor.start("collector", recsys_data("collect", "--host", host, "--port", str(collector_port)))
-            supervisor.start("webserver", ["-m", "dagster_webserver", *DEFINED, "-h", ui_host, "-p", str(port)])
-            dashboard = Dashboard(
-                platform, supervisor, {"collector": f"{collector}/health", "webserver": f"{ui}/server_info"}
-            )
-            # Two processes that create Dagster's database at once fail on each other's tables.
-            dashboard.watch(stop, until="webserver")
-            if not stop:
-                supervisor.start("daemon", ["-m", "dagster._daemon", "run", *DEFINED])
-                if demo:
-                    traffic = ("simulate", "--rate", str(rate), "--to", collector)
-                    supervisor.start("demo", ["-m", "recsys_data.cli.demo", *traffic])
-                dashboard.watch(stop)
+            checks = {
+                "collector": partial(answers, f"{collector}/health"),
+                "code-server": code.keep,
+                "webserver": partial(answers, f"{ui}/server_info"),
+            }
+            dashboard = Dashboard(platform, supervisor, checks)
+            listen = ("--host", host, "--port", str(collector_port))
+            traffic = ("simulate", "--rate", str(rate), "--to", collector)
+            supervisor.start("collector", recsys_data("collect", *listen))
+            # In turn: two processes that create Dagster's database at once fail on each other's tables.
+            for name, arguments in dagster(code, ui_host, port).items():
+                supervisor.start(name, arguments)
+                dashboard.watch(stop, until=name)
+            if demo and not stop:
+                supervisor.start("demo", ["-m", "recsys_data.cli.demo", *traffic])
+            dashboard.watch(stop)
             click.echo("Stopping ...")
 
 
 def recsys_data(*arguments: str) -> list[str]:
     """Python's arguments for a command of this command line."""
     return ["-m", "recsys_data.cli", *arguments]
+
+
+def dagster(code: "CodeServer", host: str, port: int) -> dict[str, list[str]]:
+    """Python's arguments for Dagster's processes by name, in the order in which they are started."""
+    return {
+        "code-server": code.arguments,
+        "webserver": ["-m", "dagster_webserver", *code.clients, "-h", host, "-p", str(port)],
+        "daemon": ["-m", "dagster._daemon", "run", *code.clients],
+    }
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
