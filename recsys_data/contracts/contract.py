@@ -7,11 +7,13 @@ Run alone: `recsys-data contract check`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from recsys_data.contracts.batch import Reference, Schedule, Server, precedence, references, schedule, servers
-from recsys_data.contracts.document import custom_properties, read_document
+from recsys_data.contracts.document import custom_properties, parse_document
+from recsys_data.contracts.reading import read_text
 from recsys_data.errors import ContractError
 
 CONTRACTS_DIR = Path(__file__).parent
@@ -169,10 +171,16 @@ def load_contract(path: Path) -> Contract:
     Raises:
         ContractError: with the file, the path in it, what was found and what to do.
     """
+    return _contract(path, read_text(path))
+
+
+@lru_cache(maxsize=256)
+def _contract(path: Path, text: str) -> Contract:
+    """Kept, for contracts are read again at every tick of a sensor, and hardly ever change."""
     from recsys_data.contracts.rules import check_expressions
     from recsys_data.contracts.soundness import check_contract
 
-    document = read_document(path)
+    document = parse_document(path, text)
     schema = document["schema"][0]
     extra = custom_properties(schema)
     quality = schema.get("quality", [])

@@ -13,7 +13,7 @@ from typing import Any
 from jsonschema import Draft201909Validator
 from jsonschema.exceptions import best_match
 
-from recsys_data.contracts.reading import read_yaml
+from recsys_data.contracts.reading import parse_yaml
 from recsys_data.errors import ContractError
 
 # Custom properties that are read here; what others put there is theirs.
@@ -44,13 +44,13 @@ def _fault(text: str) -> str | None:
     return f"{_place(document, best.absolute_path)}: {message}"
 
 
-def read_document(path: Path) -> dict[str, Any]:
-    """Read and validate one ODCS document that describes exactly one dataset.
+def parse_document(path: Path, text: str) -> dict[str, Any]:
+    """Validate one ODCS document, the text of that file, that describes exactly one dataset.
 
     Raises:
-        ContractError: unreadable, not YAML (with line and column), or not valid ODCS (with the path in it).
+        ContractError: not YAML (with line and column), or not valid ODCS (with the path in it).
     """
-    document = read_yaml(path)
+    document = parse_yaml(path, text)
     if not isinstance(document, dict):
         raise ContractError(f"{path}: holds {type(document).__name__}; expected an ODCS document.")
     fault = _fault(json.dumps(document)) or _odd_property(document, ())

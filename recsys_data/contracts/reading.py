@@ -18,20 +18,30 @@ MAX_BYTES = 1024 * 1024
 MAX_VALUES = 100_000
 
 
-def read_yaml(path: Path) -> Any:
-    """The one document of a file; dates and the like are text.
+def read_text(path: Path) -> str:
+    """The text of a file.
 
     Raises:
-        ContractError: unreadable, too large, or not such YAML (with line and column).
+        ContractError: unreadable, or too large.
     """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise ContractError(f"{path}: is larger than {MAX_BYTES} bytes. Split it into datasets of their own.")
-        return _parsed(path, data.decode("utf-8"))
+        if len(data) <= MAX_BYTES:
+            return data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ContractError(f"{path}: cannot be read: {error}.") from None
+    raise ContractError(f"{path}: is larger than {MAX_BYTES} bytes. Split it into datasets of their own.")
+
+
+def parse_yaml(path: Path, text: str) -> Any:
+    """The one document in the text of that file; dates and the like are text.
+
+    Raises:
+        ContractError: not such YAML (with line and column).
+    """
+    try:
+        return _parsed(path, text)
     except yaml.MarkedYAMLError as error:
         raise ContractError(f"{path}: is no valid YAML at {_place(error.problem_mark)}: {error.problem}.") from None
     except yaml.YAMLError as error:

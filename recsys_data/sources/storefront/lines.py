@@ -4,8 +4,10 @@ Numbers are drawn per block with numpy; the text is put together from the fragme
 """
 
 import json
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from recsys_data.sources.storefront.behaviour import IDENTITIES_FROM, KIND, KINDS, Visit
 from recsys_data.sources.storefront.details import Details
@@ -158,7 +160,14 @@ def render(world: World, rng: np.random.Generator, visit: Visit) -> Rows:
 
     rows = empty(len(events))
     rows.lines[:] = [line.encode() for line in lines]
-    facts = rows.facts
+    _note_facts(rows.facts, visit, clocks, wording, backend)
+    return rows
+
+
+def _note_facts(facts: npt.NDArray[Any], visit: Visit, clocks: "_Clocks", wording: Wording, backend: Bools) -> None:
+    """What is true of each event, for those who count what became of it."""
+    events, sessions = visit.events, visit.sessions
+    known = events.time >= visit.login_at[events.session]
     facts["arrival"], facts["event"], facts["kind"] = clocks.arrival, clocks.event, events.kind
     facts["context"] = ~backend & (wording.context[events.session] == WITH_CONTEXT)
     full = facts["context"] & (events.kind != KIND["impression"])
@@ -167,4 +176,3 @@ def render(world: World, rng: np.random.Generator, visit: Visit) -> Rows:
     facts["late"] = sessions.late_days[events.session] > 0
     facts["user"] = np.where(known & (events.kind < IDENTITIES_FROM), sessions.person[events.session], -1)
     facts["item"] = events.item
-    return rows

@@ -29,6 +29,7 @@ class _Traffic:
         self.rate, self.daily_rhythm, self.stream = rate, daily_rhythm, stream
         self.places = people_by_place(stream.world)
         self.mean = rhythm.visits(self.places, now, now + 7 * DAY) / (7 * DAY)
+        self.begin(now)
 
     def _visits(self, start: int, end: int, since: int = 0) -> None:
         busy = rhythm.visits(self.places, start, end) / (end - start) / self.mean if self.daily_rhythm else 1.0
@@ -77,16 +78,11 @@ def live(
     Raises:
         UserError: `rate` or `seed` is out of range.
     """
-    if not 0 < rate <= FASTEST or seed < 0:
-        raise UserError(
-            f"Cannot emit {rate} events a second with seed {seed}: the rate must be above 0 and at most {FASTEST:g},"
-            " the seed not negative. A planned run (a number of events, no rate) goes as fast as it can."
-        )
+    _check(rate, seed)
     shop = build(world)
     start = round(clock() * SECOND)
     truth = Truth(shop)
     traffic = _Traffic(rate, daily_rhythm, Stream(shop, [seed, world, start], shares), start)
-    traffic.begin(start)
     while True:
         now = clock()
         rows = traffic.until(round(now * SECOND))
@@ -96,3 +92,11 @@ def live(
         sleep(max(0.0, now + tick - clock()))
         if clock() - worked > PAUSE:
             traffic.begin(round(clock() * SECOND))
+
+
+def _check(rate: float, seed: int) -> None:
+    if not 0 < rate <= FASTEST or seed < 0:
+        raise UserError(
+            f"Cannot emit {rate} events a second with seed {seed}: the rate must be above 0 and at most {FASTEST:g},"
+            " the seed not negative. A planned run (a number of events, no rate) goes as fast as it can."
+        )
