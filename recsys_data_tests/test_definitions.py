@@ -1,5 +1,6 @@
 """The code location as Dagster sees it, on an ephemeral instance and embedded backends."""
 
+import time
 import uuid
 from datetime import UTC, date, datetime, timedelta
 
@@ -14,6 +15,7 @@ from recsys_data.ingestion.lock import drain_lock
 from recsys_data.ingestion.log.open import open_log
 from recsys_data.ingestion.report import wanted_days
 from recsys_data.lake.tables import open_lake
+from recsys_data.monitoring import check_runs
 from recsys_data.settings import Settings
 
 STREAM = {"interactions", "contexts", "identities", "dead_letters"}
@@ -190,6 +192,37 @@ def test_checks_warn_of_many_dead_letters_by_reason(defs, instance, settings, lo
     }
     assert {name for name, one in found.items() if not one.passed} == failing
     assert f"| missing_actor | interactions | {bad} |" in found["dead_letters_by_reason"].metadata["by reason"].value
+
+
+def test_checks_have_runs_of_their_own_and_a_drain_has_none(defs, instance, settings, log, lake):
+    assert tick(defs, "stream_checks_sensor", instance, settings, log, lake).skip_message
+    assert [node.name for node in defs.resolve_job_def("drain_event_log").graph.nodes] == ["event_stream"]
+    log.append([view(datetime.now(UTC))])
+    list(drain(log, lake, settings, Until()))
+    first = tick(defs, "stream_checks_sensor", instance, settings, log, lake)
+    assert len(first.run_requests) == 1
+    result = defs.resolve_job_def("check_streams").execute_in_process(instance=instance)
+    judged = {one.asset_check_key for one in result.get_asset_check_evaluations()}
+    assert judged == {key for key in defs.resolve_asset_graph().asset_check_keys if key.asset_key.path[0] in STREAM}
+
+
+@pytest.mark.parametrize(
+    ("age", "stored", "begins"), [(590, True, 0), (610, True, 1), (610, False, 0), (3700, False, 1)]
+)
+def test_checks_run_every_ten_minutes_and_every_hour_while_nothing_is_stored(
+    defs, instance, settings, log, lake, monkeypatch, age, stored, begins
+):
+    log.append([view(datetime.now(UTC))])
+    list(drain(log, lake, settings, Until()))
+    first = tick(defs, "stream_checks_sensor", instance, settings, log, lake)
+    assert defs.resolve_job_def("check_streams").execute_in_process(instance=instance).success
+    if stored:
+        log.append([view(datetime.now(UTC))])
+        list(drain(log, lake, settings, Until()))
+    now = time.time()
+    monkeypatch.setattr(check_runs.time, "time", lambda: now + age)
+    again = tick(defs, "stream_checks_sensor", instance, settings, log, lake, cursor=first.cursor)
+    assert len(again.run_requests) == begins
 
 
 def test_a_run_beside_a_live_drain_waits_for_it_and_fails_clearly(defs, instance, settings, log, lake):

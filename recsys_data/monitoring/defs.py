@@ -18,6 +18,7 @@ from recsys_data.ingestion.refused import as_markdown, summary
 from recsys_data.lake.balance import table_balance
 from recsys_data.lake.stats import day_key, day_number, days
 from recsys_data.lake.tables import Lake
+from recsys_data.monitoring import check_runs
 from recsys_data.monitoring.quality import RECENT, reference_counts, rule_counts, stored_rows
 from recsys_data.settings import Settings
 
@@ -37,7 +38,8 @@ def definitions(contracts: Mapping[str, Contract]) -> dg.Definitions:
             checks.append(_quality_check(contract, name, item))
     checks += [_reference_check(c, reference) for c in contracts.values() for reference in c.references]
     told = [*stream, *(n for n, contract in contracts.items() if contract.is_snapshot or contract.derived)]
-    return dg.Definitions(asset_checks=checks, sensors=[_partitions_sensor(told)])
+    own = dg.Definitions(asset_checks=checks, sensors=[_partitions_sensor(told)])
+    return dg.Definitions.merge(own, check_runs.definitions(list(stream)))
 
 
 def _ledger_check(name: str) -> dg.AssetChecksDefinition:
