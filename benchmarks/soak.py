@@ -2,10 +2,10 @@
 
     python -m benchmarks.soak --minutes 60 --rate 2000
 
-Data flow: `recsys-data simulate` -> collector -> event log -> drains that the sensor starts -> lake, all of it
-started by `recsys-data up --no-demo` in a folder of its own, with upkeep several times meanwhile. Samples are written
-to CSV files in `--folder`. At the end the traffic is stopped, what waits is drained, and what was acknowledged is
-compared with the ledger and with the rows. Prints tables and ends with 1 if a claim does not hold. See docs/soak.md.
+Data flow: `recsys-data simulate` -> collector -> event log -> drains that the sensor starts -> lake, all of it started
+by `recsys-data up --no-demo` in a folder of its own, upkeep and checks by their own schedule. Samples are written to
+CSV files in `--folder`. At the end the traffic is stopped, what waits is drained, and what was acknowledged is compared
+with the ledger and with the rows. Prints tables and ends with 1 if a claim does not hold. See docs/soak.md.
 """
 
 import argparse
@@ -50,7 +50,6 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--rate", type=float, default=2000.0, help="lines a second")
-    parser.add_argument("--upkeep", type=float, default=10.0, help="minutes from one upkeep to the next")
     parser.add_argument("--folder", type=Path, help="where to keep everything (default: a temporary folder)")
     parser.add_argument("--report", action="store_true", help="only show what is in --folder")
     options = parser.parse_args()
@@ -67,7 +66,7 @@ def run(platform: Platform, options: argparse.Namespace) -> dict[str, Any]:
         "simulate", "--rate", str(options.rate), "--to", platform.collector, "--truth", str(truth), name="traffic"
     )
     samples = Samples(platform, platform.folder)
-    upkeeps = watch(samples, options, [up, traffic])
+    watch(samples, options, [up, traffic])
     platform.stop(traffic)
     sent = int(re.findall(r"Sent ([\d,]+) lines", (platform.folder / "traffic.log").read_text())[-1].replace(",", ""))
     settle(platform)
@@ -76,7 +75,6 @@ def run(platform: Platform, options: argparse.Namespace) -> dict[str, Any]:
         "minutes": options.minutes,
         "rate": options.rate,
         "begun": samples.begun,
-        "upkeeps": upkeeps,
         "sent": sent,
         "appended": appended(platform.collector),
         "runs": platform.runs(),
@@ -89,19 +87,18 @@ def run(platform: Platform, options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def watch(samples: Samples, options: argparse.Namespace, needed: list["subprocess.Popen[bytes]"]) -> list[float]:
-    """Sample until the time is over; returns when upkeep was asked for, in seconds."""
-    upkeeps: list[float] = []
+def watch(samples: Samples, options: argparse.Namespace, needed: list["subprocess.Popen[bytes]"]) -> None:
+    """Sample until the time is over.
+
+    Raises:
+        RuntimeError: one of the processes that are needed ended.
+    """
     while (now := time.time() - samples.begun) < options.minutes * 60:
         for process in needed:
             if process.poll() is not None:
                 raise RuntimeError(f"{process.args} ended with {process.returncode} after {now:.0f} s")
-        if now >= (len(upkeeps) + 1) * options.upkeep * 60:
-            samples.platform.launch("upkeep")
-            upkeeps.append(now)
         samples.take()
         time.sleep(max(0.1, samples.begun + samples.number * SAMPLE_SECONDS - time.time()))
-    return upkeeps
 
 
 def settle(platform: Platform) -> None:

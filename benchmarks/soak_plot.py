@@ -37,8 +37,9 @@ def draw(report: "Report") -> Path:
         disk.plot(storage.seconds / 60, storage[name] / 1e6, lw=1, label=label)
     disk.set(title="on disk, MB", ylim=(0, None))
     for axes in (fresh, memory, commits, disk):
-        for at in report.found["upkeeps"]:
-            axes.axvline(at / 60, lw=0.4, ls=":", color="0.5")
+        for run in report.found["runs"]:
+            if run["jobName"] == "upkeep" and run["startTime"]:
+                axes.axvline((run["startTime"] - report.found["begun"]) / 60, lw=0.4, ls=":", color="0.5")
         axes.set(xlim=(0, report.found["minutes"]))
         axes.legend(frameon=False, fontsize=7)
     for axes in (commits, disk):

@@ -33,9 +33,6 @@ ROLES = (
 )
 MB = 1e6
 POLL_SECONDS = 0.5
-LAUNCH = """mutation ($job: String!) { launchRun(executionParams: {mode: "default", selector: {jobName: $job,
-    repositoryName: "__repository__", repositoryLocationName: "recsys_data.definitions"}})
-    { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 RUNS = "{ runsOrError(limit: 500) { ... on Runs { results { jobName status startTime endTime } } } }"
 EVENTS = """{ assetOrError(assetKey: {path: ["interactions"]}) { ... on Asset { assetMaterializations(limit: 2000)
     { timestamp metadataEntries { label ... on IntMetadataEntry { intValue }
@@ -134,12 +131,6 @@ class Platform:
         if found.get("errors"):
             raise RuntimeError(f"GraphQL: {found['errors']}")
         return found["data"]
-
-    def launch(self, job: str) -> None:
-        """Start a run of a job, as the UI does."""
-        launched = self.query(LAUNCH, {"job": job})["launchRun"]
-        if launched["__typename"] != "LaunchRunSuccess":
-            raise RuntimeError(f"{job} was not launched: {launched}")
 
     def runs(self) -> list[dict[str, Any]]:
         return self.query(RUNS)["runsOrError"]["results"]

@@ -147,7 +147,10 @@ class Report:
         self._require(not bad, f"{len(bad)} runs did not succeed: {bad[:3]}")
         self._require(found["up_exit"] in (0, 143) and not found["ingest_exit"], f"exit codes {found['up_exit']}")
         done = [run["jobName"] for run in found["runs"]]
-        _print(f"\nruns: {done.count('drain_event_log')} drains, {done.count('upkeep')} upkeeps")
+        _print(
+            f"\nruns: {done.count('drain_event_log')} drains, {done.count('upkeep')} upkeeps, "
+            f"{done.count('check_streams')} times checks"
+        )
 
     def _reconcile(self, truth: dict[str, Any], ledger: dict[str, int]) -> None:
         """Compare with what the traffic planted, whose truth is that of lines without a collector.

@@ -1,5 +1,6 @@
-"""Upkeep as Dagster runs it: every hour, over all tables, and over Dagster's own storage."""
+"""Upkeep as Dagster runs it: by its schedule, over all tables, and over Dagster's own storage."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -52,10 +53,10 @@ def metadata(result: dg.ExecuteInProcessResult, name: str) -> dict:
     return {key: value.value for key, value in event.metadata.items()}
 
 
-def feed(lake: Lake, count: int = 9) -> None:
+def feed(lake: Lake, count: int = 9, first: int = 0) -> None:
     """Commit dead letters of one past day, one at a time."""
     table = lake.table("dead_letters")
-    for number in range(count):
+    for number in range(first, first + count):
         place = {"log_partition": [0], "log_offset": [number], "reason": ["none"]}
         given = rows(("e", 1)).rename_columns(["event_id", "rejected_at"])
         for name, values in place.items():
@@ -63,14 +64,43 @@ def feed(lake: Lake, count: int = 9) -> None:
         append(table, given, number + 1)
 
 
-def test_upkeep_runs_every_hour_unless_it_is_switched_off(defs):
+def tick(defs: dg.Definitions, instance: dg.DagsterInstance, lake: Lake) -> bool:
+    """Whether the schedule starts a run."""
     schedule = defs.resolve_schedule_def("upkeep_schedule")
-    assert (schedule.cron_schedule, schedule.execution_timezone) == ("10 * * * *", "UTC")
+    with dg.build_schedule_context(instance, resources={"lake": lake}) as context:
+        return bool(schedule.evaluate_tick(context).run_requests)
+
+
+def test_upkeep_is_scheduled_for_everything_of_its_group(defs):
+    schedule = defs.resolve_schedule_def("upkeep_schedule")
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("*/10 * * * *", "UTC")
     assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
     job = defs.resolve_job_def("upkeep")
     assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == UPKEEP
-    with dg.build_schedule_context(scheduled_execution_time=datetime(2026, 1, 2, 3, tzinfo=UTC)) as context:
-        assert len(schedule.evaluate_tick(context).run_requests) == 1
+
+
+def test_upkeep_runs_every_hour_and_sooner_when_many_files_came(defs, lake, instance, monkeypatch):
+    assert tick(defs, instance, lake)
+    monkeypatch.setattr(lake_defs, "MANY_FILES", 9)
+    feed(lake)
+    assert run_upkeep(defs, instance).success
+    assert not tick(defs, instance, lake)
+    feed(lake, 8, first=9)
+    assert not tick(defs, instance, lake)
+    feed(lake, 1, first=17)
+    assert tick(defs, instance, lake)
+    assert run_upkeep(defs, instance).success
+    assert not tick(defs, instance, lake)
+    now = time.time()
+    monkeypatch.setattr(lake_defs.time, "time", lambda: now + 3590)
+    assert tick(defs, instance, lake)
+
+
+def test_live_files_are_counted_as_a_scan_finds_them(lake):
+    feed(lake)
+    assert maintenance.live_files(lake) == 9
+    maintenance.upkeep(lake, "dead_letters")
+    assert maintenance.live_files(lake) == 1
 
 
 def test_a_lake_that_is_not_there_yet_needs_no_upkeep(defs, lake, instance):

@@ -1,41 +1,72 @@
-"""Upkeep of the lake as Dagster sees it: an asset that is made every hour, and what it did.
+"""Upkeep of the lake as Dagster sees it: an asset that is made every hour, sooner when many files came.
 
 Run alone: `dagster asset materialize --select lake_upkeep -m recsys_data.definitions`.
 """
 
 import logging
+import time
 from dataclasses import asdict
 from typing import Any
 
 import dagster as dg
 
 from recsys_data.errors import RecsysDataError
-from recsys_data.lake.maintenance import Upkept, upkeep
+from recsys_data.lake.maintenance import Upkept, live_files, upkeep
 from recsys_data.lake.tables import Lake
 
 logger = logging.getLogger(__name__)
 
 GROUP = "upkeep"
-# A busy table takes thousands of commits an hour, and each leaves files that whoever plans a query would go through.
-HOURLY = "10 * * * *"
+JOB = "upkeep"
+TICKS = "*/10 * * * *"
+# A run is recorded some seconds after its tick.
+HOUR_SECONDS = 3600.0 - 300.0
+# A busy table takes thousands of commits an hour, and each leaves files that whoever plans a query, or merges the
+# manifests in a commit, goes through. This many come in ten minutes when late events spread over a month.
+MANY_FILES = 5000
 
 
 def definitions() -> dg.Definitions:
-    """The asset, and the job that makes everything of its group every hour."""
+    """The asset, the job that makes everything of its group, and its schedule."""
     job = dg.define_asset_job(
-        "upkeep",
+        JOB,
         selection=dg.AssetSelection.groups(GROUP),
         description="Keeps the lake and Dagster's own storage small. Readers, drains and snapshots go on meanwhile.",
         tags={"dagster/max_runtime": str(6 * 3600)},
     )
-    schedule = dg.ScheduleDefinition(
+    return dg.Definitions(assets=[lake_upkeep], jobs=[job], schedules=[_schedule(job)])
+
+
+def last_run(instance: dg.DagsterInstance, job: str) -> dg.RunRecord | None:
+    """The newest run of a job."""
+    return next(iter(instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)), None)
+
+
+def _schedule(job) -> dg.ScheduleDefinition:
+    @dg.schedule(
         name="upkeep_schedule",
         job=job,
-        cron_schedule=HOURLY,
+        cron_schedule=TICKS,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"Every hour, and after ten minutes where the lake got {MANY_FILES:,} files in them.",
     )
-    return dg.Definitions(assets=[lake_upkeep], jobs=[job], schedules=[schedule])
+    def upkeep_schedule(
+        context: dg.ScheduleEvaluationContext, lake: dg.ResourceParam[Lake]
+    ) -> dg.RunRequest | dg.SkipReason:
+        last = last_run(context.instance, JOB)
+        if last is None:
+            return dg.RunRequest()
+        if not last.dagster_run.is_finished:
+            return dg.SkipReason("the last upkeep goes on")
+        done = context.instance.get_latest_materialization_event(dg.AssetKey("lake_upkeep"))
+        left = done.asset_materialization.metadata["files after"] if done and done.asset_materialization else None
+        added = live_files(lake) - ((left.value or 0) if isinstance(left, dg.IntMetadataValue) else 0)
+        if added < MANY_FILES and time.time() - last.create_timestamp.timestamp() < HOUR_SECONDS:
+            return dg.SkipReason(f"upkeep ran less than an hour ago, and {added:,} files were added since")
+        return dg.RunRequest()
+
+    return upkeep_schedule
 
 
 @dg.asset(

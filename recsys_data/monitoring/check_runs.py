@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from recsys_data.lake.defs import last_run
 from recsys_data.lake.tables import Lake
 
 JOB = "check_streams"
@@ -53,7 +54,7 @@ def _sensor(job, names: Sequence[str]) -> dg.SensorDefinition:
         snapshots = [lake.table(name).metadata.current_snapshot_id if lake.exists(name) else None for name in names]
         if None in snapshots:
             return dg.SensorResult(skip_reason="nothing was stored yet")
-        last = next(iter(context.instance.get_run_records(dg.RunsFilter(job_name=JOB), limit=1)), None)
+        last = last_run(context.instance, JOB)
         if last and not last.dagster_run.is_finished:
             return dg.SensorResult(skip_reason="the last run goes on")
         if last:
