@@ -194,31 +194,55 @@ def test_checks_warn_of_many_dead_letters_by_reason(defs, instance, settings, lo
     assert f"| missing_actor | interactions | {bad} |" in found["dead_letters_by_reason"].metadata["by reason"].value
 
 
-def test_checks_have_runs_of_their_own_and_a_drain_has_none(defs, instance, settings, log, lake):
-    assert tick(defs, "stream_checks_sensor", instance, settings, log, lake).skip_message
+def check_now(defs, instance):
+    """Run the job that checks; returns the newest result of each check, by key."""
+    assert defs.resolve_job_def("check_streams").execute_in_process(instance=instance).success
+    keys = [key for key in defs.resolve_asset_graph().asset_check_keys if key.asset_key.path[0] in STREAM]
+    return keys, instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+
+
+def test_checks_of_streams_are_told_of_the_run_that_stored_last(defs, instance, settings, log, lake):
     assert [node.name for node in defs.resolve_job_def("drain_event_log").graph.nodes] == ["event_stream"]
     log.append([view(datetime.now(UTC))])
+    run_id = materialize(defs, instance, STREAM, today()).run_id
+    lake.table("interactions").delete("item_id = 'i'")
+    keys, found = check_now(defs, instance)
+    assert set(found) == set(keys)
+    assert {record.run_id for record in found.values()} == {run_id}
+    assert {key.name for key, record in found.items() if not record.evaluation.passed} >= {"ledger_balances", "volume"}
+    for name in STREAM:
+        instance.report_runless_asset_event(dg.AssetMaterialization(name, partition=today()))
+    keys, found = check_now(defs, instance)
+    assert set(found) == set(keys)
+    assert {record.run_id for record in found.values()} == {""}
+
+
+def test_a_check_that_cannot_be_run_does_not_keep_the_others_from_it(defs, instance, settings, log, lake, monkeypatch):
+    log.append([view(datetime.now(UTC))])
     list(drain(log, lake, settings, Until()))
-    first = tick(defs, "stream_checks_sensor", instance, settings, log, lake)
-    assert len(first.run_requests) == 1
-    result = defs.resolve_job_def("check_streams").execute_in_process(instance=instance)
-    judged = {one.asset_check_key for one in result.get_asset_check_evaluations()}
-    assert judged == {key for key in defs.resolve_asset_graph().asset_check_keys if key.asset_key.path[0] in STREAM}
+    (file,) = (settings.data_dir / "lake").rglob("interactions/data/**/*.parquet")
+    file.unlink()
+    result = defs.resolve_job_def("check_streams").execute_in_process(instance=instance, raise_on_error=False)
+    assert str(file) in result.get_step_failure_events()[0].step_failure_data.user_failure_data.description
+    key = dg.AssetCheckKey(dg.AssetKey("dead_letters"), "ledger_balances")
+    assert instance.event_log_storage.get_latest_asset_check_execution_by_key([key])
 
 
 @pytest.mark.parametrize(
-    ("age", "stored", "begins"), [(590, True, 0), (610, True, 1), (610, False, 0), (3700, False, 1)]
+    ("age", "stored", "begins"), [(290, True, 0), (310, True, 1), (310, False, 0), (3500, False, 0), (3700, False, 1)]
 )
-def test_checks_run_every_ten_minutes_and_every_hour_while_nothing_is_stored(
+def test_checks_run_for_each_drain_and_every_hour_otherwise(
     defs, instance, settings, log, lake, monkeypatch, age, stored, begins
 ):
+    assert tick(defs, "stream_checks_sensor", instance, settings, log, lake).skip_message
     log.append([view(datetime.now(UTC))])
-    list(drain(log, lake, settings, Until()))
+    materialize(defs, instance, STREAM, today())
     first = tick(defs, "stream_checks_sensor", instance, settings, log, lake)
-    assert defs.resolve_job_def("check_streams").execute_in_process(instance=instance).success
+    assert len(first.run_requests) == 1
+    check_now(defs, instance)
     if stored:
         log.append([view(datetime.now(UTC))])
-        list(drain(log, lake, settings, Until()))
+        materialize(defs, instance, STREAM, today())
     now = time.time()
     monkeypatch.setattr(check_runs.time, "time", lambda: now + age)
     again = tick(defs, "stream_checks_sensor", instance, settings, log, lake, cursor=first.cursor)

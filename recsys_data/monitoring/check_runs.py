@@ -1,68 +1,140 @@
-"""When the checks of stream datasets run: by themselves, now and then.
+"""When stream datasets are checked, and of which run that is told.
 
-Not with the drains: those take minutes, in which their checks would show no result, and none runs when events stop,
-which is what one of the checks is for.
+A drain's run takes minutes, in which checks of its own would show no result, and none would run when events stop,
+which is what one of them is for. So a job checks, once for each drain and every hour while there is none. Dagster shows
+a check's result as that of the latest materialization if it is told of the same run, and as none if it is told of
+another and a newer materialization is there, which a drain has every half minute. So results are told of the drain.
 """
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import dagster as dg
+from dagster._core.events import DagsterEventType
 
 from recsys_data.lake.defs import last_run
 from recsys_data.lake.tables import Lake
+from recsys_data.settings import Settings
 
 JOB = "check_streams"
-EVERY_SECONDS = 600.0
+# From one start to the next at least: without much traffic drains are short and many.
+SPACE_SECONDS = 300.0
 # Rows of a day count, so that checks may turn out otherwise although nothing was stored.
-UNCHANGED_SECONDS = 3600.0
+IDLE_SECONDS = 3600.0
 # Checks read what was stored in a day. This is how much of the time may go into that.
 SHARE = 0.1
 
 
-def definitions(names: Sequence[str]) -> dg.Definitions:
-    """A job that runs all checks of these datasets, and the sensor that starts it."""
-    job = dg.define_asset_job(
-        JOB,
-        selection=dg.AssetSelection.checks_for_assets(*names),
+@dataclass(frozen=True, slots=True)
+class StreamCheck:
+    """A check of a stream dataset, to be run by hand as any other, and by the job."""
+
+    asset: str
+    name: str
+    description: str
+    judge: Callable[[Lake, Settings], dg.AssetCheckResult]
+
+    def definition(self) -> dg.AssetChecksDefinition:
+        """The check as Dagster runs it by hand."""
+
+        @dg.asset_check(asset=self.asset, name=self.name, description=self.description)
+        def check(lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+            return self.judge(lake, settings)
+
+        return check
+
+
+def definitions(checks: Sequence[StreamCheck]) -> dg.Definitions:
+    """A job that runs these checks, and the sensor that starts it."""
+
+    @dg.op(name=JOB, description="Runs all checks of the stream datasets.")
+    def check_streams(
+        context: dg.OpExecutionContext, lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]
+    ) -> None:
+        failed: list[str] = []
+        for check in checks:
+            # What is wrong with one table is no reason to leave the others.
+            try:
+                result = check.judge(lake, settings)
+            except Exception as error:
+                context.log.exception(f"{check.name} of {check.asset} could not be run")
+                failed.append(f"{check.name} of {check.asset}: {error}")
+                continue
+            context.log.info(f"{check.name} of {check.asset}: {'passed' if result.passed else 'failed'}")
+            tell(context.instance, check, result)
+        if failed:
+            raise dg.Failure("\n".join(failed), allow_retries=False)
+
+    @dg.job(
+        name=JOB,
         description="Checks what the stream datasets hold; started by the sensor.",
         tags={"dagster/max_runtime": "3600"},
     )
-    return dg.Definitions(jobs=[job], sensors=[_sensor(job, names)])
+    def job() -> None:
+        check_streams()
+
+    return dg.Definitions(jobs=[job], sensors=[_sensor(job, sorted({check.asset for check in checks}))])
 
 
-def due_after(duration: float, changed: bool) -> float:
+def tell(instance: dg.DagsterInstance, check: StreamCheck, result: dg.AssetCheckResult) -> None:
+    """Record what a check found, as of the run of the dataset's latest materialization."""
+    key = dg.AssetKey(check.asset)
+    evaluation = dg.AssetCheckEvaluation(
+        asset_key=key,
+        check_name=check.name,
+        passed=result.passed,
+        severity=result.severity,
+        metadata=result.metadata,
+    )
+    run_id = materialized_by(instance, key)
+    if not run_id:
+        instance.report_runless_asset_event(evaluation)
+        return
+    kind = DagsterEventType.ASSET_CHECK_EVALUATION.value
+    instance.report_dagster_event(dg.DagsterEvent(kind, job_name=JOB, event_specific_data=evaluation), run_id)
+
+
+def materialized_by(instance: dg.DagsterInstance, key: dg.AssetKey) -> str:
+    """The run of the latest materialization; empty if it has none."""
+    latest = instance.get_latest_materialization_event(key)
+    return latest.run_id if latest else ""
+
+
+def due_after(duration: float, another_run: bool) -> float:
     """Seconds from the start of one run to that of the next.
 
-    >>> due_after(duration=5, changed=True), due_after(duration=5, changed=False), due_after(duration=120, changed=True)
-    (600.0, 3600.0, 1200.0)
+    >>> due_after(duration=5, another_run=True), due_after(duration=5, another_run=False)
+    (300.0, 3600.0)
+    >>> due_after(duration=120, another_run=True)
+    1200.0
     """
-    return max(EVERY_SECONDS if changed else UNCHANGED_SECONDS, duration / SHARE)
+    return max(SPACE_SECONDS if another_run else IDLE_SECONDS, duration / SHARE)
 
 
-def _sensor(job, names: Sequence[str]) -> dg.SensorDefinition:
+def _sensor(job: dg.JobDefinition, names: Sequence[str]) -> dg.SensorDefinition:
     @dg.sensor(
         name="stream_checks_sensor",
         job=job,
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Has stream datasets checked every {EVERY_SECONDS / 60:.0f} minutes, every hour while nothing new "
-        "is stored, and less often where that would take more than a tenth of the time.",
+        description="Has stream datasets checked once for each drain, though not more often than every five minutes, "
+        "and every hour otherwise; less often where that would take more than a tenth of the time.",
     )
     def stream_checks_sensor(context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake]) -> dg.SensorResult:
-        snapshots = [lake.table(name).metadata.current_snapshot_id if lake.exists(name) else None for name in names]
-        if None in snapshots:
+        if not all(lake.exists(name) and lake.table(name).metadata.current_snapshot_id for name in names):
             return dg.SensorResult(skip_reason="nothing was stored yet")
+        runs = [materialized_by(context.instance, dg.AssetKey(name)) for name in names]
         last = last_run(context.instance, JOB)
         if last and not last.dagster_run.is_finished:
             return dg.SensorResult(skip_reason="the last run goes on")
         if last:
-            changed = json.loads(context.cursor or "null") != snapshots
             started = last.create_timestamp.timestamp()
-            left = started + due_after((last.end_time or started) - started, changed) - time.time()
+            another_run = json.loads(context.cursor or "null") != runs
+            left = started + due_after((last.end_time or started) - started, another_run) - time.time()
             if left > 0:
                 return dg.SensorResult(skip_reason=f"the next checks are due in {left:.0f} s")
-        return dg.SensorResult([dg.RunRequest()], cursor=json.dumps(snapshots))
+        return dg.SensorResult([dg.RunRequest()], cursor=json.dumps(runs))
 
     return stream_checks_sensor

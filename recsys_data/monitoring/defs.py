@@ -4,7 +4,7 @@ Checks: the ledger balances, stored rows keep to their rules, dead letters are f
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from recsys_data.lake.balance import table_balance
 from recsys_data.lake.stats import day_key, day_number, days
 from recsys_data.lake.tables import Lake
 from recsys_data.monitoring import check_runs
+from recsys_data.monitoring.check_runs import StreamCheck
 from recsys_data.monitoring.quality import RECENT, reference_counts, rule_counts, stored_rows
 from recsys_data.settings import Settings
 
@@ -29,39 +30,41 @@ ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 
 def definitions(contracts: Mapping[str, Contract]) -> dg.Definitions:
     """Checks and sensor of the stream datasets."""
-    stream = {name: contract for name, contract in contracts.items() if contract.stream}
-    checks = [_ledger_check(name) for name in stream]
-    for contract in stream.values():
-        if contract.stream == "events":
-            checks.append(_rules_check(contract))
-        for name, item in contract.checks.items():
-            checks.append(_quality_check(contract, name, item))
-    checks += [_reference_check(c, reference) for c in contracts.values() for reference in c.references]
-    told = [*stream, *(n for n, contract in contracts.items() if contract.is_snapshot or contract.derived)]
-    own = dg.Definitions(asset_checks=checks, sensors=[_partitions_sensor(told)])
-    return dg.Definitions.merge(own, check_runs.definitions(list(stream)))
-
-
-def _ledger_check(name: str) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
-        asset=name,
-        name="ledger_balances",
-        description="Lines read = accepted + duplicates + dead letters, and the rows that are there are those counted.",
+    checks = list(_checks(contracts))
+    told = [n for n, contract in contracts.items() if contract.stream or contract.is_snapshot or contract.derived]
+    own = dg.Definitions(asset_checks=[check.definition() for check in checks], sensors=[_partitions_sensor(told)])
+    return dg.Definitions.merge(
+        own, check_runs.definitions([check for check in checks if contracts[check.asset].stream])
     )
-    def ledger_balances(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
+
+
+def _checks(contracts: Mapping[str, Contract]) -> Iterator[StreamCheck]:
+    for contract in contracts.values():
+        if contract.stream:
+            yield _ledger_check(contract.name)
+            if contract.stream == "events":
+                yield _rules_check(contract)
+            for name, item in contract.checks.items():
+                yield _quality_check(contract, name, item)
+        for reference in contract.references:
+            yield _reference_check(contract, reference)
+
+
+def _ledger_check(name: str) -> StreamCheck:
+    def ledger_balances(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
         balance = table_balance(lake, name)
         return dg.AssetCheckResult(passed=balance.balanced, severity=ERROR, metadata=balance.as_dict())
 
-    return ledger_balances
-
-
-def _rules_check(contract: Contract) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
-        asset=contract.name,
-        name="row_rules",
-        description="No row stored in the last 24 hours breaks a rule of the contract.",
+    return StreamCheck(
+        name,
+        "ledger_balances",
+        "Lines read = accepted + duplicates + dead letters, and the rows that are there are those counted.",
+        ledger_balances,
     )
-    def row_rules(lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+
+
+def _rules_check(contract: Contract) -> StreamCheck:
+    def row_rules(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
         counts = rule_counts(lake, contract, settings, datetime.now(UTC) - RECENT)
         table = "\n".join(f"| {reason} | {count} |" for reason, count in counts.broken.items())
         return dg.AssetCheckResult(
@@ -74,17 +77,13 @@ def _rules_check(contract: Contract) -> dg.AssetChecksDefinition:
             },
         )
 
-    return row_rules
-
-
-def _reference_check(contract: Contract, reference: Reference) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
-        asset=contract.name,
-        name=f"known_{reference.column}",
-        description=f"At most {reference.max_unknown:.0%} of the rows stored in the last 24 hours have a "
-        f"{reference.column} that no snapshot of {reference.dataset} ever had.",
+    return StreamCheck(
+        contract.name, "row_rules", "No row stored in the last 24 hours breaks a rule of the contract.", row_rules
     )
-    def known(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
+
+
+def _reference_check(contract: Contract, reference: Reference) -> StreamCheck:
+    def known(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
         counts = reference_counts(lake, contract, reference, datetime.now(UTC) - RECENT)
         return dg.AssetCheckResult(
             # Before there is a first snapshot there is nothing to know them by.
@@ -99,20 +98,25 @@ def _reference_check(contract: Contract, reference: Reference) -> dg.AssetChecks
             },
         )
 
-    return known
+    return StreamCheck(
+        contract.name,
+        f"known_{reference.column}",
+        f"At most {reference.max_unknown:.0%} of the rows stored in the last 24 hours have a "
+        f"{reference.column} that no snapshot of {reference.dataset} ever had.",
+        known,
+    )
 
 
-def _quality_check(contract: Contract, name: str, item: Mapping) -> dg.AssetChecksDefinition:
+def _quality_check(contract: Contract, name: str, item: Mapping) -> StreamCheck:
     """A quality item of the contract that judges the dataset as a whole."""
     severity = WARN if item.get("severity") == "warning" else ERROR
     measure = _volume(contract, item) if item.get("metric") == "rowCount" else _share(contract, item)
 
-    @dg.asset_check(asset=contract.name, name=name, description=item.get("description"))
-    def quality(lake: dg.ResourceParam[Lake]) -> dg.AssetCheckResult:
+    def quality(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
         passed, metadata = measure(lake)
         return dg.AssetCheckResult(passed=passed, severity=severity, metadata=metadata)
 
-    return quality
+    return StreamCheck(contract.name, name, item.get("description", ""), quality)
 
 
 def _volume(contract: Contract, item: Mapping):
