@@ -10,6 +10,7 @@ import pytest
 
 from recsys_data.contracts import load_contracts
 from recsys_data.errors import UserError
+from recsys_data.ingestion import defs as ingestion_defs
 from recsys_data.ingestion.drain import Until, drain
 from recsys_data.ingestion.lock import drain_lock
 from recsys_data.ingestion.log.open import open_log
@@ -247,6 +248,16 @@ def test_checks_run_for_each_drain_and_every_hour_otherwise(
     monkeypatch.setattr(check_runs.time, "time", lambda: now + age)
     again = tick(defs, "stream_checks_sensor", instance, settings, log, lake, cursor=first.cursor)
     assert len(again.run_requests) == begins
+
+
+def test_a_run_whose_process_is_asked_to_end_is_canceled(defs, instance, settings, log, lake, monkeypatch):
+    def stopped(*_):
+        raise dg.DagsterExecutionInterruptedError
+
+    monkeypatch.setattr(ingestion_defs, "drain", stopped)
+    materialize(defs, instance, ["interactions"], today())
+    (run,) = instance.get_runs()
+    assert run.status == dg.DagsterRunStatus.CANCELED
 
 
 def test_a_run_beside_a_live_drain_waits_for_it_and_fails_clearly(defs, instance, settings, log, lake):

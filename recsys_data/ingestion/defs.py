@@ -23,6 +23,7 @@ from recsys_data.ingestion.report import Gathered, Reporter, day_facts, sample, 
 from recsys_data.ingestion.supervision import DrainRun, decide
 from recsys_data.lake.maintenance import compact_day
 from recsys_data.lake.stats import DayStats, day_key
+from recsys_data.lake.stopping import canceled_when_stopped
 from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
 
@@ -64,7 +65,8 @@ def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Def
         lake: dg.ResourceParam[Lake],
         settings: dg.ResourceParam[Settings],
     ):
-        yield from _drained(context, config, event_log, lake, settings)
+        with canceled_when_stopped(context):
+            yield from _drained(context, config, event_log, lake, settings)
 
     job = dg.define_asset_job(
         "drain_event_log",

@@ -23,6 +23,7 @@ from recsys_data.ingestion.report import sample
 from recsys_data.ingestion.snapshot import accept_held, refused_rows, stored_days, take, takeable_days
 from recsys_data.ingestion.taken import Taken
 from recsys_data.lake.stats import day_number
+from recsys_data.lake.stopping import canceled_when_stopped
 from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
 
@@ -77,7 +78,8 @@ def _dataset(contract: Contract, contracts: Mapping[str, Contract], settings: Se
         lake: dg.ResourceParam[Lake],
         settings: dg.ResourceParam[Settings],
     ):
-        yield from _taken(context, config, lake, settings, name)
+        with canceled_when_stopped(context):
+            yield from _taken(context, config, lake, settings, name)
 
     job = dg.define_asset_job(
         f"take_{name}",

@@ -12,6 +12,7 @@ import dagster as dg
 
 from recsys_data.errors import RecsysDataError
 from recsys_data.lake.maintenance import Upkept, live_files, upkeep
+from recsys_data.lake.stopping import canceled_when_stopped
 from recsys_data.lake.tables import Lake
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,11 @@ def _schedule(job) -> dg.ScheduleDefinition:
     "refers any more are removed, hours later (data files: a day). What the tables hold stays as it is.",
 )
 def lake_upkeep(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
+    with canceled_when_stopped(context):
+        return _kept_up(context, lake)
+
+
+def _kept_up(context: dg.AssetExecutionContext, lake: Lake) -> dg.MaterializeResult:
     done: dict[str, Upkept] = {}
     failed: list[str] = []
     for name in lake.contracts:

@@ -8,13 +8,14 @@ another and a newer materialization is there, which a drain has every half minut
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
 from dagster._core.events import DagsterEventType
 
 from recsys_data.lake.defs import last_run
+from recsys_data.lake.stopping import canceled_when_stopped
 from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
 
@@ -53,17 +54,8 @@ def definitions(checks: Sequence[StreamCheck]) -> dg.Definitions:
     def check_streams(
         context: dg.OpExecutionContext, lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]
     ) -> None:
-        failed: list[str] = []
-        for check in checks:
-            # What is wrong with one table is no reason to leave the others.
-            try:
-                result = check.judge(lake, settings)
-            except Exception as error:
-                context.log.exception(f"{check.name} of {check.asset} could not be run")
-                failed.append(f"{check.name} of {check.asset}: {error}")
-                continue
-            context.log.info(f"{check.name} of {check.asset}: {'passed' if result.passed else 'failed'}")
-            tell(context.instance, check, result)
+        with canceled_when_stopped(context):
+            failed = [fault for check in checks for fault in _checked(context, check, lake, settings)]
         if failed:
             raise dg.Failure("\n".join(failed), allow_retries=False)
 
@@ -76,6 +68,19 @@ def definitions(checks: Sequence[StreamCheck]) -> dg.Definitions:
         check_streams()
 
     return dg.Definitions(jobs=[job], sensors=[_sensor(job, sorted({check.asset for check in checks}))])
+
+
+def _checked(context: dg.OpExecutionContext, check: StreamCheck, lake: Lake, settings: Settings) -> Iterator[str]:
+    """Run one check and tell of it; yields why it could not be run."""
+    try:
+        result = check.judge(lake, settings)
+    # What is wrong with one table is no reason to leave the others.
+    except Exception as error:
+        context.log.exception(f"{check.name} of {check.asset} could not be run")
+        yield f"{check.name} of {check.asset}: {error}"
+        return
+    context.log.info(f"{check.name} of {check.asset}: {'passed' if result.passed else 'failed'}")
+    tell(context.instance, check, result)
 
 
 def tell(instance: dg.DagsterInstance, check: StreamCheck, result: dg.AssetCheckResult) -> None:
