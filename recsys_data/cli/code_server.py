@@ -5,6 +5,7 @@ clients speak to, by a socket that only this user can open, and one behind it th
 """
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,8 +51,9 @@ class CodeServer:
             self._well_at = now
             return True
         if self._well_at is not None and now - self._well_at > REPLACE_AFTER_SECONDS:
-            self._call("ReloadCode", REPLACE_SECONDS)
-            self._well_at = time.monotonic()
+            # Nobody waits for it: the other processes are to be looked after, and Ctrl-C heard.
+            threading.Thread(target=self._call, args=("ReloadCode", REPLACE_SECONDS), daemon=True).start()
+            self._well_at = now + REPLACE_SECONDS
         return False
 
     def _call(self, method: str, seconds: float) -> bool:
