@@ -55,21 +55,22 @@ def daemon_away(harness: Harness, injections: int) -> Result:
         clients = platform.traffic(EVENTS_A_ROUND * injections)
         time.sleep(AWAY_SECONDS * injections)
         result.injections += 1
-        _restart(platform, clients, result)
+        # Their pauses alone take as long as the daemon is away.
+        _restart(platform, clients, result, LONGEST_SECONDS + AWAY_SECONDS * injections / 4)
     finally:
         platform.end()
     _conclude(harness, platform.state, result)
     return result
 
 
-def _restart(platform: "Platform", clients: Child, result: Result) -> None:
+def _restart(platform: "Platform", clients: Child, result: Result, clients_seconds: float = LONGEST_SECONDS) -> None:
     """Start the daemon; what was in the log must be stored, without a human, while more comes."""
     platform.start_daemon()
     caught_up = platform.state.child(wait_until_caught_up)
     caught_up.wait(LONGEST_SECONDS + 30)
     result.recoveries.append(caught_up.seconds)
     result.require(caught_up.code == 0, f"{caught_up.text()[-1000:]}\n{platform.daemon.text()[-3000:]}")
-    result.require(clients.wait() == 0, f"clients were not served: {clients.text()[-2000:]}")
+    result.require(clients.wait(clients_seconds) == 0, f"clients were not served: {clients.text()[-2000:]}")
     platform.acknowledge()
 
 
