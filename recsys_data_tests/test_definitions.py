@@ -86,6 +86,11 @@ def materialize(defs, instance, names, partition, **config):
     )
 
 
+def test_everything_that_is_defined_loads_as_one_code_location(defs):
+    dg.Definitions.validate_loadable(defs)
+    defs.get_repository_def().load_all_definitions()
+
+
 def test_every_stream_dataset_is_an_asset_with_partitions_freshness_and_checks(defs):
     graph = defs.resolve_asset_graph()
     assert {key.to_user_string() for key in graph.materializable_asset_keys} >= STREAM

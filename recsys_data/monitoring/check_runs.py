@@ -50,8 +50,8 @@ class StreamCheck:
 def definitions(checks: Sequence[StreamCheck]) -> dg.Definitions:
     """A job that runs these checks, and the sensor that starts it."""
 
-    @dg.op(name=JOB, description="Runs all checks of the stream datasets.")
-    def check_streams(
+    @dg.op(description="Runs all checks of the stream datasets.")
+    def judge_streams(
         context: dg.OpExecutionContext, lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]
     ) -> None:
         with canceled_when_stopped(context):
@@ -65,7 +65,7 @@ def definitions(checks: Sequence[StreamCheck]) -> dg.Definitions:
         tags={"dagster/max_runtime": "3600"},
     )
     def job() -> None:
-        check_streams()
+        judge_streams()
 
     return dg.Definitions(jobs=[job], sensors=[_sensor(job, sorted({check.asset for check in checks}))])
 
