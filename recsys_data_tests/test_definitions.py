@@ -207,6 +207,12 @@ def check_now(defs, instance):
     return keys, instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
 
 
+def started_drain(defs, instance):
+    """A run of the drain as it stands in Dagster's storage while it goes on."""
+    run = instance.create_run_for_job(defs.resolve_job_def("drain_event_log"), status=dg.DagsterRunStatus.STARTED)
+    return run.run_id
+
+
 def test_checks_of_streams_are_told_of_the_run_that_stored_last(defs, instance, settings, log, lake):
     assert [node.name for node in defs.resolve_job_def("drain_event_log").graph.nodes] == ["event_stream"]
     log.append([view(datetime.now(UTC))])
@@ -221,6 +227,9 @@ def test_checks_of_streams_are_told_of_the_run_that_stored_last(defs, instance, 
     keys, found = check_now(defs, instance)
     assert set(found) == set(keys)
     assert {record.run_id for record in found.values()} == {""}
+    drains = [started_drain(defs, instance) for _ in range(2)]
+    _, found = check_now(defs, instance)
+    assert {record.run_id for record in found.values()} == {drains[0]}
 
 
 def test_a_check_that_cannot_be_run_does_not_keep_the_others_from_it(defs, instance, settings, log, lake, monkeypatch):

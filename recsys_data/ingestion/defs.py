@@ -28,6 +28,7 @@ from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
 
 EVENT_LOG = dg.AssetKey("event_log")
+DRAIN = "drain_event_log"
 STARTED_BY = {"recsys_data/started_by": "event_log_sensor"}
 OBSERVE_SECONDS = 60.0
 Metadata = dict[str, Any]
@@ -69,7 +70,7 @@ def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Def
             yield from _drained(context, config, event_log, lake, settings)
 
     job = dg.define_asset_job(
-        "drain_event_log",
+        DRAIN,
         selection=dg.AssetSelection.assets(*stream).without_checks(),
         description="Drains the event log into the lake for a while; started and followed up by the sensor.",
         tags={"dagster/max_runtime": str(settings.drain_seconds + settings.idle_seconds + 600)},

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import dagster as dg
 from dagster._core.events import DagsterEventType
 
+from recsys_data.ingestion.defs import DRAIN
 from recsys_data.lake.defs import last_run
 from recsys_data.lake.stopping import canceled_when_stopped
 from recsys_data.lake.tables import Lake
@@ -84,7 +85,7 @@ def _checked(context: dg.OpExecutionContext, check: StreamCheck, lake: Lake, set
 
 
 def tell(instance: dg.DagsterInstance, check: StreamCheck, result: dg.AssetCheckResult) -> None:
-    """Record what a check found, as of the run of the dataset's latest materialization."""
+    """Record what a check found, as of the run that stores the dataset."""
     key = dg.AssetKey(check.asset)
     evaluation = dg.AssetCheckEvaluation(
         asset_key=key,
@@ -93,7 +94,7 @@ def tell(instance: dg.DagsterInstance, check: StreamCheck, result: dg.AssetCheck
         severity=result.severity,
         metadata=result.metadata,
     )
-    run_id = materialized_by(instance, key)
+    run_id = stored_by(instance, key)
     if not run_id:
         instance.report_runless_asset_event(evaluation)
         return
@@ -101,8 +102,13 @@ def tell(instance: dg.DagsterInstance, check: StreamCheck, result: dg.AssetCheck
     instance.report_dagster_event(dg.DagsterEvent(kind, job_name=JOB, event_specific_data=evaluation), run_id)
 
 
-def materialized_by(instance: dg.DagsterInstance, key: dg.AssetKey) -> str:
-    """The run of the latest materialization; empty if it has none."""
+def stored_by(instance: dg.DagsterInstance, key: dg.AssetKey) -> str:
+    """The drain that goes on, or else the run of the latest materialization; empty if it has none."""
+    going_on = dg.RunsFilter(job_name=DRAIN, statuses=[dg.DagsterRunStatus.STARTED])
+    # The newest may still wait for the one before.
+    oldest = instance.get_run_records(going_on, limit=1, ascending=True)
+    if oldest:
+        return oldest[0].dagster_run.run_id
     latest = instance.get_latest_materialization_event(key)
     return latest.run_id if latest else ""
 
@@ -130,7 +136,7 @@ def _sensor(job: dg.JobDefinition, names: Sequence[str]) -> dg.SensorDefinition:
     def stream_checks_sensor(context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake]) -> dg.SensorResult:
         if not all(lake.exists(name) and lake.table(name).metadata.current_snapshot_id for name in names):
             return dg.SensorResult(skip_reason="nothing was stored yet")
-        runs = [materialized_by(context.instance, dg.AssetKey(name)) for name in names]
+        runs = [stored_by(context.instance, dg.AssetKey(name)) for name in names]
         last = last_run(context.instance, JOB)
         if last and not last.dagster_run.is_finished:
             return dg.SensorResult(skip_reason="the last run goes on")
