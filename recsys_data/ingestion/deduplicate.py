@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -112,7 +113,7 @@ class SeenIds:
         runs = dict(named for named, run in stored if not _is_small(run))
         for run in _merge([*self._small_stored(), *self._recent]):
             name = f"{uuid.uuid4().hex}.npy"
-            np.save(self.folder / name, run)
+            _write(self.folder / name, run)
             sync_file(self.folder / name)
             runs[name] = _checksum(self.folder / name)
         old = self._manifest.runs.keys() - runs.keys()
@@ -166,6 +167,16 @@ class SeenIds:
             except (OSError, EOFError, ValueError):
                 return False
         return True
+
+
+def _write(path: Path, run: Keys) -> None:
+    """Write a run to a new file.
+
+    Raises:
+        OSError: it could not be written whole. NumPy, given a file, says nothing of the last bytes on a full disk.
+    """
+    with path.open("wb") as file:
+        np.save(SimpleNamespace(write=file.write), run)
 
 
 def _checksum(path: Path) -> int:

@@ -83,6 +83,9 @@ def damaged_data(table: "Table", files: Sequence[str], error: Exception) -> Exce
                 pass
         except Permanent as found:
             return found
+        except FileNotFoundError:
+            path, listed = local_path(location) or location, manifest_of(table, location)
+            return Permanent(f"{path} is not there; {listed} lists it, or is damaged. {RESTORE}")
     return error
 
 
@@ -124,7 +127,8 @@ def manifest_of(table: "Table", location: str) -> str | None:
     """The manifest that lists a data file: where that was never there, it is the manifest that is damaged."""
     snapshot = table.current_snapshot()
     for manifest in snapshot.manifests(table.io) if snapshot else ():
-        if any(entry.data_file.file_path == location for entry in manifest.fetch_manifest_entry(table.io)):
+        paths = (entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io))
+        if any(location in (path, str(local_path(path))) for path in paths):
             return str(local_path(manifest.manifest_path) or manifest.manifest_path)
     return None
 

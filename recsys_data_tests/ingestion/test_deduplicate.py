@@ -1,5 +1,7 @@
 """The memory of stored ids, against a dictionary that remembers everything."""
 
+import errno
+import resource
 import shutil
 from pathlib import Path
 
@@ -170,3 +172,18 @@ def test_a_cache_that_vanishes_while_it_is_used_costs_nothing(tmp_path: Path) ->
         seen.persist({0: number + 1}, force=True)
         shutil.rmtree(folder, ignore_errors=True)
     assert seen.keep(keys([(number, number, 0, 9) for number in range(3)])).tolist() == [False] * 3
+
+
+@pytest.mark.parametrize("missing", [1, 1000, 20_000])
+def test_a_run_that_the_disk_takes_only_a_part_of_is_not_taken_for_written(tmp_path: Path, missing: int) -> None:
+    run = np.zeros((4, 1000), np.uint64)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (128 + run.nbytes - missing, hard))
+    try:
+        with pytest.raises(OSError) as raised:
+            deduplicate._write(tmp_path / "run.npy", run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert raised.value.errno == errno.EFBIG
+    deduplicate._write(tmp_path / "run.npy", run)
+    assert (np.load(tmp_path / "run.npy", mmap_mode="r") == run).all()

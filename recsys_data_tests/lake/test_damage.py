@@ -11,7 +11,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 
 from recsys_data.contracts import Contract
 from recsys_data.errors import Permanent
-from recsys_data.lake.damage import damaged_data, damaged_files
+from recsys_data.lake.damage import damaged_data, damaged_files, manifest_of
 from recsys_data.lake.files import local_path
 from recsys_data.lake.maintenance import compact_day
 from recsys_data.lake.query import connect
@@ -94,6 +94,10 @@ def test_a_drain_that_cannot_read_ids_names_the_file(open_: Open) -> None:
     assert damaged_data(table, files, error) is error
     flip(path, 200)
     assert path.name in str(damaged_data(table, files, error))
+    path.unlink()
+    told = str(damaged_data(table, files, error))
+    assert f"{path} is not there" in told
+    assert str(manifest_of(table, str(path))) in told
 
 
 @pytest.mark.parametrize("harm", ["flipped", "zeros", "emptied"])
