@@ -176,7 +176,7 @@ def _write(path: Path, run: Keys) -> None:
         OSError: it could not be written whole. NumPy, given a file, says nothing of the last bytes on a full disk.
     """
     with path.open("wb") as file:
-        np.save(SimpleNamespace(write=file.write), run)
+        np.save(SimpleNamespace(write=file.write), run)  # pyright: ignore[reportArgumentType]
 
 
 def _checksum(path: Path) -> int:
