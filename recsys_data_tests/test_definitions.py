@@ -16,7 +16,7 @@ from recsys_data.ingestion.lock import drain_lock
 from recsys_data.ingestion.log.open import open_log
 from recsys_data.ingestion.report import wanted_days
 from recsys_data.lake.tables import open_lake
-from recsys_data.monitoring import check_runs
+from recsys_data.monitoring import check_defs
 from recsys_data.settings import Settings
 
 STREAM = {"interactions", "contexts", "identities", "dead_letters"}
@@ -259,7 +259,7 @@ def test_checks_run_for_each_drain_and_every_hour_otherwise(
         log.append([view(datetime.now(UTC))])
         materialize(defs, instance, STREAM, today())
     now = time.time()
-    monkeypatch.setattr(check_runs.time, "time", lambda: now + age)
+    monkeypatch.setattr(check_defs.time, "time", lambda: now + age)
     again = tick(defs, "stream_checks_sensor", instance, settings, log, lake, cursor=first.cursor)
     assert len(again.run_requests) == begins
 

@@ -21,9 +21,9 @@ from recsys_data.ingestion.log import EventLog
 from recsys_data.ingestion.refused import as_markdown, summary
 from recsys_data.ingestion.report import Gathered, Reporter, day_facts, sample, wanted_days
 from recsys_data.ingestion.supervision import DrainRun, decide
+from recsys_data.lake.defs import canceled_when_stopped
 from recsys_data.lake.maintenance import compact_day
 from recsys_data.lake.stats import DayStats, day_key
-from recsys_data.lake.stopping import canceled_when_stopped
 from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
 

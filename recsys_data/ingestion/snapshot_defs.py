@@ -22,8 +22,8 @@ from recsys_data.ingestion.landed_defs import landed_days_sensor, source_key
 from recsys_data.ingestion.report import sample
 from recsys_data.ingestion.snapshot import accept_held, refused_rows, stored_days, take, takeable_days
 from recsys_data.ingestion.taken import Taken
+from recsys_data.lake.defs import canceled_when_stopped
 from recsys_data.lake.stats import day_number
-from recsys_data.lake.stopping import canceled_when_stopped
 from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
 

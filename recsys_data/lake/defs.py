@@ -5,6 +5,8 @@ Run alone: `dagster asset materialize --select lake_upkeep -m recsys_data.defini
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +14,6 @@ import dagster as dg
 
 from recsys_data.errors import RecsysDataError
 from recsys_data.lake.maintenance import Upkept, live_files, upkeep
-from recsys_data.lake.stopping import canceled_when_stopped
 from recsys_data.lake.tables import Lake
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,19 @@ def definitions() -> dg.Definitions:
 def last_run(instance: dg.DagsterInstance, job: str) -> dg.RunRecord | None:
     """The newest run of a job."""
     return next(iter(instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)), None)
+
+
+@contextmanager
+def canceled_when_stopped(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Iterator[None]:
+    """Let a run whose process is asked to end, as when the platform is stopped, count as canceled.
+
+    Dagster takes an end that was not asked of itself for a failure, of which alerts tell.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+        context.instance.report_run_canceling(context.run, "The process of this run was asked to end.")
+        raise
 
 
 def _schedule(job) -> dg.ScheduleDefinition:

@@ -18,8 +18,8 @@ from recsys_data.ingestion.refused import as_markdown, summary
 from recsys_data.lake.balance import table_balance
 from recsys_data.lake.stats import day_key, day_number, days
 from recsys_data.lake.tables import Lake
-from recsys_data.monitoring import check_runs
-from recsys_data.monitoring.check_runs import StreamCheck
+from recsys_data.monitoring import check_defs
+from recsys_data.monitoring.check_defs import StreamCheck
 from recsys_data.monitoring.quality import RECENT, reference_counts, rule_counts, stored_rows
 from recsys_data.settings import Settings
 
@@ -34,7 +34,7 @@ def definitions(contracts: Mapping[str, Contract]) -> dg.Definitions:
     told = [n for n, contract in contracts.items() if contract.stream or contract.is_snapshot or contract.derived]
     own = dg.Definitions(asset_checks=[check.definition() for check in checks], sensors=[_partitions_sensor(told)])
     return dg.Definitions.merge(
-        own, check_runs.definitions([check for check in checks if contracts[check.asset].stream])
+        own, check_defs.definitions([check for check in checks if contracts[check.asset].stream])
     )
 
 

@@ -69,7 +69,7 @@ def live(
         rate: lines per second, at most `FASTEST`.
         seed: another seed, or another start, is other traffic in the same shop.
         daily_rhythm: let the rate follow the visitors' local hours; `rate` is then the mean over a week.
-        shares: shares of faults and late events.
+        shares: of faults and late events.
         clock: seconds since 1970.
         sleep: waits for some seconds.
         tick: seconds from one batch to the next.
@@ -86,11 +86,10 @@ def live(
     while True:
         now = clock()
         rows = traffic.until(round(now * SECOND))
-        worked = clock()
         if len(rows):
             yield emit(rows, truth)
         sleep(max(0.0, now + tick - clock()))
-        if clock() - worked > PAUSE:
+        if clock() - now > PAUSE:
             traffic.begin(round(clock() * SECOND))
 
 

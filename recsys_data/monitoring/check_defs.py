@@ -15,8 +15,7 @@ import dagster as dg
 from dagster._core.events import DagsterEventType
 
 from recsys_data.ingestion.defs import DRAIN
-from recsys_data.lake.defs import last_run
-from recsys_data.lake.stopping import canceled_when_stopped
+from recsys_data.lake.defs import canceled_when_stopped, last_run
 from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
 
