@@ -2,19 +2,16 @@
 
 import time
 import uuid
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import msgspec
 import pytest
 
 from recsys_data.contracts import load_contracts
-from recsys_data.errors import UserError
-from recsys_data.ingestion import defs as ingestion_defs
 from recsys_data.ingestion.drain import Until, drain
 from recsys_data.ingestion.lock import drain_lock
 from recsys_data.ingestion.log.open import open_log
-from recsys_data.ingestion.report import wanted_days
 from recsys_data.lake.tables import open_lake
 from recsys_data.monitoring import check_defs
 from recsys_data.settings import Settings
@@ -264,16 +261,6 @@ def test_checks_run_for_each_drain_and_every_hour_otherwise(
     assert len(again.run_requests) == begins
 
 
-def test_a_run_whose_process_is_asked_to_end_is_canceled(defs, instance, settings, log, lake, monkeypatch):
-    def stopped(*_):
-        raise dg.DagsterExecutionInterruptedError
-
-    monkeypatch.setattr(ingestion_defs, "drain", stopped)
-    materialize(defs, instance, ["interactions"], today())
-    (run,) = instance.get_runs()
-    assert run.status == dg.DagsterRunStatus.CANCELED
-
-
 def test_a_run_beside_a_live_drain_waits_for_it_and_fails_clearly(defs, instance, settings, log, lake):
     log.append([view(datetime.now(UTC))])
     with drain_lock(settings, 0):
@@ -306,9 +293,3 @@ def test_days_stored_without_dagster_are_told_to_it_once(defs, instance, setting
     assert {event.partition for event in first.asset_events} == {day.date().isoformat() for day in days}
     again = tick(defs, "lake_partitions_sensor", instance, settings, log, lake, cursor=first.cursor)
     assert again.asset_events == []
-
-
-@pytest.mark.parametrize("partition", ["2999-01-01", "1994-12-31", "yesterday"])
-def test_a_day_outside_the_partitions_is_refused(partition):
-    with pytest.raises(UserError, match=partition):
-        wanted_days([today(), partition], date(1995, 1, 1))

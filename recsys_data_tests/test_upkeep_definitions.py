@@ -137,6 +137,16 @@ def test_days_that_the_contract_no_longer_keeps_are_retired(defs, tmp_path, monk
     assert len(lake.table("dead_letters").scan().to_arrow()) == 0
 
 
+def test_a_run_whose_process_is_asked_to_end_is_canceled(defs, lake, instance, monkeypatch):
+    def stopped(*_):
+        raise dg.DagsterExecutionInterruptedError
+
+    feed(lake, 1)
+    monkeypatch.setattr(lake_defs, "upkeep", stopped)
+    run_upkeep(defs, instance)
+    assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.CANCELED]
+
+
 def test_a_table_that_cannot_be_kept_up_does_not_stop_the_others(defs, lake, instance, monkeypatch):
     feed(lake)
     lake.table("contexts")

@@ -1,8 +1,10 @@
 import time
+from datetime import UTC, date, datetime
 
 import pytest
 
-from recsys_data.ingestion.report import EVERY_SECONDS, LATE_SECONDS, Reporter
+from recsys_data.errors import UserError
+from recsys_data.ingestion.report import EVERY_SECONDS, LATE_SECONDS, Reporter, wanted_days
 from recsys_data.ingestion.writer import Flushed
 
 TODAY = 20_000
@@ -43,3 +45,9 @@ def test_the_first_commit_is_told_of_at_once(clock: list[float]) -> None:
     assert reporter.is_due
     assert reporter.take().newest_days("interactions") == [TODAY, LATE[0]]
     assert not reporter.is_due
+
+
+@pytest.mark.parametrize("partition", ["2999-01-01", "1994-12-31", "yesterday"])
+def test_a_day_outside_the_partitions_is_refused(partition: str) -> None:
+    with pytest.raises(UserError, match=partition):
+        wanted_days([datetime.now(UTC).date().isoformat(), partition], date(1995, 1, 1))
