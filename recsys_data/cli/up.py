@@ -88,8 +88,9 @@ def up(demo: bool, host: str, ui_host: str, port: int, collector_port: int, rate
             supervisor.start("collector", recsys_data("collect", *listen))
             # In turn: two processes that create Dagster's database at once fail on each other's tables.
             for name, arguments in dagster(code, ui_host, port).items():
-                supervisor.start(name, arguments)
-                dashboard.watch(stop, until=name)
+                if not stop:
+                    supervisor.start(name, arguments)
+                    dashboard.watch(stop, until=name)
             if demo and not stop:
                 supervisor.start("demo", ["-m", "recsys_data.cli.demo", *traffic])
             dashboard.watch(stop)

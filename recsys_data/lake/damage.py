@@ -85,7 +85,8 @@ def damaged_data(table: "Table", files: Sequence[str], error: Exception) -> Exce
             return found
         except FileNotFoundError:
             path, listed = local_path(location) or location, manifest_of(table, location)
-            return Permanent(f"{path} is not there; {listed} lists it, or is damaged. {RESTORE}")
+            told = f"; {listed} lists it, or is damaged" if listed else ""
+            return Permanent(f"{path} is not there{told}. {RESTORE}")
     return error
 
 
