@@ -1,10 +1,11 @@
 """Which event ids are stored already, and under which log position: 16 bytes of MD5 per id, sorted.
 
-Data flow: the lake's home tables -> sorted runs (files below `DIR/ingest/seen`, memory-mapped) + what this
-process added since -> `SeenIds.keep`. The files are a cache: whatever they lack is read from the lake when
-they are opened, and they are thrown away when they do not belong to it, or are damaged: an id that is not found
-again would be stored twice. 16 bytes tell more ids apart than can ever be stored; a deliberate collision costs its
-author one event.
+Data flow: the lake's primary tables -> sorted runs (files below `DIR/ingest/seen`, memory-mapped) + what this
+process added since -> `SeenIds.keep`. It holds exactly the ids that primary tables hold. The files are a cache: what
+they lack is read from the lake when they are opened. They name the commit that they belong to, and are thrown away when
+this lake never made that commit (another lake, a restored backup), when rows have expired since, or when they are
+damaged: an id that is not found again would be stored twice, one that is found wrongly would be lost. 16 bytes tell
+more ids apart than can ever be stored; a deliberate collision costs its author one event.
 """
 
 import logging
@@ -47,25 +48,48 @@ def key_of(event_id: str) -> tuple[str, str, str]:
 
 
 class Manifest(msgspec.Struct):
-    """What the run files cover: every row of the lake `identity` before `positions`; by file, its CRC-32."""
+    """What the run files cover: every row of the lake `identity` before `positions`, as of one commit.
+
+    Attributes:
+        commit: token of that commit of the main table.
+        expired: how many rows had expired from the primary tables.
+        runs: by file, its CRC-32.
+    """
 
     identity: str = ""
     positions: dict[int, int] = {}
     runs: dict[str, int] = {}
+    commit: str = ""
+    expired: int = 0
+
+
+class LakeState(msgspec.Struct, frozen=True):
+    """What an index must belong to.
+
+    Attributes:
+        identity: unique for the primary tables.
+        commits: tokens of commits of the main table that an index may name: its newest one and ancestors of that.
+        expired: how many rows have expired from the primary tables.
+    """
+
+    identity: str
+    commits: frozenset[str] = frozenset()
+    expired: int = 0
 
 
 class SeenIds:
     """The ids of all stored events. Not thread-safe."""
 
-    def __init__(self, folder: Path, identity: str, positions: Mapping[int, int]) -> None:
-        """Open the cache of the lake `identity` (unique per table), whose rows end at `positions`."""
+    def __init__(self, folder: Path, lake: LakeState) -> None:
+        """Open the index of a lake; what it covers is trusted only if it belongs to this state of the lake."""
         self.folder = folder
-        self._manifest = Manifest(identity)
+        self._lake = lake
+        self._manifest = Manifest(lake.identity, expired=lake.expired)
         self._stored: list[Keys] = []
         self._recent: list[Keys] = []
         with self._alone() as alone:
             if alone:
-                self._open(positions)
+                self._open()
 
     @property
     def covered(self) -> Mapping[int, int]:
@@ -79,36 +103,60 @@ class SeenIds:
         if len(self._recent) > FANOUT:
             self._recent = list(_merge(self._recent))
 
-    def keep(self, keys: Keys) -> npt.NDArray[np.bool_]:
-        """Which of these events are to be stored; the others are duplicates. Shape (n,).
-
-        An id that is stored under the very same position is this event, met again after a crash, and is kept.
-        Of several new events with one id the first is kept, in the order given.
-        """
-        order = np.lexsort((np.arange(keys.shape[1]), keys[LOW], keys[HIGH]))
+    def missing(self, keys: Keys) -> npt.NDArray[np.bool_]:
+        """Which of these ids are not stored; `keys` of shape (4, n), the result of shape (n,)."""
+        order = np.argsort(keys[HIGH], kind="stable")
         probe = keys[:, order]
-        first = np.ones(len(order), bool)
+        absent = np.ones(len(order), bool)
+        for run in (*self._stored, *self._recent):
+            absent &= ~_probe(run, probe)[0]
+        result = np.empty(len(order), bool)
+        result[order] = absent
+        return result
+
+    def keep(self, keys: Keys, decided: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.bool_]:
+        """Which of these events are stored, or to be stored; the others are duplicates. Shape (n,).
+
+        An id that is stored under the very same position is this event, met again, and is kept. Of several new events
+        with one id the first is kept, in the order given. Events that were `decided` before are never new.
+        """
+        count = keys.shape[1]
+        decided = np.zeros(count, bool) if decided is None else decided
+        order = np.lexsort((np.arange(count), decided, keys[LOW], keys[HIGH]))
+        probe = keys[:, order]
+        first = np.ones(count, bool)
         first[1:] = (probe[HIGH, 1:] != probe[HIGH, :-1]) | (probe[LOW, 1:] != probe[LOW, :-1])
-        kept = first
+        kept = first & ~decided[order]
         for run in (*self._stored, *self._recent):
             found, itself = _probe(run, probe)
             kept = np.where(found, itself, kept)
-        result = np.empty(len(order), bool)
+        result = np.empty(count, bool)
         result[order] = kept
         return result
 
-    def persist(self, positions: Mapping[int, int], force: bool = False) -> None:
-        """Write what was added since to the cache, if it is much; the lake must hold all rows before `positions`."""
+    def persist(self, positions: Mapping[int, int], commit: str, force: bool = False) -> bool:
+        """Write what was added since to the cache, if it is much.
+
+        Args:
+            positions: the lake holds all rows before these.
+            commit: token of the main table's commit that reached them.
+            force: also if it is little.
+
+        Returns:
+            Whether it was written.
+        """
         rows = sum(run.shape[1] for run in self._recent)
         if rows == 0 or (rows < MEMORY_ROWS and not force):
-            return
+            return False
         with self._alone() as alone:
-            # Another drain has saved or thrown away what this one knows: one of them is about to end, and the
+            # Another consumer has saved or thrown away what this one knows: one of them is about to end, and the
             # files are the other's.
-            if alone and self._read() == self._manifest:
-                self._save(positions)
+            if not alone or self._read() != self._manifest:
+                return False
+            self._save(positions, commit)
+            return True
 
-    def _save(self, positions: Mapping[int, int]) -> None:
+    def _save(self, positions: Mapping[int, int], commit: str) -> None:
         stored = zip(self._manifest.runs.items(), self._stored, strict=True)
         runs = dict(named for named, run in stored if not _is_small(run))
         for run in _merge([*self._small_stored(), *self._recent]):
@@ -117,7 +165,7 @@ class SeenIds:
             sync_file(self.folder / name)
             runs[name] = _checksum(self.folder / name)
         old = self._manifest.runs.keys() - runs.keys()
-        self._manifest = Manifest(self._manifest.identity, dict(positions), runs)
+        self._manifest = Manifest(self._lake.identity, dict(positions), runs, commit, self._lake.expired)
         write_atomically(self.folder / MANIFEST, msgspec.json.encode(self._manifest))
         self._stored = self._load(self._manifest)
         self._recent = []
@@ -136,22 +184,34 @@ class SeenIds:
         try:
             return msgspec.json.decode((self.folder / MANIFEST).read_bytes(), type=Manifest)
         except (OSError, msgspec.DecodeError):
-            return Manifest(self._manifest.identity)
+            return Manifest(self._lake.identity, expired=self._lake.expired)
 
     def _load(self, manifest: Manifest) -> list[Keys]:
         return [np.load(self.folder / name, mmap_mode="r") for name in manifest.runs]
 
-    def _open(self, positions: Mapping[int, int]) -> None:
+    def _open(self) -> None:
         """Take the cache as it was saved; begin anew where there is none, it is not whole, or not of this lake."""
         manifest = self._read()
-        ahead = any(at > positions.get(partition, 0) for partition, at in manifest.positions.items())
-        if manifest.identity == self._manifest.identity and not ahead and self._is_whole(manifest):
+        if self._belongs(manifest) and self._is_whole(manifest):
             self._manifest, self._stored = manifest, self._load(manifest)
         elif self.folder.exists():
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in {path.name for path in self.folder.glob("*.npy")} - manifest.runs.keys():
             (self.folder / leftover).unlink()
+
+    def _belongs(self, manifest: Manifest) -> bool:
+        """Whether the lake has made the commit that the files belong to, and holds all rows of that commit."""
+        if manifest.identity != self._lake.identity or manifest.expired != self._lake.expired:
+            return False
+        if manifest.runs and manifest.commit not in self._lake.commits:
+            logger.warning(
+                "The deduplication index in %s belongs to a commit that this lake does not know: the lake was "
+                "restored, or another machine has written to it. The index is built again from the lake.",
+                self.folder,
+            )
+            return False
+        return True
 
     def _is_whole(self, manifest: Manifest) -> bool:
         """Whether the run files are there and, of those that are looked at, each is as it was written."""

@@ -11,8 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
-
 from recsys_data.errors import Transient
 from recsys_data.ingestion.decode import Decoder
 from recsys_data.ingestion.decoded import Decoded
@@ -55,7 +53,7 @@ def drain(log: EventLog, lake: Lake, settings: Settings, until: Until) -> Iterat
         Transient: log or lake cannot be used now; nothing is lost, and a new drain goes on where this ended.
     """
     finish_interrupted(lake, log, settings)
-    writer = StreamWriter(lake, settings)
+    writer = StreamWriter(lake, settings, log.begin_offsets())
     decoders = [Decoder(lake.contracts, settings.first_day, settings.max_event_bytes) for _ in range(THREADS)]
     # Writing has threads of its own, for it must not queue behind slices that are being decoded.
     with ThreadPoolExecutor(THREADS, "decode") as decoding, ThreadPoolExecutor(THREADS, "write") as writing:
@@ -120,15 +118,13 @@ class _Drain:
         self.pool = pool
         self.writing = writing
         self.until = until
-        oldest = log.begin_offsets()
-        self.next = {p: writer.position(p, oldest.get(p, 0)) for p in log.partitions()}
+        self.next = {p: writer.position(p) for p in log.partitions()}
         self.pace = COMMIT_SECONDS
         self.turn = deque(log.partitions())
         self.decoding: deque[tuple[Future[Decoded], int]] = deque()
         self.taken_bytes = 0
 
     def run(self) -> Iterator[Flushed]:
-        yield from self._finish()
         begun = busy = time.monotonic()
         # The first events after a pause are committed at once.
         committed = float("-inf")
@@ -151,24 +147,6 @@ class _Drain:
                 return
             elif not self.decoding:
                 time.sleep(POLL_SECONDS)
-
-    def _finish(self) -> Iterator[Flushed]:
-        """Complete a flush that ended between two tables: the same lines again in the same order, before any other.
-
-        Of an event delivered to two partitions, the one that is stored must not change between two tables.
-        """
-        for partition, end in sorted(self.writer.reached().items()):
-            while partition in self.next and self.next[partition] < end:
-                lines = _before(end, self.log.read(partition, self.next[partition], SLICE_BYTES))
-                if not len(lines):
-                    break
-                self.next[partition] = lines.end
-                self._decode(lines)
-                self._take()
-                if self.writer.pending_rows >= COMMIT_ROWS or self.taken_bytes >= COMMIT_BYTES:
-                    yield self._flush()
-        if self.writer.pending_rows:
-            yield self._flush()
 
     def _flush(self) -> Flushed:
         flushed = self.writer.flush(self.writing)
@@ -205,21 +183,6 @@ class _Drain:
         future, size = self.decoding.popleft()
         self.writer.add(future.result())
         self.taken_bytes += size
-
-
-def _before(end: int, lines: LogSlice) -> LogSlice:
-    """The lines before a position."""
-    count = int(np.searchsorted(lines.positions, end))
-    if count == len(lines):
-        return lines
-    return LogSlice(
-        lines.partition,
-        lines.start,
-        end,
-        lines.data[: lines.bounds[count]],
-        lines.bounds[: count + 1],
-        lines.positions[:count],
-    )
 
 
 __all__ = ["Until", "drain", "drain_is_running", "drain_lock"]

@@ -1,12 +1,13 @@
 """One decoded slice of the log -> what becomes of each of its lines, as rows of the stream tables.
 
-Data flow: `Decoded` -> deduplication -> `MicroBatch` (fates, rows per dataset).
-Each line has exactly one fate; a line of a fate other than accepted gives no event row anywhere.
+Data flow: `Decoded` -> deduplication -> `MicroBatch` (outcomes, rows per dataset).
+Each line has exactly one outcome; a line that is not accepted gives no event row anywhere.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -16,7 +17,7 @@ from recsys_data.contracts.types import arrow_schema
 from recsys_data.ingestion.decoded import Decoded
 from recsys_data.ingestion.deduplicate import SeenIds
 from recsys_data.ingestion.plan import IN
-from recsys_data.lake.ledger import Ledger
+from recsys_data.lake.ledger import Ledger, LostRange, Outcomes
 from recsys_data.lake.write import Picked
 
 ACCEPTED, DUPLICATE, DEAD = range(3)
@@ -27,8 +28,9 @@ class MicroBatch:
     """What became of the lines `[start, end)` of one log partition.
 
     Attributes:
-        positions: int64, shape (lines,): log position of each line, increasing.
-        fates: uint8, shape (lines,): ACCEPTED, DUPLICATE or DEAD.
+        positions: int64, shape (lines,): log position of each line, increasing; the first one lies beyond `start` if
+            the log had lost what lay between.
+        outcomes: uint8, shape (lines,): ACCEPTED, DUPLICATE or DEAD.
         redacted: bool, shape (lines,): something was removed for want of consent.
         rows: rows per dataset, without `ingested_at` and columns that are empty throughout, in no order; each
             with its place in the log.
@@ -39,7 +41,7 @@ class MicroBatch:
     start: int
     end: int
     positions: npt.NDArray[np.int64]
-    fates: npt.NDArray[np.uint8]
+    outcomes: npt.NDArray[np.uint8]
     redacted: npt.NDArray[np.bool_]
     rows: Mapping[str, list[Picked]]
     received_at: npt.NDArray[np.int64]
@@ -50,38 +52,61 @@ class MicroBatch:
             return self.rows[name]
         return [Picked(table, mask & (table["log_offset"].to_numpy() >= position)) for table, mask in self.rows[name]]
 
-    def advance(self, ledger: Ledger, rows: int) -> Ledger:
-        """The ledger of a table after it took its `rows` of this batch; lines it had before are not counted again."""
-        position = ledger.positions.get(self.partition, 0)
+    def advance(self, ledger: Ledger) -> Ledger:
+        """The counts of the log after this batch; lines before the ledger's position are not counted again."""
+        position = ledger.positions.get(self.partition, self.start)
         new = self.positions >= position
-        fates = np.bincount(self.fates[new], minlength=3)
-        return Ledger(
+        outcomes = np.bincount(self.outcomes[new], minlength=3).tolist()
+        counted = ledger.partitions.get(self.partition, Outcomes(position))
+        return msgspec.structs.replace(
+            ledger,
             positions={**ledger.positions, self.partition: max(position, self.end)},
             read=ledger.read + int(new.sum()),
-            accepted=ledger.accepted + int(fates[ACCEPTED]),
-            duplicates=ledger.duplicates + int(fates[DUPLICATE]),
-            dead_letters=ledger.dead_letters + int(fates[DEAD]),
-            redacted=ledger.redacted + int((self.redacted & new & (self.fates == ACCEPTED)).sum()),
-            rows=ledger.rows + rows,
-            latencies=ledger.latencies,
+            accepted=ledger.accepted + outcomes[ACCEPTED],
+            duplicates=ledger.duplicates + outcomes[DUPLICATE],
+            dead_letters=ledger.dead_letters + outcomes[DEAD],
+            redacted=ledger.redacted + int((self.redacted & new & (self.outcomes == ACCEPTED)).sum()),
+            partitions={
+                **ledger.partitions,
+                self.partition: Outcomes(
+                    counted.start,
+                    counted.read + int(new.sum()),
+                    counted.accepted + outcomes[ACCEPTED],
+                    counted.duplicates + outcomes[DUPLICATE],
+                    counted.dead_letters + outcomes[DEAD],
+                ),
+            },
+            lost=(*ledger.lost, *self._lost_from(position)),
         )
 
+    def _lost_from(self, position: int) -> list[LostRange]:
+        """What the log no longer had between `position` and the first line."""
+        start = max(self.start, position)
+        first = int(self.positions[0]) if len(self.positions) else start
+        return [LostRange(self.partition, start, first)] if first > start else []
 
-def build(decoded: Decoded, seen: SeenIds, contracts: Mapping[str, Contract]) -> MicroBatch:
-    """Settle the fate of every line. The ids of what is accepted are added to `seen`."""
-    kept = _deduplicated(decoded, seen)
-    fates = np.full(len(decoded.positions), DEAD, np.uint8)
+
+def build(decoded: Decoded, seen: SeenIds, contracts: Mapping[str, Contract], frontier: int) -> MicroBatch:
+    """Decide the outcome of every line from `frontier` on. The ids of what is accepted are added to `seen`.
+
+    Lines before the frontier were decided by an earlier commit and are read again for a table that is behind, e.g. of
+    a dataset that was added: it takes the rows of those that were accepted, whatever the contracts say now.
+    """
+    decided = decoded.positions < frontier
+    kept = _deduplicated(decoded, seen, decided)
+    outcomes = np.full(len(decoded.positions), DEAD, np.uint8)
     redacted = np.zeros(len(decoded.positions), bool)
     received = [np.zeros(0, np.int64)]
     for (part, good), stored in zip(decoded.parts, kept, strict=True):
         at = part["row"].to_numpy()
-        fates[at[good]] = DUPLICATE
-        fates[at[stored]] = ACCEPTED
+        outcomes[at[good]] = DUPLICATE
+        outcomes[at[stored]] = ACCEPTED
         redacted[at] = part["redacted"].to_numpy()
         if "received_at" in part.column_names:
-            received.append(part["received_at"].filter(pa.array(stored)).drop_null().cast(pa.int64()).to_numpy())
+            new = pa.array(stored & ~decided[at])
+            received.append(part["received_at"].filter(new).drop_null().cast(pa.int64()).to_numpy())
     rows = {
-        name: [_dead_rows(decoded, contract)]
+        name: [_dead_rows(decoded, decided, contract)]
         if contract.stream == "rejects"
         else [_rows(decoded, part, stored, contract) for (part, _), stored in zip(decoded.parts, kept, strict=True)]
         for name, contract in contracts.items()
@@ -92,15 +117,15 @@ def build(decoded: Decoded, seen: SeenIds, contracts: Mapping[str, Contract]) ->
         decoded.start,
         decoded.end,
         decoded.positions,
-        fates,
+        outcomes,
         redacted,
         rows,
         np.concatenate(received),
     )
 
 
-def _deduplicated(decoded: Decoded, seen: SeenIds) -> list[npt.NDArray[np.bool_]]:
-    """For each part, which of its rows are good and not yet stored; they are added to `seen`."""
+def _deduplicated(decoded: Decoded, seen: SeenIds, decided: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.bool_]]:
+    """For each part, which of its rows are good and stored once; new ones are added to `seen`."""
     picked = [np.flatnonzero(good) for _, good in decoded.parts]
 
     def gathered(name: str) -> npt.NDArray:
@@ -113,14 +138,14 @@ def _deduplicated(decoded: Decoded, seen: SeenIds) -> list[npt.NDArray[np.bool_]
     keys = np.stack([*halves, np.full(len(at), decoded.partition, np.uint64), offsets])
     # The first delivery is kept, whichever way of decoding it took.
     in_order = np.argsort(at)
-    new = np.empty(len(at), bool)
-    new[in_order] = seen.keep(keys[:, in_order])
-    seen.add(keys[:, new])
+    stored = np.empty(len(at), bool)
+    stored[in_order] = seen.keep(keys[:, in_order], decided[at[in_order]])
+    seen.add(keys[:, stored & ~decided[at]])
     kept = []
     begin = 0
     for (part, _), rows in zip(decoded.parts, picked, strict=True):
         mask = np.zeros(len(part), bool)
-        mask[rows[new[begin : begin + len(rows)]]] = True
+        mask[rows[stored[begin : begin + len(rows)]]] = True
         kept.append(mask)
         begin += len(rows)
     return kept
@@ -141,17 +166,18 @@ def _rows(decoded: Decoded, part: pa.Table, stored: npt.NDArray[np.bool_], contr
     return Picked(rows, stored & part[IN + contract.name].to_numpy())
 
 
-def _dead_rows(decoded: Decoded, contract: Contract) -> Picked:
-    """Dead letters as rows, each with its line byte for byte."""
+def _dead_rows(decoded: Decoded, decided: npt.NDArray[np.bool_], contract: Contract) -> Picked:
+    """Dead letters among the lines that were not decided before, each with its line byte for byte."""
+    dead = [letter for letter in decoded.dead if not decided[letter.row]]
     columns = {
-        "log_partition": [decoded.partition] * len(decoded.dead),
-        "log_offset": [int(decoded.positions[letter.row]) for letter in decoded.dead],
-        "rejected_at": [decoded.now] * len(decoded.dead),
-        "reason": [letter.reason for letter in decoded.dead],
-        "detail": [letter.detail for letter in decoded.dead],
-        "dataset": [letter.dataset for letter in decoded.dead],
-        "event_id": [letter.event_id for letter in decoded.dead],
-        "received_at": [letter.received_at for letter in decoded.dead],
-        "raw": [letter.raw for letter in decoded.dead],
+        "log_partition": [decoded.partition] * len(dead),
+        "log_offset": [int(decoded.positions[letter.row]) for letter in dead],
+        "rejected_at": [decoded.now] * len(dead),
+        "reason": [letter.reason for letter in dead],
+        "detail": [letter.detail for letter in dead],
+        "dataset": [letter.dataset for letter in dead],
+        "event_id": [letter.event_id for letter in dead],
+        "received_at": [letter.received_at for letter in dead],
+        "raw": [letter.raw for letter in dead],
     }
     return Picked.all(pa.table(columns, schema=arrow_schema(contract)))

@@ -1,12 +1,12 @@
-"""Decoded slices -> commits: gathers them, settles the fate of each line, and commits every stream table.
+"""Decoded slices -> commits: gathers them, decides the outcome of each line once, and commits every stream table.
 
-Data flow: `Decoded` -> `StreamWriter.add` -> `flush` (deduplication, Parquet files, one compare-and-set a table).
-A crash between two tables' commits leaves them at different positions. What lies between is decided again as it
-was, for a flush goes through its lines by partition and position; each table takes only what it does not have.
+Data flow: `Decoded` -> `StreamWriter.add` -> `flush` (deduplication, Parquet files, one intent, one compare-and-set a
+table). A crash between two tables' commits leaves an intent that the next writer completes; see `lake/intent.py`.
 """
 
 import logging
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,15 +19,28 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recsys_data.contracts.contract import Contract
-from recsys_data.errors import Permanent
+from recsys_data.errors import Permanent, PositionMoved
 from recsys_data.ingestion.decode import Decoder
 from recsys_data.ingestion.decoded import Decoded
-from recsys_data.ingestion.deduplicate import SeenIds, key_of
+from recsys_data.ingestion.deduplicate import LakeState, SeenIds, key_of
+from recsys_data.ingestion.fingerprint import decided_by
 from recsys_data.ingestion.micro_batch import MicroBatch, build
 from recsys_data.lake.commit import commit, expire_old_snapshots
 from recsys_data.lake.damage import damaged_data
-from recsys_data.lake.ledger import LATENCIES_KEPT, Latency, Ledger, read_ledger
+from recsys_data.lake.intent import (
+    Intent,
+    LineOutcomes,
+    StoredFile,
+    TableIntent,
+    complete,
+    read_intent,
+    remove_intent,
+    remove_leftovers,
+    write_intent,
+)
+from recsys_data.lake.ledger import INDEX_COMMITS_KEPT, LATENCIES_KEPT, Latency, Ledger, read_ledger
 from recsys_data.lake.query import data_files, relation
+from recsys_data.lake.removed import read_removed
 from recsys_data.lake.tables import Lake
 from recsys_data.lake.write import Picked, write_days
 from recsys_data.logs import trail
@@ -36,6 +49,8 @@ from recsys_data.settings import Settings
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
+
+logger = logging.getLogger(__name__)
 
 STORED_KEYS_ROWS = 500_000
 DECILES = np.arange(0.05, 1, 0.1)
@@ -59,32 +74,59 @@ class Flushed:
     latency: Latency | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A flush whose lines are decided: its files and its intent are on the disk."""
+
+    intent: Intent
+    files: Mapping[str, list["DataFile"]]
+    batches: list[MicroBatch]
+    slices: list[Decoded]
+    begun: float
+
+
 class StreamWriter:
     """The stream tables, their ledgers, and the rows that wait to be committed. Not thread-safe."""
 
-    def __init__(self, lake: Lake, settings: Settings) -> None:
+    def __init__(self, lake: Lake, settings: Settings, oldest: Mapping[int, int] | None = None) -> None:
+        """Open the tables, and complete what a writer before decided but did not commit to all of them.
+
+        Args:
+            lake: whose stream tables are written.
+            settings: say what is accepted, and where the deduplication index is.
+            oldest: the oldest line that the log keeps, by partition; where a table begins that was never fed from it.
+
+        Raises:
+            Transient: the catalog cannot be written now.
+            Permanent: files of the lake are damaged.
+        """
         self.contracts = {name: c for name, c in lake.contracts.items() if c.stream}
-        # The first dataset of whole events is committed last: its ledger never runs ahead of the others.
-        self.order = sorted(self.contracts, key=lambda name: name == main_dataset(lake.contracts))
+        self.main = main_dataset(lake.contracts)
+        # The main table comes first: of two writers that decide about the same lines, its commit says which one wins.
+        self.order = sorted(self.contracts, key=lambda name: name != self.main)
         self.tables = {name: lake.table(name) for name in self.order}
+        self.oldest = oldest or {}
+        self._lake = lake
+        self._io = self.tables[self.main].io
+        self._decided_by = decided_by(self.contracts, settings)
+        self._complete()
         self.ledgers = {name: read_ledger(table) for name, table in self.tables.items()}
+        ledger = self.ledgers[self.main]
+        # An index that another machine saved at the commit that this writer goes on from stays valid.
+        self._index_commits = (*ledger.index_commits, ledger.token)
         self.seen = self._open_seen(settings)
         self._decoder = Decoder(lake.contracts, settings.first_day, settings.max_event_bytes)
         self.pending_rows = 0
         self._slices: list[Decoded] = []
+        self._prepared: _Prepared | None = None
         self._latencies: list[Latency] = []
 
-    def position(self, partition: int, oldest: int = 0) -> int:
-        """Where reading this log partition goes on: the smallest position of any table.
+    def position(self, partition: int) -> int:
+        """Where reading this log partition goes on: the smallest position of any table."""
+        return min(self._position(ledger, partition) for ledger in self.ledgers.values())
 
-        A table that was never fed from it begins with the `oldest` line that the log still keeps.
-        """
-        return min(ledger.positions.get(partition, oldest) for ledger in self.ledgers.values())
-
-    def reached(self) -> dict[int, int]:
-        """How far any table has come in each log partition; what not all have reached, a flush left half done."""
-        partitions = {partition for ledger in self.ledgers.values() for partition in ledger.positions}
-        return {p: max(ledger.positions.get(p, 0) for ledger in self.ledgers.values()) for p in partitions}
+    def _position(self, ledger: Ledger, partition: int) -> int:
+        return ledger.positions.get(partition, self.oldest.get(partition, 0))
 
     def add(self, decoded: Decoded) -> None:
         """Take a slice; it is visible after the next `flush`."""
@@ -96,40 +138,119 @@ class StreamWriter:
 
         Raises:
             PositionMoved: another process consumes the same log; open a new writer to go on.
-            Transient: the catalog cannot be written now; what is not yet visible still waits for a `flush`.
+            Transient: the catalog cannot be written now. What is not yet visible still waits for a `flush`, which
+                commits it as it was decided.
         """
+        prepared = self._prepared = self._prepared or self._prepare(pool)
+        before = prepared.intent.tables[self.main].base
+        for name, part in prepared.intent.tables.items():
+            try:
+                commit(self.tables[name], part.base, part.ledger, prepared.files[name])
+            except PositionMoved:
+                if name == self.main:
+                    remove_intent(self._io, self._lake.warehouse, prepared.intent.name)
+                raise
+            self.ledgers[name] = part.ledger
+            expire_old_snapshots(self.tables[name])
+        self._prepared = None
+        self.pending_rows -= sum(len(decoded.positions) for decoded in prepared.slices)
+        # The intent itself stays until the next one is committed everywhere: a catalog may lose its last commit.
+        remove_intent(self._io, self._lake.warehouse, before.intent)
+        flushed = self._measured(prepared, before)
+        if self.seen.persist(self._positions(), self.ledgers[self.main].token):
+            self._index_commits = (*self._index_commits, self.ledgers[self.main].token)
+        return flushed
+
+    def _prepare(self, pool: ThreadPoolExecutor | None) -> _Prepared:
+        """Decide the outcome of each line that was added, and put the decision on the disk."""
         begun = time.time()
-        flushed = Flushed()
         self._decoder.settle(self._slices)
-        in_order = sorted(self._slices, key=lambda decoded: (decoded.partition, decoded.start))
-        batches = [build(decoded, self.seen, self.contracts) for decoded in in_order]
-        moment = pa.scalar(datetime.now(UTC), pa.timestamp("us", tz="UTC"))
-        advanced = {name: _advanced(self.ledgers[name], name, batches) for name in self.order}
+        slices = sorted(self._slices, key=lambda decoded: (decoded.partition, decoded.start))
+        main = self.ledgers[self.main]
+        batches = [
+            build(decoded, self.seen, self.contracts, main.positions.get(decoded.partition, 0)) for decoded in slices
+        ]
+        moment = datetime.now(UTC)
+        rows = {name: self._rows(name, batches) for name in self.order}
 
         def write(name: str) -> list["DataFile"]:
-            rows = _stamp(advanced[name][1], self.contracts[name], moment)
-            return write_days(self.tables[name], rows, pool)
+            stamped = _stamp(rows[name], self.contracts[name], pa.scalar(moment, pa.timestamp("us", tz="UTC")))
+            return write_days(self.tables[name], stamped, pool)
 
         # Tables side by side, for most of a table's rows are of one day, hence of one file.
         with ThreadPoolExecutor(len(self.order), "table") as tables:
-            written = list(tables.map(write, self.order))
-        for name, files in zip(self.order, written, strict=True):
-            base, ledger = self.ledgers[name], advanced[name][0]
-            if name == self.order[-1]:
-                ledger = self._with_latencies(ledger)
-                flushed.read = ledger.read - base.read
-                flushed.accepted = ledger.accepted - base.accepted
-                flushed.duplicates = ledger.duplicates - base.duplicates
-                flushed.dead_letters = ledger.dead_letters - base.dead_letters
-            commit(self.tables[name], base, ledger, files)
-            self.ledgers[name] = ledger
-            flushed.rows[name] = {file.partition[0]: file.record_count for file in files}
-            expire_old_snapshots(self.tables[name])
-        self._slices, self.pending_rows = [], 0
-        flushed.seconds = time.time() - begun
-        flushed.latency = self._measure(batches)
-        self._say(flushed, batches, in_order)
-        self.seen.persist(self._positions())
+            files = dict(zip(self.order, tables.map(write, self.order), strict=True))
+        ledgers = self._advanced(batches, rows, uuid.uuid4().hex)
+        intent = Intent(
+            ledgers[self.main].intent,
+            moment,
+            self._decided_by,
+            [LineOutcomes.of(one.partition, one.start, one.end, one.outcomes) for one in batches],
+            {
+                name: TableIntent(self.ledgers[name], ledgers[name], [StoredFile.of(file) for file in files[name]])
+                for name in self.order
+            },
+        )
+        write_intent(self._io, self._lake.warehouse, intent)
+        self._slices, self._latencies = [], []
+        return _Prepared(intent, files, batches, slices, begun)
+
+    def _rows(self, name: str, batches: list[MicroBatch]) -> list[Picked]:
+        """The rows of a table that it does not have yet."""
+        ledger = self.ledgers[name]
+        return [one for batch in batches for one in batch.rows_from(name, self._position(ledger, batch.partition))]
+
+    def _advanced(self, batches: list[MicroBatch], rows: Mapping[str, list[Picked]], intent: str) -> dict[str, Ledger]:
+        """Each table's ledger after these batches. A table that is still behind counts its rows only."""
+        log = self.ledgers[self.main]
+        for batch in batches:
+            log = batch.advance(log)
+        own = {"intent": intent, "token": intent}
+        ledgers = {}
+        for name, ledger in self.ledgers.items():
+            positions = {partition: self._position(ledger, partition) for partition in log.positions}
+            for batch in batches:
+                positions[batch.partition] = max(positions[batch.partition], batch.end)
+            counts = log if positions == log.positions else Ledger(positions)
+            total = ledger.rows + sum(one.rows for one in rows[name])
+            ledgers[name] = msgspec.structs.replace(counts, rows=total, latencies=(), index_commits=(), **own)
+        ledgers[self.main] = msgspec.structs.replace(
+            ledgers[self.main],
+            latencies=(*log.latencies, *self._latencies)[-LATENCIES_KEPT:],
+            index_commits=self._index_commits[-INDEX_COMMITS_KEPT:],
+        )
+        return ledgers
+
+    def _complete(self) -> None:
+        """Make the commits that the main table's intent names and that its process did not live to make."""
+        name = read_ledger(self.tables[self.main]).intent
+        intent = read_intent(self._io, self._lake.warehouse, name) if name else None
+        if intent:
+            # Also those of datasets whose contract was removed meanwhile.
+            stored = {one: self.tables.get(one) or self._lake.stored(one) for one in intent.tables}
+            complete(intent, {one: table for one, table in stored.items() if table}, self._decided_by)
+        remove_leftovers(self._lake.warehouse, name)
+
+    def _measured(self, prepared: _Prepared, before: Ledger) -> Flushed:
+        """What a flush made visible."""
+        after = self.ledgers[self.main]
+        flushed = Flushed(
+            read=after.read - before.read,
+            accepted=after.accepted - before.accepted,
+            duplicates=after.duplicates - before.duplicates,
+            dead_letters=after.dead_letters - before.dead_letters,
+            rows={
+                name: {file.partition[0]: file.record_count for file in files} for name, files in prepared.files.items()
+            },
+            seconds=time.time() - prepared.begun,
+            latency=self._measure(prepared.batches),
+        )
+        for lost in after.lost[len(before.lost) :]:
+            logger.error(
+                "The log no longer has positions %d to %d of partition %d. They are counted as lost.",
+                *(lost.start, lost.end, lost.partition),
+            )
+        self._say(flushed, prepared.batches, prepared.slices)
         return flushed
 
     def _say(self, flushed: Flushed, batches: list[MicroBatch], slices: list[Decoded]) -> None:
@@ -151,14 +272,16 @@ class StreamWriter:
 
     def close(self) -> None:
         """Publish the last latencies and save what later writers would have to read again."""
-        if self._slices:
+        if self._slices or self._prepared:
             return
         if self._latencies:
-            name = self.order[-1]
-            ledger = self._with_latencies(self.ledgers[name])
-            commit(self.tables[name], self.ledgers[name], ledger, [])
-            self.ledgers[name] = ledger
-        self.seen.persist(self._positions(), force=True)
+            base = self.ledgers[self.main]
+            latencies = (*base.latencies, *self._latencies)[-LATENCIES_KEPT:]
+            commits = self._index_commits[-INDEX_COMMITS_KEPT:]
+            ledger = msgspec.structs.replace(base, latencies=latencies, index_commits=commits, token=uuid.uuid4().hex)
+            commit(self.tables[self.main], base, ledger, [])
+            self.ledgers[self.main] = ledger
+        self.seen.persist(self._positions(), self.ledgers[self.main].token, force=True)
 
     def _positions(self) -> dict[int, int]:
         partitions = {partition for ledger in self.ledgers.values() for partition in ledger.positions}
@@ -175,27 +298,30 @@ class StreamWriter:
         self._latencies.append(latency)
         return latency
 
-    def _with_latencies(self, ledger: Ledger) -> Ledger:
-        latencies = (*ledger.latencies, *self._latencies)[-LATENCIES_KEPT:]
-        self._latencies = []
-        return msgspec.structs.replace(ledger, latencies=latencies)
-
     def _open_seen(self, settings: Settings) -> SeenIds:
-        homes = [
-            name for name, contract in self.contracts.items() if contract.stream == "events" and not contract.row_from
-        ]
-        identity = " ".join(str(self.tables[name].metadata.table_uuid) for name in sorted(homes))
-        seen = SeenIds(settings.data_dir / "ingest" / "seen", identity, self._positions())
+        homes = {name: self.tables[name] for name in sorted(primary_datasets(self.contracts))}
+        state = LakeState(
+            " ".join(str(table.metadata.table_uuid) for table in homes.values()),
+            frozenset(self._index_commits),
+            sum(read_removed(table).retired for table in homes.values()),
+        )
+        seen = SeenIds(settings.data_dir / "ingest" / "seen", state)
         covered = {partition: seen.covered.get(partition, 0) for partition in self._positions()}
-        for name in homes:
-            for keys in stored_keys(self.tables[name], covered):
-                seen.add(keys)
+        for table in homes.values():
+            for keys in stored_keys(table, covered):
+                # An event may be a row of several primary tables.
+                seen.add(keys[:, seen.missing(keys)] if len(homes) > 1 else keys)
         return seen
+
+
+def primary_datasets(contracts: Mapping[str, Contract]) -> list[str]:
+    """The datasets that take whole events: each accepted event is a row of at least one of them."""
+    return [name for name, c in contracts.items() if c.stream == "events" and not c.row_from]
 
 
 def main_dataset(contracts: Mapping[str, Contract]) -> str:
     """The dataset whose ledger is shown: the first that takes whole events, `interactions` unless replaced."""
-    homes = [name for name, c in contracts.items() if c.stream == "events" and not c.row_from]
+    homes = primary_datasets(contracts)
     if not homes:
         raise Permanent("No contract takes whole events (stream: events without rowFrom). Restore interactions.")
     return "interactions" if "interactions" in homes else homes[0]
@@ -228,17 +354,6 @@ def stored_keys(table: "Table", covered: Mapping[int, int]) -> Iterator[npt.NDAr
                 yield np.stack([column.to_numpy(zero_copy_only=False) for column in piece.columns])
     except duckdb.Error as error:
         raise damaged_data(table, files, error) from error
-
-
-def _advanced(base: Ledger, name: str, batches: list[MicroBatch]) -> tuple[Ledger, list[Picked]]:
-    """The table's ledger and new rows after these batches."""
-    ledger = base
-    picked: list[Picked] = []
-    for batch in batches:
-        part = batch.rows_from(name, ledger.positions.get(batch.partition, 0))
-        ledger = batch.advance(ledger, sum(one.rows for one in part))
-        picked += part
-    return ledger, picked
 
 
 def _stamp(picked: list[Picked], contract: Contract, moment: pa.Scalar) -> list[Picked]:

@@ -31,9 +31,10 @@ SNAPSHOT_AGE = timedelta(minutes=2)
 
 
 def commit(table: "Table", base: Ledger, ledger: Ledger, files: Sequence["DataFile"]) -> None:
-    """Append `files` and move the ledger from `base` to `ledger`, if nobody else moved it meanwhile.
+    """Append `files` and replace the ledger `base` by `ledger`, if nobody else replaced it meanwhile.
 
-    Upkeep may commit to the table in between; then the commit is made again on top of it.
+    Maintenance may commit to the table in between; then the commit is made again on top of it. A ledger with a token of
+    its own can be committed by several processes: the first one commits it, the others find it there.
 
     Raises:
         PositionMoved: another writer has moved the position; nothing of this commit is visible.
@@ -42,7 +43,8 @@ def commit(table: "Table", base: Ledger, ledger: Ledger, files: Sequence["DataFi
     from pyiceberg.exceptions import CommitFailedException
     from sqlalchemy.exc import OperationalError
 
-    ledger = msgspec.structs.replace(ledger, token=uuid.uuid4().hex)
+    if ledger.token in ("", base.token):
+        ledger = msgspec.structs.replace(ledger, token=uuid.uuid4().hex)
     failure: Exception | None = None
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -50,9 +52,9 @@ def commit(table: "Table", base: Ledger, ledger: Ledger, files: Sequence["DataFi
             table.refresh()
         stored = read_ledger(table)
         if stored.token == ledger.token:
-            # The catalog took the commit that it reported as failed.
+            # Another process has completed the same intent, or the catalog took a commit that it reported as failed.
             return
-        if stored.positions != base.positions:
+        if stored.token != base.token:
             raise PositionMoved(
                 f"Another process has moved {'.'.join(table.name())} from {base.positions} to {stored.positions}. "
                 "What was read here is read again from there."

@@ -1,7 +1,8 @@
 """The ledger of a stream table: how far it has read each log partition, and what became of the lines.
 
 It is one table property, changed in the same commit as the data, and the only truth about the position.
-Snapshot properties would vanish when snapshots expire.
+Snapshot properties would vanish when snapshots expire. What a ledger counts of the log is the same in every stream
+table, because a line is decided once (see `intent.py`); only `rows`, `latencies` and `index_commits` are a table's own.
 """
 
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 PROPERTY = "recsys_data.ledger"
 # Enough commits for a picture of the last minutes without making every metadata file large.
 LATENCIES_KEPT = 40
+# Commits at which a deduplication index may have been saved. An index of an earlier one is built again.
+INDEX_COMMITS_KEPT = 64
 
 
 class Latency(msgspec.Struct, frozen=True, array_like=True):
@@ -30,8 +33,26 @@ class Latency(msgspec.Struct, frozen=True, array_like=True):
     deciles: tuple[float, ...]
 
 
+class Outcomes(msgspec.Struct, frozen=True, array_like=True):
+    """Running counts of one log partition, over its lines from `start` on."""
+
+    start: int
+    read: int = 0
+    accepted: int = 0
+    duplicates: int = 0
+    dead_letters: int = 0
+
+
+class LostRange(msgspec.Struct, frozen=True, array_like=True):
+    """Positions `[start, end)` of a log partition that the log no longer had when they were to be read."""
+
+    partition: int
+    start: int
+    end: int
+
+
 class Ledger(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Running counts since the table was created, over the log lines before `positions`.
+    """Running counts since the lake was created, over the log lines before `positions`.
 
     Attributes:
         positions: next position to read, by log partition.
@@ -41,8 +62,13 @@ class Ledger(msgspec.Struct, frozen=True, omit_defaults=True):
         dead_letters: lines that broke a contract.
         redacted: accepted lines from which something was removed for want of consent.
         rows: rows of this table.
-        latencies: receipt to queryable, of the last commits; kept by the first stream table only.
-        token: tells the commit that wrote this from one of another writer that says the same.
+        latencies: receipt to queryable, of the last commits; kept by the main table only.
+        partitions: counts by log partition; in a lake of an earlier version they begin with its upgrade.
+        lost: ranges of the log that were missing when they were to be read.
+        index_commits: tokens of recent commits at which a deduplication index may have been saved; kept by the main
+            table only.
+        intent: name of the intent that the last lines were decided by; empty before the first.
+        token: identifies the commit that wrote this ledger.
     """
 
     positions: dict[int, int] = {}
@@ -53,6 +79,10 @@ class Ledger(msgspec.Struct, frozen=True, omit_defaults=True):
     redacted: int = 0
     rows: int = 0
     latencies: tuple[Latency, ...] = ()
+    partitions: dict[int, Outcomes] = {}
+    lost: tuple[LostRange, ...] = ()
+    index_commits: tuple[str, ...] = ()
+    intent: str = ""
     token: str = ""
 
     @property

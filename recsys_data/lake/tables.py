@@ -83,6 +83,10 @@ class Lake:
         """Whether the dataset's table has been created."""
         return metadata_location(self.catalog, (NAMESPACE, name)) is not None
 
+    def stored(self, name: str) -> "Table | None":
+        """The table as it is stored, also of a dataset that has no contract any more; None if there is none."""
+        return self.catalog.load_table((NAMESPACE, name)) if self.exists(name) else None
+
     def _open(self, contract: Contract) -> "Table":
         from pyiceberg.exceptions import NoSuchTableError, TableAlreadyExistsError
 

@@ -14,9 +14,11 @@ STEPS: tuple[tuple[Any, str], ...] = (
     (writer, "build"),
     (writer, "write_days"),
     (write, "sync_all"),
+    (writer, "write_intent"),
     (writer, "commit"),
     (commit, "_append"),
     (SqlCatalog, "commit_table"),
+    (writer, "remove_intent"),
     (SeenIds, "persist"),
 )
 PLACES = [f"{when} {name}" for _, name in STEPS for when in ("before", "after")]

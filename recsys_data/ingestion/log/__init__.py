@@ -19,7 +19,7 @@ class LogSlice:
 
     Attributes:
         partition: the partition read.
-        start: position of the first line.
+        start: where the read began. If the first line lies beyond it, the log has lost the lines in between.
         end: position after the last line; the next read starts here. Equal to `start` when nothing is there.
         data: the lines, back to back; each may end with a newline.
         bounds: int64, shape (lines + 1,): line `i` is `data[bounds[i]:bounds[i + 1]]`.
@@ -83,8 +83,11 @@ class EventLog(Protocol):
 
         What is returned is durable: it will be there, at the same positions, after a power failure.
 
+        Lines that the log no longer has (pruned, or their storage is gone) are skipped: the slice then starts at
+        `start`, and its first line has a later position.
+
         Raises:
-            Permanent: `start` is outside the log (already pruned, or beyond its end).
+            Permanent: `start` is beyond the end of the log, or not the start of a line.
         """
         ...
 

@@ -1,9 +1,10 @@
 """Reading one partition of the embedded event log, while it is written and pruned by others.
 
-A tail without a newline is not yet an event. Positions may skip some bytes between two segments (what a
-failing disk left behind), never within one.
+A tail without a newline is not yet an event. A segment that is missing leaves a gap: the next line that is there is
+read, and the gap between `start` and the first position of the slice is what was lost.
 """
 
+import contextlib
 import os
 import time
 from bisect import bisect_right
@@ -52,6 +53,8 @@ class PartitionReader:
         for first, active in self._segments(start):
             begin = max(first, start)
             with self._opened(first, active, start) as segment:
+                if segment is None:
+                    continue
                 data = read_lines(segment, begin - first, max_bytes)
                 end = begin + len(data)
                 # A line that a living writer has not synced yet may vanish in a power failure, and another
@@ -71,7 +74,7 @@ class PartitionReader:
         for first, active in self._segments(start):
             offset = max(0, start - first)
             with self._opened(first, active, start) as segment:
-                while block := os.pread(segment, BLOCK, offset):
+                while segment is not None and (block := os.pread(segment, BLOCK, offset)):
                     lines += block.count(b"\n")
                     offset += len(block)
         return lines
@@ -101,19 +104,18 @@ class PartitionReader:
         firsts = segment_firsts(self._folder)
         if not firsts and start:
             raise self._too_short(start)
-        if firsts and start < firsts[0]:
-            raise self._pruned(start)
         for first in firsts[max(0, bisect_right(firsts, start) - 1) :]:
             yield first, first == firsts[-1]
 
     @contextmanager
-    def _opened(self, first: int, active: bool, start: int) -> Iterator[int]:
-        """The descriptor of a segment, once it is sure that a line may begin at `start`."""
-        try:
-            file = segment_path(self._folder, first).open("rb", buffering=0)
-        except FileNotFoundError:
-            raise self._pruned(start) from None
-        with file:
+    def _opened(self, first: int, active: bool, start: int) -> Iterator[int | None]:
+        """The descriptor of a segment, once it is sure that a line may begin at `start`; None if it was just pruned."""
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(segment_path(self._folder, first).open("rb", buffering=0))
+            except FileNotFoundError:
+                yield None
+                return
             segment = file.fileno()
             before = os.pread(segment, 1, start - first - 1) if start > first else b"\n"
             if not before and active:
@@ -138,13 +140,6 @@ class PartitionReader:
         return Permanent(
             f"Position {start} lies beyond the end ({self.end()}) of {self._name}, though the lake has "
             f"consumed the log up to there: the log was replaced or lost data. {self._advice}"
-        )
-
-    def _pruned(self, start: int) -> Permanent:
-        return Permanent(
-            f"Position {start} is gone: {self._name} begins at {self.begin()}, what lay before was pruned. "
-            "Restore those segments from a backup. A longer RECSYS_DATA_LOG_RETENTION_HOURS keeps them "
-            "from now on."
         )
 
 

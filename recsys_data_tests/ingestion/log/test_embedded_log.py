@@ -179,15 +179,17 @@ def test_old_segment_stays_while_an_older_one_must(open_embedded: OpenEmbedded, 
     assert len(follow(log, 0, 0)) == 3
 
 
-def test_pruned_position_is_refused_with_the_place_where_the_log_begins(open_embedded: OpenEmbedded):
+def test_a_missing_segment_is_a_gap_before_the_first_line(open_embedded: OpenEmbedded, tmp_path: Path):
     log = open_embedded(segment_bytes=4)
-    log.append([b"aaa"])
-    log.append([b"bbb"])
+    for line in (b"aaa", b"bbb", b"ccc", b"ddd"):
+        log.append([line])
     log.prune({0: 4}, timedelta(0))
-    for look in (lambda: log.read(0, 0, 1000), lambda: log.count(0, 0)):
-        with pytest.raises(Permanent, match="Position 0 is gone: partition 0 .* begins at 4"):
-            look()
-    assert follow(log, 0, 4) == [(4, b"bbb")]
+    pruned = log.read(0, 0, 1000)
+    assert (pruned.start, pruned.positions.tolist(), log.count(0, 0)) == (0, [4], 3)
+    segments(tmp_path)[1].unlink()
+    removed = log.read(0, 8, 1000)
+    assert (removed.start, removed.positions.tolist(), log.count(0, 4)) == (8, [12], 2)
+    assert follow(log, 0, 4) == [(4, b"bbb"), (12, b"ddd")]
 
 
 def test_pruning_beside_a_writer_and_a_reader_loses_nothing(open_embedded: OpenEmbedded):
