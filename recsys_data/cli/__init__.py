@@ -24,6 +24,7 @@ from recsys_data.cli.sql import sql
 from recsys_data.cli.status import status
 from recsys_data.cli.trace import trace
 from recsys_data.cli.up import up
+from recsys_data.cli.verify import verify
 
 EXAMPLES = [
     "recsys-data up",
@@ -44,7 +45,7 @@ def cli() -> None:
 
 
 _stream = (up, collect, simulate, load, ingest, snapshot)
-_watching = (status, dead_letters, trace, doctor, alerts)
+_watching = (status, dead_letters, trace, doctor, verify, alerts)
 for _command in (*_stream, *_watching, backup, restore, sql, contract):
     cli.add_command(_command)
 

@@ -229,6 +229,15 @@ class SeenIds:
         return True
 
 
+def read_index(folder: Path) -> tuple[Manifest, list[Keys]] | None:
+    """The index as it was saved last, memory-mapped; None if there is none or it is being replaced."""
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+        return manifest, [np.load(folder / name, mmap_mode="r") for name in manifest.runs]
+    except (OSError, EOFError, ValueError, msgspec.DecodeError):
+        return None
+
+
 def _write(path: Path, run: Keys) -> None:
     """Write a run to a new file.
 

@@ -7,6 +7,7 @@ lines that can be accepted are ever replayed. See docs/decisions/0007.
 """
 
 import contextlib
+import hashlib
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 # Judging a statement's worth of lines at once; none is longer than what is accepted.
 JUDGED_LINES = 4_000
 APPENDED_BYTES = 1024 * 1024
+SEARCHED_BYTES = 16 * 1024 * 1024
 WAIT_SECONDS = 60.0
 PLACE = ["log_partition", "log_offset"]
 Told = Callable[[int], None]
@@ -67,7 +69,7 @@ def replay(lake: Lake, log: EventLog, settings: Settings, meant: Meant, told: To
         finish(lake, log)
         for table in holders(lake):
             _tidy(lake, table)
-            taking = _Taking(table, lake.warehouse / OUTBOX, decoder, meant)
+            taking = _Taking(table, lake.warehouse / OUTBOX, decoder, meant, log)
             for taken in take_out(table, meant, taking.choose, taking.counted):
                 finish(lake, log)
                 told(taken)
@@ -122,7 +124,14 @@ def finish_interrupted(lake: Lake, log: EventLog, settings: Settings) -> None:
 
 
 def finish(lake: Lake, log: EventLog) -> None:
-    """Append the lines of all outboxes to the event log. One process at a time, lest they be appended twice."""
+    """Append the lines of all outboxes to the event log. One process at a time, lest they be appended twice.
+
+    An outbox that is gone is complete if its lines are in the log: a power failure may have taken back the commit that
+    said so, and not the removal of the file.
+
+    Raises:
+        Permanent: an outbox file is gone, and its lines are not in the log.
+    """
     for table in holders(lake):
         for box in read_removed(table).outbox:
             path = lake.warehouse / OUTBOX / box.file
@@ -131,12 +140,30 @@ def finish(lake: Lake, log: EventLog) -> None:
                     while lines := file.readlines(APPENDED_BYTES):
                         log.append([line.removesuffix(b"\n") for line in lines])
             except FileNotFoundError:
-                raise Permanent(
-                    f"{path} is gone: it held {box.lines:,} dead letters on their way to the event log. "
-                    "Restore it from a backup."
-                ) from None
+                if not _is_in_log(box, log):
+                    raise Permanent(
+                        f"{path} is gone: it held {box.lines:,} dead letters on their way to the event log, which does "
+                        "not hold them. Restore it from a backup."
+                    ) from None
             remove(table, [], [], lambda stored, box=box: _emptied(stored, box))
-            path.unlink()
+            path.unlink(missing_ok=True)
+
+
+def _is_in_log(box: Outbox, log: EventLog) -> bool:
+    """Whether the log holds the last line of an outbox, and so, because they are appended in order, all of them.
+
+    As rejected they were there before; what counts is what was appended since the outbox was made.
+    """
+    ends = log.end_offsets()
+    for partition, at in box.log_ends.items():
+        while at < ends[partition] and len(lines := log.read(partition, at, SEARCHED_BYTES)):
+            at = lines.end
+            # Lines may end with a newline.
+            sizes = np.diff(lines.bounds)
+            for row in np.flatnonzero((sizes == box.last_size) | (sizes == box.last_size + 1)).tolist():
+                if hashlib.sha256(lines.line(row)).hexdigest() == box.last_digest:
+                    return True
+    return False
 
 
 def _emptied(stored: Removed, box: Outbox) -> Removed:
@@ -164,12 +191,14 @@ def _tidy(lake: Lake, table: "Table") -> None:
 class _Taking:
     """What is taken out of one table: files are judged one after the other, each with an outbox of its own."""
 
-    def __init__(self, table: "Table", folder: Path, decoder: Decoder, meant: Meant) -> None:
+    def __init__(self, table: "Table", folder: Path, decoder: Decoder, meant: Meant, log: EventLog) -> None:
         self.table = table
         self.folder = folder
         self.decoder = decoder
         self.meant = meant
+        self.log = log
         self.box = Outbox("", 0)
+        self.last = b""
         # What is too long stays anyway, and would only take memory.
         self.short = f"if(octet_length(raw) <= {decoder.max_event_bytes}, raw, NULL) AS raw"
         # By file, for a file that others rewrite is judged again.
@@ -187,7 +216,8 @@ class _Taking:
                 self._judge(batch.to_pydict(), places, lines, stay)
         if len(places):
             sync_all([path])
-            self.box = Outbox(path.name, len(places))
+            digest = hashlib.sha256(self.last).hexdigest()
+            self.box = Outbox(path.name, len(places), len(self.last), digest, dict(self.log.end_offsets()))
         else:
             path.unlink()
         return places
@@ -203,7 +233,9 @@ class _Taking:
         good[[letter.row for letter in decoded.dead]] = False
         partitions, offsets = (np.array(found[name], np.int64)[short][good] for name in PLACE)
         places.add(partitions, offsets)
-        lines.writelines(raw[row] + b"\n" for row in np.flatnonzero(good).tolist())
+        accepted = [raw[row] for row in np.flatnonzero(good).tolist()]
+        lines.writelines(line + b"\n" for line in accepted)
+        self.last = accepted[-1] if accepted else self.last
 
     def counted(self, stored: Removed, rows: int) -> Removed:
         """The counts after the lines of the outbox have left the table."""

@@ -1,9 +1,14 @@
 """Durable files: what a commit refers to must outlive a power failure, and a reader sees whole files only."""
 
+import contextlib
+import itertools
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlparse
+
+# Folders whose entry in the one above this process has synced.
+_on_disk: set[Path] = set()
 
 
 def local_path(location: str) -> Path | None:
@@ -30,6 +35,26 @@ def sync_all(paths: Iterable[Path]) -> None:
         folders.update((path.parent, path.parent.parent))
     for folder in folders:
         sync_file(folder)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; their entries are on the disk when this returns."""
+    missing = list(itertools.takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
+    folder.mkdir(parents=True, exist_ok=True)
+    _on_disk.difference_update(missing)
+    sync_entries(folder)
+
+
+def sync_entries(folder: Path) -> None:
+    """Flush the entries of a folder, and of those above it, to the disk; each once by each process.
+
+    Also those of folders that were there: a process may have died between making and syncing them.
+    """
+    for path in itertools.takewhile(lambda path: path not in _on_disk, (folder, *folder.parents)):
+        # Nobody makes folders in one that they may not even list.
+        with contextlib.suppress(PermissionError):
+            sync_file(path.parent)
+        _on_disk.add(path)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -28,10 +28,19 @@ PAUSE_SECONDS = 0.05
 
 
 class Outbox(msgspec.Struct, frozen=True, array_like=True):
-    """A file of lines that have left the table and are to be appended to the event log."""
+    """A file of lines that have left the table and are to be appended to the event log.
+
+    Attributes:
+        last_size: bytes of its last line, without the newline.
+        last_digest: SHA-256 of that line. Lines are appended in order, so that all of them are in the log if it is.
+        log_ends: where each log partition ended before the first of them was appended.
+    """
 
     file: str
     lines: int
+    last_size: int = 0
+    last_digest: str = ""
+    log_ends: dict[int, int] = {}
 
 
 class Removed(msgspec.Struct, frozen=True, omit_defaults=True):

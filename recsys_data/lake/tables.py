@@ -13,6 +13,7 @@ from recsys_data.contracts.contract import Contract
 from recsys_data.contracts.types import arrow_schema
 from recsys_data.errors import ContractError, RecsysDataError, Transient, UserError
 from recsys_data.lake.damage import damaged_metadata, metadata_location
+from recsys_data.lake.files import make_folder
 from recsys_data.settings import Settings
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def open_lake(settings: Settings, contracts: Mapping[str, Contract]) -> Lake:
     _share_what_never_changes()
     folder = settings.lake_dir
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise UserError(
             f"The lake folder {folder} cannot be used: {error.strerror}. Set RECSYS_DATA_DIR to a folder that can."
@@ -165,10 +166,24 @@ def _catalog(folder: Path) -> "SqlCatalog":
         warehouse=str(folder),
         **{"py-io-impl": "recsys_data.lake.durable_io.DurableFileIO"},
     )
+    _sync_journals(catalog)
     # The second of two that make it at once is told by the one or by the other.
     with contextlib.suppress(NamespaceAlreadyExistsError, IntegrityError):
         catalog.create_namespace(NAMESPACE)
     return catalog
+
+
+def _sync_journals(catalog: "SqlCatalog") -> None:
+    """Let SQLite sync the removal of its journal too.
+
+    With its default (FULL) a power failure may bring back the journal, and with it the state before the last commit,
+    although what followed that commit (an outbox that was removed, an intent) is on the disk.
+    """
+    from sqlalchemy import event
+
+    event.listen(catalog.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = EXTRA"))
+    # Connections that were made before know nothing of it.
+    catalog.engine.dispose()
 
 
 def iceberg_schema(contract: Contract) -> "Schema":

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recsys_data.lake.files import local_path, sync_all, sync_file
+from recsys_data.lake.files import local_path, make_folder, sync_all
 from recsys_data.lake.stats import MICROSECONDS_PER_DAY
 
 if TYPE_CHECKING:
@@ -178,11 +178,9 @@ def new_location(table: "Table", partition: int | bool) -> str:
     location = f"{table.location()}/data/{table.spec().fields[0].name}={label}/{uuid.uuid4()}.parquet"
     path = local_path(location)
     if path is not None:
-        first = not path.parent.parent.exists()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if first:
-            # The folders below are synced with their files.
-            sync_file(path.parents[2])
+        make_folder(path.parent.parent)
+        # The folder of the partition is synced with its files.
+        path.parent.mkdir(exist_ok=True)
     return location
 
 

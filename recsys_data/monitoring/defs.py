@@ -15,12 +15,12 @@ from recsys_data.contracts.contract import Reference
 from recsys_data.contracts.derived import HISTORY
 from recsys_data.ingestion.history_state import read_state
 from recsys_data.ingestion.refused import as_markdown, summary
-from recsys_data.lake.balance import table_balance
 from recsys_data.lake.stats import day_key, day_number, days
 from recsys_data.lake.tables import Lake
 from recsys_data.monitoring import check_defs
 from recsys_data.monitoring.check_defs import StreamCheck
 from recsys_data.monitoring.quality import RECENT, reference_counts, rule_counts, stored_rows
+from recsys_data.monitoring.reconciliation import COUNTS, reconcile, settled_tables, stored_of
 from recsys_data.settings import Settings
 
 # A tick may take a minute; an event takes about 15 ms.
@@ -52,13 +52,25 @@ def _checks(contracts: Mapping[str, Contract]) -> Iterator[StreamCheck]:
 
 def _ledger_check(name: str) -> StreamCheck:
     def ledger_balances(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
-        balance = table_balance(lake, name)
-        return dg.AssetCheckResult(passed=balance.balanced, severity=ERROR, metadata=balance.as_dict())
+        tables = settled_tables(lake, settings)
+        stored = {one: stored_of(lake.contracts[one], table) for one, table in tables.items()}
+        verdict = reconcile(stored)
+        faults = [fault.found for fault in verdict.faults if fault.dataset == name]
+        own = stored[name]
+        counts = {count.replace("_", " "): getattr(own.ledger, count) for count in COUNTS}
+        rows = {"rows counted": own.ledger.rows, "rows stored": own.rows}
+        return dg.AssetCheckResult(
+            passed=not faults,
+            severity=ERROR,
+            description="; ".join(faults) or None,
+            metadata={**counts, **rows, "rows removed": own.removed.rows},
+        )
 
     return StreamCheck(
         name,
         "ledger_balances",
-        "Lines read = accepted + duplicates + dead letters, and the rows that are there are those counted.",
+        "Nothing is lost or doubled: lines read = accepted + duplicates + dead letters, all stream tables agree on it, "
+        "and the table's row count matches the ledger.",
         ledger_balances,
     )
 

@@ -4,9 +4,7 @@ Data flow: event log + manifests and ledgers of the tables -> `Status`. No row i
 letters. Run alone: `recsys-data status`.
 """
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -16,24 +14,20 @@ from recsys_data.contracts.contract import Contract
 from recsys_data.contracts.rules import session
 from recsys_data.ingestion.drain import positions_of
 from recsys_data.ingestion.due import due_day
-from recsys_data.ingestion.lock import running_drain
 from recsys_data.ingestion.log import EventLog
 from recsys_data.ingestion.replay import waiting
 from recsys_data.ingestion.writer import main_dataset
 from recsys_data.lake.ledger import Latency, Ledger, read_ledger
 from recsys_data.lake.query import data_files, relation
-from recsys_data.lake.removed import Removed, read_removed
-from recsys_data.lake.stats import DayStats, committed_at, day_number, days
+from recsys_data.lake.stats import day_number
 from recsys_data.lake.tables import Lake
+from recsys_data.monitoring.reconciliation import Stored, reconcile, settled_tables, stored_of
 from recsys_data.settings import Settings
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
 
 Freshness = Literal["fresh", "stale", "empty"]
-# A drain commits its tables one after the other, within a fraction of a second.
-SETTLE_SECONDS = 3.0
-SETTLE_PAUSE = 0.05
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -51,7 +45,9 @@ class LedgerStatus(msgspec.Struct, frozen=True):
         dead_letters: among them those that were replayed or discarded since.
         replayed: dead letters that went back to the event log, where they are read as lines of their own.
         discarded: dead letters that somebody gave up.
-        balanced: each line has one fate, and the tables hold as many rows as were counted.
+        balanced: nothing is lost or doubled: each line has one outcome, all ledgers agree, and the tables hold as many
+            rows as were counted.
+        faults: what does not add up.
     """
 
     read: int
@@ -61,6 +57,7 @@ class LedgerStatus(msgspec.Struct, frozen=True):
     replayed: int
     discarded: int
     balanced: bool
+    faults: tuple[str, ...] = ()
 
 
 class LatencyStatus(msgspec.Struct, frozen=True):
@@ -89,27 +86,6 @@ class Status(msgspec.Struct, frozen=True):
     datasets: dict[str, DatasetStatus]
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """One table as of one commit; `ledger`, `removed` and `days` belong together."""
-
-    contract: Contract
-    table: "Table"
-    ledger: Ledger
-    removed: Removed
-    days: Mapping[int, DayStats]
-    committed: datetime | None
-
-    @property
-    def rows(self) -> int:
-        return sum(day.rows for day in self.days.values())
-
-    @property
-    def rows_ever(self) -> int:
-        """Rows that are there, or were until they were taken out on purpose."""
-        return self.rows + self.removed.rows
-
-
 def read_status(log: EventLog, lake: Lake, settings: Settings) -> Status:
     """Gather the status as of now; also while a drain runs, and before there is any table.
 
@@ -117,7 +93,7 @@ def read_status(log: EventLog, lake: Lake, settings: Settings) -> Status:
         Permanent: the log does not hold what the tables say they have read.
     """
     waiting = read_log(log, lake)
-    tables = _settled_tables(lake, settings)
+    tables = settled_tables(lake, settings)
     stored = {name: stored_of(lake.contracts[name], table) for name, table in tables.items()}
     main = stored.get(main_dataset(lake.contracts))
     ledger = main.ledger if main else Ledger()
@@ -135,6 +111,7 @@ def read_status(log: EventLog, lake: Lake, settings: Settings) -> Status:
 
 
 def _ledger(ledger: Ledger, stored: Mapping[str, Stored]) -> LedgerStatus:
+    verdict = reconcile(stored)
     removed = [table.removed for table in stored.values() if table.contract.stream == "rejects"]
     return LedgerStatus(
         ledger.read,
@@ -143,7 +120,8 @@ def _ledger(ledger: Ledger, stored: Mapping[str, Stored]) -> LedgerStatus:
         ledger.dead_letters,
         max((one.replayed for one in removed), default=0),
         max((one.discarded for one in removed), default=0),
-        balanced(stored),
+        verdict.balanced,
+        tuple(fault.found for fault in verdict.faults),
     )
 
 
@@ -161,43 +139,6 @@ def main_ledger(lake: Lake) -> Ledger:
     """The ledger whose counts are shown; an empty one before the first drain."""
     name = main_dataset(lake.contracts)
     return read_ledger(lake.table(name)) if lake.exists(name) else Ledger()
-
-
-def balanced(stored: Mapping[str, Stored]) -> bool:
-    """Whether no line and no row is missing or counted twice, by ledgers and manifests.
-
-    While tables stand at different positions (a crash between two commits), each is judged by itself.
-    """
-    stream = [table for table in stored.values() if table.contract.stream]
-    for table in stream:
-        if not table.ledger.balanced or table.rows_ever != table.ledger.rows:
-            return False
-        if table.contract.stream == "rejects" and table.rows_ever != table.ledger.dead_letters:
-            return False
-    homes = [table for table in stream if table.contract.stream == "events" and not table.contract.row_from]
-    if not homes or any(table.ledger.positions != homes[0].ledger.positions for table in homes):
-        return True
-    return _holds_every_event(homes)
-
-
-def _holds_every_event(homes: Sequence[Stored]) -> bool:
-    """Whether each accepted line is a row of a dataset that takes whole events, and no other line is."""
-    accepted = max(table.ledger.accepted for table in homes)
-    rows = sum(table.rows_ever for table in homes)
-    if rows <= accepted:
-        return rows == accepted
-    # Contracts may let one event be a row of several datasets; only then it takes a look at the rows.
-    events = " UNION ALL ".join(
-        f"SELECT log_partition, log_offset FROM ({relation(t.table, data_files(t.table))})" for t in homes
-    )
-    with session(threads=2) as connection:
-        held = connection.execute(f"SELECT count(*) FROM (SELECT DISTINCT * FROM ({events}))").fetchall()[0][0]
-    if any(table.removed.rows for table in homes):
-        # Which of the events that are no longer there were rows of several datasets is not known.
-        return held <= accepted
-    # A dataset that was added later may take what was a dead letter before, and still is one.
-    grown = len({(table.ledger.read, table.ledger.accepted) for table in homes}) > 1
-    return held >= accepted if grown else held == accepted
 
 
 def latency_of(latencies: tuple[Latency, ...]) -> LatencyStatus:
@@ -241,24 +182,6 @@ def _reasons_in(tables: Sequence["Table"], condition: str = "true") -> dict[str,
             f"SELECT reason, count(*) FROM ({rejects}) WHERE {condition} GROUP BY ALL ORDER BY 2 DESC, 1"
         ).fetchall()
     return dict(rows)
-
-
-def _settled_tables(lake: Lake, settings: Settings) -> dict[str, "Table"]:
-    """The tables that exist, the stream's all at one position unless they stay apart."""
-    deadline = time.monotonic() + SETTLE_SECONDS
-    while True:
-        tables = {name: lake.table(name) for name in lake.contracts if lake.exists(name)}
-        positions = [read_ledger(t).positions for name, t in tables.items() if lake.contracts[name].stream]
-        if all(at == positions[0] for at in positions):
-            return tables
-        if time.monotonic() >= deadline or running_drain(settings) is None:
-            return tables
-        time.sleep(SETTLE_PAUSE)
-
-
-def stored_of(contract: Contract, table: "Table") -> Stored:
-    """The table's counts as of its loaded state."""
-    return Stored(contract, table, read_ledger(table), read_removed(table), days(table), committed_at(table))
 
 
 def _dataset(stored: Stored | None, contract: Contract, waiting: int, now: datetime) -> DatasetStatus:

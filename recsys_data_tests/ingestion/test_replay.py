@@ -242,6 +242,22 @@ def test_an_outbox_that_is_gone_is_named(changed: Platform, crash_at: Any) -> No
         changed.drain()
 
 
+def test_an_outbox_that_is_gone_is_complete_if_its_lines_are_in_the_log(changed: Platform, crash_at: Any) -> None:
+    """As after a power failure that took back the last commit of the catalog and kept the removal of the file."""
+    crash_at(replay, "remove", "before", 1)
+    with pytest.raises(Crash):
+        replayed(changed)
+    crash_at.undo()
+    assert changed.removed("dead_letters").waiting
+    (path,) = (changed.lake.warehouse / "replay").iterdir()
+    path.unlink()
+    changed.drain()
+    assert not changed.removed("dead_letters").waiting
+    replayed(changed)
+    changed.drain()
+    assert_replayed(changed)
+
+
 def test_a_line_on_its_way_is_found_and_a_discarded_one_is_explained(changed: Platform, crash_at: Any) -> None:
     crash_at(EmbeddedLog, "append", "before", 1)
     with pytest.raises(Crash):

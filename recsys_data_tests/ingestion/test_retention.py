@@ -12,7 +12,7 @@ from recsys_data.ingestion import due, history, retention
 from recsys_data.ingestion.due import pending_days
 from recsys_data.ingestion.history import bring_up_to_date
 from recsys_data.ingestion.retention import retire
-from recsys_data.lake.balance import table_balance
+from recsys_data.monitoring.reconciliation import reconcile_lake
 from recsys_data_tests.contracts.writing import builtin, load_one
 from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.ingestion.draining import view
@@ -108,12 +108,12 @@ def test_old_days_of_a_stream_are_retired_and_the_ledger_balances(make_platform:
     assert platform.ids() == ["1", "7", "9", "late"]
     assert platform.counts()[2] == 1
     assert retire(platform.lake, "interactions", NOW).rows == 2
-    assert table_balance(platform.lake, "interactions").balanced
+    assert reconcile_lake(platform.lake, platform.settings).balanced
     platform.append([view("new", day=9)])
     platform.drain()
     assert platform.ids() == ["7", "9", "new"]
-    balance = table_balance(platform.lake, "interactions")
-    assert (balance.balanced, balance.retired, balance.rows_stored) == (True, 5, 3)
+    assert reconcile_lake(platform.lake, platform.settings).balanced
+    assert (platform.removed("interactions").retired, len(platform.rows())) == (5, 3)
 
 
 def test_a_history_outlives_the_snapshots_that_it_is_made_of(batch: Batch, tmp_path_factory: Any) -> None:

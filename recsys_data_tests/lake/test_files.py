@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from recsys_data.lake import files
-from recsys_data.lake.files import local_path, write_atomically
+from recsys_data.lake.files import local_path, make_folder, sync_entries, write_atomically
 
 
 def test_locations_on_this_machine_are_paths_and_others_are_none() -> None:
@@ -29,3 +29,19 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch
     with pytest.raises(OSError, match="No space left"):
         write_atomically(path, b"three")
     assert path.read_bytes() == b"two"
+
+
+def test_folders_of_a_process_that_died_are_synced_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "sync_file", synced.append)
+    monkeypatch.setattr(files, "_on_disk", {tmp_path})
+    folder = tmp_path / "made" / "before"
+    folder.mkdir(parents=True)
+    sync_entries(folder)
+    assert synced == [folder.parent, tmp_path]
+    sync_entries(folder)
+    make_folder(folder)
+    assert len(synced) == 2
+    folder.rmdir()
+    make_folder(folder / "new")
+    assert synced[2:] == [folder, folder.parent]

@@ -15,8 +15,8 @@ from sqlalchemy.exc import OperationalError
 from recsys_data.contracts import Contract
 from recsys_data.errors import Transient
 from recsys_data.lake import damage, maintenance
-from recsys_data.lake.balance import table_balance
 from recsys_data.lake.files import local_path
+from recsys_data.lake.ledger import read_ledger
 from recsys_data.lake.maintenance import compact_day, compact_days, upkeep
 from recsys_data.lake.query import connect
 from recsys_data.lake.stats import days
@@ -79,7 +79,7 @@ def test_a_hundred_commits_with_upkeep_in_between_keep_every_row_and_few_files(l
         upkeep(lake, "notes", next(night))
         sizes.append(len(stored(table)))
         assert ids(table) == sorted(given)
-        assert table_balance(lake, "notes").rows_stored == table_balance(lake, "notes").rows_counted == len(given)
+        assert read_ledger(lake.table("notes")).rows == len(given)
     assert max(files_by_day(table).values()) < 4
     # Files of the last day and of the one before it, and what is in use; without upkeep there are hundreds.
     assert sizes[-1] <= 1.2 * max(sizes[:4]) < 250
@@ -189,8 +189,7 @@ def test_a_drain_that_commits_between_any_two_steps_loses_nothing(
     upkeep(lake, "notes", next(night))
     monkeypatch.setattr(maintenance, step, whole)
     assert ids(table) == sorted(given)
-    balance = table_balance(lake, "notes")
-    assert balance.rows_stored == balance.rows_counted == len(given)
+    assert read_ledger(lake.table("notes")).rows == len(given)
 
 
 def test_readers_that_began_before_read_everything_after(open_notes: OpenLake, lake: Lake) -> None:

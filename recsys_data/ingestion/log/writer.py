@@ -12,6 +12,7 @@ from pathlib import Path
 
 from recsys_data.ingestion.log import Appended
 from recsys_data.ingestion.log.segments import segment_firsts, segment_path, sync, sync_folder, whole_length
+from recsys_data.lake.files import sync_entries
 
 
 class PartitionWriter:
@@ -30,6 +31,7 @@ class PartitionWriter:
     @classmethod
     def open(cls, folder: Path, segment_bytes: int) -> "PartitionWriter | None":
         """Take the partition in `folder` and repair its end; None if another writer holds it."""
+        sync_entries(folder)
         writer = cls(folder, segment_bytes, os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644))
         try:
             fcntl.flock(writer._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -103,9 +103,13 @@ def positions(there: Deployment) -> list[Finding]:
     found = []
     for partition, at in sorted(read.items()):
         try:
-            there.log.read(partition, at, 1)
+            lines = there.log.read(partition, at, 1)
         except Permanent as error:
             found.append(problem("positions", str(error), RESTORE))
+        else:
+            if len(lines) and lines.positions[0] > at:
+                what = f"positions {at:,} to {lines.positions[0]:,} of partition {partition} are gone and unread"
+                found.append(problem("positions", what, f"{RESTORE} Otherwise they are counted as lost."))
     return found or [ok("positions", "each table stands at the beginning of a line that the log keeps")]
 
 

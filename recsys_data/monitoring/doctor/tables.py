@@ -1,6 +1,5 @@
 """Checks of the lake: the catalog, each table's columns, its data files, and the ledger."""
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from recsys_data.lake.files import local_path
 from recsys_data.lake.tables import iceberg_schema
 from recsys_data.monitoring.doctor.deployment import Deployment, StoredLake
 from recsys_data.monitoring.doctor.findings import Finding, ok, problem
-from recsys_data.monitoring.status import Stored, balanced, stored_of
+from recsys_data.monitoring.reconciliation import reconcile_lake
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
 
 RESTORE = "Restore the lake folder from a backup."
 SHOWN = 3
-# A drain commits its tables one after the other; a look in between is taken again.
-SETTLE_SECONDS = 1.0
-LOOKS = 3
 # What is read of a table to see whether it is damaged, the newest days first.
 CHECK_SECONDS = 3.0
 
@@ -93,23 +89,15 @@ def _fault(path: Path, size: int) -> str | None:
 
 
 def ledger(there: Deployment) -> list[Finding]:
-    """Whether each line that was read has one fate, and the tables hold the rows that were counted."""
+    """Whether each line that was read has one outcome, and the tables hold the rows that were counted."""
     lake = there.lake
-    names = [name for name, one in there.contracts.items() if one.stream and lake is not None and lake.exists(name)]
-    if lake is None or not names:
+    if lake is None or not any(one.stream and lake.exists(name) for name, one in there.contracts.items()):
         return [ok("ledger", "nothing was read yet")]
-    stored: dict[str, Stored] = {}
-    for look in range(LOOKS):
-        time.sleep(SETTLE_SECONDS if look else 0)
-        stored = {name: stored_of(there.contracts[name], lake.table(name)) for name in names}
-        if balanced(stored):
-            read = max(one.ledger.read for one in stored.values())
-            return [ok("ledger", f"balanced: each of {read:,} lines read has one fate")]
-    off = [
-        f"{name} counted {one.ledger.rows:,} rows and holds {one.rows:,}, {one.removed.rows:,} were taken out"
-        for name, one in stored.items()
-        if one.ledger.rows != one.rows_ever
+    verdict = reconcile_lake(lake, there.settings)
+    if verdict.balanced:
+        behind = f"; {', '.join(sorted(verdict.behind))} still behind" if verdict.behind else ""
+        return [ok("ledger", f"balanced: each of {verdict.read:,} lines read has one outcome{behind}")]
+    found = "; ".join(fault.found for fault in verdict.faults)
+    return [
+        problem("ledger", f"NOT BALANCED: {found}", f"`recsys-data verify` reads all rows and names them. {RESTORE}")
     ]
-    found = "; ".join(off) or "the lines read are not the sum of accepted, duplicates and dead letters"
-    advice = f"Rows were lost or changed outside of ingestion. {RESTORE} `recsys-data trace` tells of one event."
-    return [problem("ledger", f"NOT BALANCED: {found}", advice)]

@@ -1,0 +1,49 @@
+"""`recsys-data verify`: reads the rows and says whether anything is lost or doubled, whatever the ledgers say."""
+
+import click
+
+from recsys_data.cli.commands import Exampled, opened
+
+
+@click.command(
+    cls=Exampled,
+    examples=[
+        "recsys-data verify",
+        "recsys-data verify --deep --json | jq '.[] | select(.state != \"ok\")'",
+    ],
+)
+@click.option("--deep", is_flag=True, help="Also read all data files with their checksums, and all lines of the log.")
+@click.option("--accept-lost", is_flag=True, help="Accept what the log has lost, so that it alarms no more.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+def verify(deep: bool, accept_lost: bool, as_json: bool) -> None:
+    """Read all rows of the stream tables and compare them with ledgers, deduplication index and log.
+
+    Exit code 0 if nothing is lost or doubled. Takes as long as reading the tables, with --deep also the log.
+    """
+    import msgspec
+    from rich.console import Console
+
+    from recsys_data.cli.terminal import print_table
+    from recsys_data.ingestion.writer import main_dataset
+    from recsys_data.lake.accepted_losses import accept_losses
+    from recsys_data.monitoring.verification import verify as verify_lake
+
+    with opened() as platform:
+        if accept_lost:
+            name = main_dataset(platform.contracts)
+            ranges = accept_losses(platform.lake.table(name)) if platform.lake.exists(name) else 0
+            click.echo(f"Accepted {ranges} lost ranges.", err=True)
+        with Console(stderr=True).status("verifying") as shown:
+            findings = list(
+                verify_lake(
+                    platform.lake, platform.log, platform.settings, deep, lambda step: shown.update(f"verifying {step}")
+                )
+            )
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(findings), indent=2))
+    else:
+        print_table(
+            ("claim", "state", "found", "what to do"), [(f.check, f.state, f.found, f.advice) for f in findings]
+        )
+    if any(one.state == "problem" for one in findings):
+        click.get_current_context().exit(1)

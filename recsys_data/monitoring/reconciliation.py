@@ -1,0 +1,180 @@
+"""The one reconciliation of the stream tables: `status`, `doctor` and the asset checks show its verdict.
+
+Data flow: ledgers, deletions and manifests of all stream tables -> `reconcile` -> `Verdict`. Ledgers are compared with
+each other and with the rows that the manifests list, so that a ledger that is wrong by itself is found. No row is read,
+unless events can be rows of several tables; `recsys-data verify` (verification.py) reads them.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from recsys_data.contracts.contract import Contract
+from recsys_data.contracts.rules import session
+from recsys_data.ingestion.lock import running_drain
+from recsys_data.ingestion.writer import main_dataset, primary_datasets
+from recsys_data.lake.accepted_losses import accepted_losses
+from recsys_data.lake.ledger import Ledger, read_ledger
+from recsys_data.lake.query import data_files, relation
+from recsys_data.lake.removed import Removed, read_removed
+from recsys_data.lake.stats import DayStats, committed_at, days
+from recsys_data.lake.tables import Lake
+from recsys_data.settings import Settings
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
+# A consumer commits its tables one after the other, within a fraction of a second.
+SETTLE_SECONDS = 3.0
+SETTLE_PAUSE = 0.05
+COUNTS = ("read", "accepted", "duplicates", "dead_letters")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One table as of one commit; `ledger`, `removed` and `days` belong together."""
+
+    contract: Contract
+    table: "Table"
+    ledger: Ledger
+    removed: Removed
+    days: Mapping[int, DayStats]
+    committed: datetime | None
+
+    @property
+    def rows(self) -> int:
+        return sum(day.rows for day in self.days.values())
+
+    @property
+    def rows_ever(self) -> int:
+        """Rows that are there, or were until they were taken out on purpose."""
+        return self.rows + self.removed.rows
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that does not add up, and the dataset that it is about."""
+
+    dataset: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a reconciliation came to.
+
+    Attributes:
+        faults: what does not add up; empty if nothing is lost or doubled.
+        behind: stream datasets that the log is still read again for.
+        read: lines read.
+    """
+
+    faults: tuple[Fault, ...]
+    behind: tuple[str, ...]
+    read: int
+
+    @property
+    def balanced(self) -> bool:
+        return not self.faults
+
+
+def stored_of(contract: Contract, table: "Table") -> Stored:
+    """The table's counts as of its loaded state."""
+    return Stored(contract, table, read_ledger(table), read_removed(table), days(table), committed_at(table))
+
+
+def settled_tables(lake: Lake, settings: Settings) -> dict[str, "Table"]:
+    """The tables that exist; those of the stream all at one position, unless they stay apart."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        tables = {name: lake.table(name) for name in lake.contracts if lake.exists(name)}
+        positions = [read_ledger(t).positions for name, t in tables.items() if lake.contracts[name].stream]
+        if all(at == positions[0] for at in positions):
+            return tables
+        if time.monotonic() >= deadline or running_drain(settings) is None:
+            return tables
+        time.sleep(SETTLE_PAUSE)
+
+
+def reconcile_lake(lake: Lake, settings: Settings) -> Verdict:
+    """The verdict as of now, also while a consumer runs."""
+    tables = settled_tables(lake, settings)
+    return reconcile({name: stored_of(lake.contracts[name], table) for name, table in tables.items()})
+
+
+def reconcile(stored: Mapping[str, Stored]) -> Verdict:
+    """Whether no line and no row is missing or counted twice, by ledgers and manifests.
+
+    A table whose position is not that of the main table (a crash between two commits, a dataset that was added) counts
+    its rows only, until a consumer has brought it there.
+    """
+    stream = {name: one for name, one in stored.items() if one.contract.stream}
+    contracts = {name: one.contract for name, one in stream.items()}
+    if not primary_datasets(contracts):
+        return Verdict(tuple(fault for name, one in stream.items() for fault in _of_table(name, one)), (), 0)
+    main_name = main_dataset(contracts)
+    main = stream[main_name].ledger
+    level = {name: one for name, one in stream.items() if one.ledger.positions == main.positions}
+    faults = [fault for name, one in stream.items() for fault in _of_table(name, one)]
+    faults += [fault for name, one in level.items() for fault in _against_main(name, one, main)]
+    for lost in main.lost[accepted_losses(stream[main_name].table) :]:
+        found = f"log partition {lost.partition} lost positions {lost.start:,} to {lost.end:,} before they were read"
+        faults.append(Fault(main_name, found))
+    homes = primary_datasets(contracts)
+    if level.keys() >= set(homes):
+        faults += _of_events(main_name, [level[name] for name in homes], main)
+    return Verdict(tuple(faults), tuple(stream.keys() - level.keys()), main.read)
+
+
+def _of_table(name: str, one: Stored) -> Iterator[Fault]:
+    """What does not add up within one table."""
+    ledger = one.ledger
+    if not ledger.balanced:
+        counted = ledger.accepted + ledger.duplicates + ledger.dead_letters
+        yield Fault(name, f"{name} counted {ledger.read:,} lines read and {counted:,} outcomes")
+    for partition, counts in ledger.partitions.items():
+        outcomes = counts.accepted + counts.duplicates + counts.dead_letters
+        if counts.read != outcomes:
+            yield Fault(
+                name, f"{name} counted {counts.read:,} lines of log partition {partition} and {outcomes:,} outcomes"
+            )
+    if one.rows_ever != ledger.rows:
+        removed = f", {one.removed.rows:,} were taken out" if one.removed.rows else ""
+        yield Fault(name, f"{name} counted {ledger.rows:,} rows and holds {one.rows:,}{removed}")
+
+
+def _against_main(name: str, one: Stored, main: Ledger) -> Iterator[Fault]:
+    """What does not add up between a table and the main table."""
+    # Tables that an earlier version wrote last may differ.
+    if one.ledger.intent and one.ledger.intent == main.intent:
+        for count in COUNTS:
+            found, expected = getattr(one.ledger, count), getattr(main, count)
+            if found != expected:
+                yield Fault(name, f"{name} counted {count.replace('_', ' ')}: {found:,}, the main table {expected:,}")
+    if one.contract.stream == "rejects" and one.rows_ever != main.dead_letters:
+        yield Fault(
+            name, f"{main.dead_letters:,} dead letters were counted, and {name} holds or held {one.rows_ever:,}"
+        )
+
+
+def _of_events(main: str, homes: Sequence[Stored], ledger: Ledger) -> Iterator[Fault]:
+    """Whether each accepted line is a row of a primary dataset, and no other line is."""
+    rows = sum(one.rows_ever for one in homes)
+    if rows > ledger.accepted:
+        # Contracts may let one event be a row of several datasets; only then it takes a look at the rows.
+        rows = _distinct_lines(homes)
+        if any(one.removed.rows for one in homes) and rows <= ledger.accepted:
+            # Which of the events that are no longer there were rows of several datasets is not known.
+            return
+    if rows != ledger.accepted:
+        yield Fault(main, f"{ledger.accepted:,} lines were accepted, and primary tables hold or held {rows:,} events")
+
+
+def _distinct_lines(homes: Sequence[Stored]) -> int:
+    events = " UNION ALL ".join(
+        f"SELECT log_partition, log_offset FROM ({relation(one.table, data_files(one.table))})" for one in homes
+    )
+    with session(threads=2) as connection:
+        return connection.execute(f"SELECT count(*) FROM (SELECT DISTINCT * FROM ({events}))").fetchall()[0][0]

@@ -1,0 +1,265 @@
+"""Verification that trusts no ledger: reads the rows of all stream tables, the deduplication index and the log.
+
+Data flow: tables as of one moment -> rows by log position and event id -> one `Finding` a claim. `deep` also reads
+every page of the data files with its checksum, and every line that the log still keeps: each has to be a row, a dead
+letter, or a second delivery of an event that is a row. Run alone: `recsys-data verify --deep`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from recsys_data.contracts.rules import session
+from recsys_data.ingestion.deduplicate import HIGH, LOW, OFFSET, PARTITION, key_of, read_index
+from recsys_data.ingestion.log import EventLog, LogSlice
+from recsys_data.ingestion.writer import main_dataset, primary_datasets
+from recsys_data.lake.damage import damaged_files
+from recsys_data.lake.query import data_files, relation
+from recsys_data.lake.tables import Lake
+from recsys_data.monitoring.doctor.findings import Finding, ok, problem
+from recsys_data.monitoring.reconciliation import Stored, reconcile, settled_tables, stored_of
+from recsys_data.settings import Settings
+
+if TYPE_CHECKING:
+    import duckdb
+
+RESTORE = "Restore the lake folder from a backup, or find out what else writes to it."
+READ_BYTES = 16 * 1024 * 1024
+FOREVER = 1e9
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The stream tables in a DuckDB session, as of one moment: a view for each, `homes` for events, `dead` for rejects.
+
+    `homes` and `dead` have the columns `event_id`, `p` (log partition) and `o` (log offset).
+    """
+
+    stored: Mapping[str, Stored]
+    main: str
+    connection: "duckdb.DuckDBPyConnection"
+
+    def count(self, sql: str) -> int:
+        return self.connection.execute(sql).fetchall()[0][0]
+
+    @property
+    def homes(self) -> list[str]:
+        return primary_datasets({name: one.contract for name, one in self.stored.items()})
+
+    @property
+    def removed_events(self) -> int:
+        """Rows that were taken out of primary tables on purpose."""
+        return sum(self.stored[name].removed.rows for name in self.homes)
+
+
+def verify(
+    lake: Lake, log: EventLog, settings: Settings, deep: bool = False, progress: Progress = lambda _: None
+) -> Iterator[Finding]:
+    """Compare rows, ledgers, deduplication index and, if `deep`, files and log; one finding for each claim.
+
+    Args:
+        lake: whose stream tables are read.
+        log: read only if `deep`.
+        settings: say where the deduplication index is.
+        deep: also read the checksums of all data files, and all lines of the log.
+        progress: is called with the name of each step.
+
+    Raises:
+        Permanent: a file of the lake is damaged.
+    """
+    tables = settled_tables(lake, settings)
+    stored = {n: stored_of(lake.contracts[n], table) for n, table in tables.items() if lake.contracts[n].stream}
+    if not primary_datasets({name: one.contract for name, one in stored.items()}):
+        yield ok("ledger", "nothing was read yet")
+        return
+    progress("ledgers")
+    verdict = reconcile(stored)
+    yield _finding(
+        "ledger",
+        "; ".join(fault.found for fault in verdict.faults),
+        f"balanced: each of {verdict.read:,} lines read has one outcome",
+    )
+    with session(threads=2) as connection:
+        rows = _opened(stored, connection)
+        for name in stored:
+            progress(f"rows of {name}")
+            yield _lines_once(rows, name)
+        progress("events")
+        yield _ids_once(rows)
+        yield _one_outcome(rows)
+        yield from _contexts(rows)
+        yield from _partitions(rows)
+        progress("deduplication index")
+        yield _index(rows, settings)
+        if deep:
+            for name, one in tables.items():
+                progress(f"files of {name}")
+                read, faults = damaged_files(one, FOREVER)
+                yield _finding(f"files of {name}", "; ".join(faults[:3]), f"{read:,} data files read, none damaged")
+            progress("event log")
+            yield _log(rows, log)
+
+
+def _finding(check: str, fault: str, found: str) -> Finding:
+    return problem(check, fault, RESTORE) if fault else ok(check, found)
+
+
+def _opened(stored: Mapping[str, Stored], connection: "duckdb.DuckDBPyConnection") -> _Rows:
+    contracts = {name: one.contract for name, one in stored.items()}
+    for name, one in stored.items():
+        connection.execute(f'CREATE TEMP VIEW "{name}" AS {relation(one.table, data_files(one.table))}')
+    places = "event_id, log_partition AS p, log_offset AS o"
+    for view, names in (
+        ("homes", primary_datasets(contracts)),
+        ("dead", [name for name, one in contracts.items() if one.stream == "rejects"]),
+    ):
+        parts = [f'SELECT {places} FROM "{name}"' for name in names] or [
+            "SELECT '' AS event_id, 0 AS p, 0 AS o WHERE false"
+        ]
+        connection.execute(f"CREATE TEMP VIEW {view} AS {' UNION ALL '.join(parts)}")
+    return _Rows(stored, main_dataset(contracts), connection)
+
+
+def _lines_once(rows: _Rows, name: str) -> Finding:
+    """No line is two rows of one table, and none lies beyond what the ledger says was read."""
+    one = rows.stored[name]
+    positions = one.ledger.positions.items()
+    read = " OR ".join(f"(log_partition = {p} AND log_offset < {at})" for p, at in positions) or "false"
+    found, lines, beyond = rows.connection.execute(
+        f"""SELECT count(*), count(DISTINCT (log_partition, log_offset)), count(*) FILTER (NOT ({read}))
+            FROM "{name}" """
+    ).fetchall()[0]
+    faults = []
+    if found != one.rows:
+        faults.append(f"the manifests list {one.rows:,} rows, and {found:,} are there")
+    if found != lines:
+        faults.append(f"{found - lines:,} rows are of a log line that has a row already")
+    if beyond:
+        faults.append(f"{beyond:,} rows are of log lines that were not read yet")
+    return _finding(f"rows of {name}", "; ".join(faults), f"{found:,} rows, each of a log line of its own")
+
+
+def _ids_once(rows: _Rows) -> Finding:
+    doubled = rows.count(
+        """SELECT count(*) FROM (SELECT event_id FROM homes GROUP BY event_id
+           HAVING min(p) <> max(p) OR min(o) <> max(o))"""
+    )
+    return _finding("events", f"{doubled:,} event ids are stored more than once" if doubled else "", "each id once")
+
+
+def _one_outcome(rows: _Rows) -> Finding:
+    both = rows.count("SELECT count(*) FROM (SELECT p, o FROM dead INTERSECT SELECT p, o FROM homes)")
+    fault = f"{both:,} log lines are both an event and a dead letter" if both else ""
+    return _finding("outcomes", fault, "no line is both an event and a dead letter")
+
+
+def _contexts(rows: _Rows) -> Iterator[Finding]:
+    """Rows that belong to an event have that event, unless events have expired."""
+    for name, one in rows.stored.items():
+        if not one.contract.row_from or rows.removed_events:
+            continue
+        alone = rows.count(f'SELECT count(*) FROM "{name}" ANTI JOIN homes ON log_partition = p AND log_offset = o')
+        fault = f"{alone:,} rows belong to no stored event" if alone else ""
+        yield _finding(f"events of {name}", fault, "each row belongs to a stored event")
+
+
+def _partitions(rows: _Rows) -> Iterator[Finding]:
+    """The rows of each log partition are those that its counts in the ledger say."""
+    for partition, counts in sorted(rows.stored[rows.main].ledger.partitions.items()):
+        where = f"WHERE p = {partition} AND o >= {counts.start}"
+        faults = []
+        for view, counted, removed in (
+            ("homes", counts.accepted, rows.removed_events),
+            ("dead", counts.dead_letters, sum(one.removed.rows for one in rows.stored.values())),
+        ):
+            found = rows.count(f"SELECT count(*) FROM (SELECT DISTINCT p, o FROM {view} {where})")
+            if found > counted or found < counted - removed:
+                what = "events" if view == "homes" else "dead letters"
+                faults.append(f"{counted:,} {what} were counted from position {counts.start:,} on; {found:,} are there")
+        yield _finding(
+            f"log partition {partition}",
+            "; ".join(faults),
+            f"{counts.read:,} lines from position {counts.start:,} on: rows and counts agree",
+        )
+
+
+def _index(rows: _Rows, settings: Settings) -> Finding:
+    """The saved index has the ids of the primary tables, as far as it says that it covers them: count and hash."""
+    check = "deduplication index"
+    found = read_index(settings.data_dir / "ingest" / "seen")
+    ledger = rows.stored[rows.main].ledger
+    if found is None:
+        return ok(check, "not saved yet; it is built from the lake when it is needed")
+    manifest, runs = found
+    expired = sum(rows.stored[name].removed.retired for name in rows.homes)
+    if manifest.commit not in (*ledger.index_commits, ledger.token) or manifest.expired != expired:
+        return ok(check, "of an earlier state of the lake; the next consumer builds it again")
+    covered = [f"(p = {p} AND o < {at})" for p, at in manifest.positions.items()]
+    key, high, low = key_of("event_id")
+    expected = rows.connection.execute(
+        f"""SELECT count(*), coalesce(bit_xor({high}), 0), coalesce(bit_xor({low}), 0),
+                   coalesce(bit_xor(hash_place), 0)
+            FROM (SELECT DISTINCT {key} AS key, p, o, (o * 64 + p)::UBIGINT AS hash_place FROM homes
+                  WHERE {" OR ".join(covered) or "false"})"""
+    ).fetchall()[0]
+    held = (
+        sum(run.shape[1] for run in runs),
+        *(int(np.bitwise_xor.reduce([np.bitwise_xor.reduce(run[row]) for run in runs])) for row in (HIGH, LOW)),
+        int(np.bitwise_xor.reduce([np.bitwise_xor.reduce(run[OFFSET] * 64 + run[PARTITION]) for run in runs])),
+    )
+    fault = f"it holds {held[0]:,} ids, and primary tables {expected[0]:,}, or other ones" if held != expected else ""
+    advice = (
+        f"Stop ingestion, remove {settings.data_dir / 'ingest' / 'seen'}, and start again: it is built from the lake."
+    )
+    return problem(check, fault, advice) if fault else ok(check, f"{held[0]:,} ids, those of the primary tables")
+
+
+def _log(rows: _Rows, log: EventLog) -> Finding:
+    """Each line that the log keeps and that was read is a row, a dead letter, or another delivery of a stored event."""
+    positions = rows.stored[rows.main].ledger.positions
+    kept = log.begin_offsets()
+    lines = unknown = 0
+    for partition in sorted(kept.keys() & positions.keys()):
+        at = kept[partition]
+        while at < positions[partition]:
+            piece = log.read(partition, at, READ_BYTES)
+            if not len(piece):
+                break
+            before = piece.positions < positions[partition]
+            lines += int(before.sum())
+            unknown += _unknown(rows, piece, np.flatnonzero(before))
+            at = piece.end
+    removed = sum(one.removed.rows for one in rows.stored.values())
+    fault = f"{unknown:,} of {lines:,} lines are in no table, and {removed:,} rows were removed on purpose"
+    also = f"; {unknown:,} were removed on purpose" if unknown else ""
+    found = f"{lines:,} lines, each a row, a dead letter, or another delivery{also}"
+    return _finding("event log", fault if unknown > removed else "", found)
+
+
+class _Line(msgspec.Struct):
+    event_id: str
+
+
+def _unknown(rows: _Rows, piece: LogSlice, at: np.ndarray) -> int:
+    """How many of the lines at these places of a slice are neither rows nor of a stored id."""
+    import pyarrow as pa
+
+    rows.connection.register("places", pa.table({"o": piece.positions[at]}))
+    stored = f"SELECT o FROM (FROM homes UNION ALL FROM dead) WHERE p = {piece.partition}"
+    found = rows.connection.execute(f"SELECT o FROM places ANTI JOIN ({stored}) USING (o) ORDER BY o")
+    missing = found.fetchnumpy()["o"]
+    rows.connection.unregister("places")
+    ids = []
+    for place in np.searchsorted(piece.positions, missing).tolist():
+        try:
+            ids.append(msgspec.json.decode(piece.line(place), type=_Line).event_id)
+        except msgspec.MsgspecError:
+            continue
+    rows.connection.register("ids", pa.table({"event_id": pa.array(ids, pa.string())}))
+    known = rows.count("SELECT count(*) FROM ids SEMI JOIN homes USING (event_id)")
+    rows.connection.unregister("ids")
+    return len(missing) - known
