@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from recsys_data.errors import Permanent, Transient
 from recsys_data.lake.backup_store import Store, Told
 from recsys_data.lake.files import local_path
+from recsys_data.lake.intent import FOLDER, SUFFIX, intent_of, intent_path
 from recsys_data.lake.ledger import Ledger, read_ledger
 from recsys_data.lake.orphans import references
 from recsys_data.lake.removed import OUTBOX, read_removed
@@ -67,8 +68,27 @@ def _open(store: Store, folder: Path, point: LakePoint, copied: Path) -> None:
                 store.add(f"lake/{OUTBOX}/{box.file}", folder / OUTBOX / box.file)
             point.tables[identifier[-1]] = table
             point.ledgers[identifier[-1]] = read_ledger(table)
+        _add_intents(store, folder, point)
     finally:
         catalog.close()
+
+
+def _add_intents(store: Store, folder: Path, point: LakePoint) -> None:
+    """Copy the last intent, and the files of it that some tables do not have yet: nothing else refers to them.
+
+    Raises:
+        FileNotFoundError: it is gone, because consumers have committed since the catalog was copied.
+    """
+    names = {ledger.intent for ledger in point.ledgers.values() if ledger.intent}
+    intents = [intent for name in names if (intent := intent_of(folder, name))]
+    if names and not intents:
+        raise FileNotFoundError(folder / FOLDER)
+    for intent in intents:
+        store.add(f"lake/{FOLDER}/{intent.name}{SUFFIX}", intent_path(folder, intent.name))
+        for table, part in intent.tables.items():
+            if table in point.ledgers and point.ledgers[table].token == part.base.token:
+                for file in part.files:
+                    store.add(_target(folder, file.location), _path(file.location))
 
 
 def _catalog(path: Path, warehouse: Path) -> "SqlCatalog":

@@ -169,12 +169,8 @@ def complete(intent: Intent, tables: Mapping[str, "Table"], decided_by: Mapping[
 def referenced_files(warehouse: Path, name: str) -> Iterator[str]:
     """Data files of a table that an intent lists, so that they are not taken for orphans; local warehouses only."""
     for path in (warehouse / FOLDER).glob(f"*{SUFFIX}"):
-        try:
-            intent = msgspec.json.decode(path.read_bytes(), type=Intent)
-        except (FileNotFoundError, msgspec.DecodeError):
-            # Removed a moment ago, or never written whole: no table names it.
-            continue
-        part = intent.tables.get(name)
+        intent = intent_of(warehouse, path.stem)
+        part = intent.tables.get(name) if intent else None
         yield from (file.location for file in (part.files if part else ()))
 
 
@@ -184,6 +180,14 @@ def remove_leftovers(warehouse: Path, named: str) -> None:
     for path in (warehouse / FOLDER).glob(f"*{SUFFIX}"):
         if path.stem != named and datetime.fromtimestamp(path.stat().st_mtime, UTC) < before:
             path.unlink(missing_ok=True)
+
+
+def intent_of(warehouse: Path, name: str) -> Intent | None:
+    """The intent of this name in a local warehouse; None if its file is not there or was never written whole."""
+    try:
+        return msgspec.json.decode(intent_path(warehouse, name).read_bytes(), type=Intent)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
 
 
 def intent_path(warehouse: Path, name: str) -> Path:

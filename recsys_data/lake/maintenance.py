@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from recsys_data.lake.background import in_background
 from recsys_data.lake.commit import expire_old_snapshots, swap, turn
 from recsys_data.lake.damage import checked_batches, naming_damage
 from recsys_data.lake.files import local_path, sync_all
+from recsys_data.lake.intent import referenced_files
 from recsys_data.lake.manifests import read_manifests, remembered_manifests
 from recsys_data.lake.orphans import Orphans, forget_referenced, remove_orphans
 from recsys_data.lake.stats import day_number
@@ -85,7 +87,8 @@ def upkeep(lake: Lake, name: str, now: datetime | None = None) -> Upkept:
     if lake.contracts[name].stream:
         compact_days(table, day_number(now.date().isoformat()) + 1)
     expired = expire_old_snapshots(table.refresh(), enough=1, age=SNAPSHOTS_KEPT)
-    orphans = in_background(remove_orphans, table, notes, now=now.timestamp())
+    intended = partial(referenced_files, lake.warehouse, name)
+    orphans = in_background(remove_orphans, table, notes, now=now.timestamp(), intended=intended)
     return Upkept(before, in_background(_count, table.refresh()), expired, orphans, time.monotonic() - began)
 
 

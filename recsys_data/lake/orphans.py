@@ -10,7 +10,7 @@ file goes on reading it.
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -54,7 +54,13 @@ class Orphans:
     waiting_bytes: int
 
 
-def remove_orphans(table: "Table", notes: Path, margin: timedelta = MARGIN, now: float | None = None) -> Orphans:
+def remove_orphans(
+    table: "Table",
+    notes: Path,
+    margin: timedelta = MARGIN,
+    now: float | None = None,
+    intended: Callable[[], Iterable[str]] = tuple,
+) -> Orphans:
     """Remove the files below the table's folder to which nothing has referred for `margin`.
 
     Paths are kept on the disk, not in memory, however many there are. Two calls at once wait for each other.
@@ -65,6 +71,7 @@ def remove_orphans(table: "Table", notes: Path, margin: timedelta = MARGIN, now:
         margin: how long readers, and writers that have not committed yet, keep data files; other files for as long,
             but no longer than `METADATA_MARGIN`.
         now: seconds since 1970.
+        intended: gives the files that an intent refers to, for tables that have one.
 
     Raises:
         Permanent: the table refers to files that are not there, or not below its folder; nothing was removed.
@@ -76,11 +83,13 @@ def remove_orphans(table: "Table", notes: Path, margin: timedelta = MARGIN, now:
         # Files first: what is written while the metadata is read is then no candidate.
         began = time.time()
         database.executemany("INSERT OR IGNORE INTO found VALUES (?, ?, ?)", _files(root))
-        _refer(database, table)
+        _refer(database, references(table.refresh()))
         _check(database, table, root, began)
+        _refer(database, intended())
         _note(database, now)
         # Somebody may have committed meanwhile.
-        _refer(database, table)
+        _refer(database, references(table.refresh()))
+        _refer(database, intended())
         return _remove(database, now, margin)
 
 
@@ -94,7 +103,7 @@ def forget_referenced(table: "Table", notes: Path) -> None:
         Permanent, Transient: as `remove_orphans` does.
     """
     with _notes(notes) as database:
-        _refer(database, table)
+        _refer(database, references(table.refresh()))
         database.execute("DELETE FROM unreferenced WHERE path IN (SELECT path FROM referenced)")
 
 
@@ -140,9 +149,9 @@ def _files(folder: str) -> Iterator[tuple[str, int, float]]:
                 yield entry.path, stat.st_size, stat.st_mtime
 
 
-def _refer(database: sqlite3.Connection, table: "Table") -> None:
-    """Add what the table refers to as of now."""
-    paths = ((os.path.normpath(local_path(where) or where),) for where in references(table.refresh()))
+def _refer(database: sqlite3.Connection, locations: Iterable[str]) -> None:
+    """Add files that are referred to."""
+    paths = ((os.path.normpath(local_path(where) or where),) for where in locations)
     database.executemany("INSERT OR IGNORE INTO referenced VALUES (?)", paths)
 
 

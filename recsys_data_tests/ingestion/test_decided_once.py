@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,17 @@ import pytest
 from recsys_data.contracts import Contract
 from recsys_data.errors import Transient
 from recsys_data.ingestion import writer as writer_module
+from recsys_data.ingestion.backup import back_up
 from recsys_data.ingestion.dead_letters import Meant
 from recsys_data.ingestion.decode import Decoder
 from recsys_data.ingestion.replay import replay
+from recsys_data.ingestion.restore import restore
 from recsys_data.ingestion.writer import StreamWriter
 from recsys_data.lake import intent as intents
 from recsys_data.lake.accepted_losses import accept_losses
 from recsys_data.lake.commit import commit
 from recsys_data.lake.intent import intent_path, read_intent
+from recsys_data.lake.maintenance import upkeep
 from recsys_data.monitoring.reconciliation import reconcile_lake
 from recsys_data.monitoring.verification import verify
 from recsys_data_tests.contracts.writing import builtin, custom, load, of_stream, rule, rules_of
@@ -241,3 +245,24 @@ def test_completing_says_what_changed_since(
     assert "Completing the commit of identities" in caplog.text
     assert "changed since, and not applied to it: RECSYS_DATA_MAX_EVENT_BYTES" in caplog.text
     assert json.loads(LINES[0])["event_id"] in platform.ids()
+
+
+def test_files_of_a_pending_intent_are_no_orphans_and_part_of_a_backup(
+    make_platform: MakePlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = make_platform(tmp_path / "state", partitions=1)
+    platform.append(LINES)
+    killed_before("contexts", platform, monkeypatch)
+    later = datetime.now(UTC)
+    for _ in range(2):
+        later += timedelta(days=3)
+        upkeep(platform.lake, "contexts", later)
+    back_up(platform.settings, tmp_path / "backup")
+    platform.close()
+    shutil.move(tmp_path / "state", tmp_path / "lost")
+    restore(platform.settings, tmp_path / "backup")
+    restored = make_platform(tmp_path / "state", strict(tmp_path / "strict"), partitions=1)
+    restored.drain()
+    assert restored.ids("contexts") == restored.ids() == ["good", "long", "qa"]
+    restored.assert_whole()
+    assert_verified(restored)
