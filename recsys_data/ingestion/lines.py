@@ -40,6 +40,18 @@ def lines_table(lines: LogSlice, shown: npt.NDArray[np.bool_]) -> pa.Table:
     return pa.table({"row": pa.array(np.arange(len(lines), dtype=np.int32)), "line": text})
 
 
+def raw_lines(lines: LogSlice, rows: npt.NDArray[np.integer]) -> pa.Array:
+    """Some of the lines as bytes, without their newlines; binary, shape (len(rows),)."""
+    ends = lines.bounds[1:]
+    data = np.frombuffer(lines.data, np.uint8)
+    # Every second value is what ends a line, so that one copy takes the lines without it.
+    offsets = np.empty(2 * len(lines) + 1, np.int32)
+    offsets[0::2] = lines.bounds
+    offsets[1::2] = ends - ((ends > lines.bounds[:-1]) & (data[ends - 1] == ord("\n")))
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(lines.data)]
+    return pa.BinaryArray.from_buffers(pa.binary(), 2 * len(lines), buffers).take(pa.array(2 * rows.astype(np.int64)))
+
+
 def places(found: npt.NDArray[np.int32], wanted: npt.NDArray[np.int32]) -> pa.Array:
     """Where each wanted row stands among the found ones."""
     order = np.argsort(found)

@@ -143,15 +143,12 @@ def _rows(decoded: Decoded, part: pa.Table, stored: npt.NDArray[np.bool_], contr
 
 def _dead_rows(decoded: Decoded, contract: Contract) -> Picked:
     """Dead letters as rows, each with its line byte for byte."""
+    letters = decoded.dead.table()
     columns = {
-        "log_partition": [decoded.partition] * len(decoded.dead),
-        "log_offset": [int(decoded.positions[letter.row]) for letter in decoded.dead],
-        "rejected_at": [decoded.now] * len(decoded.dead),
-        "reason": [letter.reason for letter in decoded.dead],
-        "detail": [letter.detail for letter in decoded.dead],
-        "dataset": [letter.dataset for letter in decoded.dead],
-        "event_id": [letter.event_id for letter in decoded.dead],
-        "received_at": [letter.received_at for letter in decoded.dead],
-        "raw": [letter.raw for letter in decoded.dead],
+        "log_partition": pa.repeat(decoded.partition, len(letters)),
+        "log_offset": pa.array(decoded.positions[letters["row"].to_numpy()]),
+        "rejected_at": pa.repeat(pa.scalar(decoded.now, pa.timestamp("us", "UTC")), len(letters)),
+        **{name: letters[name] for name in letters.column_names if name != "row"},
     }
-    return Picked.all(pa.table(columns, schema=arrow_schema(contract)))
+    schema = arrow_schema(contract)
+    return Picked.all(pa.table({name: columns[name] for name in schema.names}, schema=schema))
