@@ -7,9 +7,11 @@ three are judged by the same SQL of the contracts.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from datetime import date, datetime
 from functools import partial
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +22,7 @@ import pyarrow.compute as pc
 from recsys_data.contracts.contract import Contract
 from recsys_data.errors import BadRecord
 from recsys_data.ingestion.decoded import DeadLetters, Decoded, Unjudged
-from recsys_data.ingestion.exact import read_exactly
+from recsys_data.ingestion.exact import RFC3339, read_exactly
 from recsys_data.ingestion.isolate import UNDECODABLE, describe, is_of_the_input
 from recsys_data.ingestion.judge import Judge, filled
 from recsys_data.ingestion.lines import is_utf8, lines_table, places, raw_lines
@@ -46,6 +48,9 @@ _KIND = {
 # Planning a statement takes as long as reading this many lines one by one, or fewer long ones.
 WORTH_A_STATEMENT = 1000
 WORTH_BYTES = 400_000
+# DuckDB takes so many lines at a time, and holds their JSON many times over; of long lines it gets fewer.
+VECTOR_LINES = 2048
+VECTOR_BYTES = 3_000_000
 # Lines that are read one by one if the vectorised ways fail on any of them.
 SMALL_PIECE = 2 * WORTH_A_STATEMENT
 # Shares of lines below which a leaf is no longer read by the fast statement, and above which it is again.
@@ -62,7 +67,7 @@ class Decoder:
         self.max_event_bytes = max_event_bytes
         self._judge = Judge(self.plan, first_day)
         self._read = {column.name for column in self.plan.leaves}
-        self._fast = self.plan.judged(self.plan.fast_leaves(), self.plan.proofs)
+        self._fast = self._whole = self.plan.judged(self.plan.fast_leaves(), self.plan.proofs)
         self._rests = None if self.plan.judges_unmodelled else self.plan.rests()
 
     def decode(self, lines: LogSlice, now: datetime) -> Decoded:
@@ -102,7 +107,7 @@ class Decoder:
         finds the lines at fault.
         """
         parts: list[tuple[pa.Table, Mask]] = []
-        waiting = [range(len(lines))]
+        waiting = _pieces(lines)
         candidate: Mask | None = None
         counts = np.zeros((0, KINDS), np.int64)
         while waiting:
@@ -127,25 +132,52 @@ class Decoder:
         return parts
 
     def _vectorised(
-        self, lines: LogSlice, table: pa.Table, counts: npt.NDArray[np.int64], settled: Mask, dead: DeadLetters
+        self,
+        lines: LogSlice,
+        table: pa.Table,
+        counts: npt.NDArray[np.int64],
+        settled: Mask,
+        dead: DeadLetters,
+        whole: bool = False,
     ) -> list[tuple[pa.Table, Mask]]:
-        """Judge a table of lines by the fast statement, and mark those that are proven as settled."""
-        judged = self._judge.query(self._fast, "lines", table)
+        """Judge a table of lines by the fast statement, and mark those that are proven as settled.
+
+        Lines of another kind than those before may have leaves that it does not read; they are read by the `whole` one.
+        """
+        judged = self._judge.query(self._whole if whole else self._fast, "lines", table)
         rows = judged["row"].to_numpy()
-        counts = counts[rows]
         delivered = self._delivered(judged)
-        sound = _flags(judged["valid"]) & _flags(judged["exact_values"]) & ~_present(judged["bad_time"])
-        proven = sound & (delivered == counts).all(axis=1)
+        sound = _flags(judged["valid"]) & _flags(judged["exact_values"]) & self._times_are_settled(judged)
+        proven = sound & (delivered == counts[rows]).all(axis=1)
         settled[rows[proven]] = True
         raw = partial(raw_lines, lines)
         parts = [(judged, self._judge.good(judged, proven, dead, raw))]
         left = np.flatnonzero(sound & ~proven)
         if self._rests and _are_many(lines, rows[left]):
-            text = table.take(pa.array(rows[left] - table["row"][0].as_py()))
-            extra, proven = self._with_rests(text, judged.take(pa.array(left)), delivered[left], counts[left])
+            text = table.take(places(table["row"].to_numpy(), rows[left]))
+            extra, proven = self._with_rests(text, judged.take(pa.array(left)), delivered[left], counts[rows[left]])
             settled[extra["row"].to_numpy()[proven]] = True
             parts.append((extra, self._judge.good(extra, proven, dead, raw)))
+            left = left[~settled[rows[left]]]
+        if not whole and self._fast != self._whole and _are_many(lines, rows[left]):
+            again = table.take(places(table["row"].to_numpy(), rows[left]))
+            parts += self._vectorised(lines, again, counts, settled, dead, whole=True)
         return parts
+
+    def _times_are_settled(self, judged: pa.Table) -> Mask:
+        """Whether each row's times are read, or are none in any spelling that the exact way knows."""
+        settled = ~_present(judged["bad_time"])
+        if settled.all():
+            return settled
+        bad = np.flatnonzero(~settled)
+        hopeless = np.ones(len(bad), bool)
+        for column in self.plan.leaves:
+            if column.type == "timestamp":
+                given = judged["raw_" + column.name].take(pa.array(bad))
+                unread = pc.is_null(judged[column.name].take(pa.array(bad)))
+                hopeless &= ~_flags(pc.and_(unread, pc.match_substring_regex(given, f"^(?:{RFC3339.pattern})$")))
+        settled[bad] = hopeless
+        return settled
 
     def _with_rests(
         self, text: pa.Table, judged: pa.Table, delivered: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
@@ -165,11 +197,14 @@ class Decoder:
 
         Reading a leaf costs for every line, whether it is there or not.
         """
-        total = sum(len(part) for part, _ in parts) + len(unjudged)
+        # Lines that are no JSON say nothing of those to come.
+        total = sum(pc.sum(part["valid"]).as_py() or 0 for part, _ in parts) + len(unjudged)
+        if total < WORTH_A_STATEMENT:
+            return
         read = set(self.plan.always_read)
+        one_by_one = Counter(chain.from_iterable(one.leaves for one in unjudged))
         for column in self.plan.leaves:
-            occurs = sum(len(part) - part[column.name].null_count for part, _ in parts)
-            occurs += sum(column.name in one.leaves for one in unjudged)
+            occurs = one_by_one[column.name] + sum(len(part) - part[column.name].null_count for part, _ in parts)
             if occurs / total > (RARE if column.name in self._read else OFTEN):
                 read.add(column.name)
         if read != self._read:
@@ -190,9 +225,11 @@ class Decoder:
         """How many values were delivered of each row, by kind; shape (rows, 5)."""
         delivered = np.zeros((len(judged), KINDS), np.int64)
         delivered[:, OBJECT] = judged["containers"].to_numpy()
+        names = set(judged.column_names)
         for column in self.plan.leaves:
-            sent = "sent_" + column.name
-            given = judged[sent if sent in judged.column_names else column.name]
+            # As they were sent: before they were redacted, or found to be no time.
+            sent = next((name for prefix in ("sent_", "raw_") if (name := prefix + column.name) in names), column.name)
+            given = judged[sent]
             if column in self.plan.raw:
                 delivered += _tally_text(given)
             if given.null_count < len(given):
@@ -225,6 +262,16 @@ def _candidates(lines: LogSlice, settled: Mask) -> tuple[Mask, npt.NDArray[np.in
     data = np.frombuffer(lines.data, np.uint8)
     counted = tally(data, lines.bounds)
     return ~counted.odd & ~settled & is_utf8(lines, data), counted.counts
+
+
+def _pieces(lines: LogSlice) -> list[range]:
+    """What is given to a statement at once, last first."""
+    bounds = lines.bounds
+    window = min(VECTOR_LINES, len(lines))
+    if not window or (bounds[window:] - bounds[:-window]).max() <= VECTOR_BYTES:
+        return [range(len(lines))]
+    cuts = np.searchsorted(bounds, np.arange(bounds[0], bounds[-1], VECTOR_BYTES)).tolist()
+    return [range(first, end) for first, end in pairwise([*dict.fromkeys(cuts), len(lines)])][::-1]
 
 
 def _worth_it(lines: LogSlice, piece: range, candidate: Mask) -> bool:
