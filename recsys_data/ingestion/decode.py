@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import date, datetime
 from functools import partial
-from itertools import chain, pairwise
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,10 +25,10 @@ from recsys_data.ingestion.decoded import DeadLetters, Decoded, Unjudged
 from recsys_data.ingestion.exact import RFC3339, read_exactly
 from recsys_data.ingestion.isolate import UNDECODABLE, describe, is_of_the_input
 from recsys_data.ingestion.judge import Judge, filled
-from recsys_data.ingestion.lines import is_utf8, lines_table, places, raw_lines
+from recsys_data.ingestion.lines import is_utf8, lines_table, pieces, places, raw_lines
 from recsys_data.ingestion.log import LogSlice
 from recsys_data.ingestion.plan import UNMODELLED, EventPlan
-from recsys_data.ingestion.tally import ARRAY, BOOLEAN, KINDS, NUMBER, OBJECT, STRING, tally
+from recsys_data.ingestion.tally import ARRAY, BOOLEAN, KINDS, NUMBER, OBJECT, STRING, tally, tally_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,9 +48,6 @@ _KIND = {
 # Planning a statement takes as long as reading this many lines one by one, or fewer long ones.
 WORTH_A_STATEMENT = 1000
 WORTH_BYTES = 400_000
-# DuckDB takes so many lines at a time, and holds their JSON many times over; of long lines it gets fewer.
-VECTOR_LINES = 2048
-VECTOR_BYTES = 3_000_000
 # Lines that are read one by one if the vectorised ways fail on any of them.
 SMALL_PIECE = 2 * WORTH_A_STATEMENT
 # Shares of lines below which a leaf is no longer read by the fast statement, and above which it is again.
@@ -107,7 +104,7 @@ class Decoder:
         finds the lines at fault.
         """
         parts: list[tuple[pa.Table, Mask]] = []
-        waiting = _pieces(lines)
+        waiting = pieces(lines)[::-1]
         candidate: Mask | None = None
         counts = np.zeros((0, KINDS), np.int64)
         while waiting:
@@ -185,7 +182,7 @@ class Decoder:
         """Judged rows with the fields that have no column among their properties, and which rows that proves."""
         rests = self._judge.query(self._rests or "", "rests", text.append_column(UNMODELLED, judged[UNMODELLED]))
         rests = rests.take(places(rests["row"].to_numpy(), judged["row"].to_numpy()))
-        delivered = delivered + _tally_text(rests["clean"])
+        delivered = delivered + tally_text(rests["clean"])
         # Containers that are left in the rest were counted as delivered objects too.
         delivered[:, OBJECT] -= _containers_left(rests["clean"], self.plan.containers)
         proven = ~_flags(rests["mixed"]) & (delivered == counts).all(axis=1)
@@ -231,7 +228,7 @@ class Decoder:
             sent = next((name for prefix in ("sent_", "raw_") if (name := prefix + column.name) in names), column.name)
             given = judged[sent]
             if column in self.plan.raw:
-                delivered += _tally_text(given)
+                delivered += tally_text(given)
             if given.null_count < len(given):
                 present = _flags(given) if column.consent else _present(given)
                 delivered[:, _KIND[column.type]] += present
@@ -264,16 +261,6 @@ def _candidates(lines: LogSlice, settled: Mask) -> tuple[Mask, npt.NDArray[np.in
     return ~counted.odd & ~settled & is_utf8(lines, data), counted.counts
 
 
-def _pieces(lines: LogSlice) -> list[range]:
-    """What is given to a statement at once, last first."""
-    bounds = lines.bounds
-    window = min(VECTOR_LINES, len(lines))
-    if not window or (bounds[window:] - bounds[:-window]).max() <= VECTOR_BYTES:
-        return [range(len(lines))]
-    cuts = np.searchsorted(bounds, np.arange(bounds[0], bounds[-1], VECTOR_BYTES)).tolist()
-    return [range(first, end) for first, end in pairwise([*dict.fromkeys(cuts), len(lines)])][::-1]
-
-
 def _worth_it(lines: LogSlice, piece: range, candidate: Mask) -> bool:
     """Whether the candidates in a piece of the lines are worth a statement."""
     return _are_many(lines, piece.start + np.flatnonzero(candidate[piece.start : piece.stop]))
@@ -298,19 +285,6 @@ def _flags(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
 
 def _present(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     return pc.is_valid(column).to_numpy()
-
-
-def _tally_text(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """Values within JSON text, by kind; int64, shape (rows, 5)."""
-    counts = []
-    for chunk in column.chunks:
-        _, offsets, data = chunk.buffers()
-        if data is None:
-            counts.append(np.zeros((len(chunk), KINDS), np.int64))
-            continue
-        bounds = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
-        counts.append(tally(np.frombuffer(data, np.uint8), bounds).counts)
-    return np.concatenate(counts) if counts else np.zeros((0, KINDS), np.int64)
 
 
 def _containers_left(column: pa.ChunkedArray, containers: list[tuple[str, ...]]) -> npt.NDArray[np.int64]:
