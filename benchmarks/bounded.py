@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
 
@@ -158,6 +159,21 @@ def burst(place: Place, found: Found, apart: bool, rate: int = 1000, seconds: in
     return found
 
 
+def _landing(kind: str) -> Callable[[Place], Found]:
+    def run(place: Place) -> Found:
+        found = Found(f"landing files, {kind}", "20,000 of 5 rows")
+        day = datetime.now(UTC).date() - timedelta(days=1)
+        folder = place.settings.data_dir / "landing" / "item_catalog" / day.isoformat()
+        lines.landing_files(folder, kind, 20_000, 5)
+        place.start("snapshot", "take", "item_catalog", "--day", day.isoformat()).finish(found)
+        found.limit(found.seconds, LIMIT_SECONDS, "s")
+        stored = place.rows("SELECT count(*) AS rows, count(DISTINCT item_id) AS ids FROM item_catalog")[0]
+        found.require(stored == {"rows": 100_000, "ids": 100_000}, f"of 100,000 items there are {stored}")
+        return found
+
+    return run
+
+
 CASES: dict[str, Callable[[Place], Found]] = {
     "long_events": long_events,
     "wide_events": wide_events,
@@ -169,6 +185,7 @@ CASES: dict[str, Callable[[Place], Found]] = {
     "all_at_once": all_at_once,
     "burst_apart": _burst("burst, other partition", apart=True),
     "burst_together": _burst("burst, same partition", apart=False),
+    **{f"landing_{kind}": _landing(kind) for kind in ("csv", "jsonl", "parquet")},
 }
 
 

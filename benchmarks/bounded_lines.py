@@ -3,6 +3,10 @@
 import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 LONG_BYTES = 36 * 1024 - 300
 SHORT_BYTES = 300
@@ -70,6 +74,23 @@ def bad_lines(numbers: Iterable[int], size: int, kinds: dict[str, str]) -> Itera
         text = kinds[name] % {"n": number, "now": now_text()}
         end = ENDS.get(name, "}")
         yield f'{text},"properties":{{"text":"{filler(number, size - len(text) - 30)}"}}{end}'.encode()
+
+
+def landing_files(folder: Path, kind: str, files: int, rows: int) -> None:
+    """A folder of small files of items, as `csv`, `jsonl` or `parquet`."""
+    folder.mkdir(parents=True)
+    for number in range(files):
+        items = [
+            {"item_id": f"i{number}-{row}", "item_type": "product", "title": f"title {row}"} for row in range(rows)
+        ]
+        path = folder / f"part-{number:05d}.{kind}"
+        if kind == "parquet":
+            pq.write_table(pa.Table.from_pylist(items), path)
+        elif kind == "jsonl":
+            path.write_text("".join(json.dumps(item) + "\n" for item in items))
+        else:
+            texts = [",".join(row) for row in ([*items[0]], *(item.values() for item in items))]
+            path.write_text("\n".join(texts) + "\n")
 
 
 def filler(number: int, size: int) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.soak_samples import received_in
+from recsys_data.contracts import load_contracts
 from recsys_data.ingestion.log.open import open_log
 from recsys_data.lake.tables import open_lake
 from recsys_data.settings import Settings
@@ -84,7 +85,7 @@ class Place:
 
     def delays(self) -> np.ndarray:
         """Seconds from receipt to visible of every event: float64, shape (events,)."""
-        table = open_lake(self.settings).table("interactions")
+        table = open_lake(self.settings, load_contracts()).table("interactions")
         found = [one.timestamp_ms / 1000 - received_in(table, one) for one in table.snapshots()]
         return np.concatenate([np.zeros(0), *found])
 
