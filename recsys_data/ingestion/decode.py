@@ -7,8 +7,11 @@ three are judged by the same SQL of the contracts.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from datetime import date, datetime
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,14 +21,14 @@ import pyarrow.compute as pc
 
 from recsys_data.contracts.contract import Contract
 from recsys_data.errors import BadRecord
-from recsys_data.ingestion.decoded import DeadLetter, Decoded, Unjudged
-from recsys_data.ingestion.exact import read_exactly
-from recsys_data.ingestion.isolate import describe, is_of_the_input, undecodable
+from recsys_data.ingestion.decoded import DeadLetters, Decoded, Unjudged
+from recsys_data.ingestion.exact import RFC3339, read_exactly
+from recsys_data.ingestion.isolate import UNDECODABLE, describe, is_of_the_input
 from recsys_data.ingestion.judge import Judge, filled
-from recsys_data.ingestion.lines import is_utf8, lines_table, places
+from recsys_data.ingestion.lines import is_utf8, lines_table, pieces, places, raw_lines
 from recsys_data.ingestion.log import LogSlice
 from recsys_data.ingestion.plan import UNMODELLED, EventPlan
-from recsys_data.ingestion.tally import ARRAY, BOOLEAN, KINDS, NUMBER, OBJECT, STRING, tally
+from recsys_data.ingestion.tally import ARRAY, BOOLEAN, KINDS, NUMBER, OBJECT, STRING, tally, tally_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,8 +45,9 @@ _KIND = {
     "object": OBJECT,
     "array": ARRAY,
 }
-# Planning a statement takes as long as reading this many lines one by one.
+# Planning a statement takes as long as reading this many lines one by one, or fewer long ones.
 WORTH_A_STATEMENT = 1000
+WORTH_BYTES = 400_000
 # Lines that are read one by one if the vectorised ways fail on any of them.
 SMALL_PIECE = 2 * WORTH_A_STATEMENT
 # Shares of lines below which a leaf is no longer read by the fast statement, and above which it is again.
@@ -60,7 +64,7 @@ class Decoder:
         self.max_event_bytes = max_event_bytes
         self._judge = Judge(self.plan, first_day)
         self._read = {column.name for column in self.plan.leaves}
-        self._fast = self.plan.judged(self.plan.fast_leaves(), self.plan.proofs)
+        self._fast = self._whole = self.plan.judged(self.plan.fast_leaves(), self.plan.proofs)
         self._rests = None if self.plan.judges_unmodelled else self.plan.rests()
 
     def decode(self, lines: LogSlice, now: datetime) -> Decoded:
@@ -72,16 +76,15 @@ class Decoder:
             Transient: memory or disk did not suffice.
         """
         self._judge.begin(now)
-        dead = self._too_large(lines)
-        settled = np.zeros(len(lines), bool)
-        settled[[letter.row for letter in dead]] = True
+        dead = DeadLetters()
+        settled = self._too_large(lines, dead)
         parts = self._many(lines, settled, dead)
         unjudged = self._exactly(lines, np.flatnonzero(~settled), dead)
         if parts:
             self._read_what_occurs(parts, unjudged)
-        parts = [(filled(part.select(self.plan.judged_columns)), good) for part, good in parts]
+        parts = [_kept(part.select(self.plan.judged_columns), good) for part, good in parts if good.any()]
         decoded = Decoded(lines.partition, lines.start, lines.end, lines.positions, now, parts, dead, unjudged)
-        if len(unjudged) >= WORTH_A_STATEMENT:
+        if len(unjudged) >= WORTH_A_STATEMENT or sum(len(one.raw) for one in unjudged) >= WORTH_BYTES:
             self.settle([decoded])
         return decoded
 
@@ -94,23 +97,23 @@ class Decoder:
         """
         self._judge.settle(slices)
 
-    def _many(self, lines: LogSlice, settled: Mask, dead: list[DeadLetter]) -> list[tuple[pa.Table, Mask]]:
+    def _many(self, lines: LogSlice, settled: Mask, dead: DeadLetters) -> list[tuple[pa.Table, Mask]]:
         """Judge lines by the vectorised ways, if they are many, and mark those that are proven as settled.
 
         Where these ways fail, it is tried with halves; in a small piece all are left to be read one by one, which
         finds the lines at fault.
         """
         parts: list[tuple[pa.Table, Mask]] = []
-        waiting = [range(len(lines))]
+        waiting = pieces(lines)[::-1]
         candidate: Mask | None = None
         counts = np.zeros((0, KINDS), np.int64)
         while waiting:
             piece = waiting.pop()
-            done, found = settled.copy(), list[DeadLetter]()
+            done, found = settled.copy(), DeadLetters()
             try:
                 if candidate is None:
                     candidate, counts = _candidates(lines, settled)
-                if _worth_it(candidate[piece.start : piece.stop]):
+                if _worth_it(lines, piece, candidate):
                     table = lines_table(lines, candidate).slice(piece.start, len(piece))
                     parts += self._vectorised(lines, table, counts, done, found)
             except Exception as error:
@@ -122,28 +125,56 @@ class Decoder:
                     waiting += [piece[middle:], piece[:middle]]
                 continue
             settled[:] = done
-            dead += found
+            dead.extend(found)
         return parts
 
     def _vectorised(
-        self, lines: LogSlice, table: pa.Table, counts: npt.NDArray[np.int64], settled: Mask, dead: list[DeadLetter]
+        self,
+        lines: LogSlice,
+        table: pa.Table,
+        counts: npt.NDArray[np.int64],
+        settled: Mask,
+        dead: DeadLetters,
+        whole: bool = False,
     ) -> list[tuple[pa.Table, Mask]]:
-        """Judge a table of lines by the fast statement, and mark those that are proven as settled."""
-        judged = self._judge.query(self._fast, "lines", table)
+        """Judge a table of lines by the fast statement, and mark those that are proven as settled.
+
+        Lines of another kind than those before may have leaves that it does not read; they are read by the `whole` one.
+        """
+        judged = self._judge.query(self._whole if whole else self._fast, "lines", table)
         rows = judged["row"].to_numpy()
-        counts = counts[rows]
         delivered = self._delivered(judged)
-        sound = _flags(judged["valid"]) & _flags(judged["exact_values"]) & ~_present(judged["bad_time"])
-        proven = sound & (delivered == counts).all(axis=1)
+        sound = _flags(judged["valid"]) & _flags(judged["exact_values"]) & self._times_are_settled(judged)
+        proven = sound & (delivered == counts[rows]).all(axis=1)
         settled[rows[proven]] = True
-        parts = [(judged, self._judge.good(judged, proven, dead, lines.line))]
+        raw = partial(raw_lines, lines)
+        parts = [(judged, self._judge.good(judged, proven, dead, raw))]
         left = np.flatnonzero(sound & ~proven)
-        if self._rests and len(left) >= WORTH_A_STATEMENT:
-            text = table.take(pa.array(rows[left] - table["row"][0].as_py()))
-            extra, proven = self._with_rests(text, judged.take(pa.array(left)), delivered[left], counts[left])
+        if self._rests and _are_many(lines, rows[left]):
+            text = table.take(places(table["row"].to_numpy(), rows[left]))
+            extra, proven = self._with_rests(text, judged.take(pa.array(left)), delivered[left], counts[rows[left]])
             settled[extra["row"].to_numpy()[proven]] = True
-            parts.append((extra, self._judge.good(extra, proven, dead, lines.line)))
+            parts.append((extra, self._judge.good(extra, proven, dead, raw)))
+            left = left[~settled[rows[left]]]
+        if not whole and self._fast != self._whole and _are_many(lines, rows[left]):
+            again = table.take(places(table["row"].to_numpy(), rows[left]))
+            parts += self._vectorised(lines, again, counts, settled, dead, whole=True)
         return parts
+
+    def _times_are_settled(self, judged: pa.Table) -> Mask:
+        """Whether each row's times are read, or are none in any spelling that the exact way knows."""
+        settled = ~_present(judged["bad_time"])
+        if settled.all():
+            return settled
+        bad = np.flatnonzero(~settled)
+        hopeless = np.ones(len(bad), bool)
+        for column in self.plan.leaves:
+            if column.type == "timestamp":
+                given = judged["raw_" + column.name].take(pa.array(bad))
+                unread = pc.is_null(judged[column.name].take(pa.array(bad)))
+                hopeless &= ~_flags(pc.and_(unread, pc.match_substring_regex(given, f"^(?:{RFC3339.pattern})$")))
+        settled[bad] = hopeless
+        return settled
 
     def _with_rests(
         self, text: pa.Table, judged: pa.Table, delivered: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
@@ -151,7 +182,7 @@ class Decoder:
         """Judged rows with the fields that have no column among their properties, and which rows that proves."""
         rests = self._judge.query(self._rests or "", "rests", text.append_column(UNMODELLED, judged[UNMODELLED]))
         rests = rests.take(places(rests["row"].to_numpy(), judged["row"].to_numpy()))
-        delivered = delivered + _tally_text(rests["clean"])
+        delivered = delivered + tally_text(rests["clean"])
         # Containers that are left in the rest were counted as delivered objects too.
         delivered[:, OBJECT] -= _containers_left(rests["clean"], self.plan.containers)
         proven = ~_flags(rests["mixed"]) & (delivered == counts).all(axis=1)
@@ -163,56 +194,63 @@ class Decoder:
 
         Reading a leaf costs for every line, whether it is there or not.
         """
-        total = sum(len(part) for part, _ in parts) + len(unjudged)
+        # Lines that are no JSON say nothing of those to come.
+        total = sum(pc.sum(part["valid"]).as_py() or 0 for part, _ in parts) + len(unjudged)
+        if total < WORTH_A_STATEMENT:
+            return
         read = set(self.plan.always_read)
+        one_by_one = Counter(chain.from_iterable(one.leaves for one in unjudged))
         for column in self.plan.leaves:
-            occurs = sum(len(part) - part[column.name].null_count for part, _ in parts)
-            occurs += sum(column.name in one.leaves for one in unjudged)
+            occurs = one_by_one[column.name] + sum(len(part) - part[column.name].null_count for part, _ in parts)
             if occurs / total > (RARE if column.name in self._read else OFTEN):
                 read.add(column.name)
         if read != self._read:
             self._read = read
             self._fast = self.plan.judged(self.plan.fast_leaves(read), self.plan.proofs)
 
-    def _too_large(self, lines: LogSlice) -> list[DeadLetter]:
+    def _too_large(self, lines: LogSlice, dead: DeadLetters) -> Mask:
+        """Which lines are longer than accepted; they are explained in `dead`."""
         lengths = np.diff(lines.bounds)
-        return [
-            DeadLetter(
-                row,
-                lines.line(row),
-                "event_too_large",
-                f"the line has {lengths[row]} bytes; at most {self.max_event_bytes} are accepted",
-            )
-            for row in np.flatnonzero(lengths > self.max_event_bytes + 1).tolist()
-        ]
+        large = lengths > self.max_event_bytes + 1
+        rows = np.flatnonzero(large)
+        most = f"at most {self.max_event_bytes} are accepted"
+        details = [f"the line has {length} bytes; {most}" for length in lengths[large].tolist()]
+        dead.add(rows, raw_lines(lines, rows), reason="event_too_large", detail=details)
+        return large
 
     def _delivered(self, judged: pa.Table) -> npt.NDArray[np.int64]:
         """How many values were delivered of each row, by kind; shape (rows, 5)."""
         delivered = np.zeros((len(judged), KINDS), np.int64)
         delivered[:, OBJECT] = judged["containers"].to_numpy()
+        names = set(judged.column_names)
         for column in self.plan.leaves:
-            sent = "sent_" + column.name
-            given = judged[sent if sent in judged.column_names else column.name]
+            # As they were sent: before they were redacted, or found to be no time.
+            sent = next((name for prefix in ("sent_", "raw_") if (name := prefix + column.name) in names), column.name)
+            given = judged[sent]
             if column in self.plan.raw:
-                delivered += _tally_text(given)
+                delivered += tally_text(given)
             if given.null_count < len(given):
                 present = _flags(given) if column.consent else _present(given)
                 delivered[:, _KIND[column.type]] += present
         return delivered
 
-    def _exactly(self, lines: LogSlice, rows: Rows, dead: list[DeadLetter]) -> list[Unjudged]:
+    def _exactly(self, lines: LogSlice, rows: Rows, dead: DeadLetters) -> list[Unjudged]:
         """Read lines one by one; those that are no events are explained in `dead`."""
-        read = []
+        read: list[Unjudged] = []
+        broken: list[tuple[int, str, str]] = []
         for row in rows.tolist():
             raw = lines.line(row)
             try:
                 read.append(Unjudged(row, raw, read_exactly(raw, self.plan)))
             except BadRecord as error:
-                dead.append(DeadLetter(row, raw, error.reason, error.detail))
+                broken.append((row, error.reason, error.detail))
             except Exception as error:
                 if not is_of_the_input(error):
                     raise
-                dead.append(undecodable(row, raw, error))
+                broken.append((row, UNDECODABLE, describe(error)))
+        at = np.array([row for row, _, _ in broken], np.int64)
+        reasons, details = ([one[place] for one in broken] for place in (1, 2))
+        dead.add(at, raw_lines(lines, at), reason=reasons, detail=details)
         return read
 
 
@@ -223,8 +261,22 @@ def _candidates(lines: LogSlice, settled: Mask) -> tuple[Mask, npt.NDArray[np.in
     return ~counted.odd & ~settled & is_utf8(lines, data), counted.counts
 
 
-def _worth_it(candidate: Mask) -> bool:
-    return int(np.count_nonzero(candidate)) >= WORTH_A_STATEMENT
+def _worth_it(lines: LogSlice, piece: range, candidate: Mask) -> bool:
+    """Whether the candidates in a piece of the lines are worth a statement."""
+    return _are_many(lines, piece.start + np.flatnonzero(candidate[piece.start : piece.stop]))
+
+
+def _are_many(lines: LogSlice, rows: npt.NDArray[np.integer]) -> bool:
+    if len(rows) >= WORTH_A_STATEMENT:
+        return True
+    return int((lines.bounds[rows + 1] - lines.bounds[rows]).sum()) >= WORTH_BYTES
+
+
+def _kept(part: pa.Table, good: Mask) -> tuple[pa.Table, Mask]:
+    """A part and its good rows; without the others, which would wait for the commit too, where they are most."""
+    if 2 * np.count_nonzero(good) < len(part):
+        part, good = part.filter(pa.array(good)), np.ones(int(np.count_nonzero(good)), bool)
+    return filled(part), good
 
 
 def _flags(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
@@ -233,19 +285,6 @@ def _flags(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
 
 def _present(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     return pc.is_valid(column).to_numpy()
-
-
-def _tally_text(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """Values within JSON text, by kind; int64, shape (rows, 5)."""
-    counts = []
-    for chunk in column.chunks:
-        _, offsets, data = chunk.buffers()
-        if data is None:
-            counts.append(np.zeros((len(chunk), KINDS), np.int64))
-            continue
-        bounds = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
-        counts.append(tally(np.frombuffer(data, np.uint8), bounds).counts)
-    return np.concatenate(counts) if counts else np.zeros((0, KINDS), np.int64)
 
 
 def _containers_left(column: pa.ChunkedArray, containers: list[tuple[str, ...]]) -> npt.NDArray[np.int64]:

@@ -22,13 +22,17 @@ from recsys_data.lake.ledger import Ledger, read_ledger
 from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
 
-SLICE_BYTES = 24 * 1024 * 1024
+# As small as planning a statement for it allows: who waits behind it waits for the whole slice.
+SLICE_BYTES = 8 * 1024 * 1024
 # Rows of late days are held back until a commit, so that they gather into fewer files.
 COMMIT_ROWS = 250_000
 # What lines that wait for their commit had in the log: long ones are fewer.
-COMMIT_BYTES = 192 * 1024 * 1024
+COMMIT_BYTES = 96 * 1024 * 1024
 COMMIT_SECONDS = 1.0
+# Behind, what counts is to catch up: fewer commits make larger files and less work. A burst that is over in seconds
+# must not delay the events among it, so that the pace slows down by this share of the time that the drain is behind.
 CATCH_UP_SECONDS = 10.0
+CATCH_UP_SHARE = 0.1
 POLL_SECONDS = 0.1
 THREADS = 2
 # One slice more than threads, so that they have work while a commit is written.
@@ -119,7 +123,7 @@ class _Drain:
         self.writing = writing
         self.until = until
         self.next = {p: writer.position(p) for p in log.partitions()}
-        self.pace = COMMIT_SECONDS
+        self.behind_since: dict[int, float] = {}
         self.turn = deque(log.partitions())
         self.decoding: deque[tuple[Future[Decoded], int]] = deque()
         self.taken_bytes = 0
@@ -139,7 +143,7 @@ class _Drain:
             waiting = self.writer.pending_rows
             many = waiting >= COMMIT_ROWS or self.taken_bytes >= COMMIT_BYTES
             last = not self.decoding and (over or not self.until.idle)
-            if waiting and (many or time.monotonic() - committed >= self.pace or last):
+            if waiting and (many or time.monotonic() - committed >= self._pace() or last):
                 # Counted from its beginning, or events would wait for the time that it takes too.
                 committed = time.monotonic()
                 yield self._flush()
@@ -161,11 +165,16 @@ class _Drain:
             lines = self.log.read(partition, self.next[partition], SLICE_BYTES)
             if len(lines):
                 self.next[partition] = lines.end
-                # Behind, what counts is to catch up: fewer commits make larger files and less work.
-                behind = len(lines.data) > SLICE_BYTES // 2
-                self.pace = CATCH_UP_SECONDS if behind else COMMIT_SECONDS
+                if len(lines.data) > SLICE_BYTES // 2:
+                    self.behind_since.setdefault(partition, time.monotonic())
                 return lines
+            self.behind_since.pop(partition, None)
         return None
+
+    def _pace(self) -> float:
+        """Seconds between two commits."""
+        since = min(self.behind_since.values(), default=float("inf"))
+        return max(COMMIT_SECONDS, min(CATCH_UP_SECONDS, CATCH_UP_SHARE * (time.monotonic() - since)))
 
     def _decode(self, lines: LogSlice) -> None:
         future = self.pool.submit(self._decode_in_thread, lines, datetime.now(UTC))

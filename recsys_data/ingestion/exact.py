@@ -7,6 +7,7 @@ spellings of good events.
 import json
 import math
 import re
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import Any
@@ -57,7 +58,7 @@ def read_exactly(line: bytes, plan: EventPlan) -> dict[str, Any]:
     """
     event = _parse(line.rstrip(b"\r\n"))
     leaves: dict[str, Any] = {}
-    rest = _take(event, (), {column.source: column for column in plan.leaves}, set(plan.containers), leaves)
+    rest = _take(event, (), plan.by_source, plan.containers, leaves)
     sent = leaves.get(UNMODELLED)
     if rest:
         properties = dict(sent) if sent else {}
@@ -83,9 +84,7 @@ def _parse(line: bytes) -> _Pairs:
     if _depth(text) > MAX_DEPTH:
         raise BadRecord("malformed_json", f"nested more than {MAX_DEPTH} levels deep")
     try:
-        event = json.loads(
-            text, object_pairs_hook=_Pairs, parse_int=_integer, parse_float=_number, parse_constant=_refuse
-        )
+        event = DECODER.decode(text)
         if "\\ud" in text.lower():
             json.dumps(event, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
@@ -121,13 +120,31 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
 
 
+TEXT = (str,)
+KINDS: dict[str, tuple[type, ...]] = {
+    "boolean": (bool,),
+    "integer": (int, float),
+    "number": (int, float),
+    "object": (_Pairs,),
+    "array": (list,),
+}
+# Made once, since `json.loads` would make one for each line.
+DECODER = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=_integer, parse_float=_number, parse_constant=_refuse)
+
+
 def _unused(name: str, keys: dict[str, Any]) -> str:
     while name in keys:
         name = "$" + name
     return name
 
 
-def _take(pairs: _Pairs, at: tuple[str, ...], columns: dict, containers: set, leaves: dict[str, Any]) -> dict[str, Any]:
+def _take(
+    pairs: _Pairs,
+    at: tuple[str, ...],
+    columns: Mapping[tuple[str, ...], Column],
+    containers: Collection[tuple[str, ...]],
+    leaves: dict[str, Any],
+) -> dict[str, Any]:
     """Move what has a column into `leaves`; return what has none."""
     rest: dict[str, Any] = {}
     seen: set[str] = set()
@@ -153,14 +170,7 @@ def _take(pairs: _Pairs, at: tuple[str, ...], columns: dict, containers: set, le
 
 
 def _leaf(column: Column, value: Any, path: tuple[str, ...]) -> Any:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = {
-        "boolean": isinstance(value, bool),
-        "integer": number,
-        "number": number,
-        "object": type(value) is _Pairs,
-        "array": type(value) is list,
-    }.get(column.type, isinstance(value, str))
+    fits = type(value) in KINDS.get(column.type, TEXT)
     if fits and column.type == "integer":
         fits = value == int(value) and -INT64 <= value < INT64
         value = int(value) if fits else value

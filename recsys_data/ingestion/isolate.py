@@ -11,7 +11,6 @@ from traceback import extract_tb
 from typing import TypeVar
 
 from recsys_data.errors import Permanent, Transient
-from recsys_data.ingestion.decoded import DeadLetter
 
 T = TypeVar("T")
 
@@ -57,11 +56,6 @@ def isolate(items: Sequence[T], step: Callable[[Sequence[T]], None], give_up: Ca
             else:
                 middle = len(piece) // 2
                 waiting += [piece[middle:], piece[:middle]]
-
-
-def undecodable(row: int, raw: bytes, error: Exception) -> DeadLetter:
-    """The dead letter of a line that a step failed on for a reason that nobody foresaw."""
-    return DeadLetter(row, raw, UNDECODABLE, describe(error))
 
 
 def describe(error: Exception) -> str:

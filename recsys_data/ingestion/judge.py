@@ -4,30 +4,26 @@ Data flow: leaves -> the SQL of the contracts, in a DuckDB session -> judged row
 not. An event that makes the SQL itself fail is found and becomes a dead letter; see `isolate.py`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys_data.contracts.contract import Contract
-from recsys_data.contracts.rules import columns_of, reasons, session, set_variables
+from recsys_data.contracts.rules import session, set_variables
 from recsys_data.errors import Permanent, Transient
-from recsys_data.ingestion.decoded import DeadLetter, Decoded, Unjudged
+from recsys_data.ingestion.decoded import DeadLetter, DeadLetters, Decoded, Unjudged
+from recsys_data.ingestion.explain import Explainer, Raw
 from recsys_data.ingestion.isolate import UNDECODABLE, describe, isolate
-from recsys_data.ingestion.plan import IN, EventPlan
+from recsys_data.ingestion.plan import EventPlan
 
 if TYPE_CHECKING:
     import duckdb
 
-EXPECTED = {
-    "timestamp": "RFC 3339 with an offset, e.g. 2026-01-02T03:04:05.678Z",
-    "date": "a date, e.g. 2026-01-02",
-}
 ADVICE = (
     "A rule or a computed column must have a value for whatever clients send: use TRY_CAST, or TRY(...), in the one "
     "that this is about."
@@ -73,6 +69,7 @@ class Judge:
         self._made: duckdb.DuckDBPyConnection | None = None
         self._now: datetime | None = None
         self._exact = plan.judged("SELECT * FROM leaves", [])
+        self._explainer = Explainer(plan)
 
     def begin(self, now: datetime) -> None:
         """Set what rules may refer to; `now` is UTC."""
@@ -143,8 +140,8 @@ class Judge:
             mine = owners == owner
             part = judged.filter(pa.array(mine))
             part = part.set_column(part.column_names.index("row"), "row", pa.array(batch.rows[found[mine]]))
-            dead: list[DeadLetter] = []
-            good = self.good(part, np.ones(len(part), bool), dead, batch.raw[owner].__getitem__)
+            dead = DeadLetters()
+            good = self.good(part, np.ones(len(part), bool), dead, partial(_raw_of, batch.raw[owner]))
             outcomes.append((batch.slices[owner], (filled(part.select(self.plan.judged_columns)), good), dead))
         for decoded, part, dead in outcomes:
             decoded.parts.append(part)
@@ -168,31 +165,20 @@ class Judge:
 
     def _leaves(self, events: Sequence[Unjudged]) -> pa.Table:
         """Their leaves, each event under its number in place of its row."""
-        fields = [("row", pa.int32()), *((c.name, _leaf_type(c.type)) for c in self.plan.leaves)]
-        return pa.Table.from_pylist([{**one.leaves, "row": n} for n, one in enumerate(events)], pa.schema(fields))
+        leaves = [one.leaves for one in events]
+        occurring = set().union(*leaves)
+        columns = {"row": pa.array(np.arange(len(events), dtype=np.int32))}
+        for column in self.plan.leaves:
+            name, kind = column.name, _leaf_type(column.type)
+            given = name in occurring
+            columns[name] = pa.array([one.get(name) for one in leaves], kind) if given else pa.nulls(len(events), kind)
+        return pa.table(columns)
 
-    def good(self, judged: pa.Table, proven: Mask, dead: list[DeadLetter], raw: Callable[[int], bytes]) -> Mask:
+    def good(self, judged: pa.Table, proven: Mask, dead: DeadLetters, raw: Raw) -> Mask:
         """Which proven rows break no contract; the proven ones that do are explained in `dead`."""
         rejected = pc.is_valid(judged["reason"]).to_numpy()
-        broken = judged.filter(pa.array(proven & rejected))
-        dead += [self._explain(record, raw(record["row"])) for record in broken.to_pylist()]
+        dead.extend(self._explainer.explain(judged, proven & rejected, raw))
         return proven & ~rejected
-
-    def _explain(self, record: dict[str, Any], raw: bytes) -> DeadLetter:
-        """The dead letter of an event that can be read but is rejected."""
-        reason = record["reason"]
-        dataset, detail = None, "no dataset of the event stream takes it whole (rowWhen)"
-        for contract in self.plan.contracts:
-            broken = dict(reasons(contract))
-            if record[IN + contract.name] and reason in broken:
-                dataset = contract.name
-                detail = _detail(contract, reason, broken[reason], record)
-                break
-        if record["bad_time"]:
-            name = record["bad_time"]
-            expected = EXPECTED[self.plan.columns[name].type]
-            detail = f"{name} is {record['raw_' + name]!r}; expected {expected}"
-        return DeadLetter(record["row"], raw, reason, detail, dataset, record["event_id"], record["received_at"])
 
 
 def filled(part: pa.Table) -> pa.Table:
@@ -200,10 +186,8 @@ def filled(part: pa.Table) -> pa.Table:
     return part.select([name for name in part.column_names if part[name].null_count < len(part)])
 
 
-def _detail(contract: Contract, reason: str, broken: str, record: dict[str, Any]) -> str:
-    found = ", ".join(f"{name} = {record[name]!r}" for name in columns_of(broken, contract)) or "nothing"
-    rule = next((rule for rule in contract.rules if rule.name == reason), None)
-    return f"{rule.description} Found {found}." if rule else f"Found {found}."
+def _raw_of(raw: dict[int, bytes], rows: npt.NDArray[np.int32]) -> pa.Array:
+    return pa.array([raw[row] for row in rows.tolist()], pa.binary())
 
 
 def _leaf_type(logical: str) -> pa.DataType:

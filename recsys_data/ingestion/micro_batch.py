@@ -167,17 +167,14 @@ def _rows(decoded: Decoded, part: pa.Table, stored: npt.NDArray[np.bool_], contr
 
 
 def _dead_rows(decoded: Decoded, decided: npt.NDArray[np.bool_], contract: Contract) -> Picked:
-    """Dead letters among the lines that were not decided before, each with its line byte for byte."""
-    dead = [letter for letter in decoded.dead if not decided[letter.row]]
+    """Dead letters as rows, each with its line byte for byte; those among lines that were decided before are left out."""
+    letters = decoded.dead.table()
+    rows = letters["row"].to_numpy()
     columns = {
-        "log_partition": [decoded.partition] * len(dead),
-        "log_offset": [int(decoded.positions[letter.row]) for letter in dead],
-        "rejected_at": [decoded.now] * len(dead),
-        "reason": [letter.reason for letter in dead],
-        "detail": [letter.detail for letter in dead],
-        "dataset": [letter.dataset for letter in dead],
-        "event_id": [letter.event_id for letter in dead],
-        "received_at": [letter.received_at for letter in dead],
-        "raw": [letter.raw for letter in dead],
+        "log_partition": pa.repeat(decoded.partition, len(letters)),
+        "log_offset": pa.array(decoded.positions[rows]),
+        "rejected_at": pa.repeat(pa.scalar(decoded.now, pa.timestamp("us", "UTC")), len(letters)),
+        **{name: letters[name] for name in letters.column_names if name != "row"},
     }
-    return Picked.all(pa.table(columns, schema=arrow_schema(contract)))
+    schema = arrow_schema(contract)
+    return Picked(pa.table({name: columns[name] for name in schema.names}, schema=schema), ~decided[rows])

@@ -47,6 +47,7 @@ class EventPlan:
         contracts: the stream datasets, those that need an object in the event (`rowFrom`) last.
         columns: every column of them, once; columns of one name are one column.
         leaves: the columns whose value stands in the event's JSON.
+        by_source: the same by the path of that value.
         guarded: the leaves that are redacted without consent.
         raw: the leaves that are kept as JSON text.
         containers: paths of the JSON objects that hold leaves, outermost first.
@@ -60,6 +61,7 @@ class EventPlan:
             for column in contract.columns:
                 self.columns.setdefault(column.name, column)
         self.leaves = [column for column in self.columns.values() if column.source]
+        self.by_source = {column.source: column for column in self.leaves}
         self.guarded = [c for c in self.leaves if c.consent]
         self.raw = [c for c in self.leaves if c.type in ("object", "array")]
         paths = {column.source[:depth] for column in self.leaves for depth in range(1, len(column.source))}
@@ -92,7 +94,7 @@ class EventPlan:
         return f"""
             SELECT row, s IS NOT NULL AS valid, {selected}, {self._checked(leaves)},
                    {_field("s", self.columns[UNMODELLED].source)}::VARCHAR AS sent_{UNMODELLED}
-            FROM (SELECT row, {parsed} AS s FROM lines)"""
+            FROM (SELECT row, line, {parsed} AS s FROM lines)"""
 
     @property
     def always_read(self) -> set[str]:
@@ -140,6 +142,12 @@ class EventPlan:
             if column.type in EXACT:
                 value = f"{_field('s', column.source)}::VARCHAR"
                 exact.append(f"({value} IS NULL OR {EXACT[column.type].format(value)})")
+        for path in self.containers:
+            # What is no object is a struct of nulls for DuckDB, as an empty one is.
+            inner = ", ".join(f"{_field('s', c.source)}::VARCHAR" for c in leaves if c.source[: len(path)] == path)
+            kind = f"json_type(line, {literal('$' + ''.join(f'.{quote(name)}' for name in path))})"
+            empty = f"{_field('s', path)} IS NOT NULL AND coalesce({inner or 'NULL'}, NULL) IS NULL"
+            exact.append(f"CASE WHEN {empty} THEN {kind} = 'OBJECT' ELSE true END")
         return ", ".join([f"{found or 0} AS containers", *sent, f"({' AND '.join(exact)}) AS exact_values"])
 
     @property

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 STRING, NUMBER, BOOLEAN, OBJECT, ARRAY = range(5)
 KINDS = 5
@@ -169,3 +170,16 @@ def _escaped_structure(at, slashes):
     quote = (high == ord("2")) & (low == (ord("2") | 0x20))
     colon = (high == ord("3")) & (low == ord("a"))
     return slashes[zeros & (quote | colon)]
+
+
+def tally_text(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Values within JSON text, by kind; int64, shape (rows, 5)."""
+    counts = []
+    for chunk in column.chunks:
+        _, offsets, data = chunk.buffers()
+        if data is None:
+            counts.append(np.zeros((len(chunk), KINDS), np.int64))
+            continue
+        bounds = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+        counts.append(tally(np.frombuffer(data, np.uint8), bounds).counts)
+    return np.concatenate(counts) if counts else np.zeros((0, KINDS), np.int64)

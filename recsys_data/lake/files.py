@@ -4,11 +4,15 @@ import contextlib
 import itertools
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 # Folders whose entry in the one above this process has synced.
 _on_disk: set[Path] = set()
+# Files that are synced side by side rather than one after the other.
+MANY = 200
+SYNCS_AT_ONCE = 8
 
 
 def local_path(location: str) -> Path | None:
@@ -29,12 +33,16 @@ def sync_file(path: Path) -> None:
 
 def sync_all(paths: Iterable[Path]) -> None:
     """Flush files, and the entries of the folders they lie in, to the disk."""
-    folders = set()
-    for path in paths:
-        sync_file(path)
-        folders.update((path.parent, path.parent.parent))
-    for folder in folders:
-        sync_file(folder)
+    files = list(paths)
+    folders = {folder for path in files for folder in (path.parent, path.parent.parent)}
+    for several in (files, sorted(folders)):
+        if len(several) < MANY:
+            for path in several:
+                sync_file(path)
+        else:
+            # A file system writes its journal once for those that wait at the same time.
+            with ThreadPoolExecutor(SYNCS_AT_ONCE, "sync") as pool:
+                list(pool.map(sync_file, several))
 
 
 def make_folder(folder: Path) -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyarrow.fs import LocalFileSystem
 
 from recsys_data.lake.files import local_path, make_folder, sync_all
 from recsys_data.lake.stats import MICROSECONDS_PER_DAY
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 # Bounds in the manifests let readers skip files: by time, and by log position after a restart.
 BOUNDED = ("log_partition", "log_offset", "ingested_at", "valid_from", "valid_to")
 SAMPLE_ROWS = 1000
+LOCAL = LocalFileSystem()
 # Below this share of distinct values a dictionary makes a column smaller and no slower.
 DICTIONARY_SHARE = 0.5
 
@@ -67,41 +69,66 @@ def write_days(table: "Table", picked: Sequence[Picked], pool: ThreadPoolExecuto
     """
     run = pool.map if pool else map
     time = event_time(table)
-    by_day: dict[int, list[pa.Table]] = {}
-    for pieces in run(lambda one: _split(one, time), [one for one in picked if one.rows]):
-        for day, rows in pieces:
-            by_day.setdefault(day, []).append(rows)
-    if not by_day:
-        return []
-    pieces = [rows for day in by_day.values() for rows in day]
-    # A column that is empty throughout need not be in the file: readers take it from the schema.
+    split = list(run(lambda one: _split(one, time), [one for one in picked if one.rows]))
+    pieces = [rows for one in split for rows in (one.rows, one.late)]
+    # Columns that are empty throughout are left out; readers take them from the schema.
     filled = {name for rows in pieces for name in rows.column_names if rows[name].null_count < len(rows)}
     schema = table.schema()
-    stored = file_schema(schema, [name for name in schema.column_names if name in filled])
-    parts = {day: pa.concat_tables(_fitted(rows, stored) for rows in by_day[day]) for day in sorted(by_day)}
-    dictionary = dictionary_columns(max(parts.values(), key=len))
-    files = list(run(lambda day: write_day(table, day, [parts[day]], dictionary), parts))
+    days = _Days(split, file_schema(schema, [name for name in schema.column_names if name in filled]))
+    if not days.counts:
+        return []
+    dictionary = dictionary_columns(days.rows(max(days.counts, key=days.counts.__getitem__)))
+    files = list(run(lambda day: write_day(table, day, [days.rows(day)], dictionary), days.counts))
     sync_all(path for path in (local_path(file.file_path) for file in files) if path)
     return files
 
 
-def _split(picked: Picked, time: str) -> list[tuple[int, pa.Table]]:
-    """The rows that are meant, by day."""
+class _Split(NamedTuple):
+    """Rows of one day, and the others with their days; int32, shape (rows,)."""
+
+    day: int
+    rows: pa.Table
+    late: pa.Table
+    days: npt.NDArray[np.int32]
+
+
+def _split(picked: Picked, time: str) -> _Split:
+    """The rows that are meant: most are of one day, and the few others are copied once more, by day."""
     rows, mask = picked
     days = days_of(rows[time])
     present, counts = np.unique(days[mask], return_counts=True)
-    # Most rows are of one day. Those of other days are few, and are put in order by copying them once more.
-    main = present[np.argmax(counts)]
-    pieces = [(int(main), rows.filter(pa.array(mask & (days == main))))]
-    if len(present) > 1:
-        others = np.flatnonzero(mask & (days != main))
-        others = others[np.argsort(days[others], kind="stable")]
-        late = rows.take(pa.array(others))
-        begins = np.searchsorted(days[others], present)
-        for day, begin, count in zip(present, begins, counts, strict=True):
-            if day != main:
-                pieces.append((int(day), late.slice(int(begin), int(count))))
-    return pieces
+    main = int(present[np.argmax(counts)])
+    late = mask & (days != main)
+    return _Split(main, rows.filter(pa.array(mask & (days == main))), rows.filter(pa.array(late)), days[late])
+
+
+class _Days:
+    """Rows by day, each day's gathered when it is asked for: of thousands the tables alone would take much memory.
+
+    Attributes:
+        counts: rows by day, in order.
+    """
+
+    def __init__(self, split: Sequence[_Split], schema: pa.Schema) -> None:
+        self._schema = schema
+        self._main: dict[int, list[pa.Table]] = {}
+        for one in split:
+            self._main.setdefault(one.day, []).append(one.rows)
+        days = np.concatenate([np.zeros(0, np.int32), *(one.days for one in split)])
+        order = np.argsort(days, kind="stable")
+        late = [schema.empty_table(), *(_fitted(one.late, schema) for one in split)]
+        self._late = pa.concat_tables(late).take(pa.array(order))
+        present, begins, counts = np.unique(days[order], return_index=True, return_counts=True)
+        self._places = {
+            int(day): (int(begin), int(count)) for day, begin, count in zip(present, begins, counts, strict=True)
+        }
+        every = sorted(self._main.keys() | self._places.keys())
+        self.counts = {day: sum(map(len, self._main.get(day, ()))) + self._places.get(day, (0, 0))[1] for day in every}
+
+    def rows(self, day: int) -> pa.Table:
+        """The rows of one day."""
+        main = [_fitted(rows, self._schema) for rows in self._main.get(day, ())]
+        return pa.concat_tables([*main, self._late.slice(*self._places.get(day, (0, 0)))])
 
 
 def _fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -161,6 +188,9 @@ def write_day(table: "Table", day: int | bool, parts: Iterable[pa.Table], dictio
         # Nothing else tells flipped bits from values: see `damage.py`.
         "write_page_checksum": True,
     }
+    if path:
+        # Without it pyarrow would look at each path to find out which one it is on.
+        options["filesystem"] = LOCAL
     with (
         contextlib.nullcontext(path) if path else table.io.new_output(location).create() as target,
         pq.ParquetWriter(target, first.schema, **options) as writer,

@@ -4,7 +4,7 @@ Data flow: files of a pattern, in name order -> batches of text (CSV), raw JSON 
 A row that cannot be read at all becomes a problem row; a file that cannot is an error; nothing is left out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from recsys_data.contracts.contract import Server
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from recsys_data.sources.extract import Wanted
 
 SUFFIXES = {"csv": "csv", "tsv": "csv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl", "parquet": "parquet"}
+GATHERED_ROWS = 20_000
+GATHERED_BYTES = 8 * 1024 * 1024
 PACKED = {"gz": "gzip", "zst": "zstd"}
 
 
@@ -67,16 +69,37 @@ class Files:
         """The rows of all files, typed."""
         caster = Caster(wanted, named(self.server), raw_json=self.reader.raw_json)
         try:
-            for path in self.paths:
-                with explained(self.server, path):
-                    for batch in self.reader.read(path, wanted):
-                        yield from caster.cast(batch)
+            for batch in gathered(self._read(wanted)):
+                yield from caster.cast(batch)
         finally:
             caster.close()
+
+    def _read(self, wanted: "Sequence[Wanted]") -> "Iterator[pa.RecordBatch]":
+        for path in self.paths:
+            with explained(self.server, path):
+                yield from self.reader.read(path, wanted)
 
     def _columns(self, path: str, wanted: "Sequence[Wanted]") -> list[str]:
         with explained(self.server, path):
             return self.reader.columns(path, wanted)
+
+
+def gathered(batches: "Iterable[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
+    """The same rows in the same order, small batches as one: each costs a statement, and small files have few rows."""
+    import pyarrow as pa
+
+    waiting: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        many = rows + batch.num_rows > GATHERED_ROWS or size + batch.nbytes > GATHERED_BYTES
+        if waiting and (many or batch.schema != waiting[0].schema):
+            yield pa.concat_batches(waiting)
+            waiting, rows, size = [], 0, 0
+        waiting.append(batch)
+        rows += batch.num_rows
+        size += batch.nbytes
+    if waiting:
+        yield pa.concat_batches(waiting)
 
 
 def present_of(server: Server, wanted: "Sequence[Wanted]", found: Sequence[str]) -> "list[Wanted]":

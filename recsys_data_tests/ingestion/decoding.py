@@ -47,8 +47,9 @@ def decode_lines(
     decoder.settle([decoded])
     columns = dict.fromkeys(decoder.plan.judged_columns)
     events = [columns | event for part, good in decoded.parts for event in part.filter(pa.array(good)).to_pylist()]
-    assert all(letter.raw == lines[letter.row] for letter in decoded.dead)
-    return events, decoded.dead
+    dead = list(decoded.dead)
+    assert all(letter.raw == lines[letter.row] for letter in dead)
+    return events, dead
 
 
 @dataclass
