@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from recsys_data.errors import UserError
-from recsys_data.sources.typed import ROW
+from recsys_data.sources.typed import OF_ROW, ROW
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,8 +64,8 @@ class JsonReader:
             values, broken = parser.parse(lines)
             said: list[str | None] = [None] * len(lines)
             for number, why in broken:
-                said[number] = f"line of {name}: {why}; expected a JSON object: {lines[number][:SHOWN]}"
-            said += [f"line of {name}: a control character; expected a JSON object: {line}" for line in odd]
+                said[number] = f"{OF_ROW}of {name}: {why}; expected a JSON object: {lines[number][:SHOWN]}"
+            said += [f"{OF_ROW}of {name}: a control character; expected a JSON object: {line}" for line in odd]
             none: Values = [None] * len(odd)
             arrays = [pa.array(values[column.source] + none, pa.string()) for column in wanted]
             names = [*(column.name for column in wanted), ROW]

@@ -53,8 +53,8 @@ def test_csv_row_that_is_broken_is_a_problem_row_with_its_number_and_text(delive
     assert found == {
         None,
         "price: found 'abc'; expected decimal(10,2)",
-        "row 3 of a.csv: found 1 cells; expected 2: only",
-        "row 4 of a.csv: found 3 cells; expected 2: 1,2,3",
+        "line 3 of a.csv: found 1 cells; expected 2: only",
+        "line 4 of a.csv: found 3 cells; expected 2: 1,2,3",
     }
 
 
@@ -81,7 +81,7 @@ def test_csv_file_that_cannot_be_read_says_what_to_do(deliver, rows, content, me
 
 
 def test_csv_rows_across_blocks_stay_whole_and_batches_small(deliver, tmp_path, monkeypatch):
-    monkeypatch.setattr("recsys_data.sources.csv_rows.BLOCK_BYTES", 4096)
+    monkeypatch.setattr("recsys_data.sources.csv_records.BLOCK_BYTES", 4096)
     monkeypatch.setattr("recsys_data.sources.typed.MAX_ROWS", 100)
     deliver("a.csv", b"id,price\n" + b"".join(b'"%d\n\xe2\x98\x82",%d.25\n' % (n, n) for n in range(5000)))
     sizes: list[int] = []
