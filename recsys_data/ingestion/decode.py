@@ -25,6 +25,7 @@ from recsys_data.ingestion.judge import Judge, filled
 from recsys_data.ingestion.lines import is_utf8, lines_table, places
 from recsys_data.ingestion.log import LogSlice
 from recsys_data.ingestion.plan import UNMODELLED, EventPlan
+from recsys_data.ingestion.repeated import repeats_key
 from recsys_data.ingestion.tally import ARRAY, BOOLEAN, KINDS, NUMBER, OBJECT, STRING, tally
 
 if TYPE_CHECKING:
@@ -134,6 +135,9 @@ class Decoder:
         counts = counts[rows]
         delivered = self._delivered(judged)
         sound = _flags(judged["valid"]) & _flags(judged["exact_values"]) & ~_present(judged["bad_time"])
+        # Texts are kept as they stand, so that counting does not see a key that stands twice in one.
+        for column in self.plan.raw:
+            sound &= ~repeats_key(_sent(judged, column.name))
         proven = sound & (delivered == counts).all(axis=1)
         settled[rows[proven]] = True
         parts = [(judged, self._judge.good(judged, proven, dead, lines.line))]
@@ -154,7 +158,7 @@ class Decoder:
         delivered = delivered + _tally_text(rests["clean"])
         # Containers that are left in the rest were counted as delivered objects too.
         delivered[:, OBJECT] -= _containers_left(rests["clean"], self.plan.containers)
-        proven = ~_flags(rests["mixed"]) & (delivered == counts).all(axis=1)
+        proven = ~_flags(rests["mixed"]) & (delivered == counts).all(axis=1) & ~repeats_key(rests[UNMODELLED])
         place = judged.column_names.index(UNMODELLED)
         return judged.set_column(place, UNMODELLED, rests[UNMODELLED]), proven
 
@@ -191,8 +195,7 @@ class Decoder:
         delivered = np.zeros((len(judged), KINDS), np.int64)
         delivered[:, OBJECT] = judged["containers"].to_numpy()
         for column in self.plan.leaves:
-            sent = "sent_" + column.name
-            given = judged[sent if sent in judged.column_names else column.name]
+            given = _sent(judged, column.name)
             if column in self.plan.raw:
                 delivered += _tally_text(given)
             if given.null_count < len(given):
@@ -221,6 +224,11 @@ def _candidates(lines: LogSlice, settled: Mask) -> tuple[Mask, npt.NDArray[np.in
     data = np.frombuffer(lines.data, np.uint8)
     counted = tally(data, lines.bounds)
     return ~counted.odd & ~settled & is_utf8(lines, data), counted.counts
+
+
+def _sent(judged: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column as it was sent, before it was redacted or filled."""
+    return judged["sent_" + name if "sent_" + name in judged.column_names else name]
 
 
 def _worth_it(candidate: Mask) -> bool:
