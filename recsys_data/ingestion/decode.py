@@ -28,6 +28,7 @@ from recsys_data.ingestion.judge import Judge, filled
 from recsys_data.ingestion.lines import is_utf8, lines_table, pieces, places, raw_lines
 from recsys_data.ingestion.log import LogSlice
 from recsys_data.ingestion.plan import UNMODELLED, EventPlan
+from recsys_data.ingestion.repeated import repeats_key
 from recsys_data.ingestion.tally import ARRAY, BOOLEAN, KINDS, NUMBER, OBJECT, STRING, tally, tally_text
 
 if TYPE_CHECKING:
@@ -145,6 +146,9 @@ class Decoder:
         rows = judged["row"].to_numpy()
         delivered = self._delivered(judged)
         sound = _flags(judged["valid"]) & _flags(judged["exact_values"]) & self._times_are_settled(judged)
+        # Texts are kept as they stand, so that counting does not see a key that stands twice in one.
+        for column in self.plan.raw:
+            sound &= ~repeats_key(_sent(judged, column.name))
         proven = sound & (delivered == counts[rows]).all(axis=1)
         settled[rows[proven]] = True
         raw = partial(raw_lines, lines)
@@ -185,7 +189,7 @@ class Decoder:
         delivered = delivered + tally_text(rests["clean"])
         # Containers that are left in the rest were counted as delivered objects too.
         delivered[:, OBJECT] -= _containers_left(rests["clean"], self.plan.containers)
-        proven = ~_flags(rests["mixed"]) & (delivered == counts).all(axis=1)
+        proven = ~_flags(rests["mixed"]) & (delivered == counts).all(axis=1) & ~repeats_key(rests[UNMODELLED])
         place = judged.column_names.index(UNMODELLED)
         return judged.set_column(place, UNMODELLED, rests[UNMODELLED]), proven
 
@@ -222,11 +226,8 @@ class Decoder:
         """How many values were delivered of each row, by kind; shape (rows, 5)."""
         delivered = np.zeros((len(judged), KINDS), np.int64)
         delivered[:, OBJECT] = judged["containers"].to_numpy()
-        names = set(judged.column_names)
         for column in self.plan.leaves:
-            # As they were sent: before they were redacted, or found to be no time.
-            sent = next((name for prefix in ("sent_", "raw_") if (name := prefix + column.name) in names), column.name)
-            given = judged[sent]
+            given = _sent(judged, column.name)
             if column in self.plan.raw:
                 delivered += tally_text(given)
             if given.null_count < len(given):
@@ -259,6 +260,12 @@ def _candidates(lines: LogSlice, settled: Mask) -> tuple[Mask, npt.NDArray[np.in
     data = np.frombuffer(lines.data, np.uint8)
     counted = tally(data, lines.bounds)
     return ~counted.odd & ~settled & is_utf8(lines, data), counted.counts
+
+
+def _sent(judged: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column as it was sent: before it was redacted, or found to be no time."""
+    names = set(judged.column_names)
+    return judged[next((sent for prefix in ("sent_", "raw_") if (sent := prefix + name) in names), name)]
 
 
 def _worth_it(lines: LogSlice, piece: range, candidate: Mask) -> bool:

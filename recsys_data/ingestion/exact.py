@@ -153,7 +153,7 @@ def _take(
         if value is None:
             continue
         if key in seen:
-            raise BadRecord("duplicate_key", f"{_path(path)} stands more than once")
+            raise _repeated(path)
         seen.add(key)
         if path in columns:
             column = columns[path]
@@ -165,7 +165,7 @@ def _take(
             if inner:
                 rest[key] = inner
         else:
-            rest[key] = _plain(value)
+            rest[key] = _plain(value, path)
     return rest
 
 
@@ -180,7 +180,7 @@ def _leaf(column: Column, value: Any, path: tuple[str, ...]) -> Any:
         return _canonical(str(value))
     if column.type == "number":
         return float(value)
-    return _plain(value)
+    return _plain(value, path)
 
 
 def _canonical(text: str) -> str:
@@ -201,12 +201,21 @@ def _canonical(text: str) -> str:
     return f"{moment.replace(tzinfo=None).isoformat()}{(fraction or '.0')[:7]}Z"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, at: tuple[str, ...]) -> Any:
     if isinstance(value, _Pairs):
-        return {key: _plain(inner) for key, inner in value}
+        found: dict[str, Any] = {}
+        for key, inner in value:
+            if key in found:
+                raise _repeated((*at, key))
+            found[key] = _plain(inner, (*at, key))
+        return found
     if isinstance(value, list):
-        return [_plain(inner) for inner in value]
+        return [_plain(inner, at) for inner in value]
     return value
+
+
+def _repeated(path: tuple[str, ...]) -> BadRecord:
+    return BadRecord("duplicate_key", f"{_path(path)} stands more than once")
 
 
 def _name(value: Any) -> str:

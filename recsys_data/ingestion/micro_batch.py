@@ -167,7 +167,7 @@ def _rows(decoded: Decoded, part: pa.Table, stored: npt.NDArray[np.bool_], contr
 
 
 def _dead_rows(decoded: Decoded, decided: npt.NDArray[np.bool_], contract: Contract) -> Picked:
-    """Dead letters as rows, each with its line byte for byte; those among lines that were decided before are left out."""
+    """Dead letters as rows, each with its line byte for byte; without those of lines that were decided before."""
     letters = decoded.dead.table()
     rows = letters["row"].to_numpy()
     columns = {

@@ -17,6 +17,7 @@ from recsys_data.contracts.rules import literal, prepare, quote, reason_case, re
 from recsys_data.contracts.types import duckdb_type
 from recsys_data.errors import UserError
 from recsys_data.sources.extract import Extract, Wanted, days_available, extract, is_live
+from recsys_data.sources.typed import OF_ROW
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -205,7 +206,8 @@ def _judged(contract: Contract, gathered: Sequence[Gathered]) -> str:
         WITH merged AS ({merged}),
         redacted AS (SELECT * {f"REPLACE ({redactions})" if guarded else ""} FROM merged),
         computed AS ({computed})
-        SELECT *, CASE WHEN {PROBLEMS} IS NOT NULL THEN 'wrong_type'
+        SELECT *, CASE WHEN starts_with({PROBLEMS}[1], {literal(OF_ROW)}) THEN 'malformed_row'
+                       WHEN {PROBLEMS} IS NOT NULL THEN 'wrong_type'
                        WHEN repeated THEN 'duplicate_key'
                        ELSE {reason_case(judged)} END AS reason FROM computed"""
 

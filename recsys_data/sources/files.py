@@ -1,4 +1,4 @@
-"""CSV, JSON lines and Parquet files, plain or packed, on this machine or in S3 -> typed batches.
+"""CSV, TSV, JSON lines and Parquet files, plain or packed, on this machine or in S3 -> typed batches.
 
 Data flow: files of a pattern, in name order -> batches of text (CSV), raw JSON values or Arrow columns -> `typed.py`.
 A row that cannot be read at all becomes a problem row; a file that cannot is an error; nothing is left out.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from recsys_data.sources.extract import Wanted
 
-SUFFIXES = {"csv": "csv", "tsv": "csv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl", "parquet": "parquet"}
+SUFFIXES = {"csv": "csv", "tsv": "tsv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl", "parquet": "parquet"}
 GATHERED_ROWS = 20_000
 GATHERED_BYTES = 8 * 1024 * 1024
 PACKED = {"gz": "gzip", "zst": "zstd"}
@@ -136,6 +136,8 @@ def _reader(server: Server, files: "FileSystem", paths: Sequence[str]) -> Reader
         case "csv":
             tabs = server.delimiter == "," and all(".tsv" in path.rsplit("/", 1)[-1] for path in paths)
             return CsvReader(files, "\t" if tabs else server.delimiter)
+        case "tsv":
+            return CsvReader(files, "\t" if server.delimiter == "," else server.delimiter, quoted=False)
         case "jsonl":
             return JsonReader(files)
     return ParquetReader(files)

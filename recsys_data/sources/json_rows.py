@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from recsys_data.errors import UserError
-from recsys_data.sources.typed import ROW
+from recsys_data.repeated_keys import may_repeat, repeated_key
+from recsys_data.sources.typed import OF_ROW, ROW
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,6 +27,7 @@ Values = list[bytes | None]
 
 ABSENT = msgspec.Raw(b"")
 DELIMITER = "\x01"
+ANY = msgspec.json.Decoder()
 OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -62,10 +64,14 @@ class JsonReader:
         name = path.rsplit("/", 1)[-1]
         for lines, odd in self._blocks(path):
             values, broken = parser.parse(lines)
+            for number, why in _repeats(lines):
+                broken.append((number, why))
+                for of_source in values.values():
+                    of_source[number] = None
             said: list[str | None] = [None] * len(lines)
             for number, why in broken:
-                said[number] = f"line of {name}: {why}; expected a JSON object: {lines[number][:SHOWN]}"
-            said += [f"line of {name}: a control character; expected a JSON object: {line}" for line in odd]
+                said[number] = f"{OF_ROW}of {name}: {why}; expected a JSON object: {lines[number][:SHOWN]}"
+            said += [f"{OF_ROW}of {name}: a control character; expected a JSON object: {line}" for line in odd]
             none: Values = [None] * len(odd)
             arrays = [pa.array(values[column.source] + none, pa.string()) for column in wanted]
             names = [*(column.name for column in wanted), ROW]
@@ -126,7 +132,7 @@ class Parser:
     def _rows(self, lines: Sequence[str]) -> tuple[list[Any], list[tuple[int, str]]]:
         try:
             rows = self._row.decode_lines("\n".join(lines))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             rows = []
         # An object that goes over several lines would be read, but is not what was agreed.
         if len(rows) == len(lines):
@@ -135,7 +141,7 @@ class Parser:
         for number, line in enumerate(lines):
             try:
                 rows.append(self._row.decode(line))
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, RecursionError) as error:
                 rows.append(None)
                 broken.append((number, str(error)))
         return rows, broken
@@ -155,11 +161,31 @@ def _dig(value: bytes | None, path: Sequence[str]) -> bytes | None:
     return value
 
 
+def _repeats(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """The numbers of lines that have a key twice in an object, whose values a reader takes one of, and which key."""
+    text = "\n".join(lines).encode()
+    try:
+        if not may_repeat(text, ANY.decode_lines(text)):
+            return
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    for number, line in enumerate(lines):
+        try:
+            if may_repeat(line.encode(), ANY.decode(line)) and (key := repeated_key(line)) is not None:
+                yield number, f"the key {key} stands more than once"
+        except RecursionError as error:
+            yield number, str(error)
+        except msgspec.DecodeError:
+            # A number beyond a float, or half a character: what can be read all the same.
+            if (key := repeated_key(line)) is not None:
+                yield number, f"the key {key} stands more than once"
+
+
 def _first_keys(lines: Sequence[str]) -> list[str]:
     for line in lines:
         try:
             return list(OBJECT.decode(line))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             continue
     return []
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # A column of this name in what a reader gives says what is wrong with the whole row.
 ROW = "_row"
+# What it says begins so; what is wrong with a cell begins with the name of its column, which holds no blank.
+OF_ROW = "line "
 MAX_ROWS = 100_000
 # Microseconds from 1970 to the first and last moments that everything that reads the lake can hold.
 FIRST_MOMENT = -62_135_596_800_000_000

@@ -103,7 +103,16 @@ def take(members: Members, shape: dict[str, Any], path: tuple[str, ...], values:
             if not fits(kind, value):
                 faults.add("wrong_type")
             values[".".join((*path, key))] = value
+        if not isinstance(kind, dict) and repeats(value):
+            faults.add("duplicate_key")
     return faults
+
+
+def repeats(value: Any) -> bool:
+    """Whether an object within a value that is kept as it stands has a key twice."""
+    if isinstance(value, Members):
+        return len({key for key, _ in value}) < len(value) or any(repeats(one) for _, one in value)
+    return isinstance(value, list) and any(map(repeats, value))
 
 
 def fits(kind: str, value: Any) -> bool:

@@ -117,6 +117,33 @@ def test_a_key_that_stands_twice_is_refused_at_the_levels_of_columns(decoding: D
     assert outcomes(decoding, {text: with_text(text) for text in expected}) == expected
 
 
+@pytest.mark.parametrize("filling", [0, 1200])
+def test_a_key_that_stands_twice_in_what_is_kept_as_text_is_refused_whichever_way_reads_it(
+    decoding: Decoding, filling: int
+) -> None:
+    twice = ['{"a":1,"a":2}', '{"a":{"b":1,"c":2,"b":null}}', '[{"a":1},{"b":1,"b":1}]', '{"a":1,"\\u0061":2}']
+    twice += [
+        '{"x":"a:b","a":1,"a" : 2}',
+        '{"":1,"":2}',
+        '{"é":1,"é":{}}',
+        '{"\\"":1,"\\"":2}',
+        '{"a":{"a":{"b":1,"b":2}}}',
+    ]
+    once = ['{"a":{"a":1}}', '[{"a":1},{"a":2}]', '{"ab":1,"ba":2}', '{"x":":a\\":","a":":a"}', '{"a":"a","b":"a"}']
+    places = ('"properties":{"x":%s}', '"traits":{"x":%s}', '"foo":%s', '"context":{"foo":%s}', '"properties":%s')
+    lines, expected = {}, {}
+    for value in (*twice, *once):
+        for place in places:
+            if place == '"properties":%s' and value.startswith("["):
+                continue
+            lines[place % value] = with_text(place % value)
+            expected[place % value] = "duplicate_key" if value in twice else ACCEPTED
+    # Many good lines make the vectorised ways worth it.
+    fill = {f"f{n}": with_text(f'"properties":{{"n":{n}}}') for n in range(filling)}
+    found = outcomes(decoding, lines | fill)
+    assert {text: found[text] for text in lines} == expected
+
+
 def test_what_is_no_strict_json_is_refused_wherever_it_stands(decoding: Decoding) -> None:
     wrong = [
         *("[nan]", "[ nan]", "[  nan]", "[\tnan]", "[1,nan]", "[1, nan]", "[1,\tNaN]", "[1,  -inf]", "[-Infinity]"),

@@ -53,8 +53,8 @@ def test_csv_row_that_is_broken_is_a_problem_row_with_its_number_and_text(delive
     assert found == {
         None,
         "price: found 'abc'; expected decimal(10,2)",
-        "row 3 of a.csv: found 1 cells; expected 2: only",
-        "row 4 of a.csv: found 3 cells; expected 2: 1,2,3",
+        "line 3 of a.csv: found 1 cells; expected 2: only",
+        "line 4 of a.csv: found 3 cells; expected 2: 1,2,3",
     }
 
 
@@ -81,7 +81,7 @@ def test_csv_file_that_cannot_be_read_says_what_to_do(deliver, rows, content, me
 
 
 def test_csv_rows_across_blocks_stay_whole_and_batches_small(deliver, tmp_path, monkeypatch):
-    monkeypatch.setattr("recsys_data.sources.csv_rows.BLOCK_BYTES", 4096)
+    monkeypatch.setattr("recsys_data.sources.csv_records.BLOCK_BYTES", 4096)
     monkeypatch.setattr("recsys_data.sources.typed.MAX_ROWS", 100)
     deliver("a.csv", b"id,price\n" + b"".join(b'"%d\n\xe2\x98\x82",%d.25\n' % (n, n) for n in range(5000)))
     sizes: list[int] = []
@@ -245,3 +245,27 @@ def test_variables_of_the_environment_are_put_in_and_never_shown(tmp_path, monke
     (tmp_path / "secret").mkdir()
     (tmp_path / f"secret/{DAY}.csv").write_bytes(CSV)
     assert len(read(server, TYPES, tmp_path)) == 3
+
+
+@pytest.mark.parametrize("others", [b"", b'{"id": "1", "x": 1e400}\n', b'{"id": "1", "x": "\\u003a"}\n', b"{1\n"])
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        (b'{"id": "2", "id": "3"}', "id"),
+        (b'{"id": "2", "\\u0069d": "3"}', "id"),
+        (b'{"id": "2", "x": {"a": 1, "b": [{"c": 1, "c": null}]}}', "c"),
+        (b'{"id": "2", "x": 1e400, "y": {"a:": 1, "a:": 2}}', "a:"),
+    ],
+)
+def test_json_line_with_a_repeated_key_is_a_problem_row_that_names_it(deliver, rows, others, line, key):
+    deliver("a.jsonl", others + line + b'\n{"id": "4", "x": {"id": {"id": 1}}}\n')
+    found = rows()
+    assert [row["id"] for row in found if row["id"]][-1] == "4"
+    said = [row["_problems"][0] for row in found if row["_problems"] and f"the key {key} " in row["_problems"][0]]
+    assert said == [f"line of a.jsonl: the key {key} stands more than once; expected a JSON object: {line.decode()}"]
+    assert len(found) == 2 + bool(others)
+
+
+def test_json_line_nested_without_measure_is_a_problem_row(deliver, rows):
+    deliver("a.jsonl", b'{"id": "1"}\n{"id": "2", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}\n")
+    assert [(row["id"], bool(row["_problems"])) for row in rows()] == [("1", False), (None, True)]

@@ -86,8 +86,12 @@ def _lines(item: Item, events: Callable[[Item, dict[str, Any]], list[dict[str, A
 
 
 def _as_sent(raw: bytes) -> bytes:
-    """One line, without the write key: between JSON values a newline says no more than a blank."""
-    return WRITE_KEY.sub(b'"writeKey":"removed"', raw).replace(b"\n", b" ")
+    """One line, without the write key.
+
+    Between JSON values a tab says no more than a newline, and within a string neither is JSON; a blank would make JSON
+    of a string in which a newline stood.
+    """
+    return WRITE_KEY.sub(b'"writeKey":"removed"', raw).replace(b"\n", b"\t")
 
 
 def _message_id(message: dict[str, Any], kind: str, seen: Counter[str], arrival: Arrival) -> Any:

@@ -31,11 +31,11 @@ def read_batch(body: bytes) -> Upload:
     Raises:
         Refused: 400, it is not of that form; the messages themselves may be anything.
     """
-    members = parse.members(body)
+    members = parse.members(body.removeprefix(parse.BOM))
     if "batch" not in members:
         raise Refused(400, "The body has no `batch`. Expected an object with an array of messages under `batch`.")
     items = [parse.item(raw) for raw in parse.elements(members.pop("batch"))]
-    around = {name: parse.value(raw) for name, raw in members.items()}
+    around = {name: parse.value(f"`{name}`", raw) for name, raw in members.items()}
     return Upload(items, around.pop("writeKey", None), around.pop("sentAt", None), around)
 
 
@@ -45,9 +45,10 @@ def read_message(body: bytes) -> Upload:
     Raises:
         Refused: 400, it is no JSON object.
     """
-    found = parse.item(body)
+    found = parse.item(body.removeprefix(parse.BOM))
     if found.message is None:
-        return Upload([found], parse.value(parse.members(body).get("writeKey", b"null")))
+        write_key = parse.members(found.raw, unique=False).get("writeKey", b"null")
+        return Upload([found], parse.value("`writeKey`", write_key))
     return Upload([found], found.message.get("writeKey"))
 
 
@@ -57,7 +58,7 @@ def read_events(body: bytes) -> Upload:
     Raises:
         Refused: 400, nothing in it is JSON.
     """
-    body = body.strip()
+    body = body.removeprefix(parse.BOM).strip()
     if not body:
         raise Refused(400, "The body is empty. Expected a JSON object, an array of them, or one per line.")
     items = [parse.item(raw) for raw in _values(body)]

@@ -6,25 +6,28 @@ quotes, CRLF and a byte order mark are understood.
 
 import codecs
 import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
-from pyarrow.csv import ConvertOptions, InvalidRow, ParseOptions, ReadOptions, open_csv
+from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions
+from pyarrow.csv import read_csv as csv_table
 
 from recsys_data.errors import UserError
+from recsys_data.sources.csv_records import Piece, Splitter
 from recsys_data.sources.datasets.files import BLOCK_BYTES, BinaryFile, explained, open_file
 
 SHOWN = 200
 SHOWN_BYTES = 20
+BROKEN_ROWS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
 class BrokenRow:
-    """A row with too many or too few cells: its file, its number there (the header is 1), and its text."""
+    """A line of a row that cannot be read: its file, its number there (the header is 1), and its text."""
 
     file: str
     number: int
@@ -65,33 +68,34 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[pa.RecordBatc
     Raises:
         UserError: the file cannot be read, is not UTF-8, or its header does not name exactly `columns`.
     """
-    broken: list[BrokenRow] = []
-
-    def set_aside(row: InvalidRow) -> str:
-        # The header has been read before, so that the first row of the parser is row 2 of the file.
-        broken.append(BrokenRow(path.name.removesuffix(".gz"), row.number + 1, row.text))
-        return "skip"
-
+    name = path.name.removesuffix(".gz")
     with explained(path), open_file(path) as file:
         header = _header(path, file.readline(BLOCK_BYTES), columns)
-        rest = io.BufferedReader(_Utf8(path, file), BLOCK_BYTES)
-        if not rest.peek(1):
-            return
-        try:
-            # One thread, for only then do broken rows know their number.
-            reader = open_csv(
-                rest,
-                ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=header),
-                ParseOptions(newlines_in_values=True, invalid_row_handler=set_aside),
-                ConvertOptions(column_types=dict.fromkeys(header, pa.string()), include_columns=list(columns)),
-            )
-            for batch in reader:
-                yield batch, broken.copy()
-                broken.clear()
-        except pa.ArrowInvalid as error:
-            raise UserError(f"{path} cannot be read as CSV: {error}. Look for a quote that is not closed.") from None
-        if broken:
-            yield pa.RecordBatch.from_pylist([], pa.schema([(name, pa.string()) for name in columns])), broken
+        splitter = Splitter(str(path), ",", len(header), quoted=True, line=2)
+        for piece in splitter.pieces(_Utf8(path, file).read):
+            rows, rejected = _parsed(path, piece, header, columns), piece.rejected()
+            while broken := [BrokenRow(name, one.line, one.text) for one in islice(rejected, BROKEN_ROWS)]:
+                yield rows, broken
+                rows = rows.slice(0, 0)
+            if rows.num_rows:
+                yield rows, []
+
+
+def _parsed(path: Path, piece: Piece, header: Sequence[str], columns: Sequence[str]) -> pa.RecordBatch:
+    if not piece.rows:
+        return pa.RecordBatch.from_pylist([], pa.schema([(name, pa.string()) for name in columns]))
+    try:
+        table = csv_table(
+            pa.BufferReader(piece.good),
+            ReadOptions(use_threads=False, block_size=len(piece.good) + 1, column_names=header),
+            ParseOptions(newlines_in_values=True),
+            ConvertOptions(column_types=dict.fromkeys(header, pa.string()), include_columns=list(columns)),
+        )
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path} cannot be read as CSV: {error}. Look for a quote that is not closed.") from None
+    if table.num_rows != piece.rows:
+        raise UserError(f"{path} cannot be read as CSV: {table.num_rows} rows were parsed, {piece.rows} were found.")
+    return table.combine_chunks().to_batches()[0]
 
 
 def _header(path: Path, line: bytes, columns: Sequence[str]) -> list[str]:
@@ -107,7 +111,7 @@ def _header(path: Path, line: bytes, columns: Sequence[str]) -> list[str]:
     return header
 
 
-class _Utf8(io.RawIOBase):
+class _Utf8:
     """Hands a file through and stops at the first byte that is not UTF-8."""
 
     def __init__(self, path: Path, file: BinaryFile) -> None:
@@ -115,11 +119,8 @@ class _Utf8(io.RawIOBase):
         self._file = file
         self._decoder = codecs.getincrementaldecoder("utf-8")()
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self._file.read(len(buffer))
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
         try:
             self._decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
@@ -128,5 +129,4 @@ class _Utf8(io.RawIOBase):
                 f"{self._path} is not UTF-8: {error.reason} {error.object[error.start]:#x} in {around!r}. "
                 f"Convert it, e.g. with `iconv -f ISO-8859-1 -t UTF-8`."
             ) from None
-        buffer[: len(data)] = data
-        return len(data)
+        return data

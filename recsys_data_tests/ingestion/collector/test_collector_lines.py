@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_data.ingestion.collector import lines, uploads
+from recsys_data.ingestion.collector import lines, parse, uploads
 from recsys_data.ingestion.collector.clock import Arrival
 from recsys_data.ingestion.collector.requests import Refused
 
@@ -95,6 +95,85 @@ def test_elements_that_are_no_events_are_logged_as_they_are(client, log):
     assert log.lines()[0] == b"7"
     assert json.loads(log.lines()[1])["a"] == "b"
     assert log.lines()[2:] == [b'"x"', b'{"v": NaN}']
+
+
+def raw_batch(bad: bytes) -> bytes:
+    good = [json.dumps({**MESSAGE, "messageId": f"m{n}", "note": "[{,"}).encode() for n in (1, 2)]
+    return b'{"sentAt": null, "batch": [' + good[0] + b",\n " + bad + b" , " + good[1] + b"]}"
+
+
+BAD = [
+    b'{"type": "track", "x": "a\tb"}',
+    b'{"type": "track", "x": "a\x00b"}',
+    b'{"type": "track", "x": NaN}',
+    b'{"type": "track", "x": "\\ud83d"}',
+    b'{"type": "track", "x": "\\"}]", "y": "\x01"}',
+    b'{"type": "track", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+    b'{"type": "track", "x": caf\xe9}',
+    b'{"type": "track" "x"}',
+    b"nonsense",
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=range(len(BAD)))
+def test_what_is_wrong_with_one_message_is_wrong_with_it_only(client, log, bad):
+    assert client.post("/v1/batch", content=raw_batch(bad)).status_code == 200
+    first, second, third = log.lines()
+    assert [json.loads(line)["event_id"] for line in (first, third)] == ["m1", "m2"]
+    assert second == bad
+    native = json.dumps(EVENT).encode()
+    assert client.post("/v1/events", content=b"[" + native + b"," + bad + b"]").json() == {"accepted": 2}
+    assert log.lines()[4] == bad
+
+
+@pytest.mark.parametrize("path", ["/v1/track", "/v1/batch"])
+def test_a_byte_order_mark_is_no_part_of_the_body(client, log, path):
+    body = json.dumps(MESSAGE) if path == "/v1/track" else batch_of(json.dumps(MESSAGE))
+    assert client.post(path, content=b"\xef\xbb\xbf" + body.encode()).status_code == 200
+    assert log.events()[0]["event_id"] == "m1"
+
+
+def test_a_key_that_stands_twice_beside_a_number_that_is_none_loses_nothing(client, log):
+    twice = '{"type": "track", "messageId": "m2", "properties": {"price": 1, "price": 2}}'
+    body = batch_of('{"type": "track", "price": NaN}', twice, json.dumps(MESSAGE))
+    assert client.post("/v1/batch", content=body).status_code == 200
+    assert log.lines()[1] == twice.encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ('{"batch": [{"type": "track"}], "batch": []}', "the key 'batch' twice"),
+        ('{"batch": [{"type": "track"}], "b\\u0061tch": []}', "the key 'batch' twice"),
+        ('{"a:": 1, "batch": [{"x": NaN}], "a\\u003a": []}', "the key 'a:' twice"),
+        ('{"batch": [], "context": {"app": {"a": 1, "a": 2}}}', "`context` has the key 'a' twice"),
+        ('{"batch": [], "context": {"a": NaN}}', "`context` is not JSON"),
+        ('{"batch": [{"type": "track", "x": "a]}', "does not end"),
+        ('{"batch": [{"type": "track", "x": [}]}', "does not match"),
+        ('{"batch": [{"x": NaN}]} {}', "follows its end"),
+    ],
+)
+def test_what_cannot_be_divided_among_the_messages_is_refused(client, log, body, reason):
+    answer = client.post("/v1/batch", content=body)
+    assert answer.status_code == 400
+    assert reason in answer.json()["error"]
+    assert log.lines() == []
+
+
+def test_a_number_beyond_a_double_is_kept_as_it_is_spelled(client, log):
+    message = '{"type": "track", "event": "Product Viewed", "messageId": "m1", "properties": {"price": 1e400}}'
+    native = '{"event_id": "e1", "price": -1e400, "properties": {"x": 1E999}}'
+    assert client.post("/v1/batch", content=batch_of(message)).status_code == 200
+    assert client.post("/v1/events", content=native).status_code == 200
+    first, second = log.lines()
+    assert b'"properties":{"price":1e400}' in first
+    assert b'"price":-1e400,"properties":{"x":1E999}' in second
+
+
+def test_a_newline_within_a_string_stays_no_json(client, log):
+    body = b"[" + json.dumps(EVENT).encode() + b',{"event_id": "e\n2"}]'
+    assert client.post("/v1/events", content=body).status_code == 200
+    assert not parse.is_json(log.lines()[1])
 
 
 def test_no_line_holds_a_newline(client, log):
