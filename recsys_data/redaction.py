@@ -17,7 +17,10 @@ NAME = rf"[\w.-]*(?:{SECRET_NAMES})[\w.-]*"
 # These are too common elsewhere.
 OPTION_NAME = rf"{NAME}|key|sig|auth"
 SECRET_NAME = re.compile(OPTION_NAME, re.IGNORECASE)
-OPTION = re.compile(rf"(?<=[?&;])({OPTION_NAME})=[^&;\s\"'<>]*", re.IGNORECASE)
+# What follows an & without being an option belongs to a password that is not encoded.
+OPTION = re.compile(
+    rf"(?<=[?&;])({OPTION_NAME})=[^&;\s\"'<>]*(?:&[^&;=\s\"'<>]*(?![^&;\s\"'<>]))*(?<![&)])", re.IGNORECASE
+)
 # Connection strings: password=..., PWD='...'.
 ASSIGNED = re.compile(rf"\b({NAME}\s*=\s*)('[^']*'|\"[^\"]*\"|[^\s,;&'\"]+)", re.IGNORECASE)
 # Whatever stands between `user:` and the last @: a password that is not encoded may hold / # ? : and @.
@@ -28,7 +31,7 @@ WEBHOOK = re.compile(
     r"(https?://(?:hooks\.slack\.com|discord(?:app)?\.com/api/webhooks|[\w.-]*webhook\.office\.com)/)[^\s\"'<>]+",
     re.IGNORECASE,
 )
-AUTHORIZATION = re.compile(r"(authorization\W{1,6})((?:basic|bearer)\s+)?[^\s\"',;)}\]]+", re.IGNORECASE)
+AUTHORIZATION = re.compile(r"(authorization[^\w*]{1,6})((?:basic|bearer)\s+)?[^\s\"',;)}\]]+", re.IGNORECASE)
 
 
 class Redactor:
@@ -81,7 +84,7 @@ def secrets_of(url: str) -> list[str]:
     if not separator:
         return []
     before, _, options = rest.partition("?")
-    found = [value for name, _, value in map(_option, re.split("[&;]", options)) if SECRET_NAME.fullmatch(name)]
+    found = _secret_options(options)
     # Without an @ before the options, one behind them belongs to a password with a question mark, or to a value.
     login, at, _ = before.rpartition("@")
     if not at and not found:
@@ -92,8 +95,18 @@ def secrets_of(url: str) -> list[str]:
     return [secret for secret in found if secret]
 
 
-def _option(text: str) -> tuple[str, str, str]:
-    return text.partition("=")
+def _secret_options(options: str) -> list[str]:
+    """The values of those options that hold secrets, with the parts after an & that are no options."""
+    found: list[str] = []
+    within = False
+    for option in re.split("(?<=[&;])", options):
+        name, equals, value = option.partition("=")
+        if equals:
+            within = SECRET_NAME.fullmatch(name) is not None
+            found += [value] if within else []
+        elif within:
+            found[-1] += option
+    return [value.rstrip("&;") for value in found]
 
 
 def _spellings(secrets: Iterable[str]) -> set[str]:
