@@ -12,7 +12,7 @@ SECRET = "B0SECRETTOKEN"
 
 
 class Webhook:
-    """Attributes: `posted` (bodies, in order), `headers` (of each), `status` (answered), `hold` (answers wait for it)."""
+    """Attributes: `posted` (bodies, in order), `headers` (of each), `status` (answered), `hold` (answers wait)."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/services/{SECRET}"
