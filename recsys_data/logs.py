@@ -7,7 +7,6 @@ line, also out of tracebacks. Run alone: `RECSYS_DATA_LOG_FORMAT=json recsys-dat
 """
 
 import logging
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,14 +17,12 @@ from typing import Any
 
 import msgspec
 
+from recsys_data.redaction import HIDDEN, Redactor
 from recsys_data.settings import Settings
 
 # A line for each append and each commit: for machines that gather logs, hence in JSON, or at level debug.
 trail = logging.getLogger("recsys_data.trail")
 
-HIDDEN = "<hidden>"
-PASSWORD = re.compile(r"(://[^\s/:@\"']*):[^\s/@\"']+@")
-AUTHORIZATION = re.compile(r"(authorization\W{1,6})((?:basic|bearer)\s+)?[^\s\"',;)}\]]+", re.IGNORECASE)
 # Shorter keys would be found within words.
 LEAST_SECRET = 6
 # What every record has; anything else was given with it.
@@ -87,18 +84,15 @@ class Redacting(logging.Formatter):
 
     def __init__(self, secrets: list[str]) -> None:
         super().__init__()
-        known = sorted((one for one in secrets if len(one) >= LEAST_SECRET), key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, known))) if known else None
+        self._redactor = Redactor(one for one in secrets if len(one) >= LEAST_SECRET)
 
     def clean(self, line: str) -> str:
         """The line without secrets.
 
         >>> Redacting(["key-one"]).clean("key key-one, postgresql://me:pw@db/x, Authorization: Basic azE6")
-        'key <hidden>, postgresql://me:<hidden>@db/x, Authorization: <hidden>'
+        'key ***, postgresql://me:***@db/x, Authorization: ***'
         """
-        if self._known:
-            line = self._known.sub(HIDDEN, line)
-        return AUTHORIZATION.sub(rf"\1{HIDDEN}", PASSWORD.sub(rf"\1:{HIDDEN}@", line))
+        return self._redactor(line)
 
     def fields(self, record: logging.LogRecord) -> dict[str, Any]:
         """What was bound and what was given with the message."""

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from recsys_data.errors import UserError
+from recsys_data.redaction import redacted_url
 
 PREFIX = "RECSYS_DATA_"
 
@@ -79,6 +80,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         shown = {name: getattr(self, name) for name in self.__struct_fields__ if name not in HIDDEN}
+        shown["event_log"] = redacted_url(self.event_log)
         url = Secrets([self.alert_url] if self.alert_url else [])
         return f"Settings({shown}, write_keys={self.keys!r}, alert_url={url!r})"
 

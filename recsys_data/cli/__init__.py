@@ -6,6 +6,9 @@ A command imports what it needs when it runs, so that help is there at once.
 import os
 import signal
 import sys
+from contextlib import suppress
+from traceback import format_exception
+from types import TracebackType
 
 import click
 
@@ -25,6 +28,9 @@ from recsys_data.cli.status import status
 from recsys_data.cli.trace import trace
 from recsys_data.cli.up import up
 from recsys_data.cli.verify import verify
+from recsys_data.errors import UserError
+from recsys_data.redaction import redacted
+from recsys_data.settings import Settings
 
 EXAMPLES = [
     "recsys-data up",
@@ -56,4 +62,14 @@ def main() -> None:
     os.umask(os.umask(0o077) | 0o027)
     # Cleanup belongs to the end of a command also when a supervisor asks for it.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    sys.excepthook = _show_traceback
     cli(prog_name="recsys-data")
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A defect, shown whole but for the secrets in it."""
+    secrets: list[str] = []
+    with suppress(UserError):
+        settings = Settings.from_env()
+        secrets = [*settings.keys, settings.alert_url]
+    sys.stderr.write(redacted("".join(format_exception(kind, error, trace)), secrets))

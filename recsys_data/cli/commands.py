@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from recsys_data.errors import RecsysDataError
+from recsys_data.redaction import redacted
 from recsys_data.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Commands(Exampled, click.Group):
             message = explain(error)
             if message is None:
                 raise
-            raise click.ClickException(message) from None
+            raise click.ClickException(redacted(message)) from None
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         try:

@@ -19,6 +19,7 @@ from recsys_data.cli.commands import opened_log
 from recsys_data.errors import Permanent, Transient, UserError
 from recsys_data.ingestion.log import EventLog
 from recsys_data.ingestion.log.stamp import stamp
+from recsys_data.redaction import redacted, redacted_url, secrets_of
 from recsys_data.settings import Settings
 
 GROUP_LINES = 5_000
@@ -91,15 +92,17 @@ class CollectorTarget:
     """A collector: requests are repeated until they are taken, as SDKs do it."""
 
     def __init__(self, url: str, settings: Settings, sleep: Callable[[float], None]) -> None:
+        shown = redacted_url(url)
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port
         except ValueError as error:
-            raise UserError(f"{url}: {error}. Expected the address of a collector, e.g. {EXAMPLE}.") from None
+            found = redacted(str(error), secrets_of(url))
+            raise UserError(f"{shown}: {found}. Expected the address of a collector, e.g. {EXAMPLE}.") from None
         if not host:
-            raise UserError(f"{url} names no host. Expected the address of a collector, e.g. {EXAMPLE}.")
+            raise UserError(f"{shown} names no host. Expected the address of a collector, e.g. {EXAMPLE}.")
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._url = url
+        self._url = shown
         self._connection = kind(host, port, timeout=TIMEOUT_SECONDS)
         path = parts.path.rstrip("/")
         self._path = path if path.endswith(EVENTS_PATH) else path + EVENTS_PATH

@@ -37,6 +37,7 @@ def take(name: str, day: datetime | None, accept: bool) -> None:
     from recsys_data.ingestion.snapshot import snapshot_contract, stored_days, takeable_days
     from recsys_data.ingestion.snapshot import take as take_one
     from recsys_data.logs import configure_command
+    from recsys_data.sources.locations import named
 
     with opened() as platform, _watched() as told:
         configure_command(platform.settings)
@@ -45,7 +46,7 @@ def take(name: str, day: datetime | None, accept: bool) -> None:
         done = set() if day else set(stored_days(platform.lake, name)) - {datetime.now(UTC).date()}
         days = [one for one in there if one not in done]
         if not there:
-            places = ", ".join(server.location for server in contract.servers)
+            places = ", ".join(map(named, contract.servers))
             raise UserError(f"The sources of {name} have no day to take. They are looked for at {places}.")
         taken = [take_one(platform.lake, platform.settings, name, one, accept, told) for one in days]
         _bring_up_to_date(platform, name)

@@ -1,13 +1,15 @@
 """`recsys-data sql`: questions to the lake, without a way to change it."""
 
-import json
 import re
 import sys
+import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,14 +21,16 @@ from recsys_data.errors import UserError
 if TYPE_CHECKING:
     import duckdb
 
+    from recsys_data.lake.query import Views
     from recsys_data.lake.tables import Lake
 
 BATCH_ROWS = 2_000
+# What a confined session may read beside data files: installed modules, which Python imports when they are first
+# needed, and the limits of memory and processors that DuckDB keeps to.
+PYTHON = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+LIMITS = ("/proc/self/cgroup", "/sys/fs/cgroup")
 COMMENT = r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*"
 EXPLAIN = re.compile(rf"\A{COMMENT}EXPLAIN\b{COMMENT}(?:ANALYZE\b{COMMENT})?(?:\([^()]*\))?", re.IGNORECASE | re.DOTALL)
-# What DuckDB makes of SELECT, FROM, VALUES, DESCRIBE, SHOW, SUMMARIZE, UNION ... and WITH of these. It also
-# takes WITH ... AS (COPY ... TO ...) for a query, which writes a file.
-READING = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
 
 
 @click.command(
@@ -64,18 +68,21 @@ def sql(query: str, form: str, as_of: str | None) -> None:
     text = sys.stdin.read() if query == "-" else query
     with opened() as platform, explained(platform.lake.contracts):
         statement = only_query(text)
-        with connected(platform.lake, as_of) as connection, executed(connection, statement) as result:
+        with executed(planned(platform.lake, as_of), statement) as result:
             FORMATS[form](result)
 
 
 def only_query(text: str) -> str:
-    """The one statement of `text`, which must be a query.
+    """The one statement of `text`, which must be a query that reads datasets and computes.
 
     Raises:
-        UserError: none, several, or one that may change something.
+        UserError: none, several, or one that may do more; says what.
         duckdb.Error: it cannot be parsed.
     """
     import duckdb
+
+    from recsys_data.contracts.spill import open_session
+    from recsys_data.contracts.sql_guard import Refused, check_query
 
     statements = duckdb.extract_statements(text)
     if len(statements) != 1:
@@ -83,31 +90,20 @@ def only_query(text: str) -> str:
     statement = statements[0]
     query = statement.query
     body = EXPLAIN.sub("", query, count=1) if statement.type == duckdb.StatementType.EXPLAIN else query
-    with duckdb.connect() as parser:
-        tree = json.loads(parser.execute("SELECT json_serialize_sql(?)", [body]).fetchall()[0][0])
-    if tree["error"] or not reads_only(tree["statements"]):
+    try:
+        with open_session() as parser:
+            check_query(parser, body)
+    except Refused as refused:
         raise UserError(
-            f"Found a statement ({statement.type.name}) that may do more than read; the lake is changed by ingestion "
-            "only. Use SELECT, WITH, FROM, VALUES, DESCRIBE, SHOW, SUMMARIZE, or EXPLAIN of these; PIVOT with its "
+            f"This statement ({statement.type.name}) is refused: {refused}. Expected one that reads datasets and "
+            "computes: SELECT, WITH, FROM, VALUES, DESCRIBE, SHOW, SUMMARIZE, or EXPLAIN of these; PIVOT with its "
             "values: PIVOT ... ON column IN (...)."
-        )
+        ) from None
     return query
 
 
-def reads_only(tree: Any) -> bool:
-    """Whether every query in DuckDB's syntax tree reads."""
-    if isinstance(tree, list):
-        return all(map(reads_only, tree))
-    if not isinstance(tree, dict):
-        return True
-    if "cte_map" in tree and tree.get("type") not in READING:
-        return False
-    return all(map(reads_only, tree.values()))
-
-
-@contextmanager
-def connected(lake: "Lake", as_of: str | None = None) -> Iterator["duckdb.DuckDBPyConnection"]:
-    """A session with a view for each dataset, as of now or of a time or snapshot; those never fed are empty.
+def planned(lake: "Lake", as_of: str | None = None) -> "Views":
+    """A view for each dataset, as of now or of a time or snapshot; those never fed are empty.
 
     A dataset of which the moment has expired says so when it is asked, for it may not be asked at all: the stream's
     commits are kept for minutes, those of snapshots for longer.
@@ -117,19 +113,19 @@ def connected(lake: "Lake", as_of: str | None = None) -> Iterator["duckdb.DuckDB
     """
     from recsys_data.contracts.rules import literal, quote
     from recsys_data.contracts.types import duckdb_type
-    from recsys_data.lake.query import connect, create_as_of
+    from recsys_data.lake.query import as_of_macro, plan_views
 
     stored = {name for name in lake.contracts if lake.exists(name)}
     moment = None if as_of is None else moment_named(lake, stored, as_of)
     expired = expired_at(lake, stored, moment) if moment else {}
     readable = stored - expired.keys()
-    with connect(lake, readable, as_of=moment) as connection:
-        for name in lake.contracts.keys() - readable:
-            columns = ", ".join(f"NULL::{duckdb_type(c.type)} AS {quote(c.name)}" for c in lake.contracts[name].columns)
-            condition = f"error({literal(expired[name])}) IS NOT NULL" if name in expired else "false"
-            connection.execute(f"CREATE VIEW {quote(name)} AS SELECT {columns} WHERE {condition}")
-            create_as_of(connection, lake.contracts[name])
-        yield connection
+    views = plan_views(lake, readable, moment)
+    for name in lake.contracts.keys() - readable:
+        columns = ", ".join(f"NULL::{duckdb_type(c.type)} AS {quote(c.name)}" for c in lake.contracts[name].columns)
+        condition = f"error({literal(expired[name])}) IS NOT NULL" if name in expired else "false"
+        views.statements.append(f"CREATE VIEW {quote(name)} AS SELECT {columns} WHERE {condition}")
+        views.statements.extend(as_of_macro(lake.contracts[name]))
+    return views
 
 
 def expired_at(lake: "Lake", names: Iterable[str], moment: datetime) -> dict[str, str]:
@@ -166,19 +162,54 @@ def moment_named(lake: "Lake", names: Iterable[str], text: str) -> datetime:
 
 
 @contextmanager
-def executed(connection: "duckdb.DuckDBPyConnection", statement: str) -> Iterator[Result]:
-    """The result of a query, computed in another thread, for DuckDB hears no Ctrl-C while it computes."""
-    with ThreadPoolExecutor(1) as pool:
+def executed(views: "Views", statement: str) -> Iterator[Result]:
+    """The result of a query, computed in another thread, for DuckDB hears no Ctrl-C while it computes.
+
+    That thread, and those of its session, can read the data files of the views and nothing else, where the kernel
+    can confine threads. This one stays as it is.
+    """
+    opened: list[duckdb.DuckDBPyConnection] = []
+    with TemporaryDirectory(prefix="recsys-data-sql-") as folder, ThreadPoolExecutor(1) as pool:
 
         def wait(work: Callable[..., Any], *arguments: object) -> Any:
             try:
                 return pool.submit(work, *arguments).result()
             except (KeyboardInterrupt, SystemExit):
-                connection.interrupt()
+                for connection in opened:
+                    connection.interrupt()
                 raise
 
-        reader = wait(lambda: connection.sql(statement).to_arrow_reader(BATCH_ROWS))
-        yield Result(reader.schema, iter(partial(wait, next, reader, None), None))
+        try:
+            wait(lambda: opened.append(confined_session(views, folder)))
+            reader = wait(lambda: opened[0].sql(statement).to_arrow_reader(BATCH_ROWS))
+            yield Result(reader.schema, iter(partial(wait, next, reader, None), None))
+        finally:
+            for connection in opened:
+                pool.submit(connection.close).result()
+
+
+def confined_session(views: "Views", folder: str) -> "duckdb.DuckDBPyConnection":
+    """A session with these views for the SQL of others; confines the thread that calls, for good.
+
+    Args:
+        views: what it may read.
+        folder: empty; where it may write what does not fit into memory.
+    """
+    # Modules are imported before, because they cannot be read afterwards.
+    import duckdb  # noqa: F401
+    import pyarrow.dataset  # noqa: F401
+
+    from recsys_data.lake.landlock import confine_thread
+    from recsys_data.lake.query import open_views
+
+    # Files in the object store are read through the network.
+    network = any("://" in file for file in views.files)
+    with ExitStack() as kept:
+        # What is below /proc is another file once it was closed and forgotten.
+        for path in filter(Path.is_file, map(Path, LIMITS)):
+            kept.enter_context(path.open())
+        confine_thread([*views.files, *PYTHON, *LIMITS], [folder], network)
+        return open_views(views, temp_directory=f"{folder}/spill", python_enable_replacements=False)
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from recsys_data.contracts.contract import Column, Contract
+from recsys_data.contracts.spill import open_session
+from recsys_data.contracts.sql_guard import LISTED, Refused, check_query
 from recsys_data.contracts.types import duckdb_type
 from recsys_data.errors import ContractError
 
@@ -33,11 +35,8 @@ def session(threads: int = 1, confined: bool = False) -> "duckdb.DuckDBPyConnect
 
     Where it is `confined`, SQL reaches neither files nor the network: a rule judges what stands in an event.
     """
-    import duckdb
-
-    connection = duckdb.connect(config={"threads": threads})
     # A batch is one Arrow table and its rows are told apart by number, not by order.
-    connection.execute("SET preserve_insertion_order = false")
+    connection = open_session(threads, preserve_insertion_order=False)
     prepare(connection)
     if confined:
         connection.execute("SET enable_external_access = false")
@@ -120,6 +119,11 @@ def check_expressions(contract: Contract) -> None:
             one = [(place, expression, kind)]
             try:
                 found = _types(connection, columns, one)
+            except Refused as refused:
+                raise ContractError(
+                    f"{contract.path}: {place}: `{expression}` is refused: {refused}. The SQL of contracts computes "
+                    f"from the columns of one row; take that out. The functions it may call are listed in {LISTED}."
+                ) from None
             except duckdb.Error as error:
                 first = str(error).strip().splitlines()[0]
                 raise ContractError(
@@ -138,7 +142,7 @@ def _all_fit(columns: str, expressions: tuple[tuple[str, str, str], ...]) -> boo
     """Kept, for a session takes longer to make than a contract to read, and contracts are read again and again."""
     import duckdb
 
-    with session(confined=True) as connection, contextlib.suppress(duckdb.Error):
+    with session(confined=True) as connection, contextlib.suppress(duckdb.Error, Refused):
         return _fit(_types(connection, columns, expressions), expressions)
     return False
 
@@ -146,11 +150,17 @@ def _all_fit(columns: str, expressions: tuple[tuple[str, str, str], ...]) -> boo
 def _types(
     connection: "duckdb.DuckDBPyConnection", columns: str, expressions: Sequence[tuple[str, str, str]]
 ) -> list[str]:
-    """DuckDB's types of each expression, as it is and cast to its kind."""
+    """DuckDB's types of each expression, as it is and cast to its kind.
+
+    Raises:
+        Refused: one reads more than the row, or calls a function that is not on the list.
+        duckdb.Error: one cannot be evaluated.
+    """
     values = ", ".join(f"({expression}), ({expression})::{kind}" for _, expression, kind in expressions)
     # As conditions they may be no aggregates, windows or lists of rows: each is of one row by itself.
     conditions = " AND ".join(f"({expression}) IS NULL" for _, expression, _ in expressions)
     statement = f"SELECT {values} FROM (SELECT {columns}) WHERE false AND {conditions}"
+    check_query(connection, statement, tables=False)
     return [str(kind) for kind in connection.sql(statement).types]
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from recsys_data.contracts.contract import Contract
 from recsys_data.contracts.derived import REJECTED
 from recsys_data.contracts.rules import quote
+from recsys_data.contracts.spill import open_session
 from recsys_data.errors import Transient, UserError
 from recsys_data.ingestion.held import Reading, discard, hold, open_held
 from recsys_data.ingestion.lock import file_lock
@@ -118,11 +119,9 @@ def stored_days(lake: Lake, name: str) -> list[date]:
 
 def refused_rows(lake: Lake, name: str, day: date) -> dict[str, int]:
     """How many rows of a stored day were refused, by reason, most frequent first."""
-    import duckdb
-
     table = lake.table(f"{name}_{REJECTED}")
     files = [path for path, _ in files_of(table, day_number(day.isoformat()))]
-    with duckdb.connect() as connection:
+    with open_session() as connection:
         counted = f"SELECT reason, count(*) FROM ({relation(table, files)}) GROUP BY 1 ORDER BY 2 DESC, 1"
         return dict(connection.sql(counted).fetchall())
 

@@ -8,11 +8,12 @@ commits: now, or (`past.py`) those of an earlier moment.
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recsys_data.contracts.contract import Contract
 from recsys_data.contracts.derived import HISTORY
 from recsys_data.contracts.rules import literal, quote
+from recsys_data.contracts.spill import open_session
 from recsys_data.lake.damage import naming_damage
 from recsys_data.lake.files import local_path
 from recsys_data.lake.past import snapshot_at
@@ -108,34 +109,61 @@ def connect(
     Raises:
         UserError: that moment is yet to come, or what a dataset held then has expired.
     """
-    import duckdb
+    return open_views(plan_views(lake, names, as_of), threads)
 
-    connection = duckdb.connect(config={"threads": threads})
-    connection.execute("SET TimeZone = 'UTC'")
-    tables = {name: lake.table(name) for name in names}
-    files = {name: data_files(table, as_of=as_of) for name, table in tables.items()}
-    _confine(connection, [file for listed in files.values() for file in listed])
-    for name, table in tables.items():
-        connection.execute(f"CREATE VIEW {quote(name)} AS {relation(table, files[name])}")
-        create_as_of(connection, lake.contracts[name])
+
+class Views(NamedTuple):
+    """What a session needs to show datasets.
+
+    Attributes:
+        statements: SQL that makes the views and macros.
+        files: the data files that they read.
+    """
+
+    statements: list[str]
+    files: list[str]
+
+
+def plan_views(lake: Lake, names: Iterable[str], as_of: datetime | None = None) -> Views:
+    """The views of `connect`, read from the catalog: opening them needs the data files only.
+
+    Raises:
+        UserError: as `connect`.
+    """
+    planned = Views([], [])
+    for name in names:
+        table = lake.table(name)
+        files = data_files(table, as_of=as_of)
+        planned.files.extend(files)
+        planned.statements.append(f"CREATE VIEW {quote(name)} AS {relation(table, files)}")
+        planned.statements.extend(as_of_macro(lake.contracts[name]))
+    return planned
+
+
+def open_views(views: Views, threads: int = 2, **config: Any) -> "duckdb.DuckDBPyConnection":
+    """A session with these views, as `connect` gives; `config` holds settings of DuckDB."""
+    connection = open_session(threads, **config)
+    _confine(connection, views.files)
+    for statement in views.statements:
+        connection.execute(statement)
     connection.execute("SET lock_configuration = true")
     return connection
 
 
-def create_as_of(connection: "duckdb.DuckDBPyConnection", contract: Contract) -> None:
-    """For a history, whose view is there, the macro `NAME_as_of(moment)`; for any other dataset nothing.
+def as_of_macro(contract: Contract) -> list[str]:
+    """SQL of the macro `NAME_as_of(moment)` of a history, whose view must be there; for any other dataset none.
 
     `moment` is a TIMESTAMPTZ, or what casts to one: a date is its beginning in UTC. The rows have the columns of
     NAME but for those of the day's snapshot, and valid_from and valid_to.
     """
     if contract.derived != HISTORY:
-        return
+        return []
     kept = [c.name for c in contract.columns if not c.system or c.system in ("valid_from", "valid_to")]
-    connection.execute(
+    return [
         f"CREATE MACRO {quote(f'{contract.base}_as_of')}(moment) AS TABLE "
         f"SELECT {', '.join(map(quote, kept))} FROM {quote(contract.name)} "
         "WHERE valid_from <= moment::TIMESTAMPTZ AND (valid_to > moment::TIMESTAMPTZ OR valid_to IS NULL)"
-    )
+    ]
 
 
 def _confine(connection: "duckdb.DuckDBPyConnection", files: Sequence[str]) -> None:

@@ -10,9 +10,11 @@ import socket
 import threading
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
 
@@ -74,15 +76,11 @@ class WebhookSink:
 
     def send(self, alerts: Sequence[Alert], rest: str) -> None:
         content = slack_message(alerts, rest) if self._form == "slack" else json_message(alerts, rest)
-        request = urllib.request.Request(
-            self._url,
-            msgspec.json.encode(content),
-            {"Content-Type": "application/json", "User-Agent": "recsys-data"},
-            method="POST",
-        )
         failure: list[str] = []
         # A daemon: a server that never ends its answer must not keep anything from ending.
-        thread = threading.Thread(target=_post, args=(request, failure), name="alerts", daemon=True)
+        thread = threading.Thread(
+            target=_post, args=(self._url, msgspec.json.encode(content), failure), name="alerts", daemon=True
+        )
         thread.start()
         thread.join(SECONDS_IN_ALL)
         found = f"no answer within {SECONDS_IN_ALL:g} s" if thread.is_alive() else "".join(failure)
@@ -100,9 +98,20 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _post(request: urllib.request.Request, failure: list[str]) -> None:
+def _request(url: str, body: bytes) -> urllib.request.Request:
+    """A POST; what the URL says of user and password is sent as Basic authentication."""
+    headers = {"Content-Type": "application/json", "User-Agent": "recsys-data"}
+    parts = urlsplit(url)
+    login, at, host = parts.netloc.rpartition("@")
+    if at:
+        user, _, password = login.partition(":")
+        headers["Authorization"] = "Basic " + b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+    return urllib.request.Request(urlunsplit(parts._replace(netloc=host)), body, headers, method="POST")
+
+
+def _post(url: str, body: bytes, failure: list[str]) -> None:
     try:
-        with urllib.request.build_opener(_NoRedirect).open(request, timeout=SECONDS):
+        with urllib.request.build_opener(_NoRedirect).open(_request(url, body), timeout=SECONDS):
             return
     except urllib.error.HTTPError as error:
         failure.append(f"it was answered {error.code}")

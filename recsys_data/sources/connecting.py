@@ -7,10 +7,10 @@ import re
 import time
 from collections.abc import Callable
 from typing import TypeVar
-from urllib.parse import quote as percent_encoded
 
 from recsys_data.contracts.contract import Server
 from recsys_data.errors import RecsysDataError, Transient, UserError
+from recsys_data.redaction import redacted
 from recsys_data.sources.locations import named
 
 Connection = TypeVar("Connection")
@@ -32,9 +32,7 @@ def explain(server: Server, secrets: tuple[str, ...], error: Exception, lasting:
     """Our error for one of a driver; `lasting` if its kind says already that trying again is of no use."""
     number_and_text = len(error.args) == 2 and isinstance(error.args[1], str)
     text = PREFIX.sub("", error.args[1] if number_and_text else str(error).strip())
-    for secret in filter(None, secrets):
-        for spelled in (secret, percent_encoded(secret, safe="")):
-            text = text.replace(spelled, "***")
+    text = redacted(text, secrets)
     first = (text.splitlines() or [type(error).__name__])[0].strip().rstrip(".")
     if lasting or REFUSAL.search(first):
         return UserError(

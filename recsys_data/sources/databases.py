@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from recsys_data.contracts.contract import Server
 from recsys_data.errors import RecsysDataError, UserError
+from recsys_data.redaction import OPTION, SECRET_NAME, redacted
 from recsys_data.sources.connecting import explain, patiently
 from recsys_data.sources.extract import Extract
 from recsys_data.sources.files import present_of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from recsys_data.sources.extract import Wanted
 
 FETCH_ROWS = 20_000
+ENCODE = "Percent-encode what a password holds of @ : / # ? & (an @ is %40), or put it into a ${VARIABLE}."
 ADBC_NAMES = ("postgresql", "postgres", "postgresql+adbc")
 # Drivers that stream; the ones SQLAlchemy takes by itself do not, or fail when they do.
 DRIVERS = {"mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
@@ -59,8 +61,11 @@ def extract_database(server: Server, wanted: "Sequence[Wanted]", data_dir: Path)
         url = make_url(resolved(server, data_dir, ""))
     except (ArgumentError, ValueError):
         raise UserError(
-            f"{named(server)} is no URL of a database. Expected dialect://user:password@host:port/database."
+            f"{named(server)} is no URL of a database. Expected dialect://user:password@host:port/database. {ENCODE}"
         ) from None
+    # With an @ in the password SQLAlchemy takes the rest of it for the host, which drivers show.
+    if "@" in f"{url.host or ''}{url.database or ''}" * bool(url.password) or OPTION.search(url.password or ""):
+        raise UserError(f"{named(server)} cannot be read as a URL without doubt. {ENCODE}")
     if url.drivername in ADBC_NAMES:
         from recsys_data.sources.adbc import extract_postgresql
 
@@ -77,8 +82,9 @@ def source_of(server: Server, quoted: Callable[[str], str]) -> str:
 
 def secrets_of(url: "URL") -> tuple[str, ...]:
     """What of a URL must be in no message."""
-    options = (str(value) for name, value in url.query.items() if "password" in name or "passwd" in name)
-    return (url.password or "", *options)
+    options = (value for name, value in url.query.items() if SECRET_NAME.fullmatch(name))
+    values = (one for value in options for one in ([value] if isinstance(value, str) else value))
+    return (url.password or "", *values)
 
 
 @contextmanager
@@ -118,7 +124,8 @@ def _engine(server: Server, url: "URL") -> "Engine":
     except (sqlalchemy.exc.ArgumentError, ModuleNotFoundError) as error:
         driver = url.get_driver_name() if isinstance(error, ModuleNotFoundError) else ""
         extra = f"recsys-data[{EXTRAS[driver]}]" if driver in EXTRAS else "the driver and dialect of that database"
-        raise UserError(f"{named(server)}: {error}. Install {extra}, or mend the location.") from None
+        told = redacted(str(error), secrets_of(url))
+        raise UserError(f"{named(server)}: {told}. Install {extra}, or mend the location.") from None
 
 
 class _Read:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys_data.contracts.contract import Server
-from recsys_data.errors import UserError
-from recsys_data.sources.locations import DAY, days_of_files, files_of_day, named
+from recsys_data.errors import Permanent, RecsysDataError, UserError
+from recsys_data.redaction import redacted, secrets_of
+from recsys_data.sources.locations import DAY, days_of_files, files_of_day, named, resolved
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,9 +73,11 @@ def extract(server: Server, wanted: Sequence[Wanted], day: date, data_dir: Path)
             f"{named(server)} knows only today's state ({today}, UTC), not that of {day}; "
             "day-folder files can be backfilled. Take today, or a server with {day} in its location."
         )
-    opened = _database(server, wanted, data_dir, day) if server.is_database else _files(server, wanted, day, data_dir)
-    with opened as found:
-        yield found
+    with without_secrets(server, data_dir):
+        database = server.is_database
+        opened = _database(server, wanted, data_dir, day) if database else _files(server, wanted, day, data_dir)
+        with opened as found:
+            yield found
 
 
 def days_available(server: Server, data_dir: Path) -> list[date] | None:
@@ -84,7 +87,30 @@ def days_available(server: Server, data_dir: Path) -> list[date] | None:
         UserError: the location cannot be read.
         Transient: S3 does not answer.
     """
-    return None if is_live(server) else days_of_files(server, data_dir)
+    if is_live(server):
+        return None
+    with without_secrets(server, data_dir):
+        return days_of_files(server, data_dir)
+
+
+@contextmanager
+def without_secrets(server: Server, data_dir: Path) -> Iterator[None]:
+    """Let no error out, not even one that nobody foresaw, that shows a secret of the location.
+
+    Raises:
+        Permanent: in place of an error of a library whose text holds one.
+    """
+    try:
+        yield
+    except RecsysDataError:
+        raise
+    except Exception as error:
+        secrets = secrets_of(resolved(server, data_dir, ""))
+        chain = [error, *filter(None, (error.__cause__, error.__context__))]
+        if all(redacted(str(one), secrets) == str(one) for one in chain):
+            raise
+        told = redacted(f"{type(error).__name__}: {error}", secrets)
+        raise Permanent(f"{named(server)} cannot be read: {told}. Fix its location.") from None
 
 
 def _database(server: Server, wanted: Sequence[Wanted], data_dir: Path, day: date) -> AbstractContextManager[Extract]:

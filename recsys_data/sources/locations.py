@@ -11,11 +11,12 @@ from datetime import date
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, urlsplit
 from urllib.parse import quote as percent_encoded
-from urllib.parse import urlsplit
 
 from recsys_data.contracts.contract import Server
 from recsys_data.errors import Transient, UserError
+from recsys_data.redaction import OPTION, redacted, redacted_url
 from recsys_data.settings import variable
 
 if TYPE_CHECKING:
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 
 DAY = "{day}"
 VARIABLE = re.compile(r"\$\{(\w+)\}")
-# User and password of a URL, as far as they are spelled in it.
+# User and password of a URL, as far as they are spelled in it, and options that hold a secret.
 LOGIN = re.compile(r"(?<=://)[^/@]*(?=@)")
-SECRET_OPTION = re.compile(r"([?&](?:password|passwd|secret_key|token)=)[^&]*", re.IGNORECASE)
 WILDCARD = re.compile(r"[*?\[]")
+KEYS_OF_S3 = "Take it out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment."
 SHOWN_DAYS = 10
 # What S3 answers when trying again is of no use.
 S3_REFUSALS = ("NO_SUCH", "NoSuch", "ACCESS_DENIED", "AccessDenied", "InvalidAccessKey", "SignatureDoesNotMatch")
@@ -34,15 +35,14 @@ S3_REFUSALS = ("NO_SUCH", "NoSuch", "ACCESS_DENIED", "AccessDenied", "InvalidAcc
 
 def named(server: Server) -> str:
     """The server in messages: its name, and its location without a password."""
-    hidden = LOGIN.sub(lambda login: login[0].partition(":")[0] + (":***" if ":" in login[0] else ""), server.location)
-    hidden = SECRET_OPTION.sub(r"\1***", hidden)
-    return f"server {server.name} ({hidden})"
+    return f"server {server.name} ({redacted_url(server.location)})"
 
 
 def resolved(server: Server, data_dir: Path, day: str | None) -> str:
     """The location with everything put in; `{day}` stays where `day` is None.
 
-    A variable within `user:password@` is taken as it is and percent-encoded here.
+    A variable within `user:password@` or as the value of an option such as `password=` is taken as it is and
+    percent-encoded here.
 
     Raises:
         UserError: a variable is not set; names it.
@@ -56,7 +56,7 @@ def resolved(server: Server, data_dir: Path, day: str | None) -> str:
     def login(found: re.Match[str]) -> str:
         return VARIABLE.sub(lambda named: percent_encoded(value(named), safe=""), found[0])
 
-    text = VARIABLE.sub(value, LOGIN.sub(login, server.location))
+    text = VARIABLE.sub(value, OPTION.sub(login, LOGIN.sub(login, server.location)))
     return (text if day is None else text.replace(DAY, day)).replace("{data_dir}", str(data_dir))
 
 
@@ -67,10 +67,13 @@ def open_files(server: Server, location: str) -> "tuple[FileSystem, str]":
     if not location.startswith("s3://"):
         return fs.LocalFileSystem(), str(Path(location.removeprefix("file://")).expanduser().absolute())
     path = location.removeprefix("s3://")
+    endpoint = _endpoint(server)
+    # Nothing below takes a login from a location: it would be part of the name of the bucket, and shown.
+    if set("@:") & set(path.split("/")[0]):
+        raise UserError(f"{named(server)} holds a login. {KEYS_OF_S3}")
     with explained(server):
-        if server.endpoint is None:
+        if endpoint is None:
             return fs.S3FileSystem(region=variable("AWS_REGION") or fs.resolve_s3_region(path.split("/")[0])), path
-        endpoint = urlsplit(server.endpoint if "://" in server.endpoint else f"https://{server.endpoint}")
         return fs.S3FileSystem(
             endpoint_override=endpoint.netloc,
             scheme=endpoint.scheme,
@@ -78,6 +81,23 @@ def open_files(server: Server, location: str) -> "tuple[FileSystem, str]":
             connect_timeout=10,
             request_timeout=60,
         ), path
+
+
+def _endpoint(server: Server) -> "SplitResult | None":
+    """Where the S3 of a server is, if it is not Amazon's.
+
+    Raises:
+        UserError: it is no URL, or holds a login.
+    """
+    if server.endpoint is None:
+        return None
+    try:
+        found = urlsplit(server.endpoint if "://" in server.endpoint else f"https://{server.endpoint}")
+    except ValueError:
+        raise UserError(f"{named(server)}: its endpoint is not a URL. Expected https://host:port.") from None
+    if "@" in server.endpoint:
+        raise UserError(f"{named(server)}: its endpoint holds a login. {KEYS_OF_S3}")
+    return found
 
 
 @contextmanager
@@ -91,7 +111,7 @@ def explained(server: Server, path: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0].removesuffix(".")
+        first = redacted((str(error).strip().splitlines() or [type(error).__name__])[0].removesuffix("."))
         place = f"{named(server)}: {path}".removesuffix(": ")
         lasting = any(answer in first for answer in S3_REFUSALS) or not server.location.startswith("s3://")
         if lasting or isinstance(error, FileNotFoundError | PermissionError):

@@ -7,6 +7,7 @@ is cast by one DuckDB statement (`casts.py`), and text that is not what a column
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from recsys_data.contracts.spill import open_session
 from recsys_data.contracts.types import arrow_type, decimal_of
 from recsys_data.errors import UserError
 from recsys_data.sources.casts import PROBLEMS, SHOWN, cast_sql
@@ -46,14 +47,11 @@ class Caster:
     def __init__(
         self, wanted: "Sequence[Wanted]", where: str, raw_json: bool = False, exact: "Mapping[str, str] | None" = None
     ):
-        import duckdb
-
         self.wanted = wanted
         self.where = where
         self.raw_json = raw_json
         self.exact = exact or {}
-        self._session = duckdb.connect(config={"threads": 1})
-        self._session.execute("SET TimeZone = 'UTC'")
+        self._session = open_session()
         self._statements: dict[tuple[bool, ...], str] = {}
 
     def close(self) -> None:
@@ -179,7 +177,6 @@ def _storage(array: Any) -> "pa.Array":
 
 
 def _settle_nested(array: "pa.Array", logical: str) -> "tuple[pa.Array, bool, bool]":
-    import duckdb
     import pyarrow as pa
 
     kind = array.type
@@ -192,8 +189,7 @@ def _settle_nested(array: "pa.Array", logical: str) -> "tuple[pa.Array, bool, bo
             return array.cast(arrow_type(logical)), False, False
     elif logical not in ("object", "map") and not (is_list and logical == "array"):
         raise Unfit(f"no {logical} is made of {kind}")
-    with duckdb.connect(config={"threads": 1}) as session:
-        session.execute("SET TimeZone = 'UTC'")
+    with open_session() as session:
         session.register("given", pa.table({"value": array}))
         # NULL and the JSON null are not the same.
         sql = "SELECT CASE WHEN value IS NOT NULL THEN to_json(value)::VARCHAR END AS text FROM given"

@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -11,11 +12,12 @@ SECRET = "B0SECRETTOKEN"
 
 
 class Webhook:
-    """Attributes: `posted` (bodies, in order), `status` (what is answered), `hold` (answers wait for it)."""
+    """Attributes: `posted` (bodies, in order), `headers` (of each), `status` (answered), `hold` (answers wait)."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/services/{SECRET}"
         self.posted: list[dict[str, Any]] = []
+        self.headers: list[Message] = []
         self.status = 200
         self.hold: threading.Event | None = None
 
@@ -24,6 +26,7 @@ class Webhook:
 def webhook() -> Iterator[Webhook]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            found.headers.append(self.headers)
             found.posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             if found.hold:
                 found.hold.wait(10)

@@ -20,6 +20,7 @@ MACHINE = {
     "state folder": machine.state_folder,
     "open files": machine.open_files,
     "privacy": machine.privacy,
+    "sql": machine.query_guard,
     "packages": machine.packages,
     "write keys": machine.write_keys,
     "alerts": machine.alerts,

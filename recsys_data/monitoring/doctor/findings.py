@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from recsys_data.errors import RecsysDataError
+from recsys_data.redaction import redacted
 
 State = Literal["ok", "warning", "problem"]
 SECONDS = 10.0
@@ -49,10 +50,10 @@ def bounded(name: str, check: Check, seconds: float = SECONDS) -> list[Finding]:
         try:
             found.extend(check())
         except RecsysDataError as error:
-            found.append(problem(name, str(error), "Do as it says."))
+            found.append(problem(name, redacted(str(error)), "Do as it says."))
         except Exception as error:
             # Whatever is broken, the other checks are still worth having.
-            text = (str(error).strip().splitlines() or [""])[0]
+            text = redacted((str(error).strip().splitlines() or [""])[0])
             advice = "Look after the files, the disk and the permissions of the state folder; else report it."
             found.append(problem(name, f"{type(error).__name__}: {text}".removesuffix(": "), advice))
 

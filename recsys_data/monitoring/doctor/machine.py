@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from recsys_data.lake import landlock
 from recsys_data.monitoring.doctor.findings import Finding, ok, problem, warning
 from recsys_data.settings import Settings, variable
 
@@ -76,6 +77,16 @@ def privacy(settings: Settings) -> list[Finding]:
         advice = f"chmod -R o= {settings.data_dir}, and start what writes there, Dagster too, with `umask 027`."
         return [warning("privacy", f"every user of this machine can read {' and '.join(readable)}", advice)]
     return [ok("privacy", "other users of this machine cannot read events and tables")]
+
+
+def query_guard(settings: Settings) -> list[Finding]:
+    """What confines `recsys-data sql`. Without Landlock its allow-list and DuckDB's own settings remain."""
+    version = landlock.available()
+    listed = "only listed functions and the datasets' own files"
+    if not version:
+        return [ok("sql", f"{listed}; not confined by the kernel, which offers no Landlock (Linux 5.13 or later)")]
+    network = "files and connections" if version >= 4 else "files; connections need Linux 6.7"
+    return [ok("sql", f"{listed}; confined by the kernel too (Landlock {version}: {network})")]
 
 
 def alerts(settings: Settings) -> list[Finding]:
