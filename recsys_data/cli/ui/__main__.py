@@ -5,8 +5,8 @@ import uvicorn
 from dagster import DagsterInstance
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
-from dagster_webserver import __version__
 from dagster_webserver.app import create_app_from_workspace_process_context
+from dagster_webserver.version import __version__
 
 from recsys_data.cli.dagster_home import dagster_home
 from recsys_data.cli.ui.address import Addresses
