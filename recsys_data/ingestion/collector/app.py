@@ -59,7 +59,7 @@ class Collector:
         self._settings = settings
         self._budget = Budget(MAX_QUEUE_BYTES)
         # Of that, what may be held for requests that have not shown a key yet.
-        self._strangers = Budget(MAX_QUEUE_BYTES // 4)
+        self._strangers = Budget(max(MAX_QUEUE_BYTES // 4, settings.max_request_bytes))
         self._parser = Parser()
         self._max_items = settings.max_request_bytes // uploads.LEAST_ITEM_BYTES
         self._metrics = Metrics()

@@ -12,10 +12,15 @@ from contextvars import copy_context
 from itertools import count
 from typing import TypeVar
 
+from recsys_data.ingestion.collector.requests import Refused
+from recsys_data.ingestion.collector.writer import RETRY_SECONDS
+
 T = TypeVar("T")
 
 # Worth less than about 25 ms, however many messages are in it; most requests of browsers are smaller.
 SMALL_BYTES = 8 * 1024
+# SDKs wait for an answer for ten seconds and more.
+WAIT_SECONDS = 5.0
 
 
 class Parser:
@@ -28,24 +33,35 @@ class Parser:
         self._numbers = count()
 
     async def run(self, size: int, parse: Callable[[], T]) -> T:
-        """The result of `parse`, which works on `size` bytes."""
+        """The result of `parse`, which works on `size` bytes.
+
+        Raises:
+            Refused: 429, smaller ones have kept the thread busy for too long.
+        """
         if size <= SMALL_BYTES:
             return parse()
         loop = asyncio.get_running_loop()
         if self._busy:
             turn: asyncio.Future[None] = loop.create_future()
             heapq.heappush(self._waiting, (size, next(self._numbers), turn))
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if not turn.cancelled():
-                    self._next()
-                raise
+            await self._wait(turn)
         self._busy = True
         try:
             return await loop.run_in_executor(self._thread, copy_context().run, parse)
         finally:
             self._next()
+
+    async def _wait(self, turn: "asyncio.Future[None]") -> None:
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await turn
+        except (TimeoutError, asyncio.CancelledError) as error:
+            # It may have come at the same moment, and is passed on.
+            if not turn.cancelled():
+                self._next()
+            if isinstance(error, TimeoutError):
+                raise Refused(429, "Too much is waiting to be parsed. Send it again later.", RETRY_SECONDS) from None
+            raise
 
     def _next(self) -> None:
         """Let the next one begin. The thread stays taken for it, so that nobody comes in between."""
