@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from recsys_data.cli.ui.token import ui_token
 from recsys_data.ingestion.lock import running_drain
 from recsys_data.settings import Settings
 
@@ -25,7 +26,7 @@ ROLES = (
     ("recsys_data.cli up", "up"),
     ("recsys_data.cli collect", "collector"),
     ("recsys_data.cli simulate", "traffic"),
-    ("dagster_webserver", "webserver"),
+    ("recsys_data.cli.ui", "webserver"),
     ("dagster._daemon", "daemon"),
     ("code-server start", "code server's front"),
     ("api grpc", "code server"),
@@ -71,7 +72,7 @@ class Platform:
         up = self.command("up", "--no-demo", "--port", ports[0], "--collector-port", ports[1], name="up")
         deadline = time.monotonic() + 120
         for url in (f"{self.collector}/health", f"{self.ui}/server_info"):
-            while not answers(url):
+            while not answers(url, self.headers()):
                 if up.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"{url} does not answer: {(self.folder / 'up.log').read_text()[-3000:]}")
                 time.sleep(POLL_SECONDS)
@@ -118,6 +119,13 @@ class Platform:
             return "drain run" if process.pid in self._drains else "other run"
         return role
 
+    def headers(self) -> dict[str, str]:
+        """What the UI asks of a program."""
+        folder = Path(self.environment["RECSYS_DATA_DIR"])
+        # `up` makes the folder, and in it the token.
+        token = ui_token(folder) if folder.is_dir() else ""
+        return {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+
     def query(self, text: str, variables: Mapping[str, Any] | None = None) -> Any:
         """What the webserver's GraphQL answers.
 
@@ -125,7 +133,7 @@ class Platform:
             RuntimeError: it reported errors.
         """
         body = json.dumps({"query": text, "variables": variables or {}}).encode()
-        request = urllib.request.Request(f"{self.ui}/graphql", body, {"Content-Type": "application/json"})
+        request = urllib.request.Request(f"{self.ui}/graphql", body, self.headers())
         with urllib.request.urlopen(request, timeout=60) as answer:
             found = json.load(answer)
         if found.get("errors"):
@@ -145,9 +153,9 @@ class Platform:
         return sorted(set(found))
 
 
-def answers(url: str) -> bool:
+def answers(url: str, headers: Mapping[str, str]) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5) as answer:
             return answer.status == 200
     except OSError:
         return False

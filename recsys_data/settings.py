@@ -51,6 +51,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             the Segment specification.
         max_request_bytes: largest request body, after decompression.
         write_keys: keys that clients of the collector must present; none means loopback only.
+        ui_hosts: names (`name` or `name:port`, separated by commas) under which a proxy or a port forward serves the
+            Dagster UI; addresses that it listens on need no name.
         contracts: a folder of further contracts; one replaces the built-in contract of its name.
         drain_seconds: how long one Dagster run keeps draining before it hands over.
         idle_seconds: how long a drain waits for new events before it ends.
@@ -70,6 +72,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_event_bytes: Positive = 36 * 1024
     max_request_bytes: Positive = 1024 * 1024
     write_keys: str = ""
+    ui_hosts: str = ""
     contracts: str = ""
     drain_seconds: Positive = 600
     idle_seconds: Positive = 30
@@ -108,6 +111,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def keys(self) -> Secrets:
         """The write keys, one by one."""
         return Secrets(key for key in (part.strip() for part in self.write_keys.split(",")) if key)
+
+    @property
+    def further_ui_hosts(self) -> tuple[str, ...]:
+        """The names of `ui_hosts`, one by one."""
+        return tuple(name for name in (part.strip() for part in self.ui_hosts.split(",")) if name)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> "Settings":

@@ -42,7 +42,7 @@ class CodeServer:
     @property
     def clients(self) -> list[str]:
         """Arguments of Dagster's other processes."""
-        return ["-w", str(self._workspace)]
+        return ["--workspace", str(self._workspace)]
 
     def keep(self) -> bool:
         """Whether it answers. The process behind it is replaced if it answered before and has not for a while."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -118,12 +119,12 @@ def display() -> "Iterator[Callable[[str], None]]":
     yield show
 
 
-def answers(url: str) -> bool:
+def answers(url: str, headers: Mapping[str, str] = MappingProxyType({})) -> bool:
     """Whether the URL answers 200."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=ANSWER_SECONDS)
     try:
-        connection.request("GET", parts.path)
+        connection.request("GET", parts.path, headers=dict(headers))
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False

@@ -11,6 +11,7 @@ import os
 import secrets
 import shlex
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -44,7 +45,7 @@ LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
     "--ui-host",
     default="127.0.0.1",
     show_default=True,
-    help="The same for the Dagster UI, which knows no login: whoever reaches it can start runs and read samples.",
+    help="The same for the Dagster UI. Whoever has its token can start runs and read samples.",
 )
 @click.option("--port", type=PORT, default=3000, show_default=True, help="Port of the Dagster UI.")
 @click.option("--collector-port", type=PORT, default=8080, show_default=True, help="Port of the collector.")
@@ -65,6 +66,7 @@ def up(demo: bool, host: str, ui_host: str, port: int, collector_port: int, rate
     from recsys_data.cli.dashboard import Dashboard, answers
     from recsys_data.cli.stopping import Stop
     from recsys_data.cli.supervisor import Supervisor
+    from recsys_data.cli.ui.token import ui_token
     from recsys_data.ingestion.collector.server import bind
 
     check_port(ui_host, port, "--port")
@@ -75,12 +77,13 @@ def up(demo: bool, host: str, ui_host: str, port: int, collector_port: int, rate
         bind(host, collector_port, keyless=not settings.keys).close()
         contracts = demo_contracts(settings) if demo else {}
         environment = environment_of(settings) | contracts
-        introduce(settings, ui, collector, contracts)
+        token = ui_token(settings.data_dir)
+        introduce(settings, ui, token, collector, contracts)
         with Stop() as stop, Supervisor(settings.data_dir / "logs", environment) as supervisor:
             checks = {
                 "collector": partial(answers, f"{collector}/health"),
                 "code-server": code.keep,
-                "webserver": partial(answers, f"{ui}/server_info"),
+                "webserver": partial(answers, f"{ui}/server_info", {"Authorization": f"Bearer {token}"}),
             }
             dashboard = Dashboard(platform, supervisor, checks)
             listen = ("--host", host, "--port", str(collector_port))
@@ -106,7 +109,7 @@ def dagster(code: "CodeServer", host: str, port: int) -> dict[str, list[str]]:
     """Python's arguments for Dagster's processes by name, in the order in which they are started."""
     return {
         "code-server": code.arguments,
-        "webserver": ["-m", "dagster_webserver", *code.clients, "-h", host, "-p", str(port)],
+        "webserver": ["-m", "recsys_data.cli.ui", *code.clients, "--host", host, "--port", str(port)],
         "daemon": ["-m", "dagster._daemon", "run", *code.clients],
     }
 
@@ -135,8 +138,10 @@ def demo_contracts(settings: Settings) -> dict[str, str]:
     return {f"{PREFIX}CONTRACTS": str(folder)}
 
 
-def introduce(settings: Settings, ui: str, collector: str, contracts: Mapping[str, str]) -> None:
+def introduce(settings: Settings, ui: str, token: str, collector: str, contracts: Mapping[str, str]) -> None:
     """Say where everything is; `contracts` is the variable that commands in other terminals need."""
+    from recsys_data.cli.ui.token import FILE
+
     key = " -u WRITE_KEY:" if settings.keys else ""
     event = {
         "event_id": f"try-{secrets.token_hex(4)}",
@@ -145,7 +150,9 @@ def introduce(settings: Settings, ui: str, collector: str, contracts: Mapping[st
         "item_id": "i1",
         "event_ts": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    click.echo(f"Dagster UI  {ui}")
+    # A terminal forgets what it shows; where output is kept, as by systemd, others may read it.
+    opened_by = f"/?token={token}" if sys.stdout.isatty() else f"/?token=...  # it is in {settings.data_dir / FILE}"
+    click.echo(f"Dagster UI  {ui}{opened_by}")
     click.echo(f"Collector   {collector}")
     click.echo(f"State       {settings.data_dir}")
     click.echo(f"Logs        {settings.data_dir / 'logs'}")

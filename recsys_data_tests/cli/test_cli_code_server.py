@@ -80,7 +80,7 @@ def test_nobody_listening_is_no_error(tmp_path: Path) -> None:
 
 def test_only_this_user_reaches_the_socket_and_nothing_is_left(tmp_path: Path) -> None:
     with code_server(tmp_path) as code:
-        assert code.clients == ["-w", str(tmp_path / "workspace.yaml")]
+        assert code.clients == ["--workspace", str(tmp_path / "workspace.yaml")]
         (location,) = yaml.safe_load((tmp_path / "workspace.yaml").read_text("utf-8"))["load_from"]
         socket = Path(location["grpc_server"]["socket"])
         assert location["grpc_server"]["location_name"] == MODULE

@@ -123,7 +123,10 @@ class Up:
 
     def answer(self, path: str) -> Any:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as response:
+            token = (Settings.from_env().data_dir / "ui-token").read_text().strip()
+            headers = {"Authorization": f"Bearer {token}"}
+            request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
+            with urllib.request.urlopen(request, timeout=5) as response:
                 return json.load(response)
         except OSError:
             return None

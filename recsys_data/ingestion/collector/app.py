@@ -27,10 +27,11 @@ from recsys_data.ingestion.collector import lines, segment, uploads
 from recsys_data.ingestion.collector.clock import Arrival
 from recsys_data.ingestion.collector.connections import CROWDED
 from recsys_data.ingestion.collector.metrics import CountRequests, Metrics
+from recsys_data.ingestion.collector.parser import Parser
 from recsys_data.ingestion.collector.request_ids import RequestIds
-from recsys_data.ingestion.collector.requests import Refused, basic_key, check_key, read_body
+from recsys_data.ingestion.collector.requests import Refused, basic_key, check_body_key, check_key, read_body
 from recsys_data.ingestion.collector.uploads import Upload
-from recsys_data.ingestion.collector.writer import MAX_QUEUE_BYTES, RETRY_SECONDS, Budget, Writer
+from recsys_data.ingestion.collector.writer import MAX_QUEUE_BYTES, RETRY_SECONDS, Budget, Hold, Writer
 from recsys_data.ingestion.log import EventLog
 from recsys_data.settings import Settings
 
@@ -57,6 +58,10 @@ class Collector:
     def __init__(self, log: EventLog, settings: Settings) -> None:
         self._settings = settings
         self._budget = Budget(MAX_QUEUE_BYTES)
+        # Of that, what may be held for requests that have not shown a key yet.
+        self._strangers = Budget(max(MAX_QUEUE_BYTES // 4, settings.max_request_bytes))
+        self._parser = Parser()
+        self._max_items = settings.max_request_bytes // uploads.LEAST_ITEM_BYTES
         self._metrics = Metrics()
         self._writer = Writer(log, self._metrics)
         self._metrics.queue_bytes.set_function(lambda: self._budget.used)
@@ -95,6 +100,7 @@ class Collector:
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         yield
         await self._writer.close()
+        self._parser.close()
 
     async def message(self, call: str, request: Request) -> Response:
         """A single Segment message, of the kind that the path says."""
@@ -114,28 +120,47 @@ class Collector:
     async def _accept(
         self,
         request: Request,
-        read: Callable[[bytes], Upload],
+        read: Callable[[bytes, int], Upload],
         to_lines: Callable[[Upload, Arrival], list[bytes]],
         corrects: bool = True,
     ) -> int:
         """Read, check, map and append; returns how many messages or events there were."""
         received_at = datetime.now(UTC)
-        with self._budget.hold() as hold:
-            body = await read_body(request, self._settings.max_request_bytes, hold.take)
-            key = basic_key(request)
-            if key is not None:
-                check_key(key, self._settings.keys)
-            upload = read(body)
+        key = basic_key(request)
+        if key is not None:
+            check_key(key, self._settings.keys)
+        agent, ip = (request.headers.get("user-agent"), peer_address(request)) if corrects else (None, None)
+
+        def parse(body: bytes) -> tuple[int, list[bytes]]:
+            upload = read(body, self._max_items)
             if key is None:
                 check_key(upload.write_key, self._settings.keys)
-            agent, ip = (request.headers.get("user-agent"), peer_address(request)) if corrects else (None, None)
             found = to_lines(upload, Arrival(received_at, upload.sent_at, corrects, agent, ip))
-            hold.take(sum(map(len, found)))
-            count = len(upload.items)
             # What was parsed is many times as large as the lines, which alone are counted and have to wait.
-            del body, upload
+            return len(upload.items), found
+
+        with self._budget.hold() as hold:
+            body = await self._read(request, hold, known=key is not None or not self._settings.keys)
+            count, found = await self._parser.run(len(body), partial(parse, body))
+            hold.take(sum(map(len, found)))
+            del body
             await self._writer.append(found)
         return count
+
+    async def _read(self, request: Request, hold: Hold, known: bool) -> bytes:
+        """The body; one that has to show a key itself is searched for it before it is parsed."""
+        most = self._settings.max_request_bytes
+        if known:
+            return await read_body(request, most, hold.take)
+        with self._strangers.hold() as share:
+
+            def take(count: int) -> None:
+                share.take(count)
+                hold.take(count)
+
+            body = await read_body(request, most, take)
+        check_body_key(body, self._settings.keys)
+        return body
 
     async def health(self, _: Request) -> Response:
         """200 while the log can be written."""

@@ -3,9 +3,12 @@
 import asyncio
 import base64
 import hmac
+import re
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
+import msgspec
 from starlette.requests import Request
 
 from recsys_data.errors import RecsysDataError
@@ -17,6 +20,13 @@ GZIP_WINDOW = 31
 # The rest of a refused body is read and thrown away, up to this many times the limit: a client that cannot
 # send all of it sees a broken connection instead of the reason, and tries again.
 DISCARDED_LIMITS = 8
+# Gzip of incompressible data is longer than the data by less than this.
+GZIP_OVERHEAD = 0.001
+GZIP_BYTES = 1024
+# Clients send one; some proxies and tools cut what they pass on into pieces of 64 KiB.
+MAX_GZIP_MEMBERS = 64
+WRITE_KEY = re.compile(rb'"writeKey"\s*+:\s*+("(?:[^"\\]|\\.){0,1024}+")', re.DOTALL)
+MAX_WRITE_KEYS = 1000
 
 
 class Refused(RecsysDataError):
@@ -44,17 +54,43 @@ def basic_key(request: Request) -> str | None:
         return ""
 
 
-def check_key(presented: object, keys: Iterable[str]) -> None:
+def check_key(presented: object, keys: Sequence[str]) -> None:
     """Compare with every key in constant time; without keys, everybody may write.
 
     Raises:
         Refused: 401, the key is missing or wrong.
     """
     given = presented.encode("utf-8", "surrogatepass") if isinstance(presented, str) else b""
-    matches = [hmac.compare_digest(given, key.encode()) for key in keys]
-    if matches and not any(matches):
+    if keys and not _is_key(given, keys):
         found = "a wrong write key" if given else "no write key"
         raise Refused(401, f"Found {found}. Send the key as the user name of Basic authentication or as `writeKey`.")
+
+
+def check_body_key(body: bytes, keys: Sequence[str]) -> None:
+    """Refuse, without parsing it, a body in which no right key stands under `writeKey`.
+
+    It may stand in a wrong place; whoever parses the body checks that.
+
+    Raises:
+        Refused: 401, the key is missing or wrong.
+    """
+    named = {match[1] for match in islice(WRITE_KEY.finditer(body), MAX_WRITE_KEYS)}
+    given = [_text(one) for one in named]
+    if not any(_is_key(one, keys) for one in given):
+        check_key(given[0].decode("utf-8", "surrogatepass") if given else None, keys)
+
+
+def _is_key(given: bytes, keys: Iterable[str]) -> bool:
+    # Each is compared, so that the time does not tell which it was.
+    matches = [hmac.compare_digest(given, key.encode()) for key in keys]
+    return any(matches)
+
+
+def _text(quoted: bytes) -> bytes:
+    try:
+        return msgspec.json.decode(quoted, type=str).encode("utf-8", "surrogatepass")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return b""
 
 
 async def read_body(request: Request, limit: int, reserve: Callable[[int], None]) -> bytes:
@@ -62,15 +98,15 @@ async def read_body(request: Request, limit: int, reserve: Callable[[int], None]
 
     Args:
         request: the request, not read yet.
-        limit: bytes after decompression.
+        limit: bytes after decompression; before it, hardly more.
         reserve: is told of each piece's bytes before it is kept, and may raise `Refused`.
 
     Raises:
-        Refused: 400 for a broken gzip body, 408 if it comes too slowly, 413 if it is too long, 415 for an
-            unknown encoding.
+        Refused: 400 for a broken gzip body or one in too many members, 408 if it comes too slowly, 413 if it is too
+            long, 415 for an unknown encoding.
     """
     encoding = request.headers.get("content-encoding", "").strip().lower()
-    unzip = Gunzip() if encoding in GZIP_ENCODINGS else None
+    unzip = Gunzip(limit) if encoding in GZIP_ENCODINGS else None
     refusal: Refused | None = None
     if encoding not in PLAIN_ENCODINGS | GZIP_ENCODINGS:
         refusal = Refused(415, f"Content-Encoding is {encoding!r}; expected gzip or none.")
@@ -110,11 +146,18 @@ def _add(
 
 
 class Gunzip:
-    """Decompresses gzip as it arrives, one or several members, a bounded number of bytes at a time."""
+    """Decompresses gzip as it arrives, one or several members, a bounded number of bytes at a time.
 
-    def __init__(self) -> None:
+    Args:
+        limit: bytes after decompression; packed, no more than they can need.
+    """
+
+    def __init__(self, limit: int) -> None:
         self._member = zlib.decompressobj(GZIP_WINDOW)
         self._begun = False
+        self._members = 1
+        self._most_packed = int(limit * (1 + GZIP_OVERHEAD)) + GZIP_BYTES
+        self._packed = 0
 
     @property
     def complete(self) -> bool:
@@ -125,13 +168,19 @@ class Gunzip:
         """Decompress `data`; what exceeds `most` bytes is dropped, for the body is then too long anyway.
 
         Raises:
-            Refused: 400, this is no gzip.
+            Refused: 400, this is no gzip, or one in too many members; 413, it is too long.
         """
+        self._packed += len(data)
+        if self._packed > self._most_packed:
+            raise Refused(413, f"The gzip body has more than {self._most_packed} bytes. Send it in smaller batches.")
         out = bytearray()
         self._begun = True
         try:
             while data and len(out) < most:
                 if self._member.eof:
+                    self._members += 1
+                    if self._members > MAX_GZIP_MEMBERS:
+                        raise Refused(400, f"The gzip body has more than {MAX_GZIP_MEMBERS} members. Send one.")
                     self._member = zlib.decompressobj(GZIP_WINDOW)
                 out += self._member.decompress(data, most - len(out))
                 data = self._member.unused_data

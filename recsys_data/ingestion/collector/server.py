@@ -5,6 +5,7 @@ import ipaddress
 import logging
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ MAX_CONNECTIONS = 2048
 # Longer than SDKs pause between batches, so that they do not write to a connection that is being closed.
 IDLE_SECONDS = 75
 STOP_SECONDS = 30
+SWITCH_SECONDS = 0.0005
 
 
 def serve(log: EventLog, settings: Settings, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT) -> None:
@@ -45,6 +47,8 @@ def serve(log: EventLog, settings: Settings, host: str = DEFAULT_HOST, port: int
     with listener:
         at = listener.getsockname()
         logger.info("The collector listens on %s port %d.", at[0], at[1])
+        # While a large body is parsed, the event loop takes the interpreter back after that time.
+        sys.setswitchinterval(SWITCH_SECONDS)
         server_for(log, settings).run(sockets=[listener])
 
 

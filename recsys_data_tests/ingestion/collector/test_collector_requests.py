@@ -140,9 +140,12 @@ def test_a_preflight_is_answered_without_a_key(locked):
     assert answer.headers["access-control-allow-headers"] == "authorization,content-type"
 
 
-@pytest.mark.parametrize(("path", "status"), [("/v1/t", 401), ("/v1/none", 404), ("/v1/b", 400), ("/health", 405)])
-def test_errors_reach_the_page_that_asked(locked, path, status):
-    answer = locked.post(path, content="{}", headers={"Origin": "https://shop.example"})
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [("/v1/t", "{}", 401), ("/v1/none", "{}", 404), ("/v1/b", '{"writeKey": "good"}', 400), ("/health", "{}", 405)],
+)
+def test_errors_reach_the_page_that_asked(locked, path, body, status):
+    answer = locked.post(path, content=body, headers={"Origin": "https://shop.example"})
     assert answer.status_code == status
     assert answer.headers["access-control-allow-origin"] == "*"
 

@@ -90,8 +90,8 @@ def test_what_a_request_was_parsed_from_does_not_wait_with_its_lines(client, gat
     alive: list[weakref.ref[Watched]] = []
     read = uploads.read_events
 
-    def watched(body: bytes) -> uploads.Upload:
-        upload = read(body)
+    def watched(body: bytes, most: int) -> uploads.Upload:
+        upload = read(body, most)
         items = Watched(upload.items)
         alive.append(weakref.ref(items))
         return replace(upload, items=items)
