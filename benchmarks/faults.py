@@ -39,6 +39,7 @@ CASES: list[tuple[Case, float]] = [
     (faults_dagster.kill_dagster, 0.05),
     (faults_dagster.daemon_away, 0.03),
     (faults_stream.kill_drain, 1.0),
+    (faults_stream.kill_drain_and_change, 1.0),
     (faults_stream.kill_append, 10.0),
     (faults_collector.kill_collector, 0.4),
     (faults_stream.two_drains, 0.2),

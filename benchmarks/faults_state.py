@@ -132,6 +132,7 @@ class State:
         status = found["status"]
         if not status["ledger"]["balanced"]:
             verdict.problems.append(f"the ledger is not balanced: {status['ledger']}")
+        verdict.problems += [f"verify: {fault}" for fault in found["faults"]]
         if status["log"]["lag_events"]:
             verdict.problems.append(f"{status['log']['lag_events']} events still wait")
         # A damaged line may show no id any more.
@@ -188,8 +189,10 @@ def append_groups(groups: Sequence[Sequence[bytes]], acks: Path) -> None:
 def found_in_lake() -> dict[str, Any]:
     """What `recsys-data status --json` says, and which events are where."""
     from recsys_data.contracts import load_contracts
+    from recsys_data.ingestion.log.open import open_log
     from recsys_data.lake.query import connect
     from recsys_data.lake.tables import open_lake
+    from recsys_data.monitoring.verification import verify
 
     text = TextIOWrapper(BytesIO())
     sys.argv = ["recsys-data", "status", "--json"]
@@ -198,6 +201,9 @@ def found_in_lake() -> dict[str, Any]:
     text.seek(0)
     settings = Settings.from_env()
     lake = open_lake(settings, load_contracts())
+    log = open_log(settings)
+    faults = [f"{one.check}: {one.found}" for one in verify(lake, log, settings) if one.state != "ok"]
+    log.close()
     names = [*HOMES, "contexts", "dead_letters"]
     with connect(lake, names) as lines:
 
@@ -208,6 +214,7 @@ def found_in_lake() -> dict[str, Any]:
         repeated = sum(ids(" UNION ALL ".join(places + name for name in names)))
         return {
             "status": json.loads(text.read()),
+            "faults": faults,
             "homes": ids(" UNION ALL ".join(f"SELECT event_id FROM {name}" for name in HOMES)),
             "contexts": ids("SELECT event_id FROM contexts"),
             "dead": ids(r"""SELECT coalesce(event_id, regexp_extract(raw::VARCHAR, '"event_id":"([^"]+)"', 1))

@@ -30,7 +30,17 @@ def passings(state: State, group: str) -> dict[str, int]:
 
 def kill_drain(harness: Harness, injections: int) -> Result:
     """Kill the drain at each step in turn; at times the next one too, and at times the cache of ids is gone."""
-    result = Result("drain killed at a step")
+    return _kill_at_steps(Result("drain killed at a step"), harness, injections, {})
+
+
+def kill_drain_and_change(harness: Harness, injections: int) -> Result:
+    """The same, while what is accepted changes between two drains: an event with context is too large, or it is not."""
+    return _kill_at_steps(
+        Result("drain killed at a step, rules changed before the next"), harness, injections, {"MAX_EVENT_BYTES": "160"}
+    )
+
+
+def _kill_at_steps(result: Result, harness: Harness, injections: int, changing: dict[str, str]) -> Result:
     places: list[str] = []
     while result.injections < injections and not result.problems:
         state = harness.state()
@@ -42,6 +52,9 @@ def kill_drain(harness: Harness, injections: int) -> Result:
             state.send(40, again=15)
             child = state.ingest(Fault(place, harness.rng.randint(1, max(1, counts.get(place, 1) // 2))))
             child.wait()
+            for name, value in changing.items():
+                if state.settings.pop(name, None) is None:
+                    state.settings[name] = value
             result.injections += child.killed
             result.require(child.killed or not child.code, f"{place}: {child.text()[-3000:]}")
             if harness.rng.random() < 0.1:
