@@ -13,7 +13,7 @@ def test_a_deployment_without_problems_ends_with_0(run: Run) -> None:
     run("simulate", "--events", "50")
     run("ingest", "--until-empty")
     text = run("doctor").stdout
-    assert "balanced: each of 50 lines read has one fate" in text
+    assert "balanced: each of 50 lines read has one outcome" in text
     assert "Problems: 0, warnings: 4." in text
     assert "recsys-data snapshot take item_catalog" in text
 
