@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def status(as_json: bool) -> None:
     """Show lag, ledger, latency and datasets.
 
-    A ledger is balanced when each line read has one fate (accepted, duplicate, dead letter) and the tables
+    A ledger is balanced when each line read has one outcome (accepted, duplicate, dead letter) and the tables
     hold exactly the rows that were counted.
     """
     import msgspec

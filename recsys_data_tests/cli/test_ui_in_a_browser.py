@@ -189,8 +189,17 @@ def attacker() -> Iterator[int]:
 def test_a_page_of_another_origin_changes_nothing(ui: Ui, page: "Page", attacker: int, host: str, attack: str) -> None:
     other = page.context.new_page()
     other.goto(f"http://{host}:{attacker}/")
-    other.evaluate(ATTACKS[attack], [ui.address, REPORT % attack])
+    answer = other.evaluate(ATTACKS[attack], [ui.address, REPORT % attack])
     assert ui.reported() == []
+    assert attack != "websocket" or answer == "refused"
+
+
+def test_a_link_of_another_site_leads_to_a_page_after_a_click(ui: Ui, page: "Page", attacker: int) -> None:
+    page.goto(f"http://localhost:{attacker}/")
+    page.evaluate("page => { location.href = page }", f"{ui.address}/runs")
+    # The browser withholds the cookie at first.
+    page.get_by_role("link", name="continue").click()
+    page.get_by_role("link", name="Automation").wait_for()
 
 
 def test_a_page_whose_name_was_rebound_to_this_machine_is_served_nothing(browser: "Browser", ui: Ui) -> None:

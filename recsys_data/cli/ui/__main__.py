@@ -8,6 +8,7 @@ from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
 from dagster_webserver.version import __version__
 
+from recsys_data.cli.commands import explain
 from recsys_data.cli.dagster_home import dagster_home
 from recsys_data.cli.ui.address import Addresses
 from recsys_data.cli.ui.protection import Protection
@@ -30,6 +31,21 @@ STOP_SECONDS = 10
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
 def main(workspace: str, host: str, port: int) -> None:
     """Serve the Dagster UI to whoever has the token of the state folder."""
+    try:
+        serve(workspace, host, port)
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            raise
+        raise click.ClickException(message) from None
+
+
+def serve(workspace: str, host: str, port: int) -> None:
+    """Return after SIGTERM.
+
+    Raises:
+        UserError: a setting or DAGSTER_HOME cannot be used.
+    """
     settings = Settings.from_env()
     configure_command(settings)
     home = dagster_home(settings)
