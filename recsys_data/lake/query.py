@@ -8,6 +8,7 @@ commits: now, or (`past.py`) those of an earlier moment.
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from glob import escape
 from typing import TYPE_CHECKING
 
 from recsys_data.contracts.contract import Contract
@@ -85,7 +86,8 @@ def relation(table: "Table", files: Sequence[str], file_column: str | None = Non
         f"{number}: {{name: {literal(name)}, type: {literal(kind)}, default_value: NULL}}"
         for number, name, kind in fields
     )
-    listed = ", ".join(map(literal, files))
+    # DuckDB reads names as patterns.
+    listed = ", ".join(literal(escape(path)) for path in files)
     named = f", filename = {literal(file_column)}" if file_column else ""
     return f"SELECT * FROM read_parquet([{listed}], schema = MAP {{{entries}}}{named})"
 
