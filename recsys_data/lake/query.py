@@ -77,7 +77,10 @@ def file_path(file: "DataFile") -> str:
 
 
 def relation(table: "Table", files: Sequence[str], file_column: str | None = None) -> str:
-    """SQL that reads these files of the table: every column of its schema and, in `file_column`, the row's file."""
+    """SQL that reads these files of the table: every column of its schema and, in `file_column`, the row's file.
+
+    DuckDB reads names as patterns, so that they are written as patterns of themselves.
+    """
     fields = [(f.field_id, f.name, duckdb_type(f.field_type)) for f in table.schema().fields]
     if not files:
         shown = [(name, kind) for _, name, kind in fields] + ([(file_column, "VARCHAR")] if file_column else [])
@@ -86,7 +89,6 @@ def relation(table: "Table", files: Sequence[str], file_column: str | None = Non
         f"{number}: {{name: {literal(name)}, type: {literal(kind)}, default_value: NULL}}"
         for number, name, kind in fields
     )
-    # DuckDB reads names as patterns.
     listed = ", ".join(literal(escape(path)) for path in files)
     named = f", filename = {literal(file_column)}" if file_column else ""
     return f"SELECT * FROM read_parquet([{listed}], schema = MAP {{{entries}}}{named})"
@@ -142,7 +144,8 @@ def create_as_of(connection: "duckdb.DuckDBPyConnection", contract: Contract) ->
 
 def _confine(connection: "duckdb.DuckDBPyConnection", files: Sequence[str]) -> None:
     """Keep SQL from anything but these files, above all from the catalog."""
-    connection.execute(f"SET allowed_paths = [{', '.join(map(literal, files))}]")
+    allowed = dict.fromkeys(spelled for file in files for spelled in (file, escape(file)))
+    connection.execute(f"SET allowed_paths = [{', '.join(map(literal, allowed))}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET autoinstall_known_extensions = false")
     connection.execute("SET autoload_known_extensions = false")

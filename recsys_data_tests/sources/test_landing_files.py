@@ -19,7 +19,20 @@ from recsys_data.sources.resting import at_rest
 from recsys_data_tests.sources.reading import DAY, read, wanted
 
 TYPES = {"id": "string"}
-ODD_NAMES = ["br[1]ackets", "star*", "q?m", "[", "]", "[!a]", "a[[]b", "with space", "quo'te", "per%20cent", "{x}", "a\nb"]
+ODD_NAMES = [
+    "br[1]ackets",
+    "star*",
+    "q?m",
+    "[",
+    "]",
+    "[!a]",
+    "a[[]b",
+    "with space",
+    "quo'te",
+    "per%20cent",
+    "{x}",
+    "a\nb",
+]
 
 
 def put(path: Path, content: str = "id\n1\n", age: float = 100) -> Path:
