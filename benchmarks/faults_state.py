@@ -25,7 +25,8 @@ from recsys_data.errors import RecsysDataError
 from recsys_data.settings import Settings
 
 HOMES = ("interactions", "identities")
-SETTINGS = {"LOG_PARTITIONS": "2", "SEGMENT_BYTES": "12000", "LOG_RETENTION_HOURS": "0"}
+# Files of the landing folder are written before the process that takes them starts.
+SETTINGS = {"LOG_PARTITIONS": "2", "SEGMENT_BYTES": "12000", "LOG_RETENTION_HOURS": "0", "LANDING_REST_SECONDS": "0"}
 Prepare = Callable[[], object]
 
 

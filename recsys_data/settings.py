@@ -46,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         log_partitions: number of partitions of a new embedded log, hence of processes that write at once.
         segment_bytes: size at which the embedded log starts a new segment file.
         log_retention_hours: how long segments that every table has consumed are kept.
+        landing_rest_seconds: how long the files of a snapshot must not have changed before they are read; younger ones
+            are waited for, unless a marker (`_SUCCESS`) says that they are whole.
         first_day: first event day that is accepted, and the first Dagster partition (UTC).
         max_event_bytes: longest log line that is accepted; the collector adds up to 4 KiB to the 32 KiB of
             the Segment specification.
@@ -68,6 +70,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_partitions: Positive = 4
     segment_bytes: Positive = 128 * 1024 * 1024
     log_retention_hours: Annotated[int, msgspec.Meta(ge=0)] = 168
+    landing_rest_seconds: Annotated[float, msgspec.Meta(ge=0)] = 2.0
     first_day: date = date(1995, 1, 1)
     max_event_bytes: Positive = 36 * 1024
     max_request_bytes: Positive = 1024 * 1024

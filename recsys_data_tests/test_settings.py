@@ -24,6 +24,7 @@ def test_each_field_is_set_by_its_variable() -> None:
         "RECSYS_DATA_LOG_PARTITIONS": "8",
         "RECSYS_DATA_SEGMENT_BYTES": "1000",
         "RECSYS_DATA_LOG_RETENTION_HOURS": "0",
+        "RECSYS_DATA_LANDING_REST_SECONDS": "0.5",
         "RECSYS_DATA_FIRST_DAY": "2020-02-29",
         "RECSYS_DATA_MAX_EVENT_BYTES": "1000",
         "RECSYS_DATA_MAX_REQUEST_BYTES": "2000",

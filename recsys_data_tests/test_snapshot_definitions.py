@@ -256,6 +256,26 @@ def test_days_that_landed_are_taken_once_they_were_seen_twice(batch: Batch, defs
     assert tick(first.cursor).run_requests == []
 
 
+def test_a_day_whose_files_still_change_is_not_asked_for(batch: Batch, defs, instance) -> None:
+    sensor = defs.resolve_sensor_def("landed_days_sensor")
+    resources = {"lake": batch.lake, "settings": batch.settings}
+
+    def tick(cursor: str | None) -> dg.SensorResult:
+        with dg.build_sensor_context(instance, cursor, definitions=defs, resources=resources) as context:
+            return sensor.evaluate_tick(context)
+
+    batch.land("stores", "2026-01-01", some(2), "part.jsonl.tmp")
+    first = tick(tick(None).cursor)
+    assert first.run_requests == [], "there is a folder, and no file to read"
+    batch.land("stores", "2026-01-01", some(1))
+    second = tick(first.cursor)
+    batch.land("stores", "2026-01-01", some(2))
+    third = tick(second.cursor)
+    assert (second.run_requests, third.run_requests) == ([], [])
+    (request,) = tick(third.cursor).run_requests
+    assert request.partition_key == "2026-01-01"
+
+
 def test_checks_can_be_run_by_themselves(batch: Batch, defs, instance) -> None:
     batch.land("stores", "2026-01-01", [*some(3), {"city": "nowhere"}])
     batch.take("stores", "2026-01-01")

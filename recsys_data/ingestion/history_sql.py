@@ -7,6 +7,7 @@ Everything is streamed and spilled by DuckDB; names of its own begin with #, whi
 
 from collections.abc import Sequence
 from datetime import date
+from glob import escape
 from pathlib import Path
 
 from recsys_data.contracts.contract import Contract
@@ -160,4 +161,5 @@ class Comparison:
         """Make the rows that are open after the days those that are open before the next ones."""
         target = literal(str(path))
         self.connection.execute(f"COPY ({self.current()}) TO {target} (FORMAT parquet, COMPRESSION lz4)")
-        self.start(f"FROM read_parquet({target})")
+        # DuckDB reads names as patterns.
+        self.start(f"FROM read_parquet({literal(escape(str(path)))})")

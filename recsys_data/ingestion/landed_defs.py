@@ -16,9 +16,12 @@ from recsys_data.errors import RecsysDataError
 from recsys_data.ingestion.due import pending_days
 from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
+from recsys_data.sources.extract import fingerprint, is_live
 
 FIRST, LAST = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 INTERVAL_SECONDS = 20
+# The newest days whose files are looked at each time.
+WATCHED_DAYS = 100
 
 
 def landed_days_sensor(contracts: Sequence[Contract]) -> dg.SensorDefinition:
@@ -34,21 +37,22 @@ def landed_days_sensor(contracts: Sequence[Contract]) -> dg.SensorDefinition:
     def sensor(
         context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]
     ) -> dg.SensorResult:
-        seen = json.loads(context.cursor or "{}")
-        waiting: dict[str, list[str]] = {}
+        seen = {name: days for name, days in json.loads(context.cursor or "{}").items() if isinstance(days, dict)}
+        waiting: dict[str, dict[str, str]] = {}
         requests, troubles, observed = [], [], []
         for contract in contracts:
             try:
-                days = pending_days(lake, contract, settings)
+                days = _fingerprints(contract, pending_days(lake, contract, settings), settings)
             except RecsysDataError as error:
                 troubles.append(f"{contract.name}: {error}")
                 continue
-            waiting[contract.name] = [day.isoformat() for day in days]
-            if seen.get(contract.name) != waiting[contract.name]:
-                observed += _observations(contract, waiting[contract.name])
-            # Seen twice in the same way, so that what is being copied has some time to become whole.
-            if days and seen.get(contract.name) == waiting[contract.name]:
-                requests.append(_request(contract, days))
+            before, waiting[contract.name] = seen.get(contract.name) or {}, days
+            if [*before] != [*days]:
+                observed += _observations(contract, [*days])
+            # Files of the same sizes and times twice, so that what is being copied has some time to become whole.
+            rested = [date.fromisoformat(day) for day in days if dict(before).get(day) == days[day]]
+            if rested and [*before] == [*days]:
+                requests.append(_request(contract, rested))
         skip = None if requests else "; ".join(troubles) or "No day waits to be taken"
         return dg.SensorResult(requests, skip_reason=skip, cursor=json.dumps(waiting), asset_events=observed)
 
@@ -58,6 +62,24 @@ def landed_days_sensor(contracts: Sequence[Contract]) -> dg.SensorDefinition:
 def source_key(contract: Contract, server: Server) -> dg.AssetKey:
     """The external asset that stands for a server of a dataset."""
     return dg.AssetKey(["sources", contract.name, server.name])
+
+
+def _fingerprints(contract: Contract, days: Sequence[date], settings: Settings) -> dict[str, str]:
+    """Days that have files of every server, with what stays the same while nobody writes them.
+
+    Raises:
+        UserError: a location cannot be read.
+        Transient: S3 does not answer.
+    """
+    found: dict[str, str] = {}
+    servers = [server for server in contract.servers if not is_live(server)]
+    old = set(days[:-WATCHED_DAYS])
+    for day in days:
+        # Listing every day of a long history takes long, and whoever takes one looks at it again.
+        states = [] if day in old else [fingerprint(server, settings.data_dir, day) for server in servers]
+        if None not in states:
+            found[day.isoformat()] = " ".join(map(str, states))
+    return found
 
 
 def _observations(contract: Contract, waiting: Sequence[str]) -> list[dg.AssetObservation]:

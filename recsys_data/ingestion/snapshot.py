@@ -50,7 +50,7 @@ def take(
     check_kept(lake, name, day)
     begun = time.monotonic()
     with _alone(settings, name), Staged(contract, _staging(settings, name), settings.first_day) as staged:
-        staged.gather(day, settings.data_dir, told)
+        staged.gather(day, settings.data_dir, told, settings.landing_rest_seconds)
         told(f"judge {name}", 0)
         rejected = staged.judge()
         compared = _compare(lake, contract, staged, day)

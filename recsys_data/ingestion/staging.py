@@ -49,9 +49,11 @@ class Staged:
         # What a process that died here has left; whoever takes snapshots of the dataset is alone.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        self.connection: duckdb.DuckDBPyConnection = duckdb.connect(
-            str(folder / "staged.duckdb"), config={"memory_limit": MEMORY, "threads": 2}
-        )
+        self.connection: duckdb.DuckDBPyConnection = duckdb.connect(config={"memory_limit": MEMORY, "threads": 2})
+        # Nobody recovers it, and DuckDB puts the log of a path with a question mark elsewhere.
+        staged = f"{literal(str(folder / 'staged.duckdb'))} AS staged (RECOVERY_MODE no_wal_writes)"
+        self.connection.execute(f"ATTACH {staged}")
+        self.connection.execute("USE staged")
         self.connection.execute(f"SET temp_directory = {literal(str(folder / 'spill'))}")
         prepare(self.connection)
         set_variables(self.connection, first_day, datetime.now(UTC))
@@ -69,18 +71,18 @@ class Staged:
         """When the state was known: at the latest of its servers' reads."""
         return max(one.as_of for one in self.gathered)
 
-    def gather(self, day: date, data_dir: Path, told: Told) -> None:
-        """Read every server once.
+    def gather(self, day: date, data_dir: Path, told: Told, rest_seconds: float) -> None:
+        """Read every server once; files that changed within `rest_seconds` are waited for.
 
         Raises:
             UserError: a server has no state of that day, lacks a column, or holds what the contract cannot.
-            Transient: a server cannot be read now.
+            Transient: a server cannot be read now, or its files are still written.
         """
         servers = self.contract.servers
         live = any(is_live(server) for server in servers)
         for number, server in enumerate(servers):
             theirs = _newest_before(server, day, data_dir) if live and not is_live(server) else day
-            with extract(server, _wanted(self.contract, server), theirs, data_dir) as found:
+            with extract(server, _wanted(self.contract, server), theirs, data_dir, rest_seconds) as found:
                 rows = self._load(f"source_{number}", found, told)
             self.gathered.append(Gathered(server.name, found.columns, rows, found.as_of))
         given = {name for one in self.gathered for name in one.columns}

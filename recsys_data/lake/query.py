@@ -8,6 +8,7 @@ commits: now, or (`past.py`) those of an earlier moment.
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from glob import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recsys_data.contracts.contract import Contract
@@ -77,7 +78,10 @@ def file_path(file: "DataFile") -> str:
 
 
 def relation(table: "Table", files: Sequence[str], file_column: str | None = None) -> str:
-    """SQL that reads these files of the table: every column of its schema and, in `file_column`, the row's file."""
+    """SQL that reads these files of the table: every column of its schema and, in `file_column`, the row's file.
+
+    DuckDB reads names as patterns, so that they are written as patterns of themselves.
+    """
     fields = [(f.field_id, f.name, duckdb_type(f.field_type)) for f in table.schema().fields]
     if not files:
         shown = [(name, kind) for _, name, kind in fields] + ([(file_column, "VARCHAR")] if file_column else [])
@@ -86,7 +90,7 @@ def relation(table: "Table", files: Sequence[str], file_column: str | None = Non
         f"{number}: {{name: {literal(name)}, type: {literal(kind)}, default_value: NULL}}"
         for number, name, kind in fields
     )
-    listed = ", ".join(map(literal, files))
+    listed = ", ".join(literal(escape(path)) for path in files)
     named = f", filename = {literal(file_column)}" if file_column else ""
     return f"SELECT * FROM read_parquet([{listed}], schema = MAP {{{entries}}}{named})"
 
@@ -168,7 +172,8 @@ def as_of_macro(contract: Contract) -> list[str]:
 
 def _confine(connection: "duckdb.DuckDBPyConnection", files: Sequence[str]) -> None:
     """Keep SQL from anything but these files, above all from the catalog."""
-    connection.execute(f"SET allowed_paths = [{', '.join(map(literal, files))}]")
+    allowed = dict.fromkeys(spelled for file in files for spelled in (file, escape(file)))
+    connection.execute(f"SET allowed_paths = [{', '.join(map(literal, allowed))}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET autoinstall_known_extensions = false")
     connection.execute("SET autoload_known_extensions = false")

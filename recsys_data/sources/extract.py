@@ -5,7 +5,9 @@ with a column `_problems`, which says of each row why it cannot be taken; the ca
 A source is read once, in one consistent read, in bounded memory; whoever stops early leaves nothing behind.
 """
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import logging
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -15,10 +17,14 @@ from typing import TYPE_CHECKING
 from recsys_data.contracts.contract import Server
 from recsys_data.errors import Permanent, RecsysDataError, UserError
 from recsys_data.redaction import redacted, secrets_of
-from recsys_data.sources.locations import DAY, days_of_files, files_of_day, named, resolved
+from recsys_data.sources.locations import days_of_files, files_of_day, named, no_files, resolved
+from recsys_data.sources.patterns import DAY, Listing
+from recsys_data.sources.resting import REST_SECONDS, at_rest, changing
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +64,18 @@ def is_live(server: Server) -> bool:
 
 
 @contextmanager
-def extract(server: Server, wanted: Sequence[Wanted], day: date, data_dir: Path) -> Iterator[Extract]:
+def extract(
+    server: Server, wanted: Sequence[Wanted], day: date, data_dir: Path, rest_seconds: float = REST_SECONDS
+) -> Iterator[Extract]:
     """Open one consistent read of the state of a day (UTC); `batches` is read within the `with` block.
 
-    A wanted column that the source lacks is left out, unless the contract names it for this server.
+    A wanted column that the source lacks is left out, unless the contract names it for this server. Files that changed
+    within `rest_seconds` are waited for.
 
     Raises (here, and while batches are read):
         UserError: there is no such day, folder, table or column, or a typed value does not fit; says what to do.
-        Transient: the source cannot be reached, or the read broke off; the state must be read again from the start.
+        Transient: the source cannot be reached, the read broke off, or files are still written; the state must be read
+            again from the start.
     """
     today = datetime.now(UTC).date()
     if is_live(server) and day != today:
@@ -74,8 +84,10 @@ def extract(server: Server, wanted: Sequence[Wanted], day: date, data_dir: Path)
             "day-folder files can be backfilled. Take today, or a server with {day} in its location."
         )
     with without_secrets(server, data_dir):
-        database = server.is_database
-        opened = _database(server, wanted, data_dir, day) if database else _files(server, wanted, day, data_dir)
+        if server.is_database:
+            opened = _database(server, wanted, data_dir, day)
+        else:
+            opened = _files(server, wanted, day, data_dir, rest_seconds)
         with opened as found:
             yield found
 
@@ -113,6 +125,17 @@ def without_secrets(server: Server, data_dir: Path) -> Iterator[None]:
         raise Permanent(f"{named(server)} cannot be read: {told}. Fix its location.") from None
 
 
+def fingerprint(server: Server, data_dir: Path, day: date) -> str | None:
+    """Of the files of a day, with their sizes and times: it stays the same while nobody writes; None if there are none.
+
+    Raises:
+        UserError: the location cannot be read.
+        Transient: S3 does not answer.
+    """
+    listing = files_of_day(server, data_dir, day)[1]()
+    return hashlib.sha256(repr(listing.state).encode()).hexdigest()[:16] if listing.files else None
+
+
 def _database(server: Server, wanted: Sequence[Wanted], data_dir: Path, day: date) -> AbstractContextManager[Extract]:
     from recsys_data.sources.databases import extract_database
 
@@ -122,14 +145,37 @@ def _database(server: Server, wanted: Sequence[Wanted], data_dir: Path, day: dat
 
 
 @contextmanager
-def _files(server: Server, wanted: Sequence[Wanted], day: date, data_dir: Path) -> Iterator[Extract]:
+def _files(
+    server: Server, wanted: Sequence[Wanted], day: date, data_dir: Path, rest_seconds: float
+) -> Iterator[Extract]:
     from recsys_data.sources.files import Files
 
+    system, look = files_of_day(server, data_dir, day)
+    listing = at_rest(look, rest_seconds, named(server))
+    if not listing.files:
+        raise no_files(server, data_dir, day, listing)
+    if listing.temporary:
+        names = [info.base_name for info in listing.temporary]
+        logger.warning("Files with temporary names were not read.", extra={"server": server.name, "files": names})
     as_of = datetime.now(UTC) if is_live(server) else datetime.combine(day + timedelta(days=1), time(), UTC)
-    files = Files(server, *files_of_day(server, data_dir, day))
+    files = Files(server, system, [info.path for info in listing.files])
     present = files.present(wanted)
-    batches = files.batches(present)
+    batches = _unchanged(files.batches(present), listing, look, named(server))
     try:
         yield Extract(as_of, tuple(column.name for column in present), batches)
     finally:
         batches.close()
+
+
+def _unchanged(
+    batches: "Iterator[pa.RecordBatch]", listing: Listing, look: Callable[[], Listing], where: str
+) -> "Generator[pa.RecordBatch]":
+    """The batches; after the last of them, nobody has written meanwhile.
+
+    Raises:
+        Transient: somebody has.
+    """
+    yield from batches
+    after = look()
+    if after.state != listing.state:
+        raise changing(where, listing, after)

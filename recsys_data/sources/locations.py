@@ -5,11 +5,11 @@ Messages show locations as the contract states them: the values of variables and
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
-from fnmatch import fnmatchcase
-from pathlib import Path
+from glob import escape
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 from urllib.parse import quote as percent_encoded
@@ -18,15 +18,14 @@ from recsys_data.contracts.contract import Server
 from recsys_data.errors import Transient, UserError
 from recsys_data.redaction import OPTION, redacted, redacted_url
 from recsys_data.settings import variable
+from recsys_data.sources.patterns import DAY, Listing, days_of, find
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-DAY = "{day}"
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 # User and password of a URL, as far as they are spelled in it, and options that hold a secret.
 LOGIN = re.compile(r"(?<=://)[^/@]*(?=@)")
-WILDCARD = re.compile(r"[*?\[]")
 KEYS_OF_S3 = "Take it out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment."
 SHOWN_DAYS = 10
 # What S3 answers when trying again is of no use.
@@ -38,11 +37,19 @@ def named(server: Server) -> str:
     return f"server {server.name} ({redacted_url(server.location)})"
 
 
-def resolved(server: Server, data_dir: Path, day: str | None) -> str:
+def resolved(
+    server: Server, data_dir: Path, day: str | None, literal: Callable[[str], str] = lambda put_in: put_in
+) -> str:
     """The location with everything put in; `{day}` stays where `day` is None.
 
     A variable within `user:password@` or as the value of an option such as `password=` is taken as it is and
     percent-encoded here.
+
+    Args:
+        server: its location.
+        data_dir: what `{data_dir}` stands for.
+        day: what `{day}` stands for.
+        literal: how text that is put in is written, so that it is taken as it is; of patterns `glob.escape`.
 
     Raises:
         UserError: a variable is not set; names it.
@@ -56,17 +63,18 @@ def resolved(server: Server, data_dir: Path, day: str | None) -> str:
     def login(found: re.Match[str]) -> str:
         return VARIABLE.sub(lambda named: percent_encoded(value(named), safe=""), found[0])
 
-    text = VARIABLE.sub(value, OPTION.sub(login, LOGIN.sub(login, server.location)))
-    return (text if day is None else text.replace(DAY, day)).replace("{data_dir}", str(data_dir))
+    text = OPTION.sub(login, LOGIN.sub(login, server.location))
+    text = VARIABLE.sub(lambda found: literal(value(found)), text)
+    return (text if day is None else text.replace(DAY, day)).replace("{data_dir}", literal(str(data_dir)))
 
 
-def open_files(server: Server, location: str) -> "tuple[FileSystem, str]":
-    """The file system of a resolved location, and the path on it."""
+def open_files(server: Server, pattern: str) -> "tuple[FileSystem, str]":
+    """The file system of a pattern, and the pattern of paths on it."""
     from pyarrow import fs
 
-    if not location.startswith("s3://"):
-        return fs.LocalFileSystem(), str(Path(location.removeprefix("file://")).expanduser().absolute())
-    path = location.removeprefix("s3://")
+    if not pattern.startswith("s3://"):
+        return fs.LocalFileSystem(), _absolute(pattern.removeprefix("file://"))
+    path = pattern.removeprefix("s3://")
     endpoint = _endpoint(server)
     # Nothing below takes a login from a location: it would be part of the name of the bucket, and shown.
     if set("@:") & set(path.split("/")[0]):
@@ -100,6 +108,14 @@ def _endpoint(server: Server) -> "SplitResult | None":
     return found
 
 
+def _absolute(pattern: str) -> str:
+    """A pattern of local paths from the root on; home and current folder are taken as they are."""
+    first, *rest = pattern.split("/")
+    if first.startswith("~"):
+        pattern = "/".join([escape(str(Path(first).expanduser())), *rest])
+    return str(PurePosixPath(escape(str(Path.cwd()))) / pattern)
+
+
 @contextmanager
 def explained(server: Server, path: str = "") -> Iterator[None]:
     """Turn errors of a file system into ours.
@@ -119,71 +135,45 @@ def explained(server: Server, path: str = "") -> Iterator[None]:
         raise Transient(f"{place} cannot be read: {first}.") from None
 
 
-def expand(files: "FileSystem", pattern: str) -> list[str]:
-    """The files of a pattern in name order; a folder stands for all files in it. Hidden files are left out."""
-    from pyarrow.fs import FileType
-
-    return sorted(path for path, kind in _matches(files, f"{pattern.rstrip('/')}") if kind == FileType.File) or sorted(
-        path for path, kind in _matches(files, f"{pattern.rstrip('/')}/*") if kind == FileType.File
-    )
-
-
-def _matches(files: "FileSystem", pattern: str) -> list[tuple[str, object]]:
-    """What matches a pattern, one part of the path after the other, so that nothing beside it is listed."""
-    from pyarrow.fs import FileSelector, FileType
-
-    steps = pattern.split("/")
-    first = next((n for n, step in enumerate(steps) if WILDCARD.search(step)), None)
-    if first is None:
-        found = files.get_file_info(pattern)
-        return [] if found.type == FileType.NotFound else [(found.path, found.type)]
-    matched: list[tuple[str, object]] = []
-    for info in files.get_file_info(FileSelector("/".join(steps[:first]), allow_not_found=True)):
-        if not info.base_name.startswith((".", "_")) and fnmatchcase(info.base_name, steps[first]):
-            if first == len(steps) - 1:
-                matched.append((info.path, info.type))
-            elif info.type == FileType.Directory:
-                matched += _matches(files, "/".join([info.path, *steps[first + 1 :]]))
-    return matched
-
-
 def days_of_files(server: Server, data_dir: Path) -> list[date]:
     """The days for which the part of the path that holds `{day}` exists, oldest first."""
-    location = resolved(server, data_dir, None)
-    files, path = open_files(server, location)
-    steps = path.split("/")
-    at = next(n for n, step in enumerate(steps) if DAY in step)
-    before, after = steps[at].split(DAY, 1)
+    files, pattern = open_files(server, resolved(server, data_dir, None, escape))
     with explained(server):
-        # A path that holds the day twice is looked for by the first; `?` stands for the ten characters of a day.
-        pattern = "/".join([*steps[:at], f"{before}{'?' * 10}{after.replace(DAY, '*')}"])
-        found = {_day(path.rsplit("/", 1)[1][len(before) : len(before) + 10]) for path, _ in _matches(files, pattern)}
+        found = {_day(text) for text in days_of(files, pattern)}
     return sorted(day for day in found if day)
 
 
 def _day(text: str) -> date | None:
     try:
-        return date.fromisoformat(text) if len(text) == 10 and text[4] == "-" else None
+        return date.fromisoformat(text)
     except ValueError:
         return None
 
 
-def files_of_day(server: Server, data_dir: Path, day: date) -> "tuple[FileSystem, list[str]]":
-    """The files that hold the state of a day, in name order.
+def files_of_day(server: Server, data_dir: Path, day: date) -> "tuple[FileSystem, Callable[[], Listing]]":
+    """The file system, and what lists the files there that hold the state of a day, as often as it is called."""
+    files, pattern = open_files(server, resolved(server, data_dir, day.isoformat(), escape))
 
-    Raises:
-        UserError: there are none; says which days there are.
-    """
-    files, pattern = open_files(server, resolved(server, data_dir, day.isoformat()))
-    with explained(server):
-        found = expand(files, pattern)
-    if found:
-        return files, found
+    def look() -> Listing:
+        with explained(server):
+            return find(files, pattern)
+
+    return files, look
+
+
+def no_files(server: Server, data_dir: Path, day: date, listing: Listing) -> UserError:
+    """What to say where no file holds the state of a day: which days there are, and what is not read."""
+    if listing.temporary:
+        names = ", ".join(info.base_name for info in listing.temporary[:SHOWN_DAYS])
+        return UserError(
+            f"{named(server)}: for {day} there are only files with temporary names, which are not read: {names}. "
+            "Rename them when they are written."
+        )
     if DAY not in server.location:
-        raise UserError(f"{named(server)}: no files there. Put them there, or mend the location.")
+        return UserError(f"{named(server)}: no files there. Put them there, or mend the location.")
     days = [f"{there}" for there in days_of_files(server, data_dir)]
     there = f"the days there are {', '.join(days[-SHOWN_DAYS:])}" if days else "there are none of any day"
-    raise UserError(
+    return UserError(
         f"{named(server)}: no folder or files for {day}; {there}{' (the newest)' * (len(days) > SHOWN_DAYS)}. "
         "Deliver that day, or take another."
     )

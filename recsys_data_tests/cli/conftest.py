@@ -21,6 +21,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
         if name.startswith("RECSYS_DATA_") or name == "DAGSTER_HOME":
             monkeypatch.delenv(name)
     monkeypatch.setenv("RECSYS_DATA_DIR", str(tmp_path / "state"))
+    # Files that a test has just written are whole.
+    monkeypatch.setenv("RECSYS_DATA_LANDING_REST_SECONDS", "0")
     return Settings.from_env()
 
 

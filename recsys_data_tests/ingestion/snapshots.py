@@ -32,7 +32,7 @@ class Batch:
 
     @property
     def settings(self) -> Settings:
-        return Settings(dir=str(self.folder / "data"))
+        return Settings(dir=str(self.folder / "data"), landing_rest_seconds=0)
 
     @property
     def lake(self) -> Lake:

@@ -2,17 +2,23 @@
 
 import json
 import re
+import shutil
+import threading
+import time
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from recsys_data.errors import UserError
 from recsys_data.ingestion import snapshot
 from recsys_data.ingestion.held import held_back
+from recsys_data.ingestion.history import bring_up_to_date
 from recsys_data.ingestion.snapshot import accept_held, stored_days
+from recsys_data.lake.query import connect
 from recsys_data_tests.contracts.snapshots import AREA, CITY, OPENS, STORE_ID, STORES, TAGS, limit, stores
 from recsys_data_tests.contracts.writing import custom, rule
 from recsys_data_tests.ingestion.snapshots import Batch
@@ -45,6 +51,54 @@ def test_a_landed_day_becomes_its_snapshot(tmp_path: Path) -> None:
         "as_of": datetime(2026, 1, 2, tzinfo=UTC),
     }
     assert (second["store_id"], second["city"], second["tags"]) == ("s2", None, None)
+
+
+@pytest.mark.parametrize(("name", "other"), [("d[1]", "d1"), ("d*", "dx"), ("d?", "dx"), ("d[", "dx")])
+def test_a_state_folder_whose_name_looks_like_a_pattern_is_read_and_no_other(
+    tmp_path: Path, name: str, other: str
+) -> None:
+    (tmp_path / name).mkdir()
+    batch = Batch.of(tmp_path / name, stores())
+    for day in ("2026-01-01", "2026-01-02"):
+        batch.land("stores", day, some(int(day[-1])))
+        batch.take("stores", day)
+    shutil.copytree(tmp_path / name, tmp_path / other)
+    for file in (tmp_path / other).rglob("*.parquet"):
+        file.write_bytes(b"of another")
+    bring_up_to_date(batch.lake, "stores", tmp_path / name / "staging")
+    with connect(batch.lake, ["stores", "stores_history"]) as connection:
+        assert connection.sql("SELECT count(*) FROM stores").fetchall() == [(3,)]
+        assert connection.sql("SELECT count(*) FROM stores_history WHERE is_current").fetchall() == [(2,)]
+
+
+def test_rows_that_quotes_tear_and_keys_that_stand_twice_are_malformed(tmp_path: Path) -> None:
+    batch = Batch.of(tmp_path, stores())
+    batch.land("stores", "2026-01-01", 'store_id,city\ns1,"Ro" me\ns2,"a\ns3,b" c\ns4,Rome\n', "part.csv")
+    assert batch.take("stores", "2026-01-01").rejected == {"malformed_row": 3}
+    batch.land("stores", "2026-01-02", '{"store_id":"s1","city":"a","city":"b"}\n{"store_id":"s4","area":"?"}\n')
+    assert batch.take("stores", "2026-01-02").rejected == {"malformed_row": 1, "wrong_type": 1}
+    details = [row["detail"] for row in batch.rows("stores_rejected")]
+    assert any("the key city stands more than once" in detail for detail in details)
+    assert any(detail.startswith("line 4 of part.csv: found text after the quote") for detail in details)
+
+
+def test_a_file_that_is_still_written_is_waited_for(tmp_path: Path) -> None:
+    batch = Batch.of(tmp_path, stores())
+    batch.land("stores", "2026-01-01", some(2))
+    path = batch.land("stores", "2026-01-01", [{"store_id": "s9"}], "more.jsonl")
+    settings = msgspec.structs.replace(batch.settings, landing_rest_seconds=0.3)
+
+    def write() -> None:
+        for number in range(10, 13):
+            time.sleep(0.1)
+            with path.open("a") as file:
+                file.write(json.dumps({"store_id": f"s{number}"}) + "\n")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    taken = snapshot.take(batch.lake, settings, "stores", date(2026, 1, 1))
+    writer.join()
+    assert taken.compared.rows == 6
 
 
 def test_taking_a_day_again_replaces_it_and_leaves_the_others(tmp_path: Path) -> None:

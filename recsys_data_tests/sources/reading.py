@@ -28,7 +28,7 @@ def read(
 ) -> list[Row]:
     """All rows; batches that are not of the contract's types, or too large, fail the test."""
     rows: list[Row] = []
-    with extract(server, wanted(types, dict(server.columns)), day, folder) as found:
+    with extract(server, wanted(types, dict(server.columns)), day, folder, rest_seconds=0) as found:
         names = [*found.columns, "_problems"]
         expected = [*(arrow_type(types[name]) for name in found.columns), pa.list_(pa.string())]
         for batch in found.batches:

@@ -125,7 +125,7 @@ def test_delimiter_and_names_of_the_server_are_taken(deliver, rows, tmp_path):
 
 def test_column_the_source_lacks_is_left_out_unless_the_contract_names_it(deliver, tmp_path):
     deliver("a.csv", b"id,other\n1,2\n")
-    with extract(SERVER, wanted(TYPES), DAY, tmp_path) as found:
+    with extract(SERVER, wanted(TYPES), DAY, tmp_path, 0) as found:
         assert found.columns == ("id",)
         assert found.as_of == datetime(2026, 1, 3, tzinfo=UTC)
     named = Server("crm", SERVER.location, columns={"price": "cost"})
@@ -228,7 +228,7 @@ def test_live_file_knows_only_today(tmp_path):
     (tmp_path / "users.csv").write_bytes(CSV)
     assert is_live(server)
     assert days_available(server, tmp_path) is None
-    with extract(server, wanted(TYPES), today(), tmp_path) as found:
+    with extract(server, wanted(TYPES), today(), tmp_path, 0) as found:
         assert abs((datetime.now(UTC) - found.as_of).total_seconds()) < 60
     with pytest.raises(UserError, match="knows only today's state .* day-folder files can be backfilled"):
         read(server, TYPES, tmp_path)

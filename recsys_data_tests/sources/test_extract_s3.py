@@ -70,3 +70,14 @@ def test_endpoint_that_is_away_is_transient(endpoint, tmp_path):
     server = Server("pim", "s3://shop/exports/{day}/*.csv", endpoint="http://127.0.0.1:1")
     with pytest.raises(Transient, match=r"server pim \(s3://shop/exports/\{day\}/\*\.csv\) cannot be read"):
         read(server, TYPES, tmp_path)
+
+
+def test_keys_that_look_like_patterns_are_names(endpoint, bucket, tmp_path):
+    for folder in ("br[1]", "star*", "q?m", "br1"):
+        bucket(f"odd/{DAY}/{folder}/[a].csv", f"id,n\n{folder},1\n".encode())
+        bucket(f"in {folder}/{DAY}/a.csv", f"id,n\n{folder},1\n".encode())
+    server = Server("pim", "s3://shop/exports/odd/{day}/*/*.csv", endpoint=endpoint)
+    assert [row["id"] for row in read(server, TYPES, tmp_path)] == ["br1", "br[1]", "q?m", "star*"]
+    server = Server("pim", "s3://shop/exports/in br[1]/{day}/*", endpoint=endpoint)
+    assert days_available(server, tmp_path) == [DAY]
+    assert [row["id"] for row in read(server, TYPES, tmp_path)] == ["br[1]"]

@@ -10,7 +10,7 @@ from recsys_data.ingestion.snapshot import stored_days
 from recsys_data.monitoring.doctor.deployment import Deployment
 from recsys_data.monitoring.doctor.findings import Finding, ok, warning
 from recsys_data.sources.extract import Wanted, days_available, extract, is_live
-from recsys_data.sources.locations import files_of_day, named
+from recsys_data.sources.locations import files_of_day, named, no_files
 
 
 def snapshots(there: Deployment, contract: Contract) -> list[Finding]:
@@ -68,8 +68,10 @@ def _source(there: Deployment, contract: Contract, server: Server) -> list[Findi
             raise UserError(f"{named(server)} has no column for {', '.join(sorted(lacking))}. Mend its `columns`.")
         return [ok(name, f"{named(server)} answers")]
     if is_live(server):
-        _, files = files_of_day(server, there.settings.data_dir, today)
-        return [ok(name, f"{named(server)}: {len(files):,} files")]
+        listing = files_of_day(server, there.settings.data_dir, today)[1]()
+        if not listing.files:
+            raise no_files(server, there.settings.data_dir, today, listing)
+        return [ok(name, f"{named(server)}: {len(listing.files):,} files")]
     days = days_available(server, there.settings.data_dir) or []
     if not days:
         return [
