@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from recsys_data.lake import files
-from recsys_data.lake.files import local_path, write_atomically
+from recsys_data.lake.files import local_path, sync_all, write_atomically
 
 
 def test_locations_on_this_machine_are_paths_and_others_are_none() -> None:
@@ -29,3 +29,17 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch
     with pytest.raises(OSError, match="No space left"):
         write_atomically(path, b"three")
     assert path.read_bytes() == b"two"
+
+
+def test_many_files_and_their_folders_are_all_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / f"day={number}" / "a.parquet" for number in range(5)]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_bytes(b"x")
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "MANY", 3)
+    monkeypatch.setattr(files, "sync_file", synced.append)
+    sync_all(paths)
+    assert sorted(synced) == sorted([tmp_path, *paths, *(path.parent for path in paths)])
+    # Files before the folders that name them.
+    assert set(synced[:5]) == set(paths)

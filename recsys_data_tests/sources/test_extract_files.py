@@ -10,6 +10,7 @@ import pytest
 from recsys_data.contracts.contract import Server
 from recsys_data.errors import UserError
 from recsys_data.sources.extract import days_available, extract, is_live
+from recsys_data.sources.typed import Caster
 from recsys_data_tests.sources.reading import DAY, read, today, wanted
 
 SERVER = Server("crm", "{data_dir}/landing/users/{day}/*")
@@ -245,3 +246,20 @@ def test_variables_of_the_environment_are_put_in_and_never_shown(tmp_path, monke
     (tmp_path / "secret").mkdir()
     (tmp_path / f"secret/{DAY}.csv").write_bytes(CSV)
     assert len(read(server, TYPES, tmp_path)) == 3
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_rows_of_many_small_files_are_cast_together(deliver, rows, monkeypatch, suffix):
+    cast, sizes = Caster.cast, []
+
+    def noted(caster, batch):
+        sizes.append(batch.num_rows)
+        return cast(caster, batch)
+
+    monkeypatch.setattr(Caster, "cast", noted)
+    for number in range(50):
+        text = f"id,price\ni{number},1.5\n" if suffix == "csv" else f'{{"id":"i{number}","price":1.5}}\n'
+        deliver(f"{number:02}.{suffix}", text.encode())
+    found = rows()
+    assert [(row["id"], row["price"]) for row in found] == [(f"i{n}", Decimal("1.50")) for n in range(50)]
+    assert sizes == [50]
