@@ -29,7 +29,7 @@ from recsys_data.ingestion.log.open import open_log
 LIMIT_SECONDS = 60
 LIMIT_P95 = 5
 EVERY = lines.UNREADABLE | lines.BROKEN
-HEAD = ("case", "planted", "peak MB", "seconds", "p95 s", "limits", "holds")
+HEAD = ("case", "planted", "peak MB", "seconds", "CPU s", "p95 s", "limits", "holds")
 STEP_SECONDS = 0.1
 
 

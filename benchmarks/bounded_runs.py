@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ class Found:
     case: str
     planted: str
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     peak_mb: float = 0.0
     p95: float | None = None
     limits: list[str] = field(default_factory=list)
@@ -51,7 +53,8 @@ class Found:
         """As a row of the table that is printed."""
         p95 = "" if self.p95 is None else f"{self.p95:.1f}"
         ok = "no" if self.problems else "yes"
-        return [self.case, self.planted, f"{self.peak_mb:.0f}", f"{self.seconds:.1f}", p95, ", ".join(self.limits), ok]
+        times = [f"{self.seconds:.1f}", f"{self.cpu_seconds:.1f}", p95]
+        return [self.case, self.planted, f"{self.peak_mb:.0f}", *times, ", ".join(self.limits), ok]
 
 
 class Place:
@@ -114,11 +117,19 @@ class Measured:
 
     def finish(self, found: Found) -> None:
         """Wait for its end, note what it took, and compare its memory with the limit."""
+        before = _children_seconds()
         while self.sample():
             time.sleep(0.02)
         found.seconds, found.peak_mb = time.monotonic() - self.begun, self.peak_mb
+        found.cpu_seconds = _children_seconds() - before
         found.require(self.process.returncode == 0, f"the command ended with {self.process.returncode}")
         found.limit(found.peak_mb, LIMIT_MB, "MB")
+
+
+def _children_seconds() -> float:
+    """Processor seconds of the children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def grouped(planted: Iterable[bytes]) -> Iterator[list[bytes]]:

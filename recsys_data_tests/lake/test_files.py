@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from recsys_data.lake import files
-from recsys_data.lake.files import local_path, make_folder, sync_entries, write_atomically
+from recsys_data.lake.files import local_path, make_folder, sync_all, sync_entries, write_atomically
 
 
 def test_locations_on_this_machine_are_paths_and_others_are_none() -> None:
@@ -45,3 +45,17 @@ def test_folders_of_a_process_that_died_are_synced_by_the_next(tmp_path: Path, m
     folder.rmdir()
     make_folder(folder / "new")
     assert synced[2:] == [folder, folder.parent]
+
+
+def test_many_files_and_their_folders_are_all_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / f"day={number}" / "a.parquet" for number in range(5)]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_bytes(b"x")
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "MANY", 3)
+    monkeypatch.setattr(files, "sync_file", synced.append)
+    sync_all(paths)
+    assert sorted(synced) == sorted([tmp_path, *paths, *(path.parent for path in paths)])
+    # Files before the folders that name them.
+    assert set(synced[:5]) == set(paths)

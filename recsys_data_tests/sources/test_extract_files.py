@@ -10,6 +10,7 @@ import pytest
 from recsys_data.contracts.contract import Server
 from recsys_data.errors import UserError
 from recsys_data.sources.extract import days_available, extract, is_live
+from recsys_data.sources.typed import Caster
 from recsys_data_tests.sources.reading import DAY, read, today, wanted
 
 SERVER = Server("crm", "{data_dir}/landing/users/{day}/*")
@@ -269,3 +270,20 @@ def test_json_line_with_a_repeated_key_is_a_problem_row_that_names_it(deliver, r
 def test_json_line_nested_without_measure_is_a_problem_row(deliver, rows):
     deliver("a.jsonl", b'{"id": "1"}\n{"id": "2", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}\n")
     assert [(row["id"], bool(row["_problems"])) for row in rows()] == [("1", False), (None, True)]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_rows_of_many_small_files_are_cast_together(deliver, rows, monkeypatch, suffix):
+    cast, sizes = Caster.cast, []
+
+    def noted(caster, batch):
+        sizes.append(batch.num_rows)
+        return cast(caster, batch)
+
+    monkeypatch.setattr(Caster, "cast", noted)
+    for number in range(50):
+        text = f"id,price\ni{number},1.5\n" if suffix == "csv" else f'{{"id":"i{number}","price":1.5}}\n'
+        deliver(f"{number:02}.{suffix}", text.encode())
+    found = rows()
+    assert [(row["id"], row["price"]) for row in found] == [(f"i{n}", Decimal("1.50")) for n in range(50)]
+    assert sizes == [50]
