@@ -3,10 +3,9 @@
 import json
 import re
 import shutil
-import threading
-import time
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ from recsys_data.ingestion.held import held_back
 from recsys_data.ingestion.history import bring_up_to_date
 from recsys_data.ingestion.snapshot import accept_held, stored_days
 from recsys_data.lake.query import connect
+from recsys_data.sources import extract
+from recsys_data.sources.resting import at_rest
 from recsys_data_tests.contracts.snapshots import AREA, CITY, OPENS, STORE_ID, STORES, TAGS, limit, stores
 from recsys_data_tests.contracts.writing import custom, rule
 from recsys_data_tests.ingestion.snapshots import Batch
@@ -82,23 +83,22 @@ def test_rows_that_quotes_tear_and_keys_that_stand_twice_are_malformed(tmp_path:
     assert any(detail.startswith("line 4 of part.csv: found text after the quote") for detail in details)
 
 
-def test_a_file_that_is_still_written_is_waited_for(tmp_path: Path) -> None:
+def test_a_file_that_is_still_written_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = Batch.of(tmp_path, stores())
-    batch.land("stores", "2026-01-01", some(2))
-    path = batch.land("stores", "2026-01-01", [{"store_id": "s9"}], "more.jsonl")
-    settings = msgspec.structs.replace(batch.settings, landing_rest_seconds=0.3)
+    path = batch.land("stores", "2026-01-01", some(2))
+    rows = [json.dumps({"store_id": f"more{n}"}) + "\n" for n in range(3)]
+    slept: list[float] = []
 
-    def write() -> None:
-        for number in range(10, 13):
-            time.sleep(0.1)
+    def write(seconds: float) -> None:
+        slept.append(seconds)
+        if rows:
             with path.open("a") as file:
-                file.write(json.dumps({"store_id": f"s{number}"}) + "\n")
+                file.write(rows.pop())
 
-    writer = threading.Thread(target=write)
-    writer.start()
-    taken = snapshot.take(batch.lake, settings, "stores", date(2026, 1, 1))
-    writer.join()
-    assert taken.compared.rows == 6
+    monkeypatch.setattr(extract, "at_rest", partial(at_rest, sleep=write))
+    settings = msgspec.structs.replace(batch.settings, landing_rest_seconds=5)
+    assert snapshot.take(batch.lake, settings, "stores", date(2026, 1, 1)).compared.rows == 5
+    assert len(slept) == 4
 
 
 def test_taking_a_day_again_replaces_it_and_leaves_the_others(tmp_path: Path) -> None:
