@@ -99,11 +99,13 @@ def test_an_empty_log_is_drained_at_once(platform: Platform) -> None:
 
 def test_a_drain_waits_for_events_while_it_is_idle(platform: Platform) -> None:
     platform.append([view("a")])
-    later = threading.Timer(0.3, lambda: platform.append([view("b")]))
-    later.start()
+    read = []
     begun = time.monotonic()
-    flushed = platform.drain(Until(idle=0.8))
-    assert [one.read for one in flushed] == [1, 1]
+    for flushed in drain(platform.log, platform.open_lake(), platform.settings, Until(idle=0.8)):
+        read.append(flushed.read)
+        if len(read) == 1:
+            platform.append([view("b")])
+    assert read == [1, 1]
     assert time.monotonic() - begun > 0.8
     platform.assert_whole()
 
