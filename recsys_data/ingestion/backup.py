@@ -83,10 +83,11 @@ def back_up(settings: Settings, folder: Path, dagster: bool = False, progress: P
         _check_same(store, settings)
         store.begin()
         made_at = datetime.now(UTC)
+        begins = _begins(settings.log_dir)
         progress.step("catalog")
         point = add_catalog(store, settings.lake_dir)
         progress.step("event log")
-        positions = _add_log(store, settings.log_dir, point, progress)
+        positions = _add_log(store, settings.log_dir, point, begins, progress)
         progress.step("lake")
         add_files(store, settings.lake_dir, point, progress.done, progress.expected)
         _add_folder(store, settings.data_dir, "ingest/held", progress)
@@ -168,15 +169,31 @@ def _check_same(store: Store, settings: Settings) -> None:
         raise UserError(f"{store.folder} is the backup of {facts.data_dir}. Choose another for {settings.data_dir}.")
 
 
-def _add_log(store: Store, folder: Path, point: LakePoint, progress: Progress) -> dict[int, int]:
-    """Copy each partition up to its last whole line; returns the ends."""
+def _begins(folder: Path) -> dict[int, int]:
+    """Where each partition of the log begins; 0 if it is empty."""
     partitions = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal()) if folder.is_dir() else []
+    return {partition: next(iter(segment_firsts(folder / str(partition))), 0) for partition in partitions}
+
+
+def _add_log(
+    store: Store, folder: Path, point: LakePoint, begins: Mapping[int, int], progress: Progress
+) -> dict[int, int]:
+    """Copy each partition up to its last whole line; returns the ends.
+
+    Raises:
+        Transient: it was pruned meanwhile, of lines that a table still needs.
+    """
     ends: dict[int, int] = {}
-    for partition in partitions:
+    for partition, begin in begins.items():
         place = folder / str(partition)
         firsts = segment_firsts(place)
-        # A table that was never fed from the partition begins with what the log keeps.
-        read = [ledger.positions[partition] for ledger in point.ledgers.values() if partition in ledger.positions]
+        # A table that was never fed from the partition begins with what the log keeps. What it did not keep any more
+        # before the backup (of a dataset without a contract, or lost) nobody can bring back.
+        read = [
+            max(begin, ledger.positions[partition])
+            for ledger in point.ledgers.values()
+            if partition in ledger.positions
+        ]
         if firsts and min(read, default=firsts[0]) < firsts[0]:
             raise _pruned(partition)
         ends[partition] = 0

@@ -33,9 +33,9 @@ from recsys_data.lake.intent import (
     StoredFile,
     TableIntent,
     complete,
+    intents_in,
     read_intent,
     remove_intent,
-    remove_leftovers,
     write_intent,
 )
 from recsys_data.lake.ledger import INDEX_COMMITS_KEPT, LATENCIES_KEPT, Latency, Ledger, read_ledger
@@ -76,9 +76,15 @@ class Flushed:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A flush whose lines are decided: its files and its intent are on the disk."""
+    """A flush whose lines are decided: its files and its intent are on the disk.
+
+    Attributes:
+        earlier: the other intents that were there when it was written. After its commit to the main table none of them
+            can be named any more: each was named before, or begins with an earlier state of the main table.
+    """
 
     intent: Intent
+    earlier: list[str]
     files: Mapping[str, list["DataFile"]]
     batches: list[MicroBatch]
     slices: list[Decoded]
@@ -95,6 +101,7 @@ class StreamWriter:
             lake: whose stream tables are written.
             settings: say what is accepted, and where the deduplication index is.
             oldest: the oldest line that the log keeps, by partition; where a table begins that was never fed from it.
+                The main table begins with the log: what it was never fed and the log has no longer, is lost.
 
         Raises:
             Transient: the catalog cannot be written now.
@@ -113,7 +120,7 @@ class StreamWriter:
         self.ledgers = {name: read_ledger(table) for name, table in self.tables.items()}
         ledger = self.ledgers[self.main]
         # An index that another machine saved at the commit that this writer goes on from stays valid.
-        self._index_commits = (*ledger.index_commits, ledger.token)
+        self._index_commits = tuple(filter(None, (*ledger.index_commits, ledger.token)))
         self.seen = self._open_seen(settings)
         self._decoder = Decoder(lake.contracts, settings.first_day, settings.max_event_bytes)
         self.pending_rows = 0
@@ -123,10 +130,11 @@ class StreamWriter:
 
     def position(self, partition: int) -> int:
         """Where reading this log partition goes on: the smallest position of any table."""
-        return min(self._position(ledger, partition) for ledger in self.ledgers.values())
+        return min(self._position(name, partition) for name in self.order)
 
-    def _position(self, ledger: Ledger, partition: int) -> int:
-        return ledger.positions.get(partition, self.oldest.get(partition, 0))
+    def _position(self, name: str, partition: int) -> int:
+        begin = 0 if name == self.main else self.oldest.get(partition, 0)
+        return self.ledgers[name].positions.get(partition, begin)
 
     def add(self, decoded: Decoded) -> None:
         """Take a slice; it is visible after the next `flush`."""
@@ -155,7 +163,8 @@ class StreamWriter:
         self._prepared = None
         self.pending_rows -= sum(len(decoded.positions) for decoded in prepared.slices)
         # The intent itself stays until the next one is committed everywhere: a catalog may lose its last commit.
-        remove_intent(self._io, self._lake.warehouse, before.intent)
+        for earlier in {before.intent, *prepared.earlier}:
+            remove_intent(self._io, self._lake.warehouse, earlier)
         flushed = self._measured(prepared, before)
         if self.seen.persist(self._positions(), self.ledgers[self.main].token):
             self._index_commits = (*self._index_commits, self.ledgers[self.main].token)
@@ -191,14 +200,14 @@ class StreamWriter:
                 for name in self.order
             },
         )
+        earlier = intents_in(self._lake.warehouse)
         write_intent(self._io, self._lake.warehouse, intent)
         self._slices, self._latencies = [], []
-        return _Prepared(intent, files, batches, slices, begun)
+        return _Prepared(intent, earlier, files, batches, slices, begun)
 
     def _rows(self, name: str, batches: list[MicroBatch]) -> list[Picked]:
         """The rows of a table that it does not have yet."""
-        ledger = self.ledgers[name]
-        return [one for batch in batches for one in batch.rows_from(name, self._position(ledger, batch.partition))]
+        return [one for batch in batches for one in batch.rows_from(name, self._position(name, batch.partition))]
 
     def _advanced(self, batches: list[MicroBatch], rows: Mapping[str, list[Picked]], intent: str) -> dict[str, Ledger]:
         """Each table's ledger after these batches. A table that is still behind counts its rows only."""
@@ -208,7 +217,7 @@ class StreamWriter:
         own = {"intent": intent, "token": intent}
         ledgers = {}
         for name, ledger in self.ledgers.items():
-            positions = {partition: self._position(ledger, partition) for partition in log.positions}
+            positions = {partition: self._position(name, partition) for partition in log.positions}
             for batch in batches:
                 positions[batch.partition] = max(positions[batch.partition], batch.end)
             counts = log if positions == log.positions else Ledger(positions)
@@ -224,12 +233,17 @@ class StreamWriter:
     def _complete(self) -> None:
         """Make the commits that the main table's intent names and that its process did not live to make."""
         name = read_ledger(self.tables[self.main]).intent
-        intent = read_intent(self._io, self._lake.warehouse, name) if name else None
+        try:
+            intent = read_intent(self._io, self._lake.warehouse, name) if name else None
+        except Permanent as error:
+            if any(read_ledger(table).intent != name for table in self.tables.values()):
+                raise
+            logger.warning("%s Every table has made its commit, so that ingestion goes on.", error)
+            intent = None
         if intent:
             # Also those of datasets whose contract was removed meanwhile.
             stored = {one: self.tables.get(one) or self._lake.stored(one) for one in intent.tables}
             complete(intent, {one: table for one, table in stored.items() if table}, self._decided_by)
-        remove_leftovers(self._lake.warehouse, name)
 
     def _measured(self, prepared: _Prepared, before: Ledger) -> Flushed:
         """What a flush made visible."""
@@ -309,8 +323,8 @@ class StreamWriter:
         covered = {partition: seen.covered.get(partition, 0) for partition in self._positions()}
         for table in homes.values():
             for keys in stored_keys(table, covered):
-                # An event may be a row of several primary tables.
-                seen.add(keys[:, seen.missing(keys)] if len(homes) > 1 else keys)
+                # An event may be a row of several primary tables, and the index hold rows beyond what it covers.
+                seen.add(keys[:, seen.missing(keys)])
         return seen
 
 

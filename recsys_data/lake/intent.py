@@ -10,7 +10,7 @@ meanwhile cannot change an outcome. See docs/decisions/0009-intents.md.
 import logging
 import zlib
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,8 +32,6 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "intents"
 SUFFIX = ".json"
-# Intents of processes that died, or lost a race, before their first commit.
-LEFTOVER_AGE = timedelta(days=1)
 
 
 class StoredFile(msgspec.Struct, frozen=True, array_like=True):
@@ -174,12 +172,9 @@ def referenced_files(warehouse: Path, name: str) -> Iterator[str]:
         yield from (file.location for file in (part.files if part else ()))
 
 
-def remove_leftovers(warehouse: Path, named: str) -> None:
-    """Remove intents but the one that the main table names, if they are old; local warehouses only."""
-    before = datetime.now(UTC) - LEFTOVER_AGE
-    for path in (warehouse / FOLDER).glob(f"*{SUFFIX}"):
-        if path.stem != named and datetime.fromtimestamp(path.stat().st_mtime, UTC) < before:
-            path.unlink(missing_ok=True)
+def intents_in(warehouse: Path) -> list[str]:
+    """Names of the intents that are there; local warehouses only."""
+    return [path.stem for path in (warehouse / FOLDER).glob(f"*{SUFFIX}")]
 
 
 def intent_of(warehouse: Path, name: str) -> Intent | None:

@@ -1,6 +1,7 @@
 """A line is decided once: what changes between a crash and the next consumer changes no outcome."""
 
 import json
+import os
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from recsys_data.contracts import Contract
-from recsys_data.errors import Transient
+from recsys_data.errors import Permanent, Transient
 from recsys_data.ingestion import writer as writer_module
 from recsys_data.ingestion.backup import back_up
 from recsys_data.ingestion.dead_letters import Meant
@@ -17,7 +18,6 @@ from recsys_data.ingestion.decode import Decoder
 from recsys_data.ingestion.replay import replay
 from recsys_data.ingestion.restore import restore
 from recsys_data.ingestion.writer import StreamWriter
-from recsys_data.lake import intent as intents
 from recsys_data.lake.accepted_losses import accept_losses
 from recsys_data.lake.commit import commit
 from recsys_data.lake.intent import intent_path, read_intent
@@ -153,10 +153,64 @@ def test_intents_are_removed_once_they_are_committed(platform: Platform, monkeyp
     platform.append([view("d")])
     killed_before("interactions", platform, monkeypatch)
     assert len(list(kept.parent.iterdir())) == 2
-    monkeypatch.setattr(intents, "LEFTOVER_AGE", -intents.LEFTOVER_AGE)
     platform.drain()
     assert len(list(kept.parent.iterdir())) == 1
     platform.assert_whole()
+
+
+def test_an_intent_that_can_still_be_named_stays_whatever_the_clock_says(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two days pass between intent and commit, or the clock was wrong, while another consumer comes and goes."""
+    platform.append(LINES)
+
+    def late(stored: Any, *arguments: Any) -> None:
+        if stored.name()[-1] != "interactions":
+            raise Killed
+        for path in intent_path(platform.lake.warehouse, "any").parent.iterdir():
+            then = path.stat().st_mtime - 2 * 86_400
+            os.utime(path, (then, then))
+        StreamWriter(platform.open_lake(), platform.settings).close()
+        commit(stored, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(writer_module, "commit", late)
+        platform.drain()
+    platform.drain()
+    platform.assert_whole()
+    assert_verified(platform)
+
+
+def test_a_damaged_intent_stops_ingestion_only_where_it_is_needed(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform.append([view("a")])
+    platform.drain()
+    intent_path(platform.lake.warehouse, platform.ledger().intent).write_bytes(b"{")
+    platform.append(LINES)
+    killed_before("dead_letters", platform, monkeypatch)
+    pending = intent_path(platform.lake.warehouse, platform.ledger().intent)
+    whole = pending.read_bytes()
+    pending.write_bytes(whole[:-1])
+    with pytest.raises(Permanent, match="is damaged"):
+        platform.drain()
+    pending.write_bytes(whole)
+    platform.drain()
+    platform.assert_whole()
+    assert_verified(platform)
+
+
+def test_a_first_segment_that_was_never_read_is_lost_too(make_platform: MakePlatform) -> None:
+    platform = make_platform(partitions=1, segment_bytes=200)
+    for event_id in "ab":
+        platform.append([view(event_id)])
+    first = min((platform.settings.log_dir / "0").glob("*.ndjson"))
+    size = first.stat().st_size
+    first.unlink()
+    platform.drain()
+    assert platform.ids() == ["b"]
+    assert [(one.partition, one.start, one.end) for one in platform.ledger().lost] == [(0, 0, size)]
+    assert not reconcile_lake(platform.lake, platform.settings).balanced
 
 
 VOUCHERS = of_stream(

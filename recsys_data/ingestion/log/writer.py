@@ -2,17 +2,32 @@
 
 Holds the partition by a kernel lock, which ends with the process however it ends. One rule keeps readers
 right whatever fails: **a whole line that has been in the file is never taken back**, because a reader may
-have consumed it and its position must not come to mean another line. Only a torn tail is ever cut off.
+have consumed it and its position must not come to mean another line. Only a torn tail is ever cut off. For the same
+reason the lock file says where the newest segment begins: if that segment is gone, nobody knows how many of its lines
+were consumed, and the partition goes on beyond all positions that it may have had.
 """
 
 import errno
 import fcntl
+import logging
 import os
 from pathlib import Path
 
 from recsys_data.ingestion.log import Appended
-from recsys_data.ingestion.log.segments import segment_firsts, segment_path, sync, sync_folder, whole_length
+from recsys_data.ingestion.log.segments import (
+    DIGITS,
+    segment_firsts,
+    segment_path,
+    sync,
+    sync_folder,
+    whole_length,
+)
 from recsys_data.lake.files import sync_entries
+
+logger = logging.getLogger(__name__)
+
+# More bytes than a segment ever has; of what a segment that is gone held, only where it began is known.
+BEYOND_LOST_BYTES = 1 << 32
 
 
 class PartitionWriter:
@@ -64,6 +79,14 @@ class PartitionWriter:
 
     def _take_up(self) -> None:
         firsts = segment_firsts(self._folder)
+        newest = self._newest()
+        if newest is not None and newest > (firsts[-1] if firsts else -1):
+            logger.error(
+                "Segment %s is gone. Its lines are lost unless they were consumed; new ones get later positions.",
+                segment_path(self._folder, newest),
+            )
+            self._open(newest + max(BEYOND_LOST_BYTES, 2 * self._segment_bytes))
+            return
         self._open(firsts[-1] if firsts else 0)
         # A torn tail is what a writer left when it was killed within an append: never acknowledged, and never
         # consumed, since readers stop at the last newline. Whole lines of such an append may have been
@@ -80,6 +103,15 @@ class PartitionWriter:
         sync_folder(self._folder)
         self._first = self._end = first
         self._spent = False
+        # After the segment is there to stay, or a crash between the two would look like its loss.
+        if self._newest() != first:
+            os.pwrite(self._lock, f"{first:0{DIGITS}}".encode(), 0)
+            sync(self._lock)
+
+    def _newest(self) -> int | None:
+        """Where the newest segment begins that was ever started; None if an earlier version wrote the log."""
+        text = os.pread(self._lock, DIGITS, 0)
+        return int(text) if len(text) == DIGITS and text.isdigit() else None
 
     def _rotate(self) -> None:
         if not self._spent:

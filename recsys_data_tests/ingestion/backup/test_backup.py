@@ -93,6 +93,19 @@ def test_a_log_that_was_pruned_beyond_the_catalog_is_told(platform, folder, monk
         back_up(platform.settings, folder)
 
 
+def test_lines_that_the_log_had_lost_before_do_not_keep_a_backup_from_being_made(platform, folder) -> None:
+    """So of a dataset whose contract was removed long ago, or where a segment is missing."""
+    feed(platform, "a")
+    platform.drain()
+    for name in "bc":
+        feed(platform, name, 400)
+    for partition in ("0", "1"):
+        for segment in sorted((platform.settings.log_dir / partition).glob("*.ndjson"))[:-1]:
+            segment.unlink()
+    assert min(platform.log.begin_offsets().values()) > max(platform.ledger().positions.values())
+    assert back_up(platform.settings, folder).facts.positions == platform.log.end_offsets()
+
+
 def test_a_data_file_that_vanished_is_told(platform, folder) -> None:
     feed(platform, "a")
     platform.drain()

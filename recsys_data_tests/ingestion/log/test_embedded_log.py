@@ -192,6 +192,28 @@ def test_a_missing_segment_is_a_gap_before_the_first_line(open_embedded: OpenEmb
     assert follow(log, 0, 4) == [(4, b"bbb"), (12, b"ddd")]
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+def test_positions_of_a_newest_segment_that_is_gone_are_not_used_again(
+    open_embedded: OpenEmbedded, tmp_path: Path, kept: int
+):
+    """What it held may have been consumed: other lines at its positions would never be read."""
+    log = open_embedded(segment_bytes=4)
+    for line in [b"one", b"two"][1 - kept :]:
+        log.append([line])
+    log.close()
+    consumed = log.end_offsets()[0]
+    segments(tmp_path)[-1].unlink()
+    again = open_embedded(segment_bytes=4)
+    again.append([b"six"])
+    read = again.read(0, consumed, 1000)
+    assert lines_of(read) == [b"six"]
+    assert read.start == consumed < read.positions[0]
+    again.close()
+    third = open_embedded(segment_bytes=8)
+    third.append([b"ten"])
+    assert third.end_offsets()[0] == read.end + 4
+
+
 def test_pruning_beside_a_writer_and_a_reader_loses_nothing(open_embedded: OpenEmbedded):
     writer, reader, pruner = open_embedded(segment_bytes=100), open_embedded(), open_embedded()
     lines = [b"%d" % number for number in range(300)]

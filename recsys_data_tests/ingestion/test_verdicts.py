@@ -1,0 +1,86 @@
+"""The verdict on a sound lake is that it is sound, also where tables are apart, were added, or rows have expired."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from recsys_data.ingestion.decode import Decoder
+from recsys_data.ingestion.retention import retire
+from recsys_data.ingestion.writer import StreamWriter
+from recsys_data.monitoring.reconciliation import reconcile_lake
+from recsys_data.monitoring.verification import verify
+from recsys_data_tests.contracts.writing import builtin, custom, load, of_stream
+from recsys_data_tests.ingestion.conftest import MakePlatform
+from recsys_data_tests.ingestion.decoding import NOW
+from recsys_data_tests.ingestion.draining import Platform, identify, view
+from recsys_data_tests.ingestion.test_decided_once import LINES, ORDER, assert_verified, killed_before
+
+PEOPLE = of_stream(
+    "people", {"name": "code", "logicalType": "string", "customProperties": custom(source="voucher.code")}
+)
+
+
+def problems(platform: Platform) -> list[str]:
+    found = verify(platform.lake, platform.log, platform.settings, deep=True)
+    return [f"{one.check}: {one.found}" for one in found if one.state == "problem"]
+
+
+@pytest.mark.parametrize("table", ORDER)
+def test_a_crash_between_two_commits_is_no_loss(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    platform.append([view("first")])
+    platform.drain()
+    platform.append([*LINES, identify("with context", context={"page": "/"})])
+    killed_before(table, platform, monkeypatch)
+    assert problems(platform) == []
+    assert reconcile_lake(platform.lake, platform.settings).balanced
+    platform.drain()
+    assert_verified(platform)
+
+
+def test_a_second_table_of_dead_letters_has_those_since_it_was_added(
+    make_platform: MakePlatform, tmp_path: Path
+) -> None:
+    platform = make_platform(tmp_path / "state")
+    platform.append([view("a"), b"before"])
+    platform.drain()
+    platform.close()
+    second = builtin("dead_letters") | {"name": "rejected", "id": "rejected"}
+    second["schema"][0]["name"] = "rejected"
+    platform = make_platform(tmp_path / "state", load(tmp_path / "more", second))
+    platform.append([b"since"])
+    platform.drain()
+    assert [row["raw"] for row in platform.rows("rejected")] == [b"since"]
+    assert_verified(platform)
+
+
+def test_an_index_that_was_saved_while_a_dataset_was_behind_is_sound(
+    make_platform: MakePlatform, tmp_path: Path
+) -> None:
+    platform = make_platform(tmp_path / "state", partitions=1)
+    for number in range(20):
+        platform.append([view(f"v{number}"), identify(f"i{number}")])
+    platform.drain()
+    platform.close()
+    platform = make_platform(tmp_path / "state", load(tmp_path / "more", PEOPLE), partitions=1)
+    writer = StreamWriter(platform.open_lake(), platform.settings, platform.log.begin_offsets())
+    decoder = Decoder(platform.contracts, platform.settings.first_day, platform.settings.max_event_bytes)
+    writer.add(decoder.decode(platform.log.read(0, 0, 1000), NOW))
+    writer.flush()
+    writer.close()
+    assert platform.ledger("people").positions[0] < platform.ledger().positions[0]
+    assert problems(platform) == []
+    platform.drain()
+    assert_verified(platform)
+
+
+def test_deliveries_of_an_event_that_has_expired_are_no_loss(make_platform: MakePlatform, tmp_path: Path) -> None:
+    kept = builtin("interactions")
+    kept["slaProperties"].append({"property": "retention", "value": 30, "unit": "d"})
+    platform = make_platform(tmp_path / "state", load(tmp_path / "kept", kept))
+    platform.append([view("old"), view("old"), view("old"), view("new", day=25)])
+    platform.drain()
+    assert retire(platform.lake, "interactions", datetime(2026, 2, 15, tzinfo=UTC)).rows == 1
+    assert_verified(platform)
