@@ -79,8 +79,8 @@ class _Prepared:
     """A flush whose lines are decided: its files and its intent are on the disk.
 
     Attributes:
-        earlier: the other intents that were there when it was written. After its commit to the main table none of them
-            can be named any more: each was named before, or begins with an earlier state of the main table.
+        earlier: the other intents that were there when it was written. After its first commit none of them can be named
+            any more: each was named before, or begins with an earlier state of the first table.
     """
 
     intent: Intent
@@ -109,8 +109,10 @@ class StreamWriter:
         """
         self.contracts = {name: c for name, c in lake.contracts.items() if c.stream}
         self.main = main_dataset(lake.contracts)
-        # The main table comes first: of two writers that decide about the same lines, its commit says which one wins.
-        self.order = sorted(self.contracts, key=lambda name: name != self.main)
+        # Of two writers that decide about the same lines, the first commit says which one wins. The main table comes
+        # last: where an event is visible, everything else that is known of it is visible too.
+        self.first = first_dataset(self.contracts, self.main)
+        self.order = sorted(self.contracts, key=lambda name: (name == self.main, name != self.first))
         self.tables = {name: lake.table(name) for name in self.order}
         self.oldest = oldest or {}
         self._lake = lake
@@ -155,7 +157,7 @@ class StreamWriter:
             try:
                 commit(self.tables[name], part.base, part.ledger, prepared.files[name])
             except PositionMoved:
-                if name == self.main:
+                if name == self.order[0]:
                     remove_intent(self._io, self._lake.warehouse, prepared.intent.name)
                 raise
             self.ledgers[name] = part.ledger
@@ -231,8 +233,8 @@ class StreamWriter:
         return ledgers
 
     def _complete(self) -> None:
-        """Make the commits that the main table's intent names and that its process did not live to make."""
-        name = read_ledger(self.tables[self.main]).intent
+        """Make the commits of the intent that the first table names, if its process did not live to make them."""
+        name = read_ledger(self.tables[self.first]).intent
         try:
             intent = read_intent(self._io, self._lake.warehouse, name) if name else None
         except Permanent as error:
@@ -326,6 +328,12 @@ class StreamWriter:
                 # An event may be a row of several primary tables, and the index hold rows beyond what it covers.
                 seen.add(keys[:, seen.missing(keys)])
         return seen
+
+
+def first_dataset(contracts: Mapping[str, Contract], main: str) -> str:
+    """The dataset that is committed first: that of dead letters, which every consumer has whatever else it knows of."""
+    rejects = [name for name, c in contracts.items() if c.stream == "rejects"]
+    return "dead_letters" if "dead_letters" in rejects else next(iter(rejects), main)
 
 
 def primary_datasets(contracts: Mapping[str, Contract]) -> list[str]:

@@ -1,10 +1,10 @@
 """Intents: what a consumer has decided about log lines, durable before the first of its table commits.
 
 Data flow: data files of all stream tables (synced) -> one intent file `WAREHOUSE/intents/NAME.json` (synced) -> one
-commit a table, the main table first, each with a ledger that names the intent. Of two consumers that decide about the
-same lines, the one that commits to the main table first wins. The next consumer completes the intent that the main
-table names, from the file alone: no line is validated again, so that a contract, a setting or a library that changed
-meanwhile cannot change an outcome. See docs/decisions/0009-intents.md.
+commit a table, each with a ledger that names the intent. The dead letters come first: of two consumers that decide about
+the same lines, the one that commits to them first wins. The next consumer completes the intent that they name, from the
+file alone: no line is validated again, so that a contract, a setting or a library that changed meanwhile cannot change
+an outcome. See docs/decisions/0009-intents.md.
 """
 
 import logging
@@ -137,7 +137,7 @@ def complete(intent: Intent, tables: Mapping[str, "Table"], decided_by: Mapping[
     """Make the commits of an intent that its process did not live to make; idempotent.
 
     Args:
-        intent: the one that the main table names.
+        intent: the one that the first table names.
         tables: those of its tables that exist; they are refreshed.
         decided_by: as a decision of now would name it; a difference is logged.
 

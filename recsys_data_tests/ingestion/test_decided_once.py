@@ -28,7 +28,7 @@ from recsys_data_tests.contracts.writing import builtin, custom, load, of_stream
 from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.ingestion.draining import Platform, identify, view
 
-ORDER = ("interactions", "contexts", "dead_letters", "identities")
+ORDER = ("dead_letters", "contexts", "identities", "interactions")
 LINES = [
     view("good", context={"page": "/"}),
     view("qa", query="qa", context={"page": "/"}),
@@ -85,8 +85,8 @@ def test_what_changes_between_two_commits_changes_no_outcome(
     second = make_platform(tmp_path / "state", contracts["after"], partitions=1, **limit)
     second.append([view("later")])
     second.drain()
-    nothing_visible = table == "interactions"
-    # Nothing was decided before the commit of the main table: what holds then is what holds now.
+    nothing_visible = table == "dead_letters"
+    # Nothing was decided before the first commit: what holds then is what holds now.
     rejected = {
         "stricter": {"qa"} if nothing_visible else set(),
         "more lenient": set() if nothing_visible else {"qa"},
@@ -141,7 +141,7 @@ def test_an_intent_says_what_became_of_each_line_and_by_what(make_platform: Make
     assert lines.outcomes().tolist() == [0, 0, 0, 0, 1, 2]
     assert intent.decided_by["RECSYS_DATA_MAX_EVENT_BYTES"] == str(platform.settings.max_event_bytes)
     assert {"contracts", "duckdb", "recsys-data"} < intent.decided_by.keys()
-    assert list(intent.tables)[0] == "interactions"
+    assert list(intent.tables) == list(ORDER)
 
 
 def test_intents_are_removed_once_they_are_committed(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ def test_intents_are_removed_once_they_are_committed(platform: Platform, monkeyp
     kept = intent_path(platform.lake.warehouse, platform.ledger().intent)
     assert list(kept.parent.iterdir()) == [kept]
     platform.append([view("d")])
-    killed_before("interactions", platform, monkeypatch)
+    killed_before("dead_letters", platform, monkeypatch)
     assert len(list(kept.parent.iterdir())) == 2
     platform.drain()
     assert len(list(kept.parent.iterdir())) == 1
@@ -165,7 +165,7 @@ def test_an_intent_that_can_still_be_named_stays_whatever_the_clock_says(
     platform.append(LINES)
 
     def late(stored: Any, *arguments: Any) -> None:
-        if stored.name()[-1] != "interactions":
+        if stored.name()[-1] != "dead_letters":
             raise Killed
         for path in intent_path(platform.lake.warehouse, "any").parent.iterdir():
             then = path.stat().st_mtime - 2 * 86_400
@@ -188,8 +188,8 @@ def test_a_damaged_intent_stops_ingestion_only_where_it_is_needed(
     platform.drain()
     intent_path(platform.lake.warehouse, platform.ledger().intent).write_bytes(b"{")
     platform.append(LINES)
-    killed_before("dead_letters", platform, monkeypatch)
-    pending = intent_path(platform.lake.warehouse, platform.ledger().intent)
+    killed_before("identities", platform, monkeypatch)
+    pending = intent_path(platform.lake.warehouse, platform.ledger("dead_letters").intent)
     whole = pending.read_bytes()
     pending.write_bytes(whole[:-1])
     with pytest.raises(Permanent, match="is damaged"):
