@@ -47,6 +47,7 @@ class _Batch:
         owners: int64, shape (events,): the place in `slices` of the one that an event is of.
         rows: int32, shape (events,): its row there.
         raw: by slice and row, its line.
+        outcomes: what was judged, slice by slice: rows with which of them are good, if any, and dead letters.
     """
 
     def __init__(self, waiting: Sequence[Waiting], leaves: pa.Table) -> None:
@@ -57,6 +58,7 @@ class _Batch:
         self.owners = np.array([places[id(one.slice)] for one in waiting], np.int64)
         self.rows = np.array([one.event.row for one in waiting], np.int32)
         self.raw = [{event.row: event.raw for event in decoded.unjudged} for decoded in self.slices]
+        self.outcomes: list[tuple[Decoded, list[tuple[pa.Table, Mask]], DeadLetters]] = []
 
 
 class Judge:
@@ -127,6 +129,10 @@ class Judge:
         self.begin(max(one.slice.now for one in waiting))
         batch = _Batch(waiting, self._leaves([one.event for one in waiting]))
         isolate(range(len(waiting)), partial(self._settle, batch), partial(self._give_up, batch))
+        # All at once, or not at all: what fails for want of memory may be tried again.
+        for decoded, parts, dead in batch.outcomes:
+            decoded.parts.extend(parts)
+            decoded.dead.extend(dead)
         for decoded in slices:
             decoded.unjudged.clear()
 
@@ -142,10 +148,8 @@ class Judge:
             part = part.set_column(part.column_names.index("row"), "row", pa.array(batch.rows[found[mine]]))
             dead = DeadLetters()
             good = self.good(part, np.ones(len(part), bool), dead, partial(_raw_of, batch.raw[owner]))
-            outcomes.append((batch.slices[owner], (filled(part.select(self.plan.judged_columns)), good), dead))
-        for decoded, part, dead in outcomes:
-            decoded.parts.append(part)
-            decoded.dead.extend(dead)
+            outcomes.append((batch.slices[owner], [(filled(part.select(self.plan.judged_columns)), good)], dead))
+        batch.outcomes += outcomes
 
     def _give_up(self, batch: "_Batch", number: int, error: Exception) -> None:
         """Make a dead letter of an event that cannot be judged, unless nothing can.
@@ -161,7 +165,9 @@ class Judge:
             raise Permanent(f"The SQL of the contracts fails whatever the event: {fault}. {ADVICE}") from fault
         detail = f"The SQL of the contracts fails on it: {describe(error)}. {ADVICE}"
         owner, event = batch.waiting[number]
-        owner.dead.append(DeadLetter(event.row, event.raw, UNDECODABLE, detail))
+        dead = DeadLetters()
+        dead.append(DeadLetter(event.row, event.raw, UNDECODABLE, detail))
+        batch.outcomes.append((owner, [], dead))
 
     def _leaves(self, events: Sequence[Unjudged]) -> pa.Table:
         """Their leaves, each event under its number in place of its row."""

@@ -127,6 +127,7 @@ class StreamWriter:
         self._decoder = Decoder(lake.contracts, settings.first_day, settings.max_event_bytes)
         self.pending_rows = 0
         self._slices: list[Decoded] = []
+        self._decided: list[tuple[Decoded, MicroBatch]] = []
         self._prepared: _Prepared | None = None
         self._latencies: list[Latency] = []
 
@@ -175,12 +176,9 @@ class StreamWriter:
     def _prepare(self, pool: ThreadPoolExecutor | None) -> _Prepared:
         """Decide the outcome of each line that was added, and put the decision on the disk."""
         begun = time.time()
-        self._decoder.settle(self._slices)
-        slices = sorted(self._slices, key=lambda decoded: (decoded.partition, decoded.start))
-        main = self.ledgers[self.main]
-        batches = [
-            build(decoded, self.seen, self.contracts, main.positions.get(decoded.partition, 0)) for decoded in slices
-        ]
+        self._decide()
+        decided = sorted(self._decided, key=lambda one: (one[0].partition, one[0].start))
+        slices, batches = [one for one, _ in decided], [one for _, one in decided]
         moment = datetime.now(UTC)
         rows = {name: self._rows(name, batches) for name in self.order}
 
@@ -204,8 +202,18 @@ class StreamWriter:
         )
         earlier = intents_in(self._lake.warehouse)
         write_intent(self._io, self._lake.warehouse, intent)
-        self._slices, self._latencies = [], []
+        self._decided, self._latencies = [], []
         return _Prepared(intent, earlier, files, batches, slices, begun)
+
+    def _decide(self) -> None:
+        """Decide what was added; once, also where the files could not be written and a flush is tried again."""
+        self._decoder.settle(self._slices)
+        positions = self.ledgers[self.main].positions
+        waiting = self._slices = sorted(self._slices, key=lambda decoded: (decoded.partition, decoded.start))
+        while waiting:
+            frontier = positions.get(waiting[0].partition, 0)
+            self._decided.append((waiting[0], build(waiting[0], self.seen, self.contracts, frontier)))
+            del waiting[0]
 
     def _rows(self, name: str, batches: list[MicroBatch]) -> list[Picked]:
         """The rows of a table that it does not have yet."""
@@ -288,7 +296,7 @@ class StreamWriter:
 
     def close(self) -> None:
         """Publish the last latencies and save what later writers would have to read again."""
-        if self._slices or self._prepared:
+        if self._slices or self._decided or self._prepared:
             return
         if self._latencies:
             base = self.ledgers[self.main]

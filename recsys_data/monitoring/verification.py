@@ -202,8 +202,7 @@ def _partitions(rows: _Rows) -> Iterator[Finding]:
 
 def _index(rows: _Rows, settings: Settings) -> Finding:
     """The saved index has the ids of the primary tables, as far as it says that it covers them: count and hash."""
-    check = "deduplication index"
-    found = read_index(settings.data_dir / "ingest" / "seen")
+    check, found = "deduplication index", read_index(settings.data_dir / "ingest" / "seen")
     ledger = rows.stored[rows.main].ledger
     if found is None:
         return ok(check, "not saved yet; it is built from the lake when it is needed")

@@ -1,10 +1,14 @@
-"""The verdict on a sound lake is that it is sound, also where tables are apart, were added, or rows have expired."""
+"""The verdict on a sound lake is that it is sound, also where tables are apart, were added, or a flush was repeated."""
 
+import errno
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from recsys_data.ingestion import writer as writer_module
 from recsys_data.ingestion.decode import Decoder
 from recsys_data.ingestion.retention import retire
 from recsys_data.ingestion.writer import StreamWriter
@@ -83,4 +87,43 @@ def test_deliveries_of_an_event_that_has_expired_are_no_loss(make_platform: Make
     platform.append([view("old"), view("old"), view("old"), view("new", day=25)])
     platform.drain()
     assert retire(platform.lake, "interactions", datetime(2026, 2, 15, tzinfo=UTC)).rows == 1
+    assert_verified(platform)
+
+
+@pytest.mark.parametrize("fails", ["settle", "write_intent"])
+def test_a_flush_that_failed_is_tried_again_with_what_was_added_meanwhile(
+    make_platform: MakePlatform, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    platform = make_platform(partitions=1)
+    writer = StreamWriter(platform.open_lake(), platform.settings)
+    decoder = Decoder(platform.contracts, platform.settings.first_day, platform.settings.max_event_bytes)
+    platform.append(LINES)
+    first = platform.log.read(0, 0, 1 << 20)
+    writer.add(decoder.decode(first, NOW))
+    judge = writer._decoder._judge
+    settle, calls = judge._settle, []
+
+    def halved(batch: Any, numbers: Sequence[int]) -> None:
+        """Fails of some line among all, then for want of memory."""
+        calls.append(numbers)
+        if len(calls) == 1:
+            raise ValueError
+        if len(calls) == 3:
+            raise MemoryError
+        settle(batch, numbers)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "disk full")
+
+    with monkeypatch.context() as patch, pytest.raises((MemoryError, OSError)):
+        if fails == "settle":
+            patch.setattr(judge, "_settle", halved)
+        else:
+            patch.setattr(writer_module, "write_intent", full)
+        writer.flush()
+    platform.append([view("good"), view("new"), b"bad"])
+    writer.add(decoder.decode(platform.log.read(0, first.end, 1 << 20), NOW))
+    writer.flush()
+    writer.close()
+    platform.assert_whole()
     assert_verified(platform)
