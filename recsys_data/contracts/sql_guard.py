@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from importlib.resources import files
+from string import ascii_lowercase, ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ SHOWN = frozenset({'"tables"', "__show_tables_expanded", '"databases"'})
 # Views of information_schema that hold names and types only; `views` holds paths.
 INFORMATION = frozenset({"tables", "columns", "schemata", "key_column_usage", "table_constraints"})
 LISTED = "recsys_data/contracts/functions.toml"
+TOO_DEEP = "it is nested too deeply, or a chain of operators or joins is too long"
 OWN_SCHEMAS = frozenset({"memory", "main"})
+# As DuckDB compares names. `str.lower` also takes the sign for Kelvin for a k, and DuckDB does not.
+LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 
 class Refused(Exception):
@@ -100,12 +104,22 @@ def check_query(connection: "duckdb.DuckDBPyConnection", query: str, tables: boo
         Refused: it writes, calls a function that is not on the list, or names a file or a table of DuckDB's own.
         duckdb.Error: it cannot be parsed.
     """
-    tree = syntax_tree(connection, query)
-    if tree is None:
+    try:
+        tree = syntax_tree(connection, query)
+    except RecursionError:
+        raise Refused(TOO_DEEP) from None
+    if not tree:
         raise Refused("it is not a query")
     own = "SELECT view_name FROM duckdb_views() WHERE internal AND schema_name <> 'information_schema'"
     names = connection.execute(own).fetchall()
-    _Guard(frozenset(name.lower() for (name,) in names), tables).visit(tree, frozenset())
+    try:
+        _Guard(frozenset(name.translate(LOWER) for (name,) in names), tables).visit(tree, frozenset())
+    except RecursionError:
+        raise Refused(TOO_DEEP) from None
+
+
+# Names of tables, each with its schema if it has one, lower case.
+Paths = frozenset[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -120,8 +134,8 @@ class _Guard:
     system: frozenset[str]
     tables: bool
 
-    def visit(self, node: Any, known: frozenset[str]) -> None:
-        """`known`: names that WITH has defined there, lower case."""
+    def visit(self, node: Any, known: Paths) -> None:
+        """`known`: what WITH has defined there."""
         if isinstance(node, list):
             for one in node:
                 self.visit(one, known)
@@ -140,26 +154,29 @@ class _Guard:
         if kind == "BASE_TABLE":
             self._named(node, known)
         if kind == "SHOW_REF":
-            self._shown(node, known)
+            self._shown(node)
         self.visit([value for key, value in node.items() if key != "cte_map"], known)
 
-    def _defined(self, node: dict[str, Any], known: frozenset[str]) -> frozenset[str]:
+    def _defined(self, node: dict[str, Any], known: Paths) -> Paths:
         """The names known in a query: each of its WITH sees those before it, and itself if it is recursive."""
         if node["type"] not in READING:
             raise Refused(f"it holds a statement ({node['type']}) that is not a query")
         for entry in node["cte_map"]["map"]:
             self.visit(entry["value"], known)
-            known |= {entry["key"].lower()}
-        return known | {node["cte_name"].lower()} if node["type"] == "RECURSIVE_CTE_NODE" else known
+            known |= {(entry["key"].translate(LOWER),)}
+        if node["type"] != "RECURSIVE_CTE_NODE":
+            return known
+        name = node["cte_name"].translate(LOWER)
+        return known | {(name,), ("recurring", name)}
 
     def _called(self, node: dict[str, Any], table: bool) -> None:
         name = node.get("function_name") or str(node.get("type"))
         if why := functions().refusal(name, table):
             raise Refused(f"the function {name} {why}")
 
-    def _named(self, node: dict[str, Any], known: frozenset[str]) -> None:
-        *schema, name = (part.lower() for part in node["qualified_name"]["path"])
-        if name in known and schema in ([], ["recurring"]):
+    def _named(self, node: dict[str, Any], known: Paths) -> None:
+        *schema, name = path = tuple(part.translate(LOWER) for part in node["qualified_name"]["path"])
+        if path in known:
             return
         if schema and schema[-1] == "information_schema" and name in INFORMATION:
             return
@@ -170,12 +187,9 @@ class _Guard:
         if not self.tables:
             raise Refused(f"it reads the table {name}")
 
-    def _shown(self, node: dict[str, Any], known: frozenset[str]) -> None:
+    def _shown(self, node: dict[str, Any]) -> None:
         if not self.tables:
             raise Refused("it shows tables")
-        # DESCRIBE and SUMMARIZE of a query or table hold a query.
-        if node["query"] is None and node["show_type"] == "SHOW_SPECIAL":
-            if node["table_name"] not in SHOWN:
-                raise Refused(f"SHOW {node['table_name']} is not about datasets")
-        elif node["query"] is None and node["show_type"] != "SHOW_FROM":
-            self._named(node, known)
+        # DESCRIBE and SUMMARIZE of a query or table hold a query. SHOW of a name shows a setting of that name.
+        if node["query"] is None and node["show_type"] != "SHOW_FROM" and node["table_name"] not in SHOWN:
+            raise Refused(f"SHOW {node['table_name']} may show a setting; the columns of a dataset: DESCRIBE its name")

@@ -192,8 +192,43 @@ def test_mistakes_are_explained(run: Run, query: str, said: str) -> None:
     assert said in run("sql", query, code=1).stderr
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        # Comments of DuckDB nest, and one of a line ends at a carriage return.
+        "EXPLAIN /* /* */ SELECT '*/ ANALYZE COPY (SELECT 1) TO \"{0}\" --'",
+        "-- \rEXPLAIN ANALYZE COPY (SELECT 1) TO '{0}' /*\nEXPLAIN SELECT 1 --*/",
+    ],
+)
+def test_what_follows_explain_is_run_as_it_was_checked(query: str, tmp_path: Path) -> None:
+    import duckdb
+
+    with duckdb.connect() as connection:
+        connection.execute(only_query(query.format(tmp_path / "written")))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_query_in_brackets_is_not_taken_for_options_of_explain() -> None:
+    with pytest.raises(UserError, match="DuckDB's own"):
+        only_query("EXPLAIN ANALYZE (FROM duckdb_views)")
+
+
 words = st.sampled_from(
-    ["SELECT 1", "COPY (SELECT 1) TO 'x'", "WITH a AS (", ")", "EXPLAIN ", "ANALYZE ", "/*", "*/", "--", "\n", "(", " "]
+    [
+        "SELECT 1",
+        "COPY (SELECT 1) TO 'x'",
+        "WITH a AS (",
+        ")",
+        "EXPLAIN ",
+        "ANALYZE ",
+        "/*",
+        "*/",
+        "--",
+        "\n",
+        "\r",
+        "(",
+    ]
+    + ["'", " "]
 )
 
 

@@ -84,6 +84,7 @@ ORDINARY = [
     "SEMI JOIN events c ON a.event_id = c.event_id",
     "SELECT e.user_id, l.n FROM events e, LATERAL (SELECT count(*) AS n FROM events x WHERE x.user_id = e.user_id) l",
     "WITH a AS (FROM events), b AS MATERIALIZED (FROM a) SELECT count(*) FROM b UNION ALL SELECT 1 EXCEPT SELECT 2",
+    "WITH RECURSIVE r(i, n) USING KEY (i) AS (SELECT 1, 3 UNION SELECT i, n - 1 FROM recurring.r WHERE n > 0) FROM R",
     "WITH RECURSIVE r(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r WHERE i < 3) FROM r",
     "SELECT type, user_id, count(*), grouping(type) FROM events GROUP BY ROLLUP (type, user_id)",
     "PIVOT events ON type IN ('view', 'buy') USING sum(value) GROUP BY user_id",
@@ -92,7 +93,7 @@ ORDINARY = [
     "SHOW TABLES",
     "SHOW ALL TABLES",
     "DESCRIBE events",
-    "SHOW events",
+    "DESCRIBE TABLE events",
     "SUMMARIZE events",
     "DESCRIBE SELECT 1 AS a",
     "SELECT table_name FROM information_schema.tables",
@@ -148,6 +149,9 @@ BEYOND = {
         "FROM pg_settings",
         "FROM pg_catalog.pg_settings",
         "SHOW VARIABLES",
+        "SHOW temp_directory",
+        "SHOW 'secret_directory'",
+        "FROM (SHOW http_proxy_password)",
         "FROM pragma_database_size()",
         "FROM duckdb_views",
         "SELECT sql FROM sqlite_master",
@@ -188,6 +192,10 @@ BEYOND = {
         "WITH a AS (FROM duckdb_views), duckdb_views AS (SELECT 1) FROM a",
         "SELECT * FROM (WITH duckdb_views AS (SELECT 1) FROM duckdb_views), duckdb_views",
         'WITH "x.csv" AS (FROM \'x.csv\') FROM "x.csv"',
+        # The sign for Kelvin is a k to Python, and not to DuckDB.
+        'WITH "duc\u212adb_views" AS (SELECT 1) FROM duckdb_views',
+        'WITH "x.\u212a" AS (SELECT 1) FROM "x.k"',
+        'WITH "x.csv" AS (SELECT 1) FROM recurring."x.csv"',
     ],
 }
 
@@ -195,6 +203,22 @@ BEYOND = {
 @pytest.mark.parametrize("query", [query for queries in BEYOND.values() for query in queries])
 def test_what_reaches_beyond_the_tables_is_refused(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     with pytest.raises(Refused):
+        check_query(connection, query)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        f"SELECT {'1 + ' * 900}1",
+        f"SELECT {'abs(' * 900}1{')' * 900}",
+        f"FROM {'(FROM ' * 900}events{')' * 900}",
+        f"FROM events{' CROSS JOIN events' * 900}",
+    ],
+)
+def test_what_is_nested_too_deeply_to_be_looked_through_is_refused(
+    connection: duckdb.DuckDBPyConnection, query: str
+) -> None:
+    with pytest.raises(Refused, match="nested too deeply"):
         check_query(connection, query)
 
 
