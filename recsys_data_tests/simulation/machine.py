@@ -1,0 +1,309 @@
+"""A simulated machine: everything that processes ask of the operating system passes here, and may go wrong here.
+
+While it is switched on, it stands before Python's `os` functions that change files, before commits of SQLAlchemy and
+before clocks, sleep and random bytes. Each call counts as an operation. At a chosen one the power fails, the process
+dies, the call returns an error, or the process stops for a while. Processes run one at a time.
+"""
+
+import errno
+import os
+import random
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import time_machine
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.orm import Session
+
+from recsys_data_tests.simulation.disk import Disk
+
+START = datetime(2031, 3, 1, 12, tzinfo=UTC)
+OPERATION_SECONDS = 0.01
+CHANGES = ("pwrite", "write", "open", "mkdir", "rename", "replace", "fsync", "fdatasync")
+SYNCS = ("fsync", "fdatasync")
+POWER, KILL, NO_SPACE, IO_ERROR, STOP = "power", "kill", "no space", "i/o error", "stop"
+# As PRAGMA synchronous numbers them; only this one syncs the removal of the journal.
+EXTRA = 3
+
+
+class Crash(BaseException):
+    """The process is gone. It is no Exception, for no handler of the program may see it."""
+
+
+@dataclass(slots=True)
+class Fault:
+    """What goes wrong at the `at`-th operation (from 1) of a step, of those named `operation` if that is given.
+
+    Attributes:
+        kind: POWER, KILL, NO_SPACE, IO_ERROR or STOP.
+        happened: the operation at which it did.
+    """
+
+    kind: str
+    at: int
+    operation: str = ""
+    happened: str = ""
+
+
+@dataclass
+class Process:
+    """What runs a step. `stopped` processes wait for `Machine.resume`."""
+
+    name: str
+    fault: Fault | None = None
+    is_dead: bool = False
+    passed: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    thread: threading.Thread | None = None
+    error: BaseException | None = None
+    stopped: bool = False
+    cleanups: list[Callable[[], None]] = field(default_factory=list)
+    go: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+
+class Machine:
+    """One machine. `folder` is its disk; `rng` decides everything that chance decides."""
+
+    def __init__(self, folder: Path, seed: str) -> None:
+        self.disk = Disk(folder)
+        self.rng = random.Random(seed)
+        self.image: Path | None = None
+        self.process: Process | None = None
+        self.counts: Counter[str] = Counter()
+        self._root = f"{folder}{os.sep}"
+        self._control = threading.Semaphore(0)
+        self._clock = time_machine.travel(START, tick=False)
+        self._traveller: time_machine.Traveller | None = None
+        self._monotonic = 1000.0
+
+    # Running processes
+
+    def run(self, process: Process, work: Callable[[], Any]) -> None:
+        """Run a process until it ends, dies or is stopped; `process.error` says how it ended."""
+        if process.fault is None or process.fault.kind != STOP:
+            self._run(process, work)
+            return
+        process.thread = threading.Thread(target=self._run_in_thread, args=(process, work), daemon=True)
+        process.thread.start()
+        self._control.acquire()
+
+    def resume(self, process: Process, dead: bool = False) -> None:
+        """Let a stopped process go on, or, if it is `dead`, end."""
+        assert process.stopped and process.thread
+        process.stopped, process.is_dead = False, process.is_dead or dead
+        before = self.process
+        process.go.release()
+        self._control.acquire()
+        self.process = before
+        if not process.stopped:
+            process.thread.join()
+
+    def _run(self, process: Process, work: Callable[[], Any]) -> None:
+        self.process = process
+        try:
+            work()
+        except BaseException as error:
+            process.error = error
+        finally:
+            self.process = None
+
+    def _run_in_thread(self, process: Process, work: Callable[[], Any]) -> None:
+        self._run(process, work)
+        self._control.release()
+
+    # Operations
+
+    def operation(self, name: str, shown: object) -> None:
+        """Count an operation of the running process, and let happen what is due."""
+        process = self.process
+        if process is None:
+            return
+        if process.is_dead:
+            raise Crash
+        process.passed += 1
+        process.counts[name] += 1
+        self.counts[name] += 1
+        self.advance(OPERATION_SECONDS)
+        fault = process.fault
+        if fault and self._is_due(process, fault, name):
+            fault.happened = fault.happened or f"{name} {shown}".replace(self._root, "")
+            self._happen(process, fault, name)
+
+    def _is_due(self, process: Process, fault: Fault, name: str) -> bool:
+        if fault.kind in (NO_SPACE, IO_ERROR):
+            able = CHANGES if fault.kind == NO_SPACE else SYNCS
+            # A full disk stays full for the rest of the step.
+            reached = bool(fault.happened) or process.passed >= fault.at
+            return name in able and reached and (fault.kind == NO_SPACE or not fault.happened)
+        if fault.happened:
+            return False
+        if fault.operation:
+            return name == fault.operation and process.counts[name] == fault.at
+        return process.passed == fault.at
+
+    def _happen(self, process: Process, fault: Fault, name: str) -> None:
+        if fault.kind == NO_SPACE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if fault.kind == IO_ERROR:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        if fault.kind == STOP:
+            # A transaction that is open would keep others from theirs.
+            if name == "before commit":
+                fault.happened = ""
+                fault.operation, fault.at = "", process.passed + 1
+                return
+            process.stopped = True
+            self.process = None
+            self._control.release()
+            process.go.acquire()
+            self.process = process
+        else:
+            process.is_dead = True
+            if fault.kind == POWER:
+                self.image = self.disk.folder.with_name("image")
+                self.disk.survive(self.image, self.rng)
+        if process.is_dead:
+            raise Crash
+
+    def start_again(self) -> None:
+        """After a power failure: what is left of the disk is all there is. No process may be left."""
+        assert self.image
+        self.disk.replace(self.image)
+        self.image = None
+
+    # Time
+
+    def advance(self, seconds: float) -> None:
+        """Let time go by."""
+        assert self._traveller
+        self._monotonic += max(0.0, seconds)
+        self._traveller.shift(seconds)
+
+    # What stands before the operating system
+
+    @contextmanager
+    def on(self) -> Iterator["Machine"]:
+        """Switch the machine on."""
+        patches = _Patches()
+        listeners = [(Engine, "commit", self._before_commit), (Session, "after_commit", self._after_commit)]
+        self._watch_calls(patches)
+        patches.set(time, "monotonic", lambda: self._monotonic)
+        patches.set(time, "sleep", self._sleep)
+        patches.set(os, "urandom", self.rng.randbytes)
+        patches.set(tempfile, "_name_sequence", iter(lambda: f"{self.rng.getrandbits(40):010x}", None))
+        random.seed(self.rng.random())
+        for owner, name, listener in listeners:
+            event.listen(owner, name, listener)
+        self._traveller = self._clock.start()
+        try:
+            yield self
+        finally:
+            self._clock.stop()
+            for owner, name, listener in listeners:
+                event.remove(owner, name, listener)
+            patches.undo()
+
+    def _watch_calls(self, patches: "_Patches") -> None:
+        for name in ("mkdir", "rmdir", "rename", "replace", "unlink", "remove"):
+            patches.set(os, name, self._by_path(name, getattr(os, name)))
+        for name in ("ftruncate", *SYNCS):
+            patches.set(os, name, self._by_descriptor(name, getattr(os, name)))
+        for name in ("pwrite", "write"):
+            patches.set(os, name, self._writing(name, getattr(os, name)))
+        patches.set(os, "open", self._opening(os.open))
+
+    def _by_path(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(path: Any, *args: Any, **options: Any) -> Any:
+            if options.get("dir_fd") is not None or str(path).startswith(self._root):
+                self.operation(name, path)
+            return call(path, *args, **options)
+
+        return watched
+
+    def _by_descriptor(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(descriptor: int, *args: Any) -> Any:
+            path = os.readlink(f"/proc/self/fd/{descriptor}")
+            if not path.startswith(self._root):
+                return call(descriptor, *args)
+            try:
+                self.operation(name, path)
+            except OSError:
+                if name in SYNCS:
+                    self.disk.sync_failed(descriptor)
+                raise
+            result = call(descriptor, *args)
+            if name in SYNCS:
+                self.disk.synced(descriptor)
+                now = time.time_ns()
+                os.utime(descriptor, ns=(now, now))
+            return result
+
+        return watched
+
+    def _writing(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(descriptor: int, data: Any, *at: int) -> int:
+            if not os.readlink(f"/proc/self/fd/{descriptor}").startswith(self._root):
+                return call(descriptor, data, *at)
+            fault = self.process.fault if self.process else None
+            was_full = bool(fault and fault.happened)
+            try:
+                self.operation(name, descriptor)
+            except OSError:
+                # What fits is written first.
+                fits = len(data) // 2
+                if was_full or not fits:
+                    raise
+                data = data[:fits]
+            written = call(descriptor, data, *at)
+            self.disk.written(descriptor, *(at and (at[0], at[0] + written) or (0, written)))
+            return written
+
+        return watched
+
+    def _opening(self, call: Callable[..., int]) -> Callable[..., int]:
+        def watched(path: Any, flags: int, *args: Any, **options: Any) -> int:
+            if flags & os.O_CREAT and str(path).startswith(self._root):
+                self.operation("open", path)
+            return call(path, flags, *args, **options)
+
+        return watched
+
+    def _before_commit(self, connection: Connection) -> None:
+        path = Path(connection.engine.url.database or "")
+        if not str(path).startswith(self._root):
+            return
+        self.operation("before commit", path)
+        raw = connection.connection.dbapi_connection
+        assert raw is not None
+        (synchronous,) = raw.execute("PRAGMA synchronous").fetchone()
+        self.disk.committed(path, path.read_bytes(), synchronous >= EXTRA)
+
+    def _after_commit(self, session: Session) -> None:
+        self.operation("after commit", "")
+
+    def _sleep(self, seconds: float) -> None:
+        self.advance(seconds)
+
+
+class _Patches:
+    """Attributes that are replaced for a while."""
+
+    def __init__(self) -> None:
+        self._before: list[tuple[Any, str, Any]] = []
+
+    def set(self, owner: Any, name: str, value: Any) -> None:
+        self._before.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, value)
+
+    def undo(self) -> None:
+        for owner, name, value in reversed(self._before):
+            setattr(owner, name, value)
