@@ -212,6 +212,10 @@ class Machine:
                 event.remove(owner, name, listener)
             patches.undo()
 
+    def _has(self, path: object) -> bool:
+        """Whether a path lies on the disk."""
+        return f"{path}{os.sep}".startswith(self._root)
+
     def _watch_calls(self, patches: "_Patches") -> None:
         for name in ("mkdir", "rmdir", "rename", "replace", "unlink", "remove"):
             patches.set(os, name, self._by_path(name, getattr(os, name)))
@@ -223,7 +227,7 @@ class Machine:
 
     def _by_path(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def watched(path: Any, *args: Any, **options: Any) -> Any:
-            if options.get("dir_fd") is not None or str(path).startswith(self._root):
+            if options.get("dir_fd") is not None or self._has(path):
                 self.operation(name, path)
             return call(path, *args, **options)
 
@@ -232,7 +236,7 @@ class Machine:
     def _by_descriptor(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def watched(descriptor: int, *args: Any) -> Any:
             path = os.readlink(f"/proc/self/fd/{descriptor}")
-            if not path.startswith(self._root):
+            if not self._has(path):
                 return call(descriptor, *args)
             try:
                 self.operation(name, path)
@@ -251,7 +255,7 @@ class Machine:
 
     def _writing(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def watched(descriptor: int, data: Any, *at: int) -> int:
-            if not os.readlink(f"/proc/self/fd/{descriptor}").startswith(self._root):
+            if not self._has(os.readlink(f"/proc/self/fd/{descriptor}")):
                 return call(descriptor, data, *at)
             fault = self.process.fault if self.process else None
             was_full = bool(fault and fault.happened)
@@ -271,7 +275,7 @@ class Machine:
 
     def _opening(self, call: Callable[..., int]) -> Callable[..., int]:
         def watched(path: Any, flags: int, *args: Any, **options: Any) -> int:
-            if flags & os.O_CREAT and str(path).startswith(self._root):
+            if flags & os.O_CREAT and self._has(path):
                 self.operation("open", path)
             return call(path, flags, *args, **options)
 
@@ -279,7 +283,7 @@ class Machine:
 
     def _before_commit(self, connection: Connection) -> None:
         path = Path(connection.engine.url.database or "")
-        if not str(path).startswith(self._root):
+        if not self._has(path):
             return
         self.operation("before commit", path)
         raw = connection.connection.dbapi_connection
