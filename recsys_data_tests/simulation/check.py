@@ -238,10 +238,11 @@ def _verdict(world: World, sound: bool) -> Iterable[Finding]:
     try:
         said = product.verdict(log, lake, world.settings)
     except RecsysDataError as error:
-        yield Finding("verdict", f"it cannot be told whether all is well: {error}")
+        yield Finding("stuck", f"it cannot be told whether all is well: {error}")
     else:
         if said != sound:
-            yield Finding("verdict", "the ledger is said to be balanced, and is not" if said else "a false alarm")
+            kind = "false balance" if said else "false alarm"
+            yield Finding(kind, f"the ledger is said to be {'' if said else 'not '}balanced, against what is there")
     finally:
         log.close()
         product.close_lake(lake)

@@ -14,6 +14,8 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cachetools import Cache
+from pyiceberg.manifest import clear_manifest_cache
 from pyiceberg.utils.concurrent import ExecutorFactory
 
 from recsys_data.contracts import Contract
@@ -106,6 +108,16 @@ def consumed(log: EventLog, lake: Lake) -> dict[int, int]:
 def verdict(log: EventLog, lake: Lake, settings: Settings) -> bool:
     """Whether the product itself finds nothing missing and nothing counted twice."""
     return read_status(log, lake, settings).ledger.balanced
+
+
+def forget() -> None:
+    """Empty what modules remember of files, as in a new process."""
+    clear_manifest_cache()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("recsys_data."):
+            for member in list(vars(module).values()):
+                if isinstance(remembered := getattr(member, "cache", None), Cache):
+                    remembered.clear()
 
 
 def create_tables(lake: Lake) -> None:

@@ -43,7 +43,22 @@ WEIGHTS = {
 ABOVE = {"edit_query_rule", "edit_page_rule", "edit_datasets", "edit_limit", "save_index", "swap_index"}
 ABOVE |= {"restore_lake", "remove_segment", "jump", "resume"}
 STOPPABLE = {"consume", "replay"}
-PLACES = ("before commit", "after commit", "fsync", "fdatasync", "pwrite", "replace", "unlink", "mkdir")
+EDITS = ("edit_query_rule", "edit_page_rule", "edit_limit", "edit_datasets")
+AFTER = {
+    "append": ("consume",),
+    "append!": ("redeliver", "consume"),
+    "consume!": (*EDITS, "consume", "resume"),
+    **dict.fromkeys(EDITS, ("consume", "replay")),
+    "replay": ("consume",),
+    "replay!": ("consume", "replay"),
+    "back_up": ("append", "consume"),
+    "restore": ("append", "swap_index"),
+    "save_index": ("append", "restore"),
+    "swap_index": ("redeliver", "consume"),
+    "snapshot": ("history",),
+}
+FOLLOWS = 0.6
+PLACES = ("after commit", "fsync", "fdatasync", "pwrite", "replace", "unlink", "mkdir")
 FAULTY = 0.45
 
 
@@ -84,17 +99,28 @@ def draw(seed: int) -> Schedule:
         variant=rng.choice(VARIANTS),
         sizes=Sizes(rng.choice((400, 1500, 10000)), rng.choice((6, 12, 1000)), rng.choice((4, 12, 1000))),
     )
-    steps = []
-    for number in range(rng.randrange(6, 18)):
-        (kind,) = rng.choices([*WEIGHTS], [*WEIGHTS.values()])
+    steps: list[Step] = []
+    for number in range(rng.randrange(8, 20)):
+        kind = _kind(rng, steps[-1] if steps else Step("", ""))
         fault = _fault(rng, kind) if rng.random() < FAULTY and kind not in ABOVE else None
         steps.append(Step(kind, f"{seed}.{number}", fault))
     return Schedule(str(seed), deployment, tuple(steps))
 
 
+def _kind(rng: random.Random, last: Step) -> str:
+    """What comes next: often what makes use of the step before, or would be hurt by its fault."""
+    after = AFTER.get(f"{last.kind}!" if last.fault else last.kind)
+    if after and rng.random() < FOLLOWS:
+        return rng.choice(after)
+    return rng.choices([*WEIGHTS], [*WEIGHTS.values()])[0]
+
+
 def _fault(rng: random.Random, kind: str) -> Fault:
     kinds = [POWER, POWER, POWER, KILL, KILL, NO_SPACE, IO_ERROR, *([STOP] * 2 if kind in STOPPABLE else [])]
     chosen = rng.choice(kinds)
+    if kind == "consume" and chosen not in (NO_SPACE, IO_ERROR) and rng.random() < 0.5:
+        # Between the commits of two tables.
+        return Fault(chosen, rng.randrange(1, 6), rng.choice(("before commit", "after commit")))
     if chosen not in (NO_SPACE, IO_ERROR) and rng.random() < 0.5:
         return Fault(chosen, rng.randrange(1, 10), rng.choice(PLACES))
     return Fault(chosen, math.ceil(math.exp(rng.uniform(0, math.log(200)))))

@@ -38,7 +38,7 @@ class Event:
     voucher: bool
 
 
-KINDS = ("plain", "context", "voucher", "both", "query", "query", "page", "long", "identify", "nobody", "broken")
+KINDS = ("plain", "context", "voucher", "both", "query", "query", "query", "page", "long", "long", "identify", "nobody", "broken")
 
 
 def make(rng: random.Random, number: str, now: datetime) -> Event:

@@ -134,6 +134,7 @@ class World:
         """Take one step, with what comes of its fault."""
         self.machine.advance(30)
         fault = replace(step.fault) if step.fault else None
+        product.forget()
         process = Process(step.kind, fault)
         self.machine.run(process, lambda: self._perform(step))
         self._settle(process)
@@ -193,6 +194,7 @@ class World:
         while self.stopped:
             self.resume(self.stopped[0], dead)
         self.close_collector()
+        product.forget()
         process = Process("last consumer")
         self.machine.run(process, lambda: self._perform(Step("consume", "")))
         self._settle(process)
