@@ -50,18 +50,25 @@ class Disk:
     def settle(self) -> None:
         """Take everything that is there for durable, as after a start of the machine."""
         self.contents, self.names, self.transactions, self._dropped = {}, {}, {}, {}
-        for parent, _, files in os.walk(self.folder):
-            self.settle_folder(Path(parent))
+        self._settle(self.folder)
+
+    def settle_below(self, folder: Path) -> None:
+        """Take for durable what lies in a folder, and that it is there."""
+        self._settle(folder)
+        inner = folder
+        for outer in folder.parents:
+            if not outer.is_relative_to(self.folder):
+                break
+            entry = names_in(outer)[inner.name]
+            self.names.setdefault(outer.stat().st_ino, {})[inner.name] = entry
+            inner = outer
+
+    def _settle(self, folder: Path) -> None:
+        for parent, _, files in os.walk(folder):
+            self.names[Path(parent).stat().st_ino] = names_in(Path(parent))
             for name in files:
-                self.settle_file(Path(parent, name))
-
-    def settle_folder(self, folder: Path) -> None:
-        """Take the names in a folder for durable."""
-        self.names[folder.stat().st_ino] = names_in(folder)
-
-    def settle_file(self, path: Path) -> None:
-        """Take the content of a file for durable."""
-        self.contents[path.stat().st_ino] = path.read_bytes()
+                path = Path(parent, name)
+                self.contents[path.stat().st_ino] = path.read_bytes()
 
     def synced(self, descriptor: int) -> None:
         """A file or folder was synced by its descriptor."""

@@ -174,6 +174,20 @@ class Machine:
         if process.is_dead:
             raise Crash
 
+    @contextmanager
+    def from_outside(self, settled: Path | None = None) -> Iterator[None]:
+        """What is done meanwhile is done by somebody else, who never fails, and is on the disk when it is done.
+
+        Without `settled`, everything is; with it, what lies in that folder, and the names on the way to it.
+        """
+        process, self.process = self.process, None
+        yield
+        self.process = process
+        if settled is None:
+            self.disk.settle()
+        else:
+            self.disk.settle_below(settled)
+
     def start_again(self) -> None:
         """After a power failure: what is left of the disk is all there is. No process may be left."""
         assert self.image

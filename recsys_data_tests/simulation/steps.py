@@ -74,14 +74,10 @@ def snapshot(world: World, rng: random.Random) -> None:
     day = (_now() - timedelta(days=rng.randrange(1, 4))).date()
     rows = {f"r{n}": rng.choice("abc") for n in range(8) if rng.random() < 0.7} or {"r0": "a"}
     folder = world.settings.data_dir / "landing" / name / day.isoformat()
-    folder.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps({key: row, "state": state}) + "\n" for row, state in rows.items())
-    # Delivered as by another machine, which synced it.
-    (folder / "part.jsonl").write_text(text)
-    disk = world.machine.disk
-    disk.settle_file(folder / "part.jsonl")
-    for one in (folder, *folder.parents[:3]):
-        disk.settle_folder(one)
+    with world.machine.from_outside(settled=folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "part.jsonl").write_text(text)
     states = world.truth.snapshots.setdefault((name, day), [None])
     states.append(rows)
     product.take_snapshot(world.open_lake(), world.settings, name, day)
@@ -117,9 +113,9 @@ def restore(world: World, rng: random.Random) -> None:
         return
     if not world.restoring:
         world.stop_everything()
-        shutil.rmtree(world.settings.data_dir)
-        world.settings.data_dir.mkdir()
-        world.machine.disk.settle()
+        with world.machine.from_outside():
+            shutil.rmtree(world.settings.data_dir)
+            world.settings.data_dir.mkdir()
         events = world.truth.events
         world.truth = world.backup.copy()
         world.truth.events |= events
@@ -135,15 +131,15 @@ def restore_lake(world: World, rng: random.Random) -> None:
         return
     world.stop_everything()
     state, aside = world.settings.data_dir, world.base / "aside"
-    state.rename(aside)
-    state.mkdir()
-    product.restore_backup(world.settings, world.base / "backup")
-    for name in ("log", "ingest"):
-        shutil.rmtree(state / name, ignore_errors=True)
-        if (aside / name).exists():
-            (aside / name).rename(state / name)
-    shutil.rmtree(aside)
-    world.machine.disk.settle()
+    with world.machine.from_outside():
+        state.rename(aside)
+        state.mkdir()
+        product.restore_backup(world.settings, world.base / "backup")
+        for name in ("log", "ingest"):
+            shutil.rmtree(state / name, ignore_errors=True)
+            if (aside / name).exists():
+                (aside / name).rename(state / name)
+        shutil.rmtree(aside)
     world.truth.doubt_snapshots(world.backup)
 
 
@@ -159,9 +155,9 @@ def swap_index(world: World, rng: random.Random) -> None:
     """The copy takes the place of the index, as on a second machine that did nothing for a while."""
     saved, target = world.base / "saved", product.index_folder(world.settings)
     if saved.exists() and not world.stopped:
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(saved, target)
-        world.machine.disk.settle()
+        with world.machine.from_outside(settled=target):
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(saved, target)
 
 
 def remove_segment(world: World, rng: random.Random) -> None:
@@ -177,8 +173,8 @@ def remove_segment(world: World, rng: random.Random) -> None:
     world.truth.lost_segments |= {
         place for place in world.truth.acknowledged if place[0] == partition and begin <= place[1] < end
     }
-    found[which].unlink()
-    world.machine.disk.settle_folder(found[which].parent)
+    with world.machine.from_outside(settled=found[which].parent):
+        found[which].unlink()
 
 
 def jump(world: World, rng: random.Random) -> None:
