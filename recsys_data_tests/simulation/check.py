@@ -220,9 +220,7 @@ def _rest(world: World) -> Iterable[Finding]:
     """Nothing waits: all tables have come to the end of the log, and no outbox is left."""
     log, lake = product.open_log(world.settings), product.open_lake(world.settings, world.contracts)
     try:
-        behind = {
-            partition: log.count(partition, at) for partition, at in product.consumed(log, lake).items()
-        }
+        behind = {partition: log.count(partition, at) for partition, at in product.consumed(log, lake).items()}
         if waiting := sum(behind.values()) + len(product.outbox_lines(lake)):
             yield Finding("stuck", f"{waiting} lines still wait after a consumer that ended well")
     except RecsysDataError as error:
@@ -252,6 +250,3 @@ def _shown(names: Iterable[Any]) -> str:
     listed = sorted(map(str, names))
     more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
     return ", ".join(listed[:SHOWN]) + more
-
-
-

@@ -72,7 +72,7 @@ class Disk:
 
     def synced(self, descriptor: int) -> None:
         """A file or folder was synced by its descriptor."""
-        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
         if not path.is_relative_to(self.folder):
             return
         inode = os.fstat(descriptor).st_ino

@@ -249,7 +249,7 @@ class Machine:
 
     def _by_descriptor(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def watched(descriptor: int, *args: Any) -> Any:
-            path = os.readlink(f"/proc/self/fd/{descriptor}")
+            path = Path(f"/proc/self/fd/{descriptor}").readlink()
             if not self._has(path):
                 return call(descriptor, *args)
             try:
@@ -269,7 +269,7 @@ class Machine:
 
     def _writing(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def watched(descriptor: int, data: Any, *at: int) -> int:
-            if not self._has(os.readlink(f"/proc/self/fd/{descriptor}")):
+            if not self._has(Path(f"/proc/self/fd/{descriptor}").readlink()):
                 return call(descriptor, data, *at)
             fault = self.process.fault if self.process else None
             was_full = bool(fault and fault.happened)

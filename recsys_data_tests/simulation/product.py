@@ -36,11 +36,19 @@ SABOTAGES = ("compare-and-set", "deduplication", "fsync")
 
 
 class Sizes(NamedTuple):
-    """How much a consumer takes at once: bytes of a slice, rows of a commit, rows of ids before they are saved."""
+    """How much a consumer takes at once, and what it keeps.
+
+    Attributes:
+        slice_bytes: of the log that are read at once.
+        commit_rows: lines that wait before they are committed.
+        index_rows: ids that are added to the index before it is saved.
+        snapshots: of a table, before old ones expire.
+    """
 
     slice_bytes: int = 600
     commit_rows: int = 12
     index_rows: int = 8
+    snapshots: int = 3
 
 
 def consume(log: EventLog, lake: Lake, settings: Settings) -> None:
@@ -142,7 +150,7 @@ def prepared(sizes: Sizes, sabotage: str | None = None) -> Iterator[None]:
             put(module, "Decoder", _decoder)
     put(drain, "SLICE_BYTES", sizes.slice_bytes)
     put(drain, "COMMIT_ROWS", sizes.commit_rows)
-    put(commit, "EXPIRE_EVERY", 3)
+    put(commit, "EXPIRE_EVERY", sizes.snapshots)
     put(commit, "SNAPSHOT_AGE", timedelta(0))
     put(maintenance, "SNAPSHOTS_KEPT", timedelta(0))
     put(maintenance, "SMALL_FILES", 2)

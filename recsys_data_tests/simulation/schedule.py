@@ -51,6 +51,7 @@ AFTER = {
     **dict.fromkeys(EDITS, ("consume", "replay")),
     "replay": ("consume",),
     "replay!": ("consume", "replay"),
+    "discard": ("redeliver", "consume"),
     "back_up": ("append", "consume"),
     "restore": ("append", "swap_index"),
     "save_index": ("append", "restore"),
@@ -97,7 +98,9 @@ def draw(seed: int) -> Schedule:
         segment_bytes=rng.choice((1200, 2500, 10000)),
         empty=rng.random() < 0.1,
         variant=rng.choice(VARIANTS),
-        sizes=Sizes(rng.choice((400, 1500, 10000)), rng.choice((6, 12, 1000)), rng.choice((4, 12, 1000))),
+        sizes=Sizes(
+            rng.choice((400, 1500, 10000)), rng.choice((6, 12, 1000)), rng.choice((1, 12, 1000)), rng.choice((3, 50))
+        ),
     )
     steps: list[Step] = []
     for number in range(rng.randrange(8, 20)):
@@ -121,6 +124,8 @@ def _fault(rng: random.Random, kind: str) -> Fault:
     if kind == "consume" and chosen not in (NO_SPACE, IO_ERROR) and rng.random() < 0.5:
         # Between the commits of two tables.
         return Fault(chosen, rng.randrange(1, 6), rng.choice(("before commit", "after commit")))
+    if kind == "append" and rng.random() < 0.5:
+        return Fault(chosen, rng.randrange(1, 10))
     if chosen not in (NO_SPACE, IO_ERROR) and rng.random() < 0.5:
         return Fault(chosen, rng.randrange(1, 10), rng.choice(PLACES))
     return Fault(chosen, math.ceil(math.exp(rng.uniform(0, math.log(200)))))

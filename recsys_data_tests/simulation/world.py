@@ -172,8 +172,10 @@ class World:
             return
         error, fault = process.error, process.fault
         failed = bool(fault and fault.happened)
-        if error is not None and not isinstance(error, Crash | RecsysDataError) and not (
-            failed and isinstance(error, OSError)
+        if (
+            error is not None
+            and not isinstance(error, Crash | RecsysDataError)
+            and not (failed and isinstance(error, OSError))
         ):
             told = "".join(traceback.format_exception(error))[-3000:]
             self.findings.append(Finding("traceback", f"{process.name} ended with {type(error).__name__}:\n{told}"))
