@@ -42,20 +42,6 @@ KINDS = (
     *("plain", "context", "voucher", "both", "identify", "nobody", "broken"),
     *("query", "query", "query", "page", "long", "long"),
 )
-    "plain",
-    "context",
-    "voucher",
-    "both",
-    "query",
-    "query",
-    "query",
-    "page",
-    "long",
-    "long",
-    "identify",
-    "nobody",
-    "broken",
-)
 
 
 def make(rng: random.Random, number: str, now: datetime) -> Event:
