@@ -1,16 +1,13 @@
 """A simulated machine: everything that processes ask of the operating system passes here, and may go wrong here.
 
-While it is switched on, it stands before Python's `os` functions that change files, before commits of SQLAlchemy and
-before clocks, sleep and random bytes. Each call counts as an operation. At a chosen one the power fails, the process
-dies, the call returns an error, or the process stops for a while. Processes run one at a time.
+While it is switched on, calls are led here (`calls.py`). Each counts as an operation. At a chosen one the power fails,
+the process dies, the call returns an error, or the process stops for a while. Processes run one at a time.
 """
 
 import errno
 import os
 import random
-import tempfile
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,19 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import time_machine
-from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.orm import Session
 
+from recsys_data_tests.simulation.calls import SYNCS, Calls
 from recsys_data_tests.simulation.disk import Disk
 
 START = datetime(2031, 3, 1, 12, tzinfo=UTC)
 OPERATION_SECONDS = 0.01
 CHANGES = ("pwrite", "write", "open", "mkdir", "rename", "replace", "fsync", "fdatasync")
-SYNCS = ("fsync", "fdatasync")
 POWER, KILL, NO_SPACE, IO_ERROR, STOP = "power", "kill", "no space", "i/o error", "stop"
-# As PRAGMA synchronous numbers them; only this one syncs the removal of the journal.
-EXTRA = 3
 
 
 class Crash(BaseException):
@@ -83,7 +75,7 @@ class Machine:
         self._control = threading.Semaphore(0)
         self._clock = time_machine.travel(START, tick=False)
         self._traveller: time_machine.Traveller | None = None
-        self._monotonic = 1000.0
+        self.monotonic = 1000.0
 
     # Running processes
 
@@ -199,129 +191,15 @@ class Machine:
     def advance(self, seconds: float) -> None:
         """Let time go by."""
         assert self._traveller
-        self._monotonic += max(0.0, seconds)
+        self.monotonic += max(0.0, seconds)
         self._traveller.shift(seconds)
-
-    # What stands before the operating system
 
     @contextmanager
     def on(self) -> Iterator["Machine"]:
         """Switch the machine on."""
-        patches = _Patches()
-        listeners = [(Engine, "commit", self._before_commit), (Session, "after_commit", self._after_commit)]
-        self._watch_calls(patches)
-        patches.set(time, "monotonic", lambda: self._monotonic)
-        patches.set(time, "sleep", self._sleep)
-        patches.set(os, "urandom", self.rng.randbytes)
-        patches.set(tempfile, "_name_sequence", iter(lambda: f"{self.rng.getrandbits(40):010x}", None))
-        random.seed(self.rng.random())
-        for owner, name, listener in listeners:
-            event.listen(owner, name, listener)
-        self._traveller = self._clock.start()
-        try:
-            yield self
-        finally:
-            self._clock.stop()
-            for owner, name, listener in listeners:
-                event.remove(owner, name, listener)
-            patches.undo()
-
-    def _has(self, path: object) -> bool:
-        """Whether a path lies on the disk."""
-        return f"{path}{os.sep}".startswith(self._root)
-
-    def _watch_calls(self, patches: "_Patches") -> None:
-        for name in ("mkdir", "rmdir", "rename", "replace", "unlink", "remove"):
-            patches.set(os, name, self._by_path(name, getattr(os, name)))
-        for name in ("ftruncate", *SYNCS):
-            patches.set(os, name, self._by_descriptor(name, getattr(os, name)))
-        for name in ("pwrite", "write"):
-            patches.set(os, name, self._writing(name, getattr(os, name)))
-        patches.set(os, "open", self._opening(os.open))
-
-    def _by_path(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def watched(path: Any, *args: Any, **options: Any) -> Any:
-            if options.get("dir_fd") is not None or self._has(path):
-                self.operation(name, path)
-            return call(path, *args, **options)
-
-        return watched
-
-    def _by_descriptor(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def watched(descriptor: int, *args: Any) -> Any:
-            path = Path(f"/proc/self/fd/{descriptor}").readlink()
-            if not self._has(path):
-                return call(descriptor, *args)
+        with Calls(self).led():
+            self._traveller = self._clock.start()
             try:
-                self.operation(name, path)
-            except OSError:
-                if name in SYNCS:
-                    self.disk.sync_failed(descriptor)
-                raise
-            result = call(descriptor, *args)
-            if name in SYNCS:
-                self.disk.synced(descriptor)
-                now = time.time_ns()
-                os.utime(descriptor, ns=(now, now))
-            return result
-
-        return watched
-
-    def _writing(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def watched(descriptor: int, data: Any, *at: int) -> int:
-            if not self._has(Path(f"/proc/self/fd/{descriptor}").readlink()):
-                return call(descriptor, data, *at)
-            fault = self.process.fault if self.process else None
-            was_full = bool(fault and fault.happened)
-            try:
-                self.operation(name, descriptor)
-            except OSError:
-                # What fits is written first.
-                fits = len(data) // 2
-                if was_full or not fits:
-                    raise
-                data = data[:fits]
-            written = call(descriptor, data, *at)
-            self.disk.written(descriptor, *(at and (at[0], at[0] + written) or (0, written)))
-            return written
-
-        return watched
-
-    def _opening(self, call: Callable[..., int]) -> Callable[..., int]:
-        def watched(path: Any, flags: int, *args: Any, **options: Any) -> int:
-            if flags & os.O_CREAT and self._has(path):
-                self.operation("open", path)
-            return call(path, flags, *args, **options)
-
-        return watched
-
-    def _before_commit(self, connection: Connection) -> None:
-        path = Path(connection.engine.url.database or "")
-        if not self._has(path):
-            return
-        self.operation("before commit", path)
-        raw = connection.connection.dbapi_connection
-        assert raw is not None
-        (synchronous,) = raw.execute("PRAGMA synchronous").fetchone()
-        self.disk.committed(path, path.read_bytes(), synchronous >= EXTRA)
-
-    def _after_commit(self, session: Session) -> None:
-        self.operation("after commit", "")
-
-    def _sleep(self, seconds: float) -> None:
-        self.advance(seconds)
-
-
-class _Patches:
-    """Attributes that are replaced for a while."""
-
-    def __init__(self) -> None:
-        self._before: list[tuple[Any, str, Any]] = []
-
-    def set(self, owner: Any, name: str, value: Any) -> None:
-        self._before.append((owner, name, getattr(owner, name)))
-        setattr(owner, name, value)
-
-    def undo(self) -> None:
-        for owner, name, value in reversed(self._before):
-            setattr(owner, name, value)
+                yield self
+            finally:
+                self._clock.stop()

@@ -47,10 +47,10 @@ FOUND = {
             variant=STRICT,
             sizes=Sizes(snapshots=50),
         )
-        for seed in range(8)
+        for seed in (15, 22, 38)
     ],
     "the log's folders were made by a process that could not sync them": [
-        schedule(("append", Fault(IO_ERROR, 4)), "append", ("consume", Fault(POWER, 5)), seed=seed) for seed in range(4)
+        schedule(("append", Fault(IO_ERROR, 4)), "append", ("consume", Fault(POWER, 5)), seed=seed) for seed in range(2)
     ],
 }
 
