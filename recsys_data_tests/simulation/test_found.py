@@ -23,7 +23,7 @@ FOUND = {
     "a rule becomes stricter between two tables' commits": [edited("edit_query_rule", seed) for seed in (2, 6)],
     "a rule becomes more lenient between two tables' commits": [edited("edit_query_rule", n, STRICT) for n in (2, 6)],
     "a rule of contexts is dropped between two tables' commits": [
-        edited("edit_page_rule", seed, Variant(strict_page=True), commit=1) for seed in (0, 4)
+        edited("edit_page_rule", seed, Variant(strict_page=True), commit=1) for seed in range(5)
     ],
     "dead letters are replayed after a dataset was added": [
         schedule("append", "consume", "edit_query_rule", "edit_datasets", "consume", "replay", seed=n, variant=STRICT)
