@@ -4,6 +4,7 @@ Data flow: `World.run(step)` for each step of a schedule -> `World.finish`, a qu
 What is wrong in the end is told by `check.py`.
 """
 
+import gc
 import random
 import shutil
 import traceback
@@ -179,8 +180,8 @@ class World:
         ):
             told = "".join(traceback.format_exception(error))[-3000:]
             self.findings.append(Finding("traceback", f"{process.name} ended with {type(error).__name__}:\n{told}"))
-        if isinstance(error, BaseException):
-            traceback.clear_frames(error.__traceback__)
+        if error is not None:
+            _let_go(error)
         for cleanup in process.cleanups:
             cleanup()
         if isinstance(error, Crash) and fault:
@@ -201,6 +202,17 @@ class World:
         self.machine.run(process, lambda: self._perform(Step("consume", "")))
         self._settle(process)
         return process.error if isinstance(process.error, RecsysDataError) else None
+
+
+def _let_go(error: BaseException) -> None:
+    """Free what the frames of a dead process hold: DuckDB shares a database that is open with whoever opens it."""
+    one: BaseException | None = error
+    while one is not None:
+        traceback.clear_frames(one.__traceback__)
+        one.__traceback__ = None
+        following, one.__context__, one.__cause__ = one.__context__, None, None
+        one = following
+    gc.collect()
 
 
 def create(base: Path, deployment: Deployment, seed: str, handlers: Mapping[str, Handler], stack: ExitStack) -> World:
