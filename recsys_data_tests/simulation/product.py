@@ -1,0 +1,230 @@
+"""The only place of the simulation that knows names inside of the product: what it calls, and what it replaces.
+
+Everything else of it speaks of steps, folders and rows. What is replaced: pools of threads (work is done in line, so
+that a seed means one order of operations), decoders (made once for each set of contracts, for the time that takes), and
+sizes (small, so that a few events make several slices, segments and commits).
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cachetools import Cache
+from pyiceberg.manifest import clear_manifest_cache
+from pyiceberg.utils.concurrent import ExecutorFactory
+
+from recsys_data.contracts import Contract
+from recsys_data.ingestion import backup, deduplicate, drain, replay, restore, retention, snapshot, writer
+from recsys_data.ingestion.dead_letters import Meant
+from recsys_data.ingestion.decode import Decoder
+from recsys_data.ingestion.history import bring_up_to_date
+from recsys_data.ingestion.log import EventLog
+from recsys_data.ingestion.log import writer as log_writer
+from recsys_data.ingestion.log.open import open_log
+from recsys_data.lake import commit, durable_io, maintenance, write
+from recsys_data.lake.tables import Lake, open_lake
+from recsys_data.monitoring.status import read_status
+from recsys_data.settings import Settings
+
+OUTBOX_FOLDER = "replay"
+SABOTAGES = ("compare-and-set", "deduplication", "fsync")
+
+
+class Sizes(NamedTuple):
+    """How much a consumer takes at once, and what it keeps.
+
+    Attributes:
+        slice_bytes: of the log that are read at once.
+        commit_rows: lines that wait before they are committed.
+        index_rows: ids that are added to the index before it is saved.
+        snapshots: of a table, before old ones expire.
+    """
+
+    slice_bytes: int = 600
+    commit_rows: int = 12
+    index_rows: int = 8
+    snapshots: int = 3
+
+
+def consume(log: EventLog, lake: Lake, settings: Settings) -> None:
+    """Ingest until nothing waits. Without the lock, for two of them are to be tried, too."""
+    for _ in drain.drain(log, lake, settings, drain.Until()):
+        pass
+
+
+def replay_dead_letters(log: EventLog, lake: Lake, settings: Settings) -> None:
+    replay.replay(lake, log, settings, Meant())
+
+
+def discard_dead_letters(lake: Lake, settings: Settings) -> None:
+    replay.discard(lake, settings, Meant())
+
+
+def outbox_lines(lake: Lake) -> list[bytes]:
+    return list(replay.outbox_lines(lake))
+
+
+def take_snapshot(lake: Lake, settings: Settings, name: str, day: date) -> None:
+    snapshot.take(lake, settings, name, day, accept=True)
+
+
+def refresh_history(lake: Lake, settings: Settings, name: str) -> None:
+    bring_up_to_date(lake, name, settings.data_dir / "ingest" / "staging", 200_000_000)
+
+
+def retire(lake: Lake, now: datetime) -> None:
+    for name in lake.contracts:
+        retention.retire(lake, name, now)
+
+
+def maintain(lake: Lake, name: str) -> None:
+    if lake.exists(name):
+        maintenance.upkeep(lake, name)
+
+
+def back_up(settings: Settings, folder: Path) -> None:
+    backup.back_up(settings, folder)
+
+
+def restore_backup(settings: Settings, folder: Path) -> None:
+    restore.restore(settings, folder)
+
+
+def index_folder(settings: Settings) -> Path:
+    """Where the deduplication index lies."""
+    return settings.data_dir / "ingest" / "seen"
+
+
+def segments(settings: Settings, partition: int) -> list[Path]:
+    return sorted((settings.log_dir / str(partition)).glob("*.ndjson"))
+
+
+def first_position(segment: Path) -> int:
+    return int(segment.stem)
+
+
+def consumed(log: EventLog, lake: Lake) -> dict[int, int]:
+    """Where every table has come to in each partition."""
+    return drain.positions_of(lake, log.begin_offsets())
+
+
+def verdict(log: EventLog, lake: Lake, settings: Settings) -> bool:
+    """Whether the product itself finds nothing missing and nothing counted twice."""
+    return read_status(log, lake, settings).ledger.balanced
+
+
+def forget() -> None:
+    """Empty what modules remember of files, as in a new process."""
+    clear_manifest_cache()
+    for name, module in list(sys.modules.items()):
+        if name.startswith("recsys_data."):
+            for member in list(vars(module).values()):
+                if isinstance(remembered := getattr(member, "cache", None), Cache):
+                    remembered.clear()
+
+
+def create_tables(lake: Lake) -> None:
+    for name in lake.contracts:
+        lake.table(name)
+
+
+@contextmanager
+def prepared(sizes: Sizes, sabotage: str | None = None) -> Iterator[None]:
+    """The product with everything in line and small, and with one protection switched off."""
+    replaced: list[tuple[Any, str, Any]] = []
+
+    def put(owner: Any, name: str, value: Any) -> None:
+        replaced.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, value)
+
+    put(ExecutorFactory, "get_or_create", staticmethod(InLine))
+    for module in [one for name, one in sys.modules.items() if name.startswith("recsys_data.")]:
+        if getattr(module, "ThreadPoolExecutor", None) is not None:
+            put(module, "ThreadPoolExecutor", InLine)
+        if getattr(module, "Decoder", None) is Decoder:
+            put(module, "Decoder", _decoder)
+    put(drain, "SLICE_BYTES", sizes.slice_bytes)
+    put(drain, "COMMIT_ROWS", sizes.commit_rows)
+    put(commit, "EXPIRE_EVERY", sizes.snapshots)
+    put(commit, "SNAPSHOT_AGE", timedelta(0))
+    put(maintenance, "SNAPSHOTS_KEPT", timedelta(0))
+    put(maintenance, "SMALL_FILES", 2)
+    put(deduplicate, "MEMORY_ROWS", sizes.index_rows)
+    for owner, name, value in _switched_off(sabotage):
+        put(owner, name, value)
+    try:
+        yield
+    finally:
+        for owner, name, value in reversed(replaced):
+            setattr(owner, name, value)
+
+
+def _switched_off(sabotage: str | None) -> Iterable[tuple[Any, str, Any]]:
+    if sabotage == "deduplication":
+        import numpy as np
+
+        return [(deduplicate.SeenIds, "keep", lambda self, keys: np.ones(keys.shape[1], bool))]
+    if sabotage == "compare-and-set":
+        return [(writer, "commit", _commit_regardless)]
+    if sabotage == "fsync":
+        owners: list[tuple[Any, str]] = [(log_writer, "sync"), (durable_io, "sync_all"), (write, "sync_all")]
+        return [(owner, name, lambda *_: None) for owner, name in owners]
+    return []
+
+
+def _commit_regardless(table: Any, base: Any, ledger: Any, files: Any) -> None:
+    import msgspec
+
+    table.refresh()
+    commit._append(table, msgspec.structs.replace(ledger, token=os.urandom(8).hex()), files)
+
+
+_decoders: dict[object, Decoder] = {}
+
+
+def _decoder(contracts: Mapping[str, Contract], first_day: date, max_event_bytes: int) -> Decoder:
+    key = (*sorted(map(id, contracts.values())), first_day, max_event_bytes)
+    if key not in _decoders:
+        _decoders[key] = Decoder(contracts, first_day, max_event_bytes)
+    return _decoders[key]
+
+
+class InLine:
+    """An executor that does everything at once, where it is asked for."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __enter__(self) -> "InLine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, work: Callable[..., Any], *args: Any, **named: Any) -> "Future[Any]":
+        future: Future[Any] = Future()
+        try:
+            future.set_result(work(*args, **named))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def map(self, work: Callable[..., Any], *items: Iterable[Any], **_: Any) -> Iterator[Any]:
+        return iter([work(*each) for each in zip(*items, strict=False)])
+
+    def shutdown(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+def close_lake(lake: Lake) -> None:
+    """Let go of the catalog's file."""
+    with suppress(Exception):
+        lake.catalog.close()
+
+
+__all__ = ["EventLog", "Lake", "Settings", "Sizes", "open_lake", "open_log"]
