@@ -3,8 +3,8 @@
 Data flow: data files of all stream tables (synced) -> one intent file `WAREHOUSE/intents/NAME.json` (synced) -> one
 commit a table, each with a ledger that names the intent. The dead letters come first: of two consumers that decide
 about the same lines, the one that commits to them first wins. The next consumer completes the intent that they name,
-from the file alone: no line is validated again, so that a contract, a setting or a library that changed meanwhile cannot
-change an outcome. See docs/decisions/0009-intents.md.
+from the file alone: no line is validated again, so that a contract, a setting or a library that changed meanwhile
+cannot change an outcome. See docs/decisions/0009-intents.md.
 """
 
 import logging

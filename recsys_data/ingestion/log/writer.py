@@ -7,6 +7,7 @@ reason the lock file says where the newest segment begins: if that segment is go
 were consumed, and the partition goes on beyond all positions that it may have had.
 """
 
+import contextlib
 import errno
 import fcntl
 import logging
@@ -93,8 +94,8 @@ class PartitionWriter:
         # consumed, so they stay; if they are sent again, the deduplication drops them.
         whole = whole_length(self._segment)
         os.ftruncate(self._segment, whole)
-        self._sync()
         self._end = self._first + whole
+        self._sync()
 
     def _open(self, first: int) -> None:
         self._segment = os.open(segment_path(self._folder, first), os.O_RDWR | os.O_CREAT, 0o644)
@@ -141,9 +142,12 @@ class PartitionWriter:
         try:
             sync(self._segment)
         except OSError:
-            # The kernel may have dropped what it could not write and call the file clean from now on, so that
-            # another sync proves nothing: no acknowledged line may follow in this file.
+            # The kernel may have dropped what it could not write and call the file clean from now on, so that another
+            # sync proves nothing: no acknowledged line may follow in this file. A reader may take such a line all the
+            # same, and the next segment is begun at once, so that no other line gets its position after a power failure.
             self._spent = True
+            with contextlib.suppress(OSError):
+                self._rotate()
             raise
 
     def _close_segment(self) -> None:
