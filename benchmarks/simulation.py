@@ -13,6 +13,7 @@ import gc
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -43,6 +44,7 @@ def main() -> int:
         os.environ["PYTHONHASHSEED"] = "0"
         os.execv(sys.executable, [sys.executable, "-m", "benchmarks.simulation", *sys.argv[1:]])
     begun = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # What is imported stays; to look through it again and again takes a tenth of the time.
     gc.collect()
     gc.freeze()
@@ -85,12 +87,18 @@ def _run_all(seeds: range, jobs: int, sabotage: str | None) -> Iterable[Result]:
     """Results in the order of their ends."""
     # Forked, so that everything is imported once.
     context = multiprocessing.get_context("fork")
-    with _place() as place, context.Pool(min(jobs, len(seeds))) as pool:
+    with _place() as place, context.Pool(min(jobs, len(seeds)), _begin) as pool:
         done = pool.imap_unordered(partial(_run_one, place, sabotage), seeds)
         for one in track(done, f"{len(seeds):,} seeds", len(seeds), console=console, disable=not console.is_terminal):
             if one.findings:
                 console.print(f"Seed {one.schedule.seed} shows: {_kinds(one)}.", markup=False)
             yield one
+
+
+def _begin() -> None:
+    """Let the pool end this process as ever."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _run_one(place: Path, sabotage: str | None, seed: int) -> Result:

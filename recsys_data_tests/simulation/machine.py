@@ -103,6 +103,8 @@ class Machine:
         self.process = process
         try:
             work()
+        except (KeyboardInterrupt, SystemExit):
+            raise
         except BaseException as error:
             process.error = error
         finally:
