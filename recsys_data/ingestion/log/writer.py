@@ -144,7 +144,7 @@ class PartitionWriter:
         except OSError:
             # The kernel may have dropped what it could not write and call the file clean from now on, so that another
             # sync proves nothing: no acknowledged line may follow in this file. A reader may take such a line all the
-            # same, and the next segment is begun at once, so that no other line gets its position after a power failure.
+            # same. The next segment is begun at once, so that its position never comes to mean another line.
             self._spent = True
             with contextlib.suppress(OSError):
                 self._rotate()
