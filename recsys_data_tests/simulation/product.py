@@ -26,7 +26,7 @@ from recsys_data.ingestion.history import bring_up_to_date
 from recsys_data.ingestion.log import EventLog
 from recsys_data.ingestion.log import writer as log_writer
 from recsys_data.ingestion.log.open import open_log
-from recsys_data.lake import commit, durable_io, maintenance, write
+from recsys_data.lake import commit, durable_io, files, maintenance, write
 from recsys_data.lake.tables import Lake, open_lake
 from recsys_data.monitoring.status import read_status
 from recsys_data.settings import Settings
@@ -121,6 +121,7 @@ def verdict(log: EventLog, lake: Lake, settings: Settings) -> bool:
 def forget() -> None:
     """Empty what modules remember of files, as in a new process."""
     clear_manifest_cache()
+    files._on_disk.clear()
     for name, module in list(sys.modules.items()):
         if name.startswith("recsys_data."):
             for member in list(vars(module).values()):
