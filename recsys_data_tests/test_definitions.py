@@ -241,7 +241,7 @@ def test_a_check_that_cannot_be_run_does_not_keep_the_others_from_it(defs, insta
 
 
 @pytest.mark.parametrize(
-    ("age", "stored", "begins"), [(290, True, 0), (310, True, 1), (310, False, 0), (3500, False, 0), (3700, False, 1)]
+    ("age", "stored", "begins"), [(100, True, 0), (310, True, 1), (310, False, 0), (3500, False, 0), (3700, False, 1)]
 )
 def test_checks_run_for_each_drain_and_every_hour_otherwise(
     defs, instance, settings, log, lake, monkeypatch, age, stored, begins
