@@ -90,7 +90,7 @@ def build(decoded: Decoded, seen: SeenIds, contracts: Mapping[str, Contract], fr
     """Decide the outcome of every line from `frontier` on. The ids of what is accepted are added to `seen`.
 
     Lines before the frontier were decided by an earlier commit and are read again for a table that is behind, e.g. of
-    a dataset that was added: it takes the rows of those that were accepted, whatever the contracts say now.
+    a dataset that was added: it takes the rows of those that were accepted, and that the contracts still accept.
     """
     decided = decoded.positions < frontier
     kept = _deduplicated(decoded, seen, decided)
