@@ -195,6 +195,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES), metavar="NAME")
     parser.add_argument("--folder", type=Path, help="where to work (default: the system's temporary folder)")
     options = parser.parse_args()
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
     found = []
     for name in options.only:
         with tempfile.TemporaryDirectory(prefix="recsys-bounded-", dir=options.folder) as folder:
