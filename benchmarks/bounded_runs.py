@@ -24,6 +24,8 @@ LIMIT_MB = 1000
 GROUP_BYTES = 4 * 1024 * 1024
 WRITERS = 4
 
+INTERRUPTED = 130
+
 
 @dataclass(slots=True)
 class Found:
@@ -122,7 +124,9 @@ class Measured:
             time.sleep(0.02)
         found.seconds, found.peak_mb = time.monotonic() - self.begun, self.peak_mb
         found.cpu_seconds = _children_seconds() - before
-        found.require(self.process.returncode == 0, f"the command ended with {self.process.returncode}")
+        # A consumer that is interrupted ends as the shell says of SIGINT.
+        code = self.process.returncode
+        found.require(code in (0, INTERRUPTED), f"the command ended with {code}")
         found.limit(found.peak_mb, LIMIT_MB, "MB")
 
 

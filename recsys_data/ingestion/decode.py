@@ -67,6 +67,7 @@ class Decoder:
         self._read = {column.name for column in self.plan.leaves}
         self._fast = self._whole = self.plan.judged(self.plan.fast_leaves(), self.plan.proofs)
         self._rests = None if self.plan.judges_unmodelled else self.plan.rests()
+        self._retries = True
 
     def decode(self, lines: LogSlice, now: datetime) -> Decoded:
         """Decode the lines; `now` (UTC) stands in where a receipt time is missing.
@@ -160,9 +161,11 @@ class Decoder:
             settled[extra["row"].to_numpy()[proven]] = True
             parts.append((extra, self._judge.good(extra, proven, dead, raw)))
             left = left[~settled[rows[left]]]
-        if not whole and self._fast != self._whole and _are_many(lines, rows[left]):
+        if not whole and self._retries and self._fast != self._whole and _are_many(lines, rows[left]):
             again = table.take(places(table["row"].to_numpy(), rows[left]))
             parts += self._vectorised(lines, again, counts, settled, dead, whole=True)
+            # Where it was not for want of a leaf, lines like these are not tried again.
+            self._retries = 2 * np.count_nonzero(settled[rows[left]]) >= len(left)
         return parts
 
     def _times_are_settled(self, judged: pa.Table) -> Mask:
@@ -210,6 +213,7 @@ class Decoder:
                 read.add(column.name)
         if read != self._read:
             self._read = read
+            self._retries = True
             self._fast = self.plan.judged(self.plan.fast_leaves(read), self.plan.proofs)
 
     def _too_large(self, lines: LogSlice, dead: DeadLetters) -> Mask:
