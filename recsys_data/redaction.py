@@ -21,13 +21,16 @@ NAME = rf"[\w.-]{{0,60}}{NAME_END}"
 # These are too common elsewhere.
 OPTION_NAME = rf"{NAME}|key|sig|auth|pass|pw|sas|code"
 SECRET_NAME = re.compile(OPTION_NAME, re.IGNORECASE)
+# What is hidden already takes no bracket after it along.
+NOT_HIDDEN = rf"(?!{re.escape(HIDDEN)}[)\]}}])"
 # What follows an & without being an option belongs to a password that is not encoded.
 OPTION = re.compile(
-    rf"(?<=[?&;])({OPTION_NAME})=[^&;\s\"'<>]*(?:&[^&;=\s\"'<>]*(?![^&;\s\"'<>]))*(?<![&)])", re.IGNORECASE
+    rf"(?<=[?&;])({OPTION_NAME})={NOT_HIDDEN}[^&;\s\"'<>]*(?:&[^&;=\s\"'<>]*(?![^&;\s\"'<>]))*(?<![&)])", re.IGNORECASE
 )
 # Connection strings: password=..., PWD='...'. Quoted names as of JSON and of Python: "password": "...".
 ASSIGNED = re.compile(
-    rf"({NAME_END}(?:\s*=\s*|\\?[\"']\s*:\s*))(b?'(?:[^']|'')*'|b?\"[^\"]*\"|[^\s,;&'\"]+)", re.IGNORECASE
+    rf"({NAME_END}(?:\s*=\s*|\\?[\"']\s*:\s*))(b?'(?:[^']|'')*'|b?\"[^\"]*\"|{NOT_HIDDEN}[^\s,;&'\"]+)",
+    re.IGNORECASE,
 )
 # Whatever stands between `user:` and the last @: a password that is not encoded may hold / # ? : and @. Only words
 # with an @ are looked through, or many `://` without one would take quadratic time.

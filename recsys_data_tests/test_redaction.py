@@ -207,6 +207,7 @@ def test_a_traceback_of_the_command_line_shows_no_secret(tmp_path: Path) -> None
         ("postgresql://u%3Aabc@h/d", "postgresql://u:***@h/d"),
         ("https://ptb.discord.com/api/webhooks/1/abc", "https://ptb.discord.com/api/webhooks/***"),
         ("columns 'password', 'email' (using password: NO)", "columns 'password', 'email' (using password: NO)"),
+        ("server a (mysql://h/d?password=***): no such", "server a (mysql://h/d?password=***): no such"),
         ("no password supplied", "no password supplied"),
         ("a token of 3 bytes", "a token of 3 bytes"),
     ],
