@@ -12,26 +12,39 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 HIDDEN = "***"
 # Names of options that hold a secret, as part of a name: sslpassword, aws_secret_access_key, X-Amz-Signature.
-SECRET_NAMES = "password|passwd|passphrase|pwd|secret|token|signature|credential|api_?key|access_?key|account_?key"
-NAME = rf"[\w.-]*(?:{SECRET_NAMES})[\w.-]*"
+SECRET_NAMES = (
+    "password|passwd|passphrase|pwd|secret|token|signature|credential|(?:api|access|account|private|ssl)_?key"
+)
+# Bounded, or a long word of such names would take quadratic time.
+NAME_END = rf"(?:{SECRET_NAMES})[\w.-]{{0,60}}"
+NAME = rf"[\w.-]{{0,60}}{NAME_END}"
 # These are too common elsewhere.
-OPTION_NAME = rf"{NAME}|key|sig|auth"
+OPTION_NAME = rf"{NAME}|key|sig|auth|pass|pw|sas|code"
 SECRET_NAME = re.compile(OPTION_NAME, re.IGNORECASE)
+# What is hidden already takes no bracket after it along.
+NOT_HIDDEN = rf"(?!{re.escape(HIDDEN)}[)\]}}])"
 # What follows an & without being an option belongs to a password that is not encoded.
 OPTION = re.compile(
-    rf"(?<=[?&;])({OPTION_NAME})=[^&;\s\"'<>]*(?:&[^&;=\s\"'<>]*(?![^&;\s\"'<>]))*(?<![&)])", re.IGNORECASE
+    rf"(?<=[?&;])({OPTION_NAME})={NOT_HIDDEN}[^&;\s\"'<>]*(?:&[^&;=\s\"'<>]*(?![^&;\s\"'<>]))*(?<![&)])", re.IGNORECASE
 )
-# Connection strings: password=..., PWD='...'.
-ASSIGNED = re.compile(rf"\b({NAME}\s*=\s*)('[^']*'|\"[^\"]*\"|[^\s,;&'\"]+)", re.IGNORECASE)
-# Whatever stands between `user:` and the last @: a password that is not encoded may hold / # ? : and @.
-LOGIN = re.compile(r"(?<=://)([^\s/:@\"'<>]*):[^\s\"'<>]*@")
+# Connection strings: password=..., PWD='...'. Quoted names as of JSON and of Python: "password": "...".
+ASSIGNED = re.compile(
+    rf"({NAME_END}(?:\s*=\s*|\\?[\"']\s*:\s*))(b?'(?:[^']|'')*'|b?\"[^\"]*\"|{NOT_HIDDEN}[^\s,;&'\"]+)",
+    re.IGNORECASE,
+)
+# Whatever stands between `user:` and the last @: a password that is not encoded may hold / # ? : and @. Only words
+# with an @ are looked through, or many `://` without one would take quadratic time.
+WORD = re.compile(r"(?<![^\s\"'<>])[^\s\"'<>]+@")
+LOGIN = re.compile(r"(?<=://)([^/:@]*?)(?::|%3A).*@", re.IGNORECASE)
 # A user without a password is one only where there are no users: in addresses of the web it is a token.
 WEB_LOGIN = re.compile(r"(\bhttps?://)[^\s/@\"'<>]+@", re.IGNORECASE)
 WEBHOOK = re.compile(
-    r"(https?://(?:hooks\.slack\.com|discord(?:app)?\.com/api/webhooks|[\w.-]*webhook\.office\.com)/)[^\s\"'<>]+",
+    r"(https?://(?:hooks\.slack\.com|[\w.]*discord(?:app)?\.com/api/webhooks|[\w.-]*webhook\.office\.com)/)[^\s\"'<>]+",
     re.IGNORECASE,
 )
-AUTHORIZATION = re.compile(r"(authorization[^\w*]{1,6})((?:basic|bearer)\s+)?[^\s\"',;)}\]]+", re.IGNORECASE)
+AUTHORIZATION = re.compile(
+    r"(authorization[^\w*]{1,6})(?:b['\"])?(?:(?:basic|bearer|digest|token|api-?key)\s+)?[^\s\"',;)}\]]+", re.IGNORECASE
+)
 
 
 class Redactor:
@@ -49,7 +62,7 @@ class Redactor:
         if self._known:
             text = self._known.sub(HIDDEN, text)
         text = OPTION.sub(rf"\1={HIDDEN}", text)
-        text = LOGIN.sub(rf"\1:{HIDDEN}@", text)
+        text = WORD.sub(lambda word: LOGIN.sub(rf"\1:{HIDDEN}@", word[0], count=1), text)
         text = WEB_LOGIN.sub(rf"\1{HIDDEN}@", text)
         text = WEBHOOK.sub(rf"\1{HIDDEN}", text)
         text = ASSIGNED.sub(rf"\1{HIDDEN}", text)

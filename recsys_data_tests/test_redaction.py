@@ -4,6 +4,7 @@ import base64
 import logging
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -196,6 +197,17 @@ def test_a_traceback_of_the_command_line_shows_no_secret(tmp_path: Path) -> None
         ("https://b.s3.amazonaws.com/k?X-Amz-Signature=ab&x=1", "https://b.s3.amazonaws.com/k?X-Amz-Signature=***&x=1"),
         ("https://hooks.slack.com/services/T/B/x said no", "https://hooks.slack.com/*** said no"),
         ("Authorization: Bearer abc", "Authorization: ***"),
+        ("Authorization: Token abc", "Authorization: ***"),
+        ("(b'authorization', b'Bearer abc')", "(b'authorization', ***')"),
+        ("{'password': 'abc', 'user': 'u'}", "{'password': ***, 'user': 'u'}"),
+        ('{"api_key": "abc", "user": "u"}', '{"api_key": ***, "user": "u"}'),
+        ("Login(token=b'abc', user='u')", "Login(token=***, user='u')"),
+        ("password='it''s abc' user=u", "password=*** user=u"),
+        ("https://h/x?code=abc&pass=abc&page=2", "https://h/x?code=***&pass=***&page=2"),
+        ("postgresql://u%3Aabc@h/d", "postgresql://u:***@h/d"),
+        ("https://ptb.discord.com/api/webhooks/1/abc", "https://ptb.discord.com/api/webhooks/***"),
+        ("columns 'password', 'email' (using password: NO)", "columns 'password', 'email' (using password: NO)"),
+        ("server a (mysql://h/d?password=***): no such", "server a (mysql://h/d?password=***): no such"),
         ("no password supplied", "no password supplied"),
         ("a token of 3 bytes", "a token of 3 bytes"),
     ],
@@ -203,6 +215,19 @@ def test_a_traceback_of_the_command_line_shows_no_secret(tmp_path: Path) -> None
 def test_what_is_secret_goes_and_what_is_around_it_stays(text: str, expected: str) -> None:
     assert redacted(text) == expected
     assert redacted(expected) == expected
+
+
+@pytest.mark.parametrize(
+    "piece", ["://a:", "password=", "authorization", "?key=&", "secret", "x", "'", "://a%3A", "a@"]
+)
+def test_long_texts_take_linear_time(piece: str) -> None:
+    def seconds(length: int) -> float:
+        begun = time.process_time()
+        redacted(piece * (length // len(piece)))
+        return time.process_time() - begun
+
+    # Twenty times as long: quadratic time would be four hundred times as much.
+    assert seconds(200_000) < 60 * max(seconds(10_000), 0.005)
 
 
 @given(

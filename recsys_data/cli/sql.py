@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from recsys_data.lake.tables import Lake
 
 BATCH_ROWS = 2_000
+# Above what DuckDB takes by default (80 %), so that it spills before.
+MEMORY_SHARE = 0.9
 # What a confined session may read beside data files: installed modules, which Python imports when they are first
 # needed, and the limits of memory and processors that DuckDB keeps to.
 PYTHON = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
@@ -169,6 +171,28 @@ def moment_named(lake: "Lake", names: Iterable[str], text: str) -> datetime:
 
 
 @contextmanager
+def bounded_memory(share: float = MEMORY_SHARE) -> Iterator[None]:
+    """Meanwhile this process cannot take more than a share of the machine's memory: an error instead of a dead machine.
+
+    DuckDB's own limit counts what it can spill, not the lists and texts that one row holds. Linux only.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    import os
+    import resource
+
+    before, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    bounds = [int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * share), before, hard]
+    bound = min(one for one in bounds if one != resource.RLIM_INFINITY)
+    resource.setrlimit(resource.RLIMIT_DATA, (bound, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (before, hard))
+
+
+@contextmanager
 def executed(views: "Views", statement: str) -> Iterator[Result]:
     """The result of a query, computed in another thread, for DuckDB hears no Ctrl-C while it computes.
 
@@ -176,7 +200,7 @@ def executed(views: "Views", statement: str) -> Iterator[Result]:
     can confine threads. This one stays as it is.
     """
     opened: list[duckdb.DuckDBPyConnection] = []
-    with TemporaryDirectory(prefix="recsys-data-sql-") as folder, ThreadPoolExecutor(1) as pool:
+    with bounded_memory(), TemporaryDirectory(prefix="recsys-data-sql-") as folder, ThreadPoolExecutor(1) as pool:
 
         def wait(work: Callable[..., Any], *arguments: object) -> Any:
             try:

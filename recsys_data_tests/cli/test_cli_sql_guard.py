@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -138,3 +139,18 @@ def test_the_command_is_confined_in_a_process_of_its_own(fed: Run, tmp_path: Pat
     done = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=True)
     assert "view" in done.stdout
     assert not (tmp_path / ".tmp").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux only")
+def test_a_query_for_more_memory_than_its_share_ends_with_a_message(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import resource
+
+    bounds = resource.getrlimit(resource.RLIMIT_DATA)
+    taken = int(re.search(r"VmData:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024  # type: ignore[index]
+    share = (taken + 2**30) / (os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    bounded = sys.modules["recsys_data.cli.sql"].bounded_memory
+    monkeypatch.setattr(sys.modules["recsys_data.cli.sql"], "bounded_memory", lambda: bounded(share))
+    # One list of 2.4 GB.
+    said = run("sql", "SELECT len(range(300_000_000))", code=1).stderr
+    assert "Out of Memory Error" in said
+    assert resource.getrlimit(resource.RLIMIT_DATA) == bounds
