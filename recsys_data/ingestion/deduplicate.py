@@ -114,25 +114,32 @@ class SeenIds:
         result[order] = absent
         return result
 
-    def keep(self, keys: Keys, decided: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.bool_]:
-        """Which of these events are stored, or to be stored; the others are duplicates. Shape (n,).
+    def keep(
+        self, keys: Keys, decided: npt.NDArray[np.bool_] | None = None
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Which of these events are stored, or to be stored; the others are duplicates.
 
         An id that is stored under the very same position is this event, met again, and is kept. Of several new events
         with one id the first is kept, in the order given. Events that were `decided` before are never new.
+
+        Returns:
+            Which are kept, and which of these the index does not have yet; both of shape (n,).
         """
         count = keys.shape[1]
         decided = np.zeros(count, bool) if decided is None else decided
         order = np.lexsort((np.arange(count), decided, keys[LOW], keys[HIGH]))
         probe = keys[:, order]
-        first = np.ones(count, bool)
-        first[1:] = (probe[HIGH, 1:] != probe[HIGH, :-1]) | (probe[LOW, 1:] != probe[LOW, :-1])
-        kept = first & ~decided[order]
+        new = np.ones(count, bool)
+        new[1:] = (probe[HIGH, 1:] != probe[HIGH, :-1]) | (probe[LOW, 1:] != probe[LOW, :-1])
+        new &= ~decided[order]
+        met = np.zeros(count, bool)
         for run in (*self._stored, *self._recent):
             found, itself = _probe(run, probe)
-            kept = np.where(found, itself, kept)
-        result = np.empty(count, bool)
-        result[order] = kept
-        return result
+            new &= ~found
+            met |= itself
+        in_given_order = np.empty(count, np.int64)
+        in_given_order[order] = np.arange(count)
+        return (new | met)[in_given_order], new[in_given_order]
 
     def persist(self, positions: Mapping[int, int], commit: str, force: bool = False) -> bool:
         """Write what was added since to the cache, if it is much.

@@ -139,8 +139,8 @@ def _deduplicated(decoded: Decoded, seen: SeenIds, decided: npt.NDArray[np.bool_
     # The first delivery is kept, whichever way of decoding it took.
     in_order = np.argsort(at)
     stored = np.empty(len(at), bool)
-    stored[in_order] = seen.keep(keys[:, in_order], decided[at[in_order]])
-    seen.add(keys[:, stored & ~decided[at]])
+    stored[in_order], new = seen.keep(keys[:, in_order], decided[at[in_order]])
+    seen.add(keys[:, in_order[new]])
     kept = []
     begin = 0
     for (part, _), rows in zip(decoded.parts, picked, strict=True):

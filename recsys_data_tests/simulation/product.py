@@ -169,7 +169,7 @@ def _switched_off(sabotage: str | None) -> Iterable[tuple[Any, str, Any]]:
     if sabotage == "deduplication":
         import numpy as np
 
-        return [(deduplicate.SeenIds, "keep", lambda self, keys: np.ones(keys.shape[1], bool))]
+        return [(deduplicate.SeenIds, "keep", lambda self, keys, decided=None: (np.ones(keys.shape[1], bool),) * 2)]
     if sabotage == "compare-and-set":
         return [(writer, "commit", _commit_regardless)]
     if sabotage == "fsync":
