@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from recsys_data.contracts import Contract
@@ -20,7 +21,8 @@ from recsys_data.ingestion.restore import restore
 from recsys_data.ingestion.writer import StreamWriter
 from recsys_data.lake.accepted_losses import accept_losses
 from recsys_data.lake.commit import commit
-from recsys_data.lake.intent import intent_path, read_intent
+from recsys_data.lake.intent import FOLDER, intent_path, read_intent
+from recsys_data.lake.ledger import PROPERTY, read_ledger
 from recsys_data.lake.maintenance import upkeep
 from recsys_data.monitoring.reconciliation import reconcile_lake
 from recsys_data.monitoring.verification import verify
@@ -320,3 +322,25 @@ def test_files_of_a_pending_intent_are_no_orphans_and_part_of_a_backup(
     assert restored.ids("contexts") == restored.ids() == ["good", "long", "qa"]
     restored.assert_whole()
     assert_verified(restored)
+
+
+def test_a_flush_that_an_earlier_version_left_half_done_is_completed(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knew no intents, and committed the main table last."""
+    platform.append([view("before", context={"page": "/"}), identify("x")])
+    platform.drain()
+    platform.append(LINES)
+    killed_before("interactions", platform, monkeypatch)
+    shutil.rmtree(platform.lake.warehouse / FOLDER)
+    for name in ORDER:
+        table = platform.lake.table(name)
+        old = msgspec.structs.replace(read_ledger(table), intent="", partitions={}, index_commits=())
+        with table.transaction() as transaction:
+            transaction.set_properties({PROPERTY: msgspec.json.encode(old).decode()})
+    platform.append([view("after")], writer=1)
+    platform.drain()
+    assert platform.ids() == ["after", "before", "good", "long", "qa"]
+    assert platform.ids("contexts") == ["before", "good", "long", "qa"]
+    platform.assert_whole()
+    assert_verified(platform)
