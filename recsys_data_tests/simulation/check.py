@@ -17,6 +17,7 @@ from recsys_data.contracts import Contract
 from recsys_data.errors import Permanent, RecsysDataError
 from recsys_data_tests.ingestion.histories import oracle, period
 from recsys_data_tests.simulation import product
+from recsys_data_tests.simulation.machine import IO_ERROR, POWER
 from recsys_data_tests.simulation.traffic import BAD, GOOD, id_of
 from recsys_data_tests.simulation.world import Finding, World
 
@@ -238,7 +239,10 @@ def _verdict(world: World, sound: bool) -> Iterable[Finding]:
     except RecsysDataError as error:
         yield Finding("stuck", f"it cannot be told whether all is well: {error}")
     else:
-        if said != sound:
+        # A sync that failed may leave a range of lines that were never acknowledged and are gone after a power failure.
+        # The log cannot tell it from one that was acknowledged, and reports it.
+        alarmed = sound and not said and world.faults[IO_ERROR] and world.faults[POWER]
+        if said != sound and not alarmed:
             kind = "false balance" if said else "false alarm"
             yield Finding(kind, f"the ledger is said to be {'' if said else 'not '}balanced, against what is there")
     finally:
