@@ -48,7 +48,8 @@ def test_a_protection_that_is_switched_off_is_missed(base: Path, protection: str
     for one in schedules:
         assert run(one, base).findings == []
         found |= kinds(run(one, base, protection))
-    assert found & {"doubled", "lost", "stuck"}
+    # A protection that is switched off doubles or loses something; that a consumer ends in an error is not enough.
+    assert found & ({"doubled"} if protection == "deduplication" else {"doubled", "lost", "stuck"})
 
 
 @pytest.mark.simulation
