@@ -24,7 +24,8 @@ from recsys_data.lake.ledger import Ledger, read_ledger
 from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
 
-# Planning a statement for a slice costs as much as thousands of short lines; half as large ones cost up to 40 % more of a processor.
+# Planning a statement for a slice costs as much as thousands of short lines; slices half as large cost up to 40 % more
+# of a processor.
 SLICE_BYTES = 16 * 1024 * 1024
 # Slices of lines that are longer than this on average are half as large: what is made of them takes more memory.
 LONG_LINE_BYTES = 2048
