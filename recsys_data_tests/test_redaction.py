@@ -241,6 +241,7 @@ def test_a_known_secret_goes_in_every_spelling(secret: str) -> None:
     assert not any(one in redacted_url(f"x://u:{secret}@h/d") for one in secrets_of(f"x://u:{secret}@h/d"))
 
 
+@pytest.mark.integration
 def test_errors_of_sources_stay_errors_that_are_explained(tmp_path: Path) -> None:
     server = Server("app", "postgresql://u:hunter2secret@127.0.0.1:1/db", table="t")
     with (
