@@ -164,12 +164,13 @@ def complete(intent: Intent, tables: Mapping[str, "Table"], decided_by: Mapping[
             table.refresh()
 
 
-def referenced_files(warehouse: Path, name: str) -> Iterator[str]:
-    """Data files of a table that an intent lists, so that they are not taken for orphans; local warehouses only."""
+def referenced_files(warehouse: Path, table: "Table") -> Iterator[str]:
+    """Data files that a table does not have yet and an intent lists, so that they are no orphans; local warehouses only."""
     for path in (warehouse / FOLDER).glob(f"*{SUFFIX}"):
         intent = intent_of(warehouse, path.stem)
-        part = intent.tables.get(name) if intent else None
-        yield from (file.location for file in (part.files if part else ()))
+        part = intent.tables.get(table.name()[-1]) if intent else None
+        if part and read_ledger(table).token == part.base.token:
+            yield from (file.location for file in part.files)
 
 
 def intents_in(warehouse: Path) -> list[str]:

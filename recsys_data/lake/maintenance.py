@@ -87,7 +87,7 @@ def upkeep(lake: Lake, name: str, now: datetime | None = None) -> Upkept:
     if lake.contracts[name].stream:
         compact_days(table, day_number(now.date().isoformat()) + 1)
     expired = expire_old_snapshots(table.refresh(), enough=1, age=SNAPSHOTS_KEPT)
-    intended = partial(referenced_files, lake.warehouse, name)
+    intended = partial(referenced_files, lake.warehouse, table)
     orphans = in_background(remove_orphans, table, notes, now=now.timestamp(), intended=intended)
     return Upkept(before, in_background(_count, table.refresh()), expired, orphans, time.monotonic() - began)
 
