@@ -165,7 +165,7 @@ def complete(intent: Intent, tables: Mapping[str, "Table"], decided_by: Mapping[
 
 
 def referenced_files(warehouse: Path, table: "Table") -> Iterator[str]:
-    """Data files that a table does not have yet and an intent lists, so that they are no orphans; local warehouses only."""
+    """Data files that an intent lists and its table does not have yet: no orphans; local warehouses only."""
     for path in (warehouse / FOLDER).glob(f"*{SUFFIX}"):
         intent = intent_of(warehouse, path.stem)
         part = intent.tables.get(table.name()[-1]) if intent else None
