@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 from recsys_data.errors import Transient
 from recsys_data.ingestion.decode import Decoder
-from recsys_data.ingestion.decoded import Decoded
+from recsys_data.ingestion.decoded import DeadLetters, Decoded
 from recsys_data.ingestion.lock import drain_is_running, drain_lock
 from recsys_data.ingestion.log import EventLog, LogSlice
 from recsys_data.ingestion.replay import finish_interrupted, waiting
@@ -162,7 +162,7 @@ class _Drain:
         while True:
             now = time.monotonic()
             over = self.until.budget is not None and now - begun >= self.until.budget
-            while not over and len(self.decoding) < SLICES_AHEAD and (lines := self._read()):
+            while not over and len(self.decoding) < SLICES_AHEAD and (lines := self._read()) is not None:
                 self._decode(lines)
             if self.decoding:
                 busy = time.monotonic()
@@ -191,9 +191,9 @@ class _Drain:
             self.turn.rotate(-1)
             most = SLICE_BYTES // 2 if self.line_bytes > LONG_LINE_BYTES else SLICE_BYTES
             lines = self.log.read(partition, self.next[partition], most)
-            if len(lines):
+            if lines.end > lines.start:
                 self.next[partition] = lines.end
-                self.line_bytes = len(lines.data) / len(lines)
+                self.line_bytes = len(lines.data) / max(1, len(lines))
                 if len(lines.data) > most // 2:
                     self.behind_since.setdefault(partition, time.monotonic())
                 return lines
@@ -210,6 +210,9 @@ class _Drain:
         self.decoding.append((future, len(lines.data)))
 
     def _decode_in_thread(self, lines: LogSlice, now: datetime) -> Decoded:
+        if not len(lines):
+            # Only that lines are lost is to be counted.
+            return Decoded(lines.partition, lines.start, lines.end, lines.positions, now, [], DeadLetters(), [])
         decoder = self.free.pop()
         try:
             return decoder.decode(lines, now)

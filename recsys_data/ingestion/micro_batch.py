@@ -82,7 +82,7 @@ class MicroBatch:
     def _lost_from(self, position: int) -> list[LostRange]:
         """What the log no longer had between `position` and the first line."""
         start = max(self.start, position)
-        first = int(self.positions[0]) if len(self.positions) else start
+        first = int(self.positions[0]) if len(self.positions) else self.end
         return [LostRange(self.partition, start, first)] if first > start else []
 
 

@@ -142,7 +142,7 @@ class StreamWriter:
     def add(self, decoded: Decoded) -> None:
         """Take a slice; it is visible after the next `flush`."""
         self._slices.append(decoded)
-        self.pending_rows += len(decoded.positions)
+        self.pending_rows += _weight(decoded)
 
     def flush(self, pool: ThreadPoolExecutor | None = None) -> Flushed:
         """Commit everything that was added.
@@ -164,7 +164,7 @@ class StreamWriter:
             self.ledgers[name] = part.ledger
             expire_old_snapshots(self.tables[name])
         self._prepared = None
-        self.pending_rows -= sum(len(decoded.positions) for decoded in prepared.slices)
+        self.pending_rows -= sum(map(_weight, prepared.slices))
         # The intent itself stays until the next one is committed everywhere: a catalog may lose its last commit.
         for earlier in {before.intent, *prepared.earlier}:
             remove_intent(self._io, self._lake.warehouse, earlier)
@@ -347,6 +347,11 @@ def first_dataset(contracts: Mapping[str, Contract], main: str) -> str:
 def primary_datasets(contracts: Mapping[str, Contract]) -> list[str]:
     """The datasets that take whole events: each accepted event is a row of at least one of them."""
     return [name for name, c in contracts.items() if c.stream == "events" and not c.row_from]
+
+
+def _weight(decoded: Decoded) -> int:
+    """How many lines of a slice wait; a slice without any says that lines are lost, and waits too."""
+    return max(1, len(decoded.positions))
 
 
 def main_dataset(contracts: Mapping[str, Contract]) -> str:

@@ -290,6 +290,24 @@ def test_a_missing_segment_is_counted_as_lost_and_alarms_until_it_is_accepted(
     assert_verified(platform)
 
 
+def test_a_lost_segment_that_no_line_follows_is_counted(make_platform: MakePlatform, tmp_path: Path) -> None:
+    platform = make_platform(tmp_path / "state", partitions=1, segment_bytes=200)
+    platform.append([view("a")])
+    platform.append([view("b")])
+    segments = sorted((platform.settings.log_dir / "0").glob("*.ndjson"))
+    segments[0].unlink()
+    segments[1].write_bytes(b"")
+    platform.drain()
+    assert [(one.start, one.end) for one in platform.ledger().lost] == [(0, int(segments[1].stem))]
+    assert not reconcile_lake(platform.lake, platform.settings).balanced
+    platform.append([view("c")])
+    platform.drain()
+    assert platform.ids() == ["c"]
+    # What the emptied segment held is lost too, and known once the next one begins.
+    first, second = platform.ledger().lost
+    assert (first.start, first.end, second.start) == (0, second.start, int(segments[1].stem))
+
+
 def test_completing_says_what_changed_since(
     make_platform: MakePlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -76,7 +76,7 @@ def test_a_fault_after_each_commit_is_met_and_withstood(base: Path, kind: str) -
 
 @pytest.mark.simulation
 def test_nothing_is_found_in_many_seeds() -> None:
-    done = command("--seeds", "250")
+    done = command("--seeds", "300")
     assert done.returncode == 0, done.stdout + done.stderr
 
 

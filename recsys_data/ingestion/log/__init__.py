@@ -20,7 +20,8 @@ class LogSlice:
     Attributes:
         partition: the partition read.
         start: where the read began. If the first line lies beyond it, the log has lost the lines in between.
-        end: position after the last line; the next read starts here. Equal to `start` when nothing is there.
+        end: position after the last line; the next read starts here. Equal to `start` when nothing is there;
+            beyond it, without a line, when what lay there is lost and nothing follows yet.
         data: the lines, back to back; each may end with a newline.
         bounds: int64, shape (lines + 1,): line `i` is `data[bounds[i]:bounds[i + 1]]`.
         positions: int64, shape (lines,): the log position of each line, strictly increasing.

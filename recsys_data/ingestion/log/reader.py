@@ -50,8 +50,9 @@ class PartitionReader:
 
     def read(self, start: int, max_bytes: int) -> LogSlice:
         """The lines from `start` on, out of one segment; each ends with its newline."""
+        end = start
         for first, active in self._segments(start):
-            begin = max(first, start)
+            begin = end = max(first, start)
             with self._opened(first, active, start) as segment:
                 if segment is None:
                     continue
@@ -66,7 +67,7 @@ class PartitionReader:
             if data:
                 bounds = line_bounds(data)
                 return LogSlice(self._partition, start, end, data, bounds, begin + bounds[:-1])
-        return LogSlice(self._partition, start, start, b"", np.zeros(1, np.int64), np.zeros(0, np.int64))
+        return LogSlice(self._partition, start, end, b"", np.zeros(1, np.int64), np.zeros(0, np.int64))
 
     def count(self, start: int) -> int:
         """How many whole lines there are from `start` on."""

@@ -107,8 +107,9 @@ def positions(there: Deployment) -> list[Finding]:
         except Permanent as error:
             found.append(problem("positions", str(error), RESTORE))
         else:
-            if len(lines) and lines.positions[0] > at:
-                what = f"positions {at:,} to {lines.positions[0]:,} of partition {partition} are gone and unread"
+            follows = int(lines.positions[0]) if len(lines) else lines.end
+            if follows > at:
+                what = f"positions {at:,} to {follows:,} of partition {partition} are gone and unread"
                 found.append(problem("positions", what, f"{RESTORE} Otherwise they are counted as lost."))
     return found or [ok("positions", "each table stands at the beginning of a line that the log keeps")]
 
