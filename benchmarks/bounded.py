@@ -130,9 +130,12 @@ def burst(place: Place, found: Found, apart: bool, rate: int = 1000, seconds: in
     while not place.settings.lake_dir.exists() or place.status()["lag"]:
         time.sleep(0.5)
 
+    # Made beforehand: a client that makes them meanwhile would take the processor from the consumer.
+    groups = list(grouped(lines.bad_lines(range(bad), lines.SHORT_BYTES, EVERY)))
+
     def spill() -> None:
         time.sleep(seconds / 4)
-        for group in grouped(lines.bad_lines(range(bad), lines.SHORT_BYTES, EVERY)):
+        for group in groups:
             for first in range(0, len(group), 1000):
                 other.append(group[first : first + 1000])
 

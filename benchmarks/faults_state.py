@@ -219,7 +219,7 @@ def found_in_lake() -> dict[str, Any]:
             "homes": ids(" UNION ALL ".join(f"SELECT event_id FROM {name}" for name in HOMES)),
             "contexts": ids("SELECT event_id FROM contexts"),
             # DuckDB writes quotes of a BLOB as \x22, and what a disk zeroed as \x00: an id with a hole is none.
-            "dead": ids(r"""SELECT coalesce(event_id,
-                regexp_extract(replace(raw::VARCHAR, '\x22', '"'), '"event_id":"([-0-9a-z]+)"', 1)) FROM dead_letters"""),
+            "dead": ids(r"""SELECT coalesce(event_id, regexp_extract(replace(raw::VARCHAR, '\x22', '"'),
+                '"event_id":"([-0-9a-z]+)"', 1)) FROM dead_letters"""),
             "repeated": repeated,
         }

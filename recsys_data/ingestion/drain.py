@@ -42,7 +42,7 @@ POLL_SECONDS = 0.1
 THREADS = 2
 # Objects made before garbage is looked for, and how many such looks before an older generation's.
 COLLECTIONS = (100_000, 20, 20)
-# One slice more than threads, so that they have work while a commit is written.
+# One slice more than threads.
 SLICES_AHEAD = THREADS + 1
 
 
@@ -162,8 +162,8 @@ class _Drain:
         while True:
             now = time.monotonic()
             over = self.until.budget is not None and now - begun >= self.until.budget
-            while not over and len(self.decoding) < SLICES_AHEAD and (lines := self._read()) is not None:
-                self._decode(lines)
+            if not over:
+                self._read_ahead()
             if self.decoding:
                 busy = time.monotonic()
                 self._take()
@@ -173,11 +173,18 @@ class _Drain:
             if waiting and (many or time.monotonic() - committed >= self._pace() or last):
                 # Counted from its beginning, or events would wait for the time that it takes too.
                 committed = time.monotonic()
+                if not over:
+                    self._read_ahead()
                 yield self._flush()
             elif not waiting and not self.decoding and (over or now - busy >= self.until.idle):
                 return
             elif not self.decoding:
                 time.sleep(POLL_SECONDS)
+
+    def _read_ahead(self) -> None:
+        """Have as much decoded as there may be, so that threads have work while a commit is written."""
+        while len(self.decoding) < SLICES_AHEAD and (lines := self._read()) is not None:
+            self._decode(lines)
 
     def _flush(self) -> Flushed:
         flushed = self.writer.flush(self.writing)

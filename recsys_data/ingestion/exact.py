@@ -83,9 +83,15 @@ def _parse(line: bytes) -> _Pairs:
         raise BadRecord("malformed_json", "the line is empty")
     if _depth(text) > MAX_DEPTH:
         raise BadRecord("malformed_json", f"nested more than {MAX_DEPTH} levels deep")
+    halves = "\\ud" in text.lower()
     try:
+        # Several times faster than what follows, for the many lines of a client that sends no JSON at all.
+        if not halves:
+            OUTLINE.decode(line)
+            if line.lstrip().startswith(b"["):
+                raise BadRecord("not_an_object", "the line holds an array; expected one JSON object")
         event = DECODER.decode(text)
-        if "\\ud" in text.lower():
+        if halves:
             json.dumps(event, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
         raise BadRecord("malformed_json", "half of a surrogate pair is no character") from None
@@ -128,6 +134,8 @@ KINDS: dict[str, tuple[type, ...]] = {
     "object": (_Pairs,),
     "array": (list,),
 }
+# What is JSON at all; repeated keys and numbers of any size are.
+OUTLINE = msgspec.json.Decoder(msgspec.Raw)
 # Made once, since `json.loads` would make one for each line.
 DECODER = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=_integer, parse_float=_number, parse_constant=_refuse)
 
@@ -180,7 +188,7 @@ def _leaf(column: Column, value: Any, path: tuple[str, ...]) -> Any:
         return _canonical(str(value))
     if column.type == "number":
         return float(value)
-    return _plain(value, path)
+    return _plain(value, path) if isinstance(value, list) else value
 
 
 def _canonical(text: str) -> str:
@@ -223,9 +231,12 @@ def _name(value: Any) -> str:
 
 
 def _show(value: Any) -> str:
-    if isinstance(value, _Pairs | list):
+    if isinstance(value, list):
         return _name(value)
-    text = bytes(value).decode() if isinstance(value, msgspec.Raw) else json.dumps(value)
+    if type(value) is int:
+        text = str(value)
+    else:
+        text = bytes(value).decode() if isinstance(value, msgspec.Raw) else json.dumps(value)
     return f"{_name(value)} {text if len(text) <= SHOWN else text[:SHOWN] + '...'}"
 
 

@@ -49,11 +49,15 @@ def _suspects_of_block(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.int32
     keys = np.flatnonzero(data.take(quotes + 1, mode="clip") == ord(":"))
     # The first quote opens.
     keys = keys[keys > 0]
-    closing, opening = quotes[keys], quotes[keys - 1]
-    sums = np.zeros(len(data) + 1, np.uint64)
-    np.cumsum(_WEIGHTS[data], out=sums[1:])
+    closing, first = quotes[keys], quotes[keys - 1] + 1
+    # The bytes of all keys, back to back: they are a small part of the text.
+    ends = np.cumsum(closing - first)
+    begins = ends - (closing - first)
+    places = np.repeat(first - begins, closing - first) + np.arange(ends[-1] if len(ends) else 0)
+    sums = np.zeros(len(places) + 1, np.uint64)
+    np.cumsum(_WEIGHTS[data[places]], out=sums[1:])
     rows = np.searchsorted(bounds, closing, side="right") - 1
-    hashes = (sums[closing] - sums[opening + 1]) ^ (rows.astype(np.uint64) * _ROW)
+    hashes = (sums[ends] - sums[begins]) ^ (rows.astype(np.uint64) * _ROW)
     ordered = np.sort(hashes)
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
     suspects = np.zeros(len(bounds) - 1, bool)
