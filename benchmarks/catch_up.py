@@ -22,9 +22,9 @@ from typing import Any
 
 import duckdb
 
-from benchmarks.soak_report import print_table
-from benchmarks.soak_samples import size_of
-from recsys_data.ingestion.log.open import open_log
+from benchmarks.soak.report import print_table
+from benchmarks.soak.samples import size_of
+from recsys_data.ingestion.streaming.log.open import open_log
 from recsys_data.settings import Settings
 
 GROUP = 10_000

@@ -23,16 +23,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.soak_report import print_table
-from benchmarks.soak_samples import size_of
+from benchmarks.soak.report import print_table
+from benchmarks.soak.samples import size_of
 from recsys_data.contracts import load_contracts
-from recsys_data.ingestion import drain
-from recsys_data.ingestion.log.open import open_log
-from recsys_data.ingestion.report import day_facts
-from recsys_data.lake import commit
-from recsys_data.lake.maintenance import upkeep
-from recsys_data.lake.tables import Lake, open_lake
+from recsys_data.defs.ingestion.reporting import day_facts
+from recsys_data.ingestion.streaming import consumer as drain
+from recsys_data.ingestion.streaming.log.open import open_log
 from recsys_data.settings import Settings
+from recsys_data.storage import commit
+from recsys_data.storage.maintenance.compaction import upkeep
+from recsys_data.storage.tables import Lake, open_lake
 
 EVENTS = 50
 WINDOW = 500

@@ -58,8 +58,8 @@ def lake_in(folder: Path):
     """A lake with the columns of `item_catalog` that are filled here."""
     from recsys_data.contracts import load_contracts
     from recsys_data.contracts.derived import history_of
-    from recsys_data.lake.tables import open_lake
     from recsys_data.settings import Settings
+    from recsys_data.storage.tables import open_lake
 
     whole = load_contracts()["item_catalog"]
     items = replace(whole, columns=tuple(c for c in whole.columns if c.system or c.name in ("item_id", *STATES)))
@@ -71,7 +71,7 @@ def prepare(folder: Path, day: int, rows: int) -> float:
     """The snapshot of a day, as a Parquet file and stored in `item_catalog`."""
     import pyarrow as pa
 
-    from recsys_data.lake.write import dictionary_columns, file_schema, write_day
+    from recsys_data.storage.parquet import dictionary_columns, file_schema, write_day
 
     query = catalogue(rows, 0, "false")
     if day:
@@ -100,7 +100,7 @@ def prepare(folder: Path, day: int, rows: int) -> float:
 
 def ours(folder: Path, day: int) -> float:
     """Seconds of the call; the lake is open, as it is in a process that works with it."""
-    from recsys_data.ingestion.history import bring_up_to_date
+    from recsys_data.ingestion.batch.history.update import bring_up_to_date
 
     lake = lake_in(folder)
     brought = bring_up_to_date(lake, "item_catalog", folder / "staging", MEMORY_BYTES)

@@ -3,15 +3,14 @@
 import dagster as dg
 
 from recsys_data.contracts import load_contracts
-from recsys_data.ingestion import defs as ingestion
-from recsys_data.ingestion import replay_defs as replay
-from recsys_data.ingestion import snapshot_defs as snapshots
-from recsys_data.ingestion.retention_defs import retention
-from recsys_data.lake import defs as lake
-from recsys_data.monitoring import alert_defs as alerts
-from recsys_data.monitoring import defs as monitoring
-from recsys_data.monitoring import instance_defs as instance
-from recsys_data.resources import EventLogResource, LakeResource, SettingsResource
+from recsys_data.defs.ingestion import dead_letters as replay
+from recsys_data.defs.ingestion import snapshots
+from recsys_data.defs.ingestion import streaming as ingestion
+from recsys_data.defs.monitoring import alerts, instance
+from recsys_data.defs.monitoring import checks as monitoring
+from recsys_data.defs.resources import EventLogResource, LakeResource, SettingsResource
+from recsys_data.defs.storage import maintenance as lake
+from recsys_data.defs.storage.retention import retention
 from recsys_data.settings import Settings
 
 _settings = Settings.from_env()

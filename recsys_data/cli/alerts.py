@@ -28,8 +28,8 @@ def test() -> None:
 
     Ends with 1 if one did not take it.
     """
-    from recsys_data.monitoring.alert_sinks import sinks_of
-    from recsys_data.monitoring.alerts import Alert
+    from recsys_data.monitoring.alerts.incidents import Alert
+    from recsys_data.monitoring.alerts.notifiers import sinks_of
 
     now = time.time()
     message = "This is a test of recsys-data: alerts arrive here."

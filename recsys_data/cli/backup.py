@@ -12,7 +12,7 @@ from recsys_data.cli.commands import Exampled
 from recsys_data.settings import Settings
 
 if TYPE_CHECKING:
-    from recsys_data.ingestion.backup import Progress
+    from recsys_data.operations.backup.backup import Progress
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -34,8 +34,8 @@ def backup(to: Path, with_dagster: bool, verify: bool) -> None:
     TO holds one restore point; the next backup to it copies what is new and replaces the point when it is complete.
     Broken off at any moment, the point before holds. Files that others landed, contracts and settings are not in it.
     """
-    from recsys_data.ingestion.backup import back_up, point_of
-    from recsys_data.ingestion.restore import verify as check
+    from recsys_data.operations.backup.backup import back_up, point_of
+    from recsys_data.operations.backup.restore import verify as check
 
     begun = time.monotonic()
     with watched(f"{'verifying' if verify else 'backing up to'} {to}") as progress:
@@ -61,8 +61,8 @@ def restore(source: Path) -> None:
     The state folder must be the path that was backed up, and empty. Every checksum is compared. Broken off, the same
     command goes on. What the restored log holds beyond the lake is stored by the next drain.
     """
-    from recsys_data.ingestion.backup import point_of
-    from recsys_data.ingestion.restore import restore as bring_back
+    from recsys_data.operations.backup.backup import point_of
+    from recsys_data.operations.backup.restore import restore as bring_back
 
     begun = time.monotonic()
     settings = Settings.from_env()
@@ -79,7 +79,7 @@ def restore(source: Path) -> None:
 def watched(description: str) -> Iterator["Progress"]:
     """A progress bar of bytes."""
     from recsys_data.cli.terminal import byte_progress
-    from recsys_data.ingestion.backup import Progress
+    from recsys_data.operations.backup.backup import Progress
 
     with byte_progress() as bar:
         task = bar.add_task(description, total=0)

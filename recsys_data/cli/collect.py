@@ -22,7 +22,7 @@ def collect(host: str, port: int) -> None:
     What was accepted is safe in the event log. Speaks the Segment HTTP tracking API (/v1/batch, /v1/track ...) and
     takes native events at /v1/events. Beyond this machine only with RECSYS_DATA_WRITE_KEYS.
     """
-    from recsys_data.ingestion.collector.server import serve
+    from recsys_data.ingestion.streaming.collector.server import serve
     from recsys_data.logs import configure
 
     settings = Settings.from_env()

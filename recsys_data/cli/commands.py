@@ -15,8 +15,8 @@ from recsys_data.settings import Settings
 
 if TYPE_CHECKING:
     from recsys_data.contracts import Contract
-    from recsys_data.ingestion.log import EventLog
-    from recsys_data.lake.tables import Lake
+    from recsys_data.ingestion.streaming.log import EventLog
+    from recsys_data.storage.tables import Lake
 
 INTERRUPTED = 130
 ADVICE = {
@@ -108,7 +108,7 @@ def opened() -> Iterator[Platform]:
         UserError: a setting, a contract or the state folder cannot be used.
     """
     from recsys_data.contracts import load_contracts
-    from recsys_data.lake.tables import open_lake
+    from recsys_data.storage.tables import open_lake
 
     settings = Settings.from_env()
     contracts = load_contracts(*settings.contract_dirs)
@@ -120,7 +120,7 @@ def opened() -> Iterator[Platform]:
 @contextmanager
 def opened_log(settings: Settings) -> Iterator["EventLog"]:
     """The event log alone."""
-    from recsys_data.ingestion.log.open import open_log
+    from recsys_data.ingestion.streaming.log.open import open_log
 
     log = open_log(settings)
     try:

@@ -138,8 +138,8 @@ def check_together(contracts: "dict[str, Contract]") -> None:
         ContractError: they cannot be fed by one stream of events.
         Permanent: none takes whole events.
     """
-    from recsys_data.contracts.soundness import check_references, check_stream
-    from recsys_data.ingestion.writer import main_dataset
+    from recsys_data.contracts.validate import check_references, check_stream
+    from recsys_data.ingestion.streaming.stream_writer import main_dataset
 
     check_stream(contracts)
     check_references(contracts)

@@ -12,8 +12,8 @@ from recsys_data.cli.commands import Commands, Platform, opened
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from recsys_data.ingestion.dead_letters import Meant
-    from recsys_data.ingestion.refused import Example
+    from recsys_data.ingestion.streaming.dead_letters import Meant
+    from recsys_data.ingestion.streaming.refused import Example
 
 MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"])
 
@@ -30,7 +30,7 @@ def list_(as_json: bool) -> None:
     import msgspec
 
     from recsys_data.cli.terminal import print_table
-    from recsys_data.ingestion.refused import summary
+    from recsys_data.ingestion.streaming.refused import summary
 
     with opened() as platform:
         found = summary(platform.lake)
@@ -70,7 +70,7 @@ def show(reason: str, limit: int, raw: bool) -> None:
     events FILE`, and then discarded here.
     """
     from recsys_data.errors import UserError
-    from recsys_data.ingestion.refused import examples, summary
+    from recsys_data.ingestion.streaming.refused import examples, summary
 
     with opened() as platform:
         found = examples(platform.lake, reason, limit)
@@ -127,7 +127,7 @@ def replay(reason: str | None, dataset: str | None, since: datetime | None, unti
     of the same id was stored meanwhile. The others stay as they are. Interrupting it is safe at any time.
     """
     from recsys_data.cli.terminal import print_table, progress
-    from recsys_data.ingestion.replay import replay as replay_meant
+    from recsys_data.ingestion.streaming.replay import replay as replay_meant
 
     with opened() as platform, progress() as bar:
         meant, total = _meant(platform, reason, dataset, since, until)
@@ -147,7 +147,7 @@ def replay(reason: str | None, dataset: str | None, since: datetime | None, unti
 def discard(reason: str, dataset: str | None, since: datetime | None, until: datetime | None, yes: bool) -> None:
     """Give up rejected lines of the stream for good. The ledger goes on counting them."""
     from recsys_data.cli.terminal import progress
-    from recsys_data.ingestion.replay import discard as discard_meant
+    from recsys_data.ingestion.streaming.replay import discard as discard_meant
 
     with opened() as platform:
         meant, total = _meant(platform, reason, dataset, since, until)
@@ -168,8 +168,8 @@ def _meant(
         UserError: there are none.
     """
     from recsys_data.errors import UserError
-    from recsys_data.ingestion.dead_letters import Meant, count
-    from recsys_data.ingestion.refused import summary
+    from recsys_data.ingestion.streaming.dead_letters import Meant, count
+    from recsys_data.ingestion.streaming.refused import summary
 
     # What is rejected from now on is not meant, however long it takes.
     moments = [moment.replace(tzinfo=UTC) if moment else None for moment in (since, until)]

@@ -88,7 +88,7 @@ def write_contracts(data_dir: Path) -> Path:
 
     import yaml
 
-    from recsys_data.lake.files import write_atomically
+    from recsys_data.durable import write_atomically
 
     folder = data_dir / DEMO / "contracts"
     for name, servers in SERVERS.items():
@@ -107,9 +107,9 @@ def keep_sources(data_dir: Path, done: Callable[[float], bool], now: Callable[[]
         done: waits for some seconds; true ends it.
         now: seconds since 1970.
     """
-    from recsys_data.sources.storefront.exports import make_missing
-    from recsys_data.sources.storefront.shop_database import bring_up_to_date
-    from recsys_data.sources.storefront.world import build
+    from recsys_data.simulator.exports import make_missing
+    from recsys_data.simulator.shop_database import bring_up_to_date
+    from recsys_data.simulator.world import build
 
     folder = data_dir / DEMO
     over = False

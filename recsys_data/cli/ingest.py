@@ -10,7 +10,7 @@ import click
 from recsys_data.cli.commands import Exampled, Platform, opened
 
 if TYPE_CHECKING:
-    from recsys_data.ingestion.writer import Flushed
+    from recsys_data.ingestion.streaming.stream_writer import Flushed
 
 
 @click.command(
@@ -35,7 +35,7 @@ def ingest(until_empty: bool, wait: float) -> None:
     Without --until-empty it goes on with what arrives, until Ctrl-C, which is safe at any time: what is not
     committed is read again by the next one. One process ingests at a time.
     """
-    from recsys_data.ingestion.drain import drain_lock
+    from recsys_data.ingestion.streaming.consumer import drain_lock
     from recsys_data.logs import configure_command
     from recsys_data.monitoring.status import main_ledger, reasons_since
 
@@ -89,7 +89,7 @@ class Totals:
 def follow(platform: Platform, until_empty: bool, totals: Totals) -> None:
     """Drain, with a progress bar."""
     from recsys_data.cli.terminal import progress
-    from recsys_data.ingestion.drain import Until, drain, lag_of
+    from recsys_data.ingestion.streaming.consumer import Until, drain, lag_of
 
     until = Until(idle=0.0 if until_empty else math.inf)
     with progress("waiting") as bar:

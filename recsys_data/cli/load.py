@@ -37,7 +37,7 @@ def load() -> None:
 def append_all(importer: Importer, path: Path) -> None:
     """Append all events below `path`, with the time of receipt, land the states, and say what comes next."""
     from recsys_data.cli.terminal import progress
-    from recsys_data.ingestion.log.stamp import stamp
+    from recsys_data.ingestion.streaming.log.stamp import stamp
     from recsys_data.sources.datasets.landing import LANDING
 
     begun = time.monotonic()

@@ -14,8 +14,8 @@ from recsys_data.settings import Settings
 
 if TYPE_CHECKING:
     from recsys_data.cli.delivery import Target
-    from recsys_data.cli.stopping import Stop
-    from recsys_data.sources.storefront.simulate import Batch
+    from recsys_data.operations.local.stopping import Stop
+    from recsys_data.simulator.simulate import Batch
 
 PACE_SECONDS = 0.2
 AHEAD = timedelta(hours=24)
@@ -73,7 +73,7 @@ def simulate(
     of a collector; a FILE holds them as clients send them.
     """
     from recsys_data.cli.delivery import target
-    from recsys_data.cli.stopping import Stop
+    from recsys_data.operations.local.stopping import Stop
 
     if events is None and rate is None:
         raise click.UsageError("Give --events N for a planned run, or --rate R for endless traffic.")
@@ -94,7 +94,7 @@ def simulate(
 
 def endless(rate: float | None, seed: int, stop: "Stop") -> "Iterator[Batch]":
     """What happens now, at the rate."""
-    from recsys_data.sources.storefront.live import live
+    from recsys_data.simulator.live import live
 
     return live(rate or 0.0, seed, sleep=stop.wait)
 
@@ -107,8 +107,8 @@ def planned(
     Raises:
         UserError: ingestion would see the run otherwise than its truth tells.
     """
-    from recsys_data.sources.storefront import simulate as storefront
-    from recsys_data.sources.storefront.sessions import LATE_DAYS
+    from recsys_data.simulator import simulate as storefront
+    from recsys_data.simulator.sessions import LATE_DAYS
 
     end = end or datetime.now(UTC)
     plan = storefront.Plan(events=events, end=end, days=days, seed=seed)
@@ -152,10 +152,10 @@ def write_truth(path: Path, truth: dict[str, Any], sent: int) -> None:
     """Write the truth, unless the last batch was sent in part only."""
     import msgspec
 
-    from recsys_data.lake.files import write_atomically
-    from recsys_data.sources.storefront.simulate import Plan
-    from recsys_data.sources.storefront.truth import Truth
-    from recsys_data.sources.storefront.world import build
+    from recsys_data.durable import write_atomically
+    from recsys_data.simulator.simulate import Plan
+    from recsys_data.simulator.truth import Truth
+    from recsys_data.simulator.world import build
 
     truth = truth or Truth(build(Plan(0).world)).to_dict()
     if truth["events"] != sent:

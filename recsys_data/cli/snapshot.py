@@ -8,7 +8,7 @@ import click
 from recsys_data.cli.commands import Commands, Platform, opened
 
 if TYPE_CHECKING:
-    from recsys_data.ingestion.taken import Taken
+    from recsys_data.ingestion.batch.taken import Taken
 
 DAY = click.DateTime(["%Y-%m-%d"])
 
@@ -34,8 +34,8 @@ def snapshot() -> None:
 def take(name: str, day: datetime | None, accept: bool) -> None:
     """Take snapshots and bring the history up to date."""
     from recsys_data.errors import UserError
-    from recsys_data.ingestion.snapshot import snapshot_contract, stored_days, takeable_days
-    from recsys_data.ingestion.snapshot import take as take_one
+    from recsys_data.ingestion.batch.snapshot import snapshot_contract, stored_days, takeable_days
+    from recsys_data.ingestion.batch.snapshot import take as take_one
     from recsys_data.logs import configure_command
     from recsys_data.sources.locations import named
 
@@ -59,9 +59,9 @@ def take(name: str, day: datetime | None, accept: bool) -> None:
 def list_(name: str | None) -> None:
     """List the days that are stored, held back and missing."""
     from recsys_data.cli.terminal import print_table
-    from recsys_data.ingestion.due import due_day, missing_days
-    from recsys_data.ingestion.held import held_back
-    from recsys_data.ingestion.snapshot import snapshot_contract, stored_days
+    from recsys_data.ingestion.batch.due import due_day, missing_days
+    from recsys_data.ingestion.batch.quarantine import held_back
+    from recsys_data.ingestion.batch.snapshot import snapshot_contract, stored_days
 
     rows = []
     with opened() as platform:
@@ -82,7 +82,7 @@ def list_(name: str | None) -> None:
 @click.argument("day", type=DAY)
 def accept(name: str, day: datetime) -> None:
     """Publish a snapshot that was held back, as it was read then."""
-    from recsys_data.ingestion.snapshot import accept_held
+    from recsys_data.ingestion.batch.snapshot import accept_held
 
     with opened() as platform:
         taken = accept_held(platform.lake, platform.settings, name, day.date())
@@ -91,7 +91,7 @@ def accept(name: str, day: datetime) -> None:
 
 
 def _bring_up_to_date(platform: Platform, name: str) -> None:
-    from recsys_data.ingestion.history import bring_up_to_date
+    from recsys_data.ingestion.batch.history.update import bring_up_to_date
 
     staging = platform.settings.data_dir / "ingest" / "staging" / f"{name}_history"
     brought = bring_up_to_date(platform.lake, name, staging)

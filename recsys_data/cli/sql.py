@@ -21,8 +21,8 @@ from recsys_data.errors import UserError
 if TYPE_CHECKING:
     import duckdb
 
-    from recsys_data.lake.query import Views
-    from recsys_data.lake.tables import Lake
+    from recsys_data.storage.query import Views
+    from recsys_data.storage.tables import Lake
 
 BATCH_ROWS = 2_000
 # Above what DuckDB takes by default (80 %), so that it spills before.
@@ -122,7 +122,7 @@ def planned(lake: "Lake", as_of: str | None = None) -> "Views":
     """
     from recsys_data.contracts.rules import literal, quote
     from recsys_data.contracts.types import duckdb_type
-    from recsys_data.lake.query import as_of_macro, plan_views
+    from recsys_data.storage.query import as_of_macro, plan_views
 
     stored = {name for name in lake.contracts if lake.exists(name)}
     moment = None if as_of is None else moment_named(lake, stored, as_of)
@@ -139,7 +139,7 @@ def planned(lake: "Lake", as_of: str | None = None) -> "Views":
 
 def expired_at(lake: "Lake", names: Iterable[str], moment: datetime) -> dict[str, str]:
     """Those of the datasets that can no longer be read as of a moment, and what to say of each."""
-    from recsys_data.lake.past import Expired, snapshot_at
+    from recsys_data.storage.time_travel import Expired, snapshot_at
 
     expired = {}
     for name in names:
@@ -156,7 +156,7 @@ def moment_named(lake: "Lake", names: Iterable[str], text: str) -> datetime:
     Raises:
         UserError: it is none of these.
     """
-    from recsys_data.lake.past import moment_of
+    from recsys_data.storage.time_travel import moment_of
 
     # No form of a time that people write is a bare number as long as the ids of snapshots.
     if text.isascii() and text.isdecimal() and len(text) != len("20261125"):
@@ -230,8 +230,8 @@ def confined_session(views: "Views", folder: str) -> "duckdb.DuckDBPyConnection"
     import duckdb  # noqa: F401
     import pyarrow.dataset  # noqa: F401
 
-    from recsys_data.lake.landlock import confine_thread
-    from recsys_data.lake.query import open_views
+    from recsys_data.landlock import confine_thread
+    from recsys_data.storage.query import open_views
 
     # Files in the object store are read through the network.
     network = any("://" in file for file in views.files)

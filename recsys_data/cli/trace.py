@@ -8,7 +8,7 @@ import click
 from recsys_data.cli.commands import Exampled, opened
 
 if TYPE_CHECKING:
-    from recsys_data.monitoring.trace import Trace
+    from recsys_data.monitoring.trace.trace import Trace
 
 
 @click.command(
@@ -33,7 +33,7 @@ def trace(event: str, rows: bool, as_json: bool) -> None:
     """
     import msgspec
 
-    from recsys_data.monitoring.trace import trace as find
+    from recsys_data.monitoring.trace.trace import trace as find
 
     with opened() as platform:
         found = find(platform.log, platform.lake, event, rows)

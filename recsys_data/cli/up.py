@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 import click
 
 from recsys_data.cli.commands import Exampled, opened
-from recsys_data.cli.dagster_home import dagster_home
 from recsys_data.errors import Transient, UserError
+from recsys_data.operations.local.dagster_home import dagster_home
 from recsys_data.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
-    from recsys_data.cli.code_server import CodeServer
+    from recsys_data.operations.local.code_server import CodeServer
 
 PORT = click.IntRange(1, 65535)
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -62,12 +62,12 @@ def up(demo: bool, host: str, ui_host: str, port: int, collector_port: int, rate
     What the processes print is in the folder `logs` of the state folder. Ctrl-C stops them all, and so does the
     end of any of them.
     """
-    from recsys_data.cli.code_server import code_server
-    from recsys_data.cli.dashboard import Dashboard, answers
-    from recsys_data.cli.stopping import Stop
-    from recsys_data.cli.supervisor import Supervisor
-    from recsys_data.cli.ui.token import ui_token
-    from recsys_data.ingestion.collector.server import bind
+    from recsys_data.ingestion.streaming.collector.server import bind
+    from recsys_data.operations.local.code_server import code_server
+    from recsys_data.operations.local.dashboard import Dashboard, answers
+    from recsys_data.operations.local.stopping import Stop
+    from recsys_data.operations.local.supervisor import Supervisor
+    from recsys_data.operations.ui.token import ui_token
 
     check_port(ui_host, port, "--port")
     check_port(host, collector_port, "--collector-port")
@@ -109,7 +109,7 @@ def dagster(code: "CodeServer", host: str, port: int) -> dict[str, list[str]]:
     """Python's arguments for Dagster's processes by name, in the order in which they are started."""
     return {
         "code-server": code.arguments,
-        "webserver": ["-m", "recsys_data.cli.ui", *code.clients, "--host", host, "--port", str(port)],
+        "webserver": ["-m", "recsys_data.operations.ui", *code.clients, "--host", host, "--port", str(port)],
         "daemon": ["-m", "dagster._daemon", "run", *code.clients],
     }
 
@@ -140,7 +140,7 @@ def demo_contracts(settings: Settings) -> dict[str, str]:
 
 def introduce(settings: Settings, ui: str, token: str, collector: str, contracts: Mapping[str, str]) -> None:
     """Say where everything is; `contracts` is the variable that commands in other terminals need."""
-    from recsys_data.cli.ui.token import FILE
+    from recsys_data.operations.ui.token import FILE
 
     key = " -u WRITE_KEY:" if settings.keys else ""
     event = {

@@ -11,9 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from recsys_data.contracts.batch import Reference, Schedule, Server, precedence, references, schedule, servers
-from recsys_data.contracts.document import custom_properties, parse_document
-from recsys_data.contracts.reading import read_text
+from recsys_data.contracts.odcs import custom_properties, parse_document
+from recsys_data.contracts.servers import Reference, Schedule, Server, precedence, references, schedule, servers
+from recsys_data.contracts.yaml_text import read_text
 from recsys_data.errors import ContractError
 
 CONTRACTS_DIR = Path(__file__).parent
@@ -137,7 +137,7 @@ def load_contracts(*folders: Path) -> dict[str, Contract]:
         ContractError: a file cannot be read, is no valid ODCS, makes no sense, or does not go with the others.
     """
     from recsys_data.contracts.derived import history_of, rejected_of
-    from recsys_data.contracts.soundness import check_references, check_stream
+    from recsys_data.contracts.validate import check_references, check_stream
 
     contracts: dict[str, Contract] = {}
     for folder in (CONTRACTS_DIR, *folders):
@@ -178,7 +178,7 @@ def load_contract(path: Path) -> Contract:
 def _contract(path: Path, text: str) -> Contract:
     """Kept, for contracts are read again at every tick of a sensor, and hardly ever change."""
     from recsys_data.contracts.rules import check_expressions
-    from recsys_data.contracts.soundness import check_contract
+    from recsys_data.contracts.validate import check_contract
 
     document = parse_document(path, text)
     schema = document["schema"][0]

@@ -6,12 +6,12 @@ Checks are made while others drain: they read much, and give way to them.
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from recsys_data.background import gives_way
 from recsys_data.contracts.contract import Contract, Reference
 from recsys_data.contracts.rules import literal, quote, reasons, session, set_variables
-from recsys_data.lake.background import gives_way
-from recsys_data.lake.query import data_files, relation
-from recsys_data.lake.tables import Lake
 from recsys_data.settings import Settings
+from recsys_data.storage.query import data_files, relation
+from recsys_data.storage.tables import Lake
 
 RECENT = timedelta(days=1)
 

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 from recsys_data.contracts.contract import Contract
 from recsys_data.contracts.rules import session
-from recsys_data.ingestion.lock import running_drain
-from recsys_data.ingestion.writer import main_dataset, primary_datasets
-from recsys_data.lake.accepted_losses import accepted_losses
-from recsys_data.lake.ledger import Ledger, read_ledger
-from recsys_data.lake.query import data_files, relation
-from recsys_data.lake.removed import Removed, read_removed
-from recsys_data.lake.stats import DayStats, committed_at, days
-from recsys_data.lake.tables import Lake
+from recsys_data.ingestion.streaming.consumer_lease import running_drain
+from recsys_data.ingestion.streaming.stream_writer import main_dataset, primary_datasets
 from recsys_data.settings import Settings
+from recsys_data.storage.accepted_losses import accepted_losses
+from recsys_data.storage.deletions import Removed, read_removed
+from recsys_data.storage.ledger import Ledger, read_ledger
+from recsys_data.storage.manifest_stats import DayStats, committed_at, days
+from recsys_data.storage.query import data_files, relation
+from recsys_data.storage.tables import Lake
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table

@@ -12,17 +12,17 @@ import msgspec
 
 from recsys_data.contracts.contract import Contract
 from recsys_data.contracts.rules import session
-from recsys_data.ingestion.drain import positions_of
-from recsys_data.ingestion.due import due_day
-from recsys_data.ingestion.log import EventLog
-from recsys_data.ingestion.replay import waiting
-from recsys_data.ingestion.writer import main_dataset
-from recsys_data.lake.ledger import Latency, Ledger, read_ledger
-from recsys_data.lake.query import data_files, relation
-from recsys_data.lake.stats import day_number
-from recsys_data.lake.tables import Lake
+from recsys_data.ingestion.batch.due import due_day
+from recsys_data.ingestion.streaming.consumer import positions_of
+from recsys_data.ingestion.streaming.log import EventLog
+from recsys_data.ingestion.streaming.replay import waiting
+from recsys_data.ingestion.streaming.stream_writer import main_dataset
 from recsys_data.monitoring.reconciliation import Stored, reconcile, settled_tables, stored_of
 from recsys_data.settings import Settings
+from recsys_data.storage.ledger import Latency, Ledger, read_ledger
+from recsys_data.storage.manifest_stats import day_number
+from recsys_data.storage.query import data_files, relation
+from recsys_data.storage.tables import Lake
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table

@@ -13,15 +13,15 @@ import msgspec
 import numpy as np
 
 from recsys_data.contracts.rules import session
-from recsys_data.ingestion.deduplicate import HIGH, LOW, OFFSET, PARTITION, Keys, key_of, read_index
-from recsys_data.ingestion.log import EventLog, LogSlice
-from recsys_data.ingestion.writer import main_dataset, primary_datasets
-from recsys_data.lake.damage import damaged_files
-from recsys_data.lake.query import data_files, relation
-from recsys_data.lake.tables import Lake
+from recsys_data.ingestion.streaming.deduplication import HIGH, LOW, OFFSET, PARTITION, Keys, key_of, read_index
+from recsys_data.ingestion.streaming.log import EventLog, LogSlice
+from recsys_data.ingestion.streaming.stream_writer import main_dataset, primary_datasets
 from recsys_data.monitoring.doctor.findings import Finding, ok, problem, warning
 from recsys_data.monitoring.reconciliation import Stored, reconcile, settled_tables, stored_of
 from recsys_data.settings import Settings
+from recsys_data.storage.integrity import damaged_files
+from recsys_data.storage.query import data_files, relation
+from recsys_data.storage.tables import Lake
 
 if TYPE_CHECKING:
     import duckdb

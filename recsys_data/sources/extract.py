@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from recsys_data.contracts.contract import Server
 from recsys_data.errors import Permanent, RecsysDataError, UserError
 from recsys_data.redaction import redacted, secrets_of
+from recsys_data.sources.files.patterns import DAY, Listing
+from recsys_data.sources.files.resting import REST_SECONDS, at_rest, changing
 from recsys_data.sources.locations import days_of_files, files_of_day, named, no_files, resolved
-from recsys_data.sources.patterns import DAY, Listing
-from recsys_data.sources.resting import REST_SECONDS, at_rest, changing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -137,7 +137,7 @@ def fingerprint(server: Server, data_dir: Path, day: date) -> str | None:
 
 
 def _database(server: Server, wanted: Sequence[Wanted], data_dir: Path, day: date) -> AbstractContextManager[Extract]:
-    from recsys_data.sources.databases import extract_database
+    from recsys_data.sources.databases.sqlalchemy import extract_database
 
     if not is_live(server):
         raise UserError(f"{named(server)}: a database knows no days. Take {{day}} out of its location.")
@@ -148,7 +148,7 @@ def _database(server: Server, wanted: Sequence[Wanted], data_dir: Path, day: dat
 def _files(
     server: Server, wanted: Sequence[Wanted], day: date, data_dir: Path, rest_seconds: float
 ) -> Iterator[Extract]:
-    from recsys_data.sources.files import Files
+    from recsys_data.sources.files.files import Files
 
     system, look = files_of_day(server, data_dir, day)
     listing = at_rest(look, rest_seconds, named(server))

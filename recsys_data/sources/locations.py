@@ -18,7 +18,7 @@ from recsys_data.contracts.contract import Server
 from recsys_data.errors import Transient, UserError
 from recsys_data.redaction import OPTION, redacted, redacted_url
 from recsys_data.settings import variable
-from recsys_data.sources.patterns import DAY, Listing, days_of, find
+from recsys_data.sources.files.patterns import DAY, Listing, days_of, find
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem

@@ -131,7 +131,7 @@ def test_status_says_when_the_ledger_is_off(run: Run, settings: Settings) -> Non
     run("simulate", "--events", "200")
     run("ingest", "--until-empty")
     from recsys_data.contracts import load_contracts
-    from recsys_data.lake.tables import open_lake
+    from recsys_data.storage.tables import open_lake
 
     table = open_lake(settings, load_contracts()).table("contexts")
     with table.transaction() as transaction, transaction.update_snapshot().overwrite() as overwrite:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from click.testing import Result
 
-from recsys_data_tests.monitoring.webhook import SECRET, webhook
+from recsys_data_tests.support.webhook import SECRET, webhook
 
 Run = Callable[..., Result]
 

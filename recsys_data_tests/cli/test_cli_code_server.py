@@ -12,9 +12,9 @@ import grpc
 import pytest
 import yaml
 
-from recsys_data.cli import code_server as module
-from recsys_data.cli.code_server import MODULE, CodeServer, code_server
 from recsys_data.errors import UserError
+from recsys_data.operations.local import code_server as module
+from recsys_data.operations.local.code_server import MODULE, CodeServer, code_server
 
 START_SECONDS = 120
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import Result
 
 from recsys_data.settings import Settings
-from recsys_data_tests.contracts.writing import builtin, rules_of, write
+from recsys_data_tests.support.contract_files import builtin, rules_of, write
 
 Run = Callable[..., Result]
 

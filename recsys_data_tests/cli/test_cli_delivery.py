@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from recsys_data.cli.delivery import MOST_REFUSED, CollectorTarget, in_groups
 from recsys_data.errors import Permanent, Transient
-from recsys_data.ingestion.collector.server import bind, server_for
-from recsys_data.ingestion.log.open import open_log
+from recsys_data.ingestion.streaming.collector.server import bind, server_for
+from recsys_data.ingestion.streaming.log.open import open_log
 from recsys_data.settings import Settings
 
 Answer = tuple[int, dict[str, str]]

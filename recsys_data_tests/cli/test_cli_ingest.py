@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from recsys_data.ingestion.lock import drain_lock, running_drain
-from recsys_data.ingestion.log.open import open_log
+from recsys_data.ingestion.streaming.consumer_lease import drain_lock, running_drain
+from recsys_data.ingestion.streaming.log.open import open_log
 from recsys_data.settings import Settings
 
 Run = Callable[..., Result]

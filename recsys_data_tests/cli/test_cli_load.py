@@ -8,7 +8,7 @@ import pytest
 from click.testing import Result
 
 from recsys_data.errors import Transient
-from recsys_data.ingestion.log.embedded import EmbeddedLog
+from recsys_data.ingestion.streaming.log.embedded.log import EmbeddedLog
 from recsys_data.settings import Settings
 from recsys_data.sources.datasets import IMPORTERS
 

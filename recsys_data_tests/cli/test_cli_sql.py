@@ -18,8 +18,8 @@ from recsys_data.cli.sql import only_query
 from recsys_data.cli.terminal import visible
 from recsys_data.contracts import load_contracts
 from recsys_data.errors import UserError
-from recsys_data.lake.tables import open_lake
 from recsys_data.settings import Settings
+from recsys_data.storage.tables import open_lake
 
 Run = Callable[..., Result]
 

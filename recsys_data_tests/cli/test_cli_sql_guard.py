@@ -12,7 +12,7 @@ import duckdb
 import pytest
 from click.testing import Result
 
-from recsys_data.lake.landlock import available
+from recsys_data.landlock import available
 from recsys_data.monitoring.doctor.machine import query_guard
 from recsys_data.settings import Settings
 
@@ -84,7 +84,7 @@ def test_the_kernel_refuses_what_would_get_past_the_list_and_duckdb(
     before = contents(tmp_path)
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(sys.modules["recsys_data.cli.sql"], "only_query", lambda text: text)
-    monkeypatch.setattr("recsys_data.lake.query._confine", lambda *_: None)
+    monkeypatch.setattr("recsys_data.storage.query._confine", lambda *_: None)
     for what, query in REACHING.items():
         answer = fed("sql", query.format(**places), "--format", "csv", code=1)
         assert answer.stdout == "", what
@@ -125,7 +125,7 @@ def test_the_process_that_asks_is_not_confined(fed: Run, tmp_path: Path) -> None
 def test_without_landlock_the_list_and_duckdb_remain_and_doctor_says_so(
     fed: Run, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys_data.lake.landlock.available", lambda: 0)
+    monkeypatch.setattr("recsys_data.landlock.available", lambda: 0)
     assert fed("sql", "SELECT count(*) AS n FROM interactions", "--format", "csv").stdout == "n\n1\n"
     fed("sql", "FROM read_text('/etc/hostname')", code=1)
     (finding,) = query_guard(settings)

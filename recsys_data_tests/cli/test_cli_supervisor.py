@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from recsys_data.cli import guard
-from recsys_data.cli import supervisor as module
-from recsys_data.cli.dashboard import obituary
-from recsys_data.cli.supervisor import Child, Supervisor
+from recsys_data.operations.local import guard
+from recsys_data.operations.local import supervisor as module
+from recsys_data.operations.local.dashboard import obituary
+from recsys_data.operations.local.supervisor import Child, Supervisor
 
 IDLE = "import time; time.sleep(600)"
 # Starts a process of its own, and says its id.
@@ -147,7 +147,7 @@ def test_children_are_this_python_with_the_given_environment(tmp_path: Path) -> 
 SUPERVISED = """
 import os, sys, time
 from pathlib import Path
-from recsys_data.cli.supervisor import Supervisor
+from recsys_data.operations.local.supervisor import Supervisor
 with Supervisor(Path(sys.argv[1]), os.environ) as supervisor:
     for script in sys.argv[2:]:
         supervisor.start("one", ["-c", script])

@@ -14,8 +14,8 @@ import pytest
 import yaml
 from click.testing import Result
 
-from recsys_data.cli.dagster_home import dagster_home, shipped
 from recsys_data.errors import UserError
+from recsys_data.operations.local.dagster_home import dagster_home, shipped
 from recsys_data.settings import Settings
 
 Run = Callable[..., Result]

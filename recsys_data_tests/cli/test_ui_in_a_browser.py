@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from recsys_data.cli.code_server import MODULE
-from recsys_data.cli.ui.token import ui_token
+from recsys_data.operations.local.code_server import MODULE
+from recsys_data.operations.ui.token import ui_token
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -97,7 +97,15 @@ class Ui:
         self.log = folder / "ui.log"
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "recsys_data.cli.ui", "--workspace", str(workspace), "--port", str(self.port)],
+                [
+                    sys.executable,
+                    "-m",
+                    "recsys_data.operations.ui",
+                    "--workspace",
+                    str(workspace),
+                    "--port",
+                    str(self.port),
+                ],
                 env={**plain, "RECSYS_DATA_DIR": str(folder), "DAGSTER_DISABLE_TELEMETRY": "1"},
                 stdout=output,
                 stderr=subprocess.STDOUT,

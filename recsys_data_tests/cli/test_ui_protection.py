@@ -15,8 +15,8 @@ from dagster_webserver.app import create_app_from_workspace_process_context
 from dagster_webserver.webserver import DagsterWebserver
 from starlette.types import ASGIApp, Message
 
-from recsys_data.cli.ui.address import Addresses
-from recsys_data.cli.ui.protection import Protection
+from recsys_data.operations.ui.address import Addresses
+from recsys_data.operations.ui.protection import Protection
 
 TOKEN = "t" * 43
 BASE = "http://127.0.0.1:3000"

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from recsys_data.cli.ui.token import ui_token
 from recsys_data.cli.up import introduce
+from recsys_data.operations.ui.token import ui_token
 from recsys_data.settings import Settings
 
 TOKEN = "t" * 43

@@ -7,8 +7,8 @@ import pytest
 
 from recsys_data.contracts.contract import Schedule
 from recsys_data.errors import ContractError
-from recsys_data_tests.contracts.snapshots import AS_OF, CITY, SNAPSHOT_DATE, STORE_ID, limit, stores
-from recsys_data_tests.contracts.writing import custom, load, load_one, odcs, rule
+from recsys_data_tests.support.contract_files import custom, load, load_one, odcs, rule
+from recsys_data_tests.support.snapshot_contracts import AS_OF, CITY, SNAPSHOT_DATE, STORE_ID, limit, stores
 
 
 def test_without_servers_a_dataset_comes_from_its_landing_folder(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from recsys_data.contracts import load_contract, load_contracts
-from recsys_data.contracts.soundness import check_stream
+from recsys_data.contracts.validate import check_stream
 from recsys_data.errors import ContractError
-from recsys_data_tests.contracts.writing import (
+from recsys_data_tests.support.contract_files import (
     EVENT_ID,
     EVENT_TS,
     NOTE,

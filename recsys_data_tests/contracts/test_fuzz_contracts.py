@@ -13,11 +13,21 @@ from hypothesis import strategies as st
 
 from recsys_data.contracts import load_contract, load_contracts
 from recsys_data.errors import ContractError
-from recsys_data.ingestion.decode import Decoder
-from recsys_data_tests.contracts.writing import NOTE, builtin, columns_of, custom, load, odcs, of_stream, rule, rules_of
-from recsys_data_tests.fuzzing import examples
-from recsys_data_tests.ingestion.decoding import FIRST_DAY, MAX_EVENT_BYTES, decode_lines
-from recsys_data_tests.ingestion.draining import view
+from recsys_data.ingestion.streaming.decoding.decoder import Decoder
+from recsys_data_tests.support.contract_files import (
+    NOTE,
+    builtin,
+    columns_of,
+    custom,
+    load,
+    odcs,
+    of_stream,
+    rule,
+    rules_of,
+)
+from recsys_data_tests.support.decoding import FIRST_DAY, MAX_EVENT_BYTES, decode_lines
+from recsys_data_tests.support.draining import view
+from recsys_data_tests.support.fuzzing import examples
 
 DOCUMENTS = {name: builtin(name) for name in ("interactions", "dead_letters", "user_profiles")}
 ODD: list[Any] = [None, "", "x", 0, -1, 1e999, float("nan"), True, [], {}, [None], {"a": 1}, ["x", 1], "; DROP TABLE x"]

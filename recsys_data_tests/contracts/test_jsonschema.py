@@ -10,8 +10,8 @@ from jsonschema import Draft202012Validator
 from recsys_data.contracts import load_contracts
 from recsys_data.contracts.jsonschema import json_schema
 from recsys_data.errors import UserError
-from recsys_data.sources.storefront.simulate import Plan, simulate
-from recsys_data.sources.storefront.stream import Shares
+from recsys_data.simulator.simulate import Plan, simulate
+from recsys_data.simulator.stream import Shares
 
 CONTRACTS = load_contracts()
 STATEMENTS = ("identify", "alias", "group")

@@ -14,7 +14,12 @@ from recsys_data.contracts.spill import open_session, spill_folder
 
 MANY = "SELECT count(*) FROM (SELECT DISTINCT i, md5(i::VARCHAR) FROM range(2000000) t(i))"
 # These spill below the state folder, or to a folder of their own.
-OTHERS = {"contracts/spill.py", "ingestion/staging.py", "ingestion/history_sql.py", "sources/datasets/staging.py"}
+OTHERS = {
+    "contracts/spill.py",
+    "ingestion/batch/staging.py",
+    "ingestion/batch/history/compare.py",
+    "sources/datasets/staging.py",
+}
 
 
 def test_a_session_spills_to_a_folder_that_only_its_user_can_read(

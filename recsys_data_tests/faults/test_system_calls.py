@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from recsys_data_tests.faults.traces import CALLS, Trace
+from recsys_data_tests.support.traces import CALLS, Trace
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.faults
 Traced = Callable[..., "subprocess.Popen[bytes]"]
 COMMAND = "from recsys_data.cli import main; main()"
-SABOTAGED = f"from benchmarks.faults_steps import sabotage; sabotage('fsync'); {COMMAND}"
+SABOTAGED = f"from benchmarks.faults.harness.steps import sabotage; sabotage('fsync'); {COMMAND}"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from recsys_data.contracts import Contract, load_contracts
-from recsys_data.ingestion import decode, drain
-from recsys_data.ingestion.decode import Decoder
-from recsys_data_tests.ingestion.decoding import FIRST_DAY, MAX_EVENT_BYTES, Decoding
-from recsys_data_tests.ingestion.draining import Platform
+from recsys_data.ingestion.streaming import consumer as drain
+from recsys_data.ingestion.streaming.decoding import decoder as decode
+from recsys_data.ingestion.streaming.decoding.decoder import Decoder
+from recsys_data_tests.support.decoding import FIRST_DAY, MAX_EVENT_BYTES, Decoding
+from recsys_data_tests.support.draining import Platform
 
 MakePlatform = Callable[..., Platform]
 

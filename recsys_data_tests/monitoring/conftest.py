@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from recsys_data.contracts import Contract, load_contracts
-from recsys_data.ingestion.drain import Until, drain
-from recsys_data.ingestion.log import EventLog
-from recsys_data.ingestion.log.open import open_log
-from recsys_data.ingestion.log.stamp import stamp
-from recsys_data.lake.tables import Lake, open_lake
+from recsys_data.ingestion.streaming.consumer import Until, drain
+from recsys_data.ingestion.streaming.log import EventLog
+from recsys_data.ingestion.streaming.log.open import open_log
+from recsys_data.ingestion.streaming.log.stamp import stamp
 from recsys_data.settings import Settings
-from recsys_data.sources.storefront.simulate import Plan, simulate
+from recsys_data.simulator.simulate import Plan, simulate
+from recsys_data.storage.tables import Lake, open_lake
 
 
 @pytest.fixture

@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys_data.errors import Transient, UserError
-from recsys_data.monitoring import alert_sinks
-from recsys_data.monitoring.alert_sinks import LogSink, WebhookSink, sinks_of
-from recsys_data.monitoring.alerts import (
+from recsys_data.monitoring.alerts import notifiers as alert_sinks
+from recsys_data.monitoring.alerts.incidents import (
     MOST,
     RUN_FORGOTTEN_SECONDS,
     Alert,
@@ -28,8 +27,9 @@ from recsys_data.monitoring.alerts import (
     summary,
     untold,
 )
+from recsys_data.monitoring.alerts.notifiers import LogSink, WebhookSink, sinks_of
 from recsys_data.settings import Settings
-from recsys_data_tests.monitoring.webhook import SECRET, Webhook, webhook
+from recsys_data_tests.support.webhook import SECRET, Webhook, webhook
 
 NOW = 1_800_000_000.0
 

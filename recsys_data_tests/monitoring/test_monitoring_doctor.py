@@ -14,18 +14,18 @@ import msgspec
 import pytest
 
 from recsys_data.contracts import Contract
-from recsys_data.ingestion.drain import drain_lock
-from recsys_data.ingestion.held import hold
-from recsys_data.ingestion.log import EventLog
-from recsys_data.ingestion.log.segments import segment_firsts, segment_path
-from recsys_data.ingestion.taken import Compared, Taken
-from recsys_data.lake.ledger import PROPERTY, read_ledger
-from recsys_data.lake.tables import Lake
+from recsys_data.ingestion.batch.quarantine import hold
+from recsys_data.ingestion.batch.taken import Compared, Taken
+from recsys_data.ingestion.streaming.consumer import drain_lock
+from recsys_data.ingestion.streaming.log import EventLog
+from recsys_data.ingestion.streaming.log.embedded.segments import segment_firsts, segment_path
 from recsys_data.monitoring.doctor import Finding, examine, machine
 from recsys_data.monitoring.doctor.findings import bounded
 from recsys_data.settings import Settings
-from recsys_data_tests.contracts.snapshots import stores
-from recsys_data_tests.ingestion.draining import view
+from recsys_data.storage.ledger import PROPERTY, read_ledger
+from recsys_data.storage.tables import Lake
+from recsys_data_tests.support.draining import view
+from recsys_data_tests.support.snapshot_contracts import stores
 
 Ingest = Callable[[], None]
 
@@ -189,7 +189,7 @@ def test_a_clock_that_is_off_is_found(
     given: dict[str, Any] = {"received_at": ahead.isoformat()} if column == "received_at" else {}
     log.append([view("a", **given)])
     if column == "ingested_at":
-        from recsys_data.ingestion import writer
+        from recsys_data.ingestion.streaming import stream_writer as writer
 
         class Later(datetime):
             @classmethod

@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys_data.errors import Transient
-from recsys_data.ingestion import writer
-from recsys_data.ingestion.drain import Until, drain, drain_lock
-from recsys_data.ingestion.log import EventLog
-from recsys_data.lake.commit import commit
-from recsys_data.lake.ledger import PROPERTY, Latency, read_ledger
-from recsys_data.lake.tables import Lake, open_lake
+from recsys_data.ingestion.streaming import stream_writer as writer
+from recsys_data.ingestion.streaming.consumer import Until, drain, drain_lock
+from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.monitoring.status import Status, freshness_of, latency_of, read_status, reasons_since
 from recsys_data.settings import Settings
-from recsys_data_tests.contracts.writing import load, of_stream
+from recsys_data.storage.commit import commit
+from recsys_data.storage.ledger import PROPERTY, Latency, read_ledger
+from recsys_data.storage.tables import Lake, open_lake
+from recsys_data_tests.support.contract_files import load, of_stream
 
 Traffic = Callable[..., dict[str, Any]]
 Ingest = Callable[[], None]

@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys_data.errors import UserError
-from recsys_data.ingestion import drain as drain_module
-from recsys_data.ingestion.log import EventLog
-from recsys_data.lake.maintenance import compact_day
-from recsys_data.lake.stats import day_number
-from recsys_data.lake.tables import Lake
-from recsys_data.monitoring import log_search
-from recsys_data.monitoring.log_search import id_of, lines_of
-from recsys_data.monitoring.trace import trace
-from recsys_data.monitoring.trace_rows import MOST
-from recsys_data_tests.ingestion.draining import view
+from recsys_data.ingestion.streaming import consumer as drain_module
+from recsys_data.ingestion.streaming.log import EventLog
+from recsys_data.monitoring.trace import log_search
+from recsys_data.monitoring.trace.log_search import id_of, lines_of
+from recsys_data.monitoring.trace.rows import MOST
+from recsys_data.monitoring.trace.trace import trace
+from recsys_data.storage.maintenance.compaction import compact_day
+from recsys_data.storage.manifest_stats import day_number
+from recsys_data.storage.tables import Lake
+from recsys_data_tests.support.draining import view
 
 Ingest = Callable[[], None]
 
@@ -228,7 +228,7 @@ class OneLine:
     def read(self, partition: int, start: int, max_bytes: int) -> "log_search.LogSlice":
         import numpy as np
 
-        from recsys_data.ingestion.log.reader import line_bounds
+        from recsys_data.ingestion.streaming.log.embedded.reader import line_bounds
 
         data = self.data[start:]
         bounds = line_bounds(data) if data else np.zeros(1, np.int64)

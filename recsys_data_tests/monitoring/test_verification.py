@@ -12,13 +12,13 @@ import pytest
 from click.testing import CliRunner
 
 from recsys_data.cli import cli
-from recsys_data.ingestion.log import EventLog
-from recsys_data.lake.commit import commit
-from recsys_data.lake.ledger import read_ledger
-from recsys_data.lake.tables import Lake
-from recsys_data.lake.write import Picked, write_days
+from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.monitoring.verification import verify
 from recsys_data.settings import Settings
+from recsys_data.storage.commit import commit
+from recsys_data.storage.ledger import read_ledger
+from recsys_data.storage.parquet import Picked, write_days
+from recsys_data.storage.tables import Lake
 
 Traffic = Callable[..., dict]
 Ingest = Callable[[], None]

@@ -15,11 +15,11 @@ from sqlalchemy import URL
 
 from recsys_data.contracts import Contract
 from recsys_data.errors import Permanent, RecsysDataError
-from recsys_data_tests.ingestion.histories import oracle, period
 from recsys_data_tests.simulation import product
 from recsys_data_tests.simulation.machine import IO_ERROR, POWER
 from recsys_data_tests.simulation.traffic import BAD, GOOD, id_of
 from recsys_data_tests.simulation.world import Finding, World
+from recsys_data_tests.support.histories import oracle, period
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -18,18 +18,27 @@ from cachetools import Cache
 from pyiceberg.manifest import clear_manifest_cache
 from pyiceberg.utils.concurrent import ExecutorFactory
 
+from recsys_data import durable as files
 from recsys_data.contracts import Contract
-from recsys_data.ingestion import backup, deduplicate, drain, replay, restore, retention, snapshot, writer
-from recsys_data.ingestion.dead_letters import Meant
-from recsys_data.ingestion.decode import Decoder
-from recsys_data.ingestion.history import bring_up_to_date
-from recsys_data.ingestion.log import EventLog
-from recsys_data.ingestion.log import writer as log_writer
-from recsys_data.ingestion.log.open import open_log
-from recsys_data.lake import commit, durable_io, files, maintenance, write
-from recsys_data.lake.tables import Lake, open_lake
+from recsys_data.ingestion.batch import retention, snapshot
+from recsys_data.ingestion.batch.history.update import bring_up_to_date
+from recsys_data.ingestion.streaming import consumer as drain
+from recsys_data.ingestion.streaming import deduplication as deduplicate
+from recsys_data.ingestion.streaming import replay
+from recsys_data.ingestion.streaming import stream_writer as writer
+from recsys_data.ingestion.streaming.dead_letters import Meant
+from recsys_data.ingestion.streaming.decoding.decoder import Decoder
+from recsys_data.ingestion.streaming.log import EventLog
+from recsys_data.ingestion.streaming.log.embedded import writer as log_writer
+from recsys_data.ingestion.streaming.log.open import open_log
 from recsys_data.monitoring.status import read_status
+from recsys_data.operations.backup import backup, restore
 from recsys_data.settings import Settings
+from recsys_data.storage import commit
+from recsys_data.storage import file_io as durable_io
+from recsys_data.storage import parquet as write
+from recsys_data.storage.maintenance import compaction as maintenance
+from recsys_data.storage.tables import Lake, open_lake
 
 OUTBOX_FOLDER = "replay"
 SABOTAGES = ("compare-and-set", "deduplication", "fsync")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from recsys_data.ingestion.log import Appended
+from recsys_data.ingestion.streaming.log import Appended
 
 GOOD, BAD, DEPENDS = "good", "bad", "depends"
 # Longer than the smaller limit of a line that a schedule sets, shorter than the larger.

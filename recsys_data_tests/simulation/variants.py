@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from recsys_data.contracts import Contract
-from recsys_data_tests.contracts.writing import custom, filled_in, load, odcs, of_stream, rule
+from recsys_data_tests.support.contract_files import custom, filled_in, load, odcs, of_stream, rule
 
 STATEMENTS = "('identify')"
 RETENTION = {"property": "retention", "value": 20, "unit": "d"}

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from recsys_data.contracts.contract import Server
 from recsys_data.errors import UserError
-from recsys_data.sources import csv_records
-from recsys_data.sources.csv_records import Splitter
 from recsys_data.sources.datasets.csv_files import read_csv
-from recsys_data_tests.fuzzing import examples
-from recsys_data_tests.sources.reading import DAY, read
+from recsys_data.sources.files import csv_records
+from recsys_data.sources.files.csv_records import Splitter
+from recsys_data_tests.support.extracting import DAY, read
+from recsys_data_tests.support.fuzzing import examples
 
 FORTUNE = b"""item_id,title,description
 1,"Wheel" of Fortune,plain

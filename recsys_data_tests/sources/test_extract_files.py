@@ -9,9 +9,9 @@ import pytest
 
 from recsys_data.contracts.contract import Server
 from recsys_data.errors import UserError
+from recsys_data.sources.casting.arrow import Caster
 from recsys_data.sources.extract import days_available, extract, is_live
-from recsys_data.sources.typed import Caster
-from recsys_data_tests.sources.reading import DAY, read, today, wanted
+from recsys_data_tests.support.extracting import DAY, read, today, wanted
 
 SERVER = Server("crm", "{data_dir}/landing/users/{day}/*")
 TYPES = {"id": "string", "price": "decimal(10,2)"}
@@ -82,8 +82,8 @@ def test_csv_file_that_cannot_be_read_says_what_to_do(deliver, rows, content, me
 
 
 def test_csv_rows_across_blocks_stay_whole_and_batches_small(deliver, tmp_path, monkeypatch):
-    monkeypatch.setattr("recsys_data.sources.csv_records.BLOCK_BYTES", 4096)
-    monkeypatch.setattr("recsys_data.sources.typed.MAX_ROWS", 100)
+    monkeypatch.setattr("recsys_data.sources.files.csv_records.BLOCK_BYTES", 4096)
+    monkeypatch.setattr("recsys_data.sources.casting.arrow.MAX_ROWS", 100)
     deliver("a.csv", b"id,price\n" + b"".join(b'"%d\n\xe2\x98\x82",%d.25\n' % (n, n) for n in range(5000)))
     sizes: list[int] = []
     found = read(SERVER, TYPES, tmp_path, sizes=sizes)
@@ -174,7 +174,7 @@ def test_json_line_that_is_no_object_or_text_is_a_problem_row(deliver, rows, lin
 
 
 def test_json_column_that_comes_late_is_found(deliver, rows, monkeypatch):
-    monkeypatch.setattr("recsys_data.sources.json_rows.BLOCK_BYTES", 256)
+    monkeypatch.setattr("recsys_data.sources.files.jsonl_reader.BLOCK_BYTES", 256)
     deliver("a.jsonl", b'{"id": "1"}\n' * 500 + b'{"id": "2", "price": "1"}\n')
     found = rows()
     assert len(found) == 501

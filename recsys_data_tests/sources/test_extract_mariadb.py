@@ -10,8 +10,8 @@ from sqlalchemy.engine import make_url
 from recsys_data.contracts.contract import Server
 from recsys_data.errors import Transient, UserError
 from recsys_data.sources.extract import extract
-from recsys_data_tests.sources.reading import read, today, wanted
-from recsys_data_tests.sources.servers import ROWS, check_broken_read, check_snapshot_under_writes, url_of
+from recsys_data_tests.support.extracting import read, today, wanted
+from recsys_data_tests.support.servers import ROWS, check_broken_read, check_snapshot_under_writes, url_of
 
 pytestmark = pytest.mark.integration
 

@@ -9,7 +9,7 @@ from pyarrow import fs
 from recsys_data.contracts.contract import Server
 from recsys_data.errors import Transient, UserError
 from recsys_data.sources.extract import days_available
-from recsys_data_tests.sources.reading import DAY, read
+from recsys_data_tests.support.extracting import DAY, read
 
 pytestmark = pytest.mark.integration
 TYPES = {"id": "string", "n": "integer"}

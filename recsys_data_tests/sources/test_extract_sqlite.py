@@ -7,11 +7,12 @@ import pytest
 
 from recsys_data.contracts.contract import Server
 from recsys_data.errors import Transient, UserError
-from recsys_data.sources import connecting, databases
-from recsys_data.sources.connecting import explain, patiently
+from recsys_data.sources.databases import connect as connecting
+from recsys_data.sources.databases import sqlalchemy as databases
+from recsys_data.sources.databases.connect import explain, patiently
 from recsys_data.sources.extract import extract
 from recsys_data.sources.locations import named
-from recsys_data_tests.sources.reading import read, today, wanted
+from recsys_data_tests.support.extracting import read, today, wanted
 
 URL = "sqlite:///{data_dir}/app.db"
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_data.errors import UserError
-from recsys_data_tests.sources.reading import cast
+from recsys_data_tests.support.extracting import cast
 
 MOMENT = datetime(2024, 1, 31, 8, 30, tzinfo=UTC)
 

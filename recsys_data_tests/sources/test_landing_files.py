@@ -11,12 +11,12 @@ import pytest
 
 from recsys_data.contracts.contract import Server
 from recsys_data.errors import Transient, UserError
-from recsys_data.sources import resting
 from recsys_data.sources.extract import days_available, extract, fingerprint
+from recsys_data.sources.files import resting
+from recsys_data.sources.files.patterns import Listing
+from recsys_data.sources.files.resting import at_rest
 from recsys_data.sources.locations import files_of_day
-from recsys_data.sources.patterns import Listing
-from recsys_data.sources.resting import at_rest
-from recsys_data_tests.sources.reading import DAY, read, wanted
+from recsys_data_tests.support.extracting import DAY, read, wanted
 
 TYPES = {"id": "string"}
 ODD_NAMES = [

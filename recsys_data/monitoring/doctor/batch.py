@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 from recsys_data.contracts.contract import Contract, Server
 from recsys_data.errors import RecsysDataError, Transient, UserError
-from recsys_data.ingestion.due import due_day, missing_days
-from recsys_data.ingestion.held import held_back
-from recsys_data.ingestion.snapshot import stored_days
+from recsys_data.ingestion.batch.due import due_day, missing_days
+from recsys_data.ingestion.batch.quarantine import held_back
+from recsys_data.ingestion.batch.snapshot import stored_days
 from recsys_data.monitoring.doctor.deployment import Deployment
 from recsys_data.monitoring.doctor.findings import Finding, ok, warning
 from recsys_data.sources.extract import Wanted, days_available, extract, is_live

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recsys_data.contracts.contract import Contract
-from recsys_data.ingestion.log import EventLog
-from recsys_data.lake.tables import NAMESPACE, Lake, open_lake
+from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.settings import Settings
+from recsys_data.storage.tables import NAMESPACE, Lake, open_lake
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -37,7 +37,7 @@ def open_deployment(settings: Settings, contracts: Mapping[str, Contract]) -> De
     Raises:
         UserError: the log or the catalog cannot be used.
     """
-    from recsys_data.ingestion.log.open import open_log
+    from recsys_data.ingestion.streaming.log.open import open_log
 
     embedded = settings.event_log == "embedded"
     log = open_log(settings) if not embedded or (settings.log_dir / "0").is_dir() else None

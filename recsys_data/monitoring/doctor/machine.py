@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from recsys_data.lake import landlock
+from recsys_data import landlock
 from recsys_data.monitoring.doctor.findings import Finding, ok, problem, warning
 from recsys_data.settings import Settings, variable
 

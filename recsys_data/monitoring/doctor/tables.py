@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys_data.contracts.contract import Contract
-from recsys_data.lake.damage import damaged_files, manifest_of, naming_damage
-from recsys_data.lake.files import local_path
-from recsys_data.lake.tables import iceberg_schema
+from recsys_data.durable import local_path
 from recsys_data.monitoring.doctor.deployment import Deployment, StoredLake
 from recsys_data.monitoring.doctor.findings import Finding, ok, problem
 from recsys_data.monitoring.reconciliation import reconcile_lake
+from recsys_data.storage.integrity import damaged_files, manifest_of, naming_damage
+from recsys_data.storage.tables import iceberg_schema
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile

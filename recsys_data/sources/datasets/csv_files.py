@@ -17,8 +17,8 @@ from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions
 from pyarrow.csv import read_csv as csv_table
 
 from recsys_data.errors import UserError
-from recsys_data.sources.csv_records import Piece, Splitter
 from recsys_data.sources.datasets.files import BLOCK_BYTES, BinaryFile, explained, open_file
+from recsys_data.sources.files.csv_records import Piece, Splitter
 
 SHOWN = 200
 SHOWN_BYTES = 20

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from recsys_data.sources.day_folders import whole_file
+from recsys_data.sources.files.day_folders import whole_file
 
 LANDING = "landing"  # below the state folder
 

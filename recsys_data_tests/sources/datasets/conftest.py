@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from recsys_data.contracts.contract import load_contracts
-from recsys_data.ingestion.decode import Decoder
+from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.sources.datasets import IMPORTERS
-from recsys_data_tests.ingestion.decoding import decode_lines
+from recsys_data_tests.support.decoding import decode_lines
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 Lines = list[bytes]

@@ -69,7 +69,7 @@ def test_header_alone_is_a_file_without_rows(tmp_path, ending):
 
 
 def test_rows_across_blocks_stay_whole_and_broken_ones_keep_their_number(tmp_path, monkeypatch):
-    monkeypatch.setattr("recsys_data.sources.csv_records.BLOCK_BYTES", 64)
+    monkeypatch.setattr("recsys_data.sources.files.csv_records.BLOCK_BYTES", 64)
     path = tmp_path / "x.csv"
     path.write_bytes(b"a,b\n" + b"".join(b"%d,\xc3\xa9\xe2\x98\x82\n" % n for n in range(500)) + b"only\n1,2\n")
     read = list(read_csv(path, COLUMNS))
@@ -104,7 +104,7 @@ def test_text_that_is_not_utf8_is_shown_with_a_way_out(tmp_path, row):
 
 
 def test_quote_that_stays_open_is_an_error_of_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("recsys_data.sources.csv_records.BLOCK_BYTES", 64)
+    monkeypatch.setattr("recsys_data.sources.files.csv_records.BLOCK_BYTES", 64)
     path = tmp_path / "x.csv"
     path.write_bytes(b'a,b\n1,"2\n' + b"1,2\n" * 100)
     with pytest.raises(UserError, match=r"x\.csv cannot be read as CSV: .* quote"):

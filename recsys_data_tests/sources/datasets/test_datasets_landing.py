@@ -12,7 +12,7 @@ import pytest
 from recsys_data.errors import UserError
 from recsys_data.sources.datasets import IMPORTERS
 from recsys_data.sources.datasets.landing import land
-from recsys_data.sources.day_folders import whole_file
+from recsys_data.sources.files.day_folders import whole_file
 
 RETAIL = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
 Tree = dict[str, bytes]

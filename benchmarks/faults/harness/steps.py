@@ -1,0 +1,226 @@
+"""The steps at which a process is killed or stopped: before and after everything that leaves a trace on the disk.
+
+Steps are wrapped in the process that is to die, after it was forked. `PLACES[group]` lists them as `before NAME` and
+`after NAME`; `within pwrite` is a line half written.
+"""
+
+import json
+import os
+import shutil
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.table.update.snapshot import ExpireSnapshots
+
+from recsys_data.ingestion.batch import quarantine as held
+from recsys_data.ingestion.batch import snapshot
+from recsys_data.ingestion.batch.history import state as history_state
+from recsys_data.ingestion.batch.history import update as history
+from recsys_data.ingestion.batch.staging import Staged
+from recsys_data.ingestion.streaming import consumer as drain
+from recsys_data.ingestion.streaming import deduplication as deduplicate
+from recsys_data.ingestion.streaming import stream_writer as writer
+from recsys_data.ingestion.streaming.deduplication import SeenIds
+from recsys_data.ingestion.streaming.log.embedded import writer as log_writer
+from recsys_data.ingestion.streaming.log.embedded.writer import PartitionWriter
+from recsys_data.storage import commit, partition
+from recsys_data.storage import file_io as durable_io
+from recsys_data.storage import parquet as write
+from recsys_data.storage.maintenance import compaction as maintenance
+from recsys_data.storage.maintenance import orphans
+
+STEPS: dict[str, list[tuple[Any, str]]] = {
+    "log": [
+        (PartitionWriter, "_take_up"),
+        (PartitionWriter, "_open"),
+        (PartitionWriter, "_write"),
+        (log_writer, "sync"),
+        (log_writer, "sync_folder"),
+        (PartitionWriter, "_rotate"),
+        (PartitionWriter, "append"),
+    ],
+    "drain": [
+        (writer, "build"),
+        (writer, "write_days"),
+        (write, "write_day"),
+        (write, "sync_all"),
+        (durable_io, "sync_all"),
+        (writer, "write_intent"),
+        (writer, "commit"),
+        (commit, "_append"),
+        (SqlCatalog, "create_table"),
+        (SqlCatalog, "commit_table"),
+        (writer, "expire_old_snapshots"),
+        (ExpireSnapshots, "commit"),
+        (writer, "remove_intent"),
+        (SeenIds, "persist"),
+        (deduplicate, "write_atomically"),
+    ],
+    "upkeep": [
+        (maintenance, "write_day"),
+        (maintenance, "sync_all"),
+        (maintenance, "expire_old_snapshots"),
+        (maintenance, "remove_orphans"),
+        (ExpireSnapshots, "commit"),
+        (SqlCatalog, "commit_table"),
+        (orphans, "_check"),
+        (orphans, "_note"),
+        (orphans, "_remove"),
+        (Path, "unlink"),
+    ],
+    "hold": [
+        (Staged, "judge"),
+        (snapshot, "hold"),
+        (held, "_write"),
+        (held, "sync_all"),
+        (held, "discard"),
+        (Path, "replace"),
+        (held, "sync_file"),
+        (shutil, "rmtree"),
+    ],
+    "accept": [
+        (snapshot, "publish"),
+        (partition, "write_day"),
+        (partition, "sync_all"),
+        (SqlCatalog, "commit_table"),
+        (snapshot, "discard"),
+        (Path, "replace"),
+        (shutil, "rmtree"),
+        (history, "commit_state"),
+    ],
+    "snapshot": [
+        (Staged, "gather"),
+        (Staged, "judge"),
+        (partition, "write_day"),
+        (partition, "sync_all"),
+        (SqlCatalog, "create_table"),
+        (SqlCatalog, "commit_table"),
+        (snapshot, "publish"),
+        (snapshot, "discard"),
+        (history, "copy_rows"),
+        (history, "commit_state"),
+        (history_state, "_swap"),
+        (history_state, "expire_old_snapshots"),
+    ],
+}
+
+
+def name_of(owner: Any, name: str) -> str:
+    """How a step is called in the table: the module or class, and the function.
+
+    >>> name_of(SeenIds, "persist")
+    'SeenIds.persist'
+    """
+    return f"{owner.__name__.rpartition('ingestion.')[2].rpartition('lake.')[2]}.{name}"
+
+
+PLACES = {
+    group: [f"{when} {name_of(*step)}" for step in steps for when in ("before", "after")]
+    for group, steps in STEPS.items()
+}
+PLACES["log"].append("within pwrite")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to a process on the n-th passing of a place: the signal that it sends itself, or an error."""
+
+    place: str
+    passing: int = 1
+    number: int = signal.SIGKILL
+    error: type[BaseException] | None = None
+
+
+class Steps:
+    """Wraps the steps of a group in this process, and counts how often each place is passed."""
+
+    def __init__(self, group: str, fault: Fault | None = None) -> None:
+        self.fault = fault
+        self.passed: Counter[str] = Counter()
+        self._counting = threading.Lock()
+        for owner, name in STEPS[group]:
+            setattr(owner, name, self._wrapped(name_of(owner, name), getattr(owner, name)))
+        if fault and fault.place == "within pwrite":
+            self._tear_writes()
+
+    def save_at_exit(self, path: Path) -> None:
+        """Write how often each place was passed to a file when this process ends."""
+        end = os._exit
+
+        def save_and_end(code: int) -> None:
+            path.write_text(json.dumps(self.passed))
+            end(code)
+
+        os._exit = save_and_end  # type: ignore[assignment]
+
+    def _wrapped(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            self._pass(f"before {name}")
+            result = work(*args, **kwargs)
+            self._pass(f"after {name}")
+            return result
+
+        return watched
+
+    def _pass(self, place: str) -> bool:
+        """Count; and if it is the fault's passing, send the signal."""
+        with self._counting:
+            self.passed[place] += 1
+            due = self.fault is not None and (place, self.passed[place]) == (self.fault.place, self.fault.passing)
+        if due and self.fault and self.fault.error:
+            raise self.fault.error
+        if due and self.fault:
+            os.kill(os.getpid(), self.fault.number)
+        return due
+
+    def _tear_writes(self) -> None:
+        """Write the first half of what is appended, and only then pass."""
+        whole = os.pwrite
+
+        def pwrite(descriptor: int, data: memoryview, offset: int) -> int:
+            half = whole(descriptor, data[: len(data) // 2 + 1], offset)
+            self._pass("within pwrite")
+            return half
+
+        os.pwrite = pwrite
+
+
+def tighten() -> None:
+    """Small slices, many commits, runs of ids saved often and snapshots forgotten early: every step is met soon."""
+    from datetime import timedelta
+
+    drain.SLICE_BYTES = 16_000
+    drain.COMMIT_ROWS = 60
+    commit.EXPIRE_EVERY = 3
+    commit.SNAPSHOT_AGE = maintenance.SNAPSHOTS_KEPT = timedelta(0)
+    maintenance.SMALL_FILES = 2
+    deduplicate.MEMORY_ROWS = 100
+
+
+def sabotage(protection: str | None) -> None:
+    """Switch one protection off in this process: the harness has to find what comes of it."""
+    if protection == "deduplication":
+        import numpy as np
+
+        every = lambda self, keys, decided=None: (np.ones(keys.shape[1], bool),) * 2  # noqa: E731
+        SeenIds.keep = every  # type: ignore[method-assign]
+    elif protection == "compare-and-set":
+        writer.commit = _commit_regardless
+    elif protection == "fsync":
+        log_writer.sync = lambda descriptor: None
+        durable_io.sync_all = write.sync_all = lambda paths: None
+
+
+def _commit_regardless(table: Any, base: Any, ledger: Any, files: Any) -> None:
+    table.refresh()
+    commit._append(table, msgspec.structs.replace(ledger, token=os.urandom(8).hex()), files)
+
+
+__all__ = ["PLACES", "STEPS", "Fault", "Steps", "sabotage", "tighten"]

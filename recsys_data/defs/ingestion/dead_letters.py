@@ -1,0 +1,88 @@
+"""Replay of dead letters as Dagster sees it: a job that is launched by hand, with what is meant as its config.
+
+Run alone: `dagster job launch -j replay_dead_letters -m recsys_data.definitions`.
+"""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from recsys_data.errors import Transient
+from recsys_data.ingestion.streaming.dead_letters import Meant, count, holders
+from recsys_data.ingestion.streaming.log import EventLog
+from recsys_data.ingestion.streaming.replay import discard, replay
+from recsys_data.settings import Settings
+from recsys_data.storage.tables import Lake
+
+
+class DeadLettersConfig(dg.Config):
+    """Which dead letters are meant (times in ISO 8601, UTC unless they say otherwise), and whether to give them up."""
+
+    reason: str | None = None
+    dataset: str | None = None
+    since: str | None = None
+    until: str | None = None
+    discard: bool = False
+
+
+def definitions() -> dg.Definitions:
+    """The job."""
+
+    @dg.op(description="Brings back dead letters that the contracts take now; the next drain stores them.")
+    def replay_or_discard(
+        context: dg.OpExecutionContext,
+        config: DeadLettersConfig,
+        event_log: dg.ResourceParam[EventLog],
+        lake: dg.ResourceParam[Lake],
+        settings: dg.ResourceParam[Settings],
+    ) -> None:
+        meant = _meant(config)
+        told: list[int] = []
+        stay: dict[str, int] = {}
+        try:
+            if config.discard:
+                discard(lake, settings, meant, told.append)
+            else:
+                stay = dict(replay(lake, event_log, settings, meant, told.append).most_common())
+        except Transient as error:
+            raise dg.RetryRequested(max_retries=3, seconds_to_wait=60) from error
+        fate = "discarded" if config.discard else "replayed"
+        metadata = {
+            fate: sum(told),
+            "stay, and why": dg.MetadataValue.json(stay),
+            "left, by reason": dg.MetadataValue.json(count(lake, Meant())),
+        }
+        for table in holders(lake):
+            context.log_event(dg.AssetObservation(table.name()[-1], metadata=metadata))
+
+    @dg.job(description="Replays dead letters after a contract was changed, or gives them up (`discard: true`).")
+    def replay_dead_letters() -> None:
+        replay_or_discard()
+
+    return dg.Definitions(jobs=[replay_dead_letters])
+
+
+def _meant(config: DeadLettersConfig) -> Meant:
+    if config.discard and not config.reason:
+        raise dg.Failure(
+            "Name the reason of the dead letters to discard: `reason: malformed_json`.", allow_retries=False
+        )
+    return Meant(
+        config.reason,
+        config.dataset,
+        _moment("since", config.since),
+        # What is rejected from now on is not meant.
+        _moment("until", config.until) or datetime.now(UTC),
+    )
+
+
+def _moment(name: str, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise dg.Failure(
+            f"{name} is {text!r}; expected a time such as 2026-11-25T10:00:00Z.", allow_retries=False
+        ) from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

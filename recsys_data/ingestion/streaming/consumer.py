@@ -1,0 +1,236 @@
+"""A drain: takes what waits in the event log in bounded micro-batches and commits each.
+
+Data flow: event log -> read -> decode (threads) -> deduplicate -> commit, until idle, empty or out of time.
+Run alone: `recsys-data ingest --until-empty`.
+"""
+
+import gc
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from recsys_data.errors import Transient
+from recsys_data.ingestion.streaming.consumer_lease import drain_is_running, drain_lock
+from recsys_data.ingestion.streaming.decoding.decoded import DeadLetters, Decoded
+from recsys_data.ingestion.streaming.decoding.decoder import Decoder
+from recsys_data.ingestion.streaming.log import EventLog, LogSlice
+from recsys_data.ingestion.streaming.replay import finish_interrupted, waiting
+from recsys_data.ingestion.streaming.stream_writer import Flushed, StreamWriter
+from recsys_data.settings import Settings
+from recsys_data.storage.ledger import Ledger, read_ledger
+from recsys_data.storage.tables import Lake
+
+# Planning a statement for a slice costs as much as thousands of short lines; slices half as large cost up to 40 % more
+# of a processor.
+SLICE_BYTES = 16 * 1024 * 1024
+# Slices of lines that are longer than this on average are half as large: what is made of them takes more memory.
+LONG_LINE_BYTES = 2048
+# Rows of late days are held back until a commit, so that they gather into fewer files.
+COMMIT_ROWS = 250_000
+# What lines that wait for their commit had in the log: long ones are fewer.
+COMMIT_BYTES = 96 * 1024 * 1024
+COMMIT_SECONDS = 1.0
+# Behind, what counts is to catch up: fewer commits make larger files and less work. A burst that is over in seconds
+# must not delay the events among it, so that the pace slows down by this share of the time that the drain is behind.
+CATCH_UP_SECONDS = 10.0
+CATCH_UP_SHARE = 0.1
+POLL_SECONDS = 0.1
+THREADS = 2
+# Objects made before garbage is looked for, and how many such looks before an older generation's.
+COLLECTIONS = (100_000, 20, 20)
+# One slice more than threads.
+SLICES_AHEAD = THREADS + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """When a drain ends: once nothing waits for `idle` seconds, or after `budget` seconds (None: no limit)."""
+
+    idle: float = 0.0
+    budget: float | None = None
+
+
+def drain(log: EventLog, lake: Lake, settings: Settings, until: Until) -> Iterator[Flushed]:
+    """Ingest what waits, yielding after each commit what it made visible.
+
+    Hold `drain_lock` around it.
+
+    Raises:
+        PositionMoved: another process ingests the same log.
+        Transient: log or lake cannot be used now; nothing is lost, and a new drain goes on where this ended.
+    """
+    finish_interrupted(lake, log, settings)
+    writer = StreamWriter(lake, settings, log.begin_offsets())
+    decoders = [Decoder(lake.contracts, settings.first_day, settings.max_event_bytes) for _ in range(THREADS)]
+    # Writing has threads of its own, for it must not queue behind slices that are being decoded.
+    with (
+        _fewer_collections(),
+        ThreadPoolExecutor(THREADS, "decode") as decoding,
+        ThreadPoolExecutor(THREADS, "write") as writing,
+    ):
+        yield from _Drain(log, writer, decoders, decoding, writing, until).run()
+    writer.close()
+    consumed = {partition: writer.position(partition) for partition in log.partitions()}
+    log.prune(consumed, timedelta(hours=settings.log_retention_hours))
+
+
+def positions_of(lake: Lake, oldest: Mapping[int, int] | None = None) -> dict[int, int]:
+    """Where a drain goes on in each log partition: the smallest position of any stream table.
+
+    A table that was never fed from a partition begins with the `oldest` line that the log still keeps (0: unknown).
+    """
+    oldest = oldest or {}
+    ledgers = [
+        read_ledger(lake.table(name)) if lake.exists(name) else Ledger()
+        for name, contract in lake.contracts.items()
+        if contract.stream
+    ]
+    partitions = {partition for ledger in ledgers for partition in ledger.positions} | oldest.keys()
+    return {p: min(ledger.positions.get(p, oldest.get(p, 0)) for ledger in ledgers) for p in partitions}
+
+
+def lag_of(log: EventLog, lake: Lake) -> int:
+    """How many events wait in the log, or on their way back to it."""
+    positions = positions_of(lake, log.begin_offsets())
+    return waiting(lake) + sum(log.count(partition, positions[partition]) for partition in log.partitions())
+
+
+def wait_until_stored(lake: Lake, ends: Mapping[int, int], seconds: float) -> None:
+    """Wait until another drain has stored everything before `ends`.
+
+    Raises:
+        Transient: it did not within `seconds`.
+    """
+    deadline = time.monotonic() + seconds
+    while any(positions_of(lake).get(partition, 0) < end for partition, end in ends.items()):
+        if time.monotonic() >= deadline:
+            raise Transient(
+                f"Another process is ingesting and did not reach {dict(ends)} within {seconds:.0f} s. "
+                "Look at its run, and try again."
+            )
+        time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def _fewer_collections() -> Iterator[None]:
+    """Let Python look for garbage less often.
+
+    Lines that are read one by one make many small objects. With Python's defaults a quarter of the time is spent on
+    looking through everything that was imported.
+    """
+    thresholds = gc.get_threshold()
+    gc.set_threshold(*COLLECTIONS)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+
+
+class _Drain:
+    """The state of one drain: what is read and being decoded, and since when rows wait."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        writer: StreamWriter,
+        decoders: list[Decoder],
+        pool: ThreadPoolExecutor,
+        writing: ThreadPoolExecutor,
+        until: Until,
+    ) -> None:
+        self.log = log
+        self.writer = writer
+        self.free = deque(decoders)
+        self.pool = pool
+        self.writing = writing
+        self.until = until
+        self.next = {p: writer.position(p) for p in log.partitions()}
+        self.behind_since: dict[int, float] = {}
+        self.line_bytes = 0.0
+        self.turn = deque(log.partitions())
+        self.decoding: deque[tuple[Future[Decoded], int]] = deque()
+        self.taken_bytes = 0
+
+    def run(self) -> Iterator[Flushed]:
+        begun = busy = time.monotonic()
+        # The first events after a pause are committed at once.
+        committed = float("-inf")
+        while True:
+            now = time.monotonic()
+            over = self.until.budget is not None and now - begun >= self.until.budget
+            if not over:
+                self._read_ahead()
+            if self.decoding:
+                busy = time.monotonic()
+                self._take()
+            waiting = self.writer.pending_rows
+            many = waiting >= COMMIT_ROWS or self.taken_bytes >= COMMIT_BYTES
+            last = not self.decoding and (over or not self.until.idle)
+            if waiting and (many or time.monotonic() - committed >= self._pace() or last):
+                # Counted from its beginning, or events would wait for the time that it takes too.
+                committed = time.monotonic()
+                if not over:
+                    self._read_ahead()
+                yield self._flush()
+            elif not waiting and not self.decoding and (over or now - busy >= self.until.idle):
+                return
+            elif not self.decoding:
+                time.sleep(POLL_SECONDS)
+
+    def _read_ahead(self) -> None:
+        """Have as much decoded as there may be, so that threads have work while a commit is written."""
+        while len(self.decoding) < SLICES_AHEAD and (lines := self._read()) is not None:
+            self._decode(lines)
+
+    def _flush(self) -> Flushed:
+        flushed = self.writer.flush(self.writing)
+        self.taken_bytes = 0
+        return flushed
+
+    def _read(self) -> LogSlice | None:
+        """The next slice of the partition whose turn it is; None when none has anything."""
+        for _ in range(len(self.turn)):
+            partition = self.turn[0]
+            self.turn.rotate(-1)
+            most = SLICE_BYTES // 2 if self.line_bytes > LONG_LINE_BYTES else SLICE_BYTES
+            lines = self.log.read(partition, self.next[partition], most)
+            if lines.end > lines.start:
+                self.next[partition] = lines.end
+                self.line_bytes = len(lines.data) / max(1, len(lines))
+                if len(lines.data) > most // 2:
+                    self.behind_since.setdefault(partition, time.monotonic())
+                return lines
+            self.behind_since.pop(partition, None)
+        return None
+
+    def _pace(self) -> float:
+        """Seconds between two commits."""
+        since = min(self.behind_since.values(), default=float("inf"))
+        return max(COMMIT_SECONDS, min(CATCH_UP_SECONDS, CATCH_UP_SHARE * (time.monotonic() - since)))
+
+    def _decode(self, lines: LogSlice) -> None:
+        future = self.pool.submit(self._decode_in_thread, lines, datetime.now(UTC))
+        self.decoding.append((future, len(lines.data)))
+
+    def _decode_in_thread(self, lines: LogSlice, now: datetime) -> Decoded:
+        if not len(lines):
+            # Only that lines are lost is to be counted.
+            return Decoded(lines.partition, lines.start, lines.end, lines.positions, now, [], DeadLetters(), [])
+        decoder = self.free.pop()
+        try:
+            return decoder.decode(lines, now)
+        finally:
+            self.free.append(decoder)
+
+    def _take(self) -> None:
+        """Wait for the oldest slice, so that those of a partition are gathered in the order of their lines."""
+        future, size = self.decoding.popleft()
+        self.writer.add(future.result())
+        self.taken_bytes += size
+
+
+__all__ = ["Until", "drain", "drain_is_running", "drain_lock"]

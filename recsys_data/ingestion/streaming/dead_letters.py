@@ -1,0 +1,169 @@
+"""Which dead letters are meant, and taking some of them out of their table.
+
+Data flow: `Meant` -> the files that hold such -> their places in the log (`Places`) -> the files without them.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys_data.contracts.rules import session
+from recsys_data.errors import Transient
+from recsys_data.storage.deletions import Removed, remove
+from recsys_data.storage.maintenance.compaction import rewrite
+from recsys_data.storage.query import file_path, relation
+from recsys_data.storage.tables import Lake
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+    from pyiceberg.manifest import DataFile
+    from pyiceberg.table import Table
+
+# Upkeep may rewrite a day while its dead letters are looked through.
+ROUNDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """Dead letters for which everything that is given holds.
+
+    Attributes:
+        reason: why they were rejected.
+        dataset: the dataset whose contract they break.
+        since: rejected then or later; with a time zone, like `until`.
+        until: rejected before then.
+    """
+
+    reason: str | None = None
+    dataset: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def where(self) -> tuple[str, list[object]]:
+        """The SQL condition, and its parameters."""
+        given = [
+            ("reason = ?", self.reason),
+            ("dataset = ?", self.dataset),
+            ("rejected_at >= ?", self.since),
+            ("rejected_at < ?", self.until),
+        ]
+        used = [(condition, value) for condition, value in given if value is not None]
+        return " AND ".join(condition for condition, _ in used) or "true", [value for _, value in used]
+
+
+@dataclass(slots=True)
+class Places:
+    """Places in the log, by partition: what tells dead letters apart."""
+
+    offsets: dict[int, list[npt.NDArray[np.int64]]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return sum(len(part) for parts in self.offsets.values() for part in parts)
+
+    def add(self, partitions: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64]) -> None:
+        """Add places; both of shape (n,)."""
+        for partition in np.unique(partitions).tolist():
+            self.offsets.setdefault(partition, []).append(offsets[partitions == partition])
+
+    def others(self, rows: "pa.Table") -> "pa.Table":
+        """The rows that came from other places."""
+        import pyarrow as pa
+
+        partitions, offsets = rows["log_partition"].to_numpy(), rows["log_offset"].to_numpy()
+        found = np.zeros(len(rows), bool)
+        for partition, parts in self.offsets.items():
+            found |= (partitions == partition) & np.isin(offsets, np.concatenate(parts))
+        return rows.filter(pa.array(~found))
+
+
+def holders(lake: Lake) -> list["Table"]:
+    """The tables of dead letters that exist."""
+    names = [name for name, contract in lake.contracts.items() if contract.stream == "rejects"]
+    return [lake.table(name) for name in names if lake.exists(name)]
+
+
+def count(lake: Lake, meant: Meant) -> dict[str, int]:
+    """How many are meant, by reason, most frequent first."""
+    found: dict[str, int] = {}
+    for table in holders(lake):
+        files = [file_path(task.file) for task in table.scan().plan_files()]
+        where, values = meant.where()
+        with session(threads=2) as connection:
+            rows = connection.execute(
+                f"SELECT reason, count(*) FROM ({relation(table, files)}) WHERE {where} GROUP BY ALL", values
+            ).fetchall()
+        for reason, rows_of in rows:
+            found[reason] = found.get(reason, 0) + rows_of
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def select(
+    connection: "duckdb.DuckDBPyConnection", table: "Table", file: "DataFile", meant: Meant, columns: list[str]
+) -> "duckdb.DuckDBPyRelation":
+    """Ask for columns (SQL) of those in a file that are meant."""
+    where, values = meant.where()
+    source = relation(table, [file_path(file)])
+    return connection.sql(f"SELECT {', '.join(columns)} FROM ({source}) WHERE {where}", params=values)
+
+
+def take_out(
+    table: "Table",
+    meant: Meant,
+    choose: Callable[["DataFile"], Places],
+    counted: Callable[[Removed, int], Removed],
+) -> Iterator[int]:
+    """Take dead letters out of a table, each file in a commit of its own; gives how many after each.
+
+    Args:
+        table: of dead letters.
+        meant: files that hold none of these are left as they are.
+        choose: which ones of a file are to go. It is asked again where others have rewritten the file meanwhile.
+        counted: the counts of the table after so many were taken out.
+
+    Raises:
+        Transient: others kept rewriting the table; what was given before is out.
+    """
+    done: set[str] = set()
+    for _ in range(ROUNDS):
+        moved = False
+        for file in _files(table.refresh(), meant):
+            if file.file_path in done:
+                continue
+            places = choose(file)
+            taken = len(places)
+            if not taken:
+                done.add(file.file_path)
+                continue
+            left = rewrite(table, file.partition[0], [file], places.others)
+            if remove(table, [file], [left] if left else [], lambda stored, n=taken: counted(stored, n)):
+                done.update({file.file_path, *([left.file_path] if left else [])})
+                yield taken
+            else:
+                moved = True
+        if not moved:
+            return
+    raise Transient(f"{'.'.join(table.name())} was rewritten by others {ROUNDS} times. Try again later.")
+
+
+def _files(table: "Table", meant: Meant) -> list["DataFile"]:
+    """The files that hold dead letters that are meant."""
+    files = {file_path(task.file): task.file for task in table.scan().plan_files()}
+    where, values = meant.where()
+    with session(threads=2) as connection:
+        rows = connection.execute(
+            f'SELECT DISTINCT "#file" FROM ({relation(table, list(files), "#file")}) WHERE {where}', values
+        ).fetchall()
+    return [files[path] for (path,) in sorted(rows)]
+
+
+def gather(reader: "pa.RecordBatchReader") -> Places:
+    """The places that a reader of `log_partition` and `log_offset` gives."""
+    places = Places()
+    for batch in reader:
+        places.add(batch["log_partition"].to_numpy(), batch["log_offset"].to_numpy())
+    return places

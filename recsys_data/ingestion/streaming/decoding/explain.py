@@ -1,0 +1,96 @@
+"""Rejected rows -> dead letters that say which rule each breaks, and by which values.
+
+Rows of one reason are explained together, and only the columns that it speaks of become Python values: a broken
+client may send nothing but such rows.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys_data.contracts.contract import Contract
+from recsys_data.contracts.rules import columns_of, reasons
+from recsys_data.ingestion.streaming.decoding.decoded import DeadLetters
+from recsys_data.ingestion.streaming.decoding.event_sql import IN, PATTERNS, EventPlan
+
+EXPECTED = {
+    "timestamp": "RFC 3339 with an offset, e.g. 2026-01-02T03:04:05.678Z",
+    "date": "a date, e.g. 2026-01-02",
+}
+HOMELESS = "no dataset of the event stream takes it whole (rowWhen)"
+Mask = npt.NDArray[np.bool_]
+Raw = Callable[[npt.NDArray[np.int32]], pa.Array]
+
+
+class Explainer:
+    """Explains rows of the judging statement by the contracts of a plan."""
+
+    def __init__(self, plan: EventPlan) -> None:
+        self.plan = plan
+        self._contracts = [(contract, dict(reasons(contract))) for contract in plan.contracts]
+        self._always = ["row", "event_id", "received_at", "bad_time"]
+        self._always += ["raw_" + column.name for column in plan.leaves if column.type in PATTERNS]
+
+    def explain(self, judged: pa.Table, broken: Mask, raw: Raw) -> DeadLetters:
+        """The dead letters of the `broken` rows; `raw` gives the lines of rows of the slice."""
+        letters = DeadLetters()
+        if not broken.any():
+            return letters
+        found = judged["reason"].combine_chunks().dictionary_encode()
+        codes = found.indices.fill_null(-1).to_numpy()
+        for code, reason in enumerate(found.dictionary.to_pylist()):
+            left = broken & (codes == code)
+            for contract, known in self._contracts:
+                if reason in known:
+                    member = left & pc.fill_null(judged[IN + contract.name], False).to_numpy()
+                    self._add(letters, judged, member, raw, reason, (contract, known[reason]))
+                    left &= ~member
+            self._add(letters, judged, left, raw, reason, None)
+        return letters
+
+    def _add(
+        self,
+        letters: DeadLetters,
+        judged: pa.Table,
+        mask: Mask,
+        raw: Raw,
+        reason: str,
+        broken: tuple[Contract, str] | None,
+    ) -> None:
+        """Add rows of one reason; `broken` is the contract that gives it, and its SQL."""
+        if not mask.any():
+            return
+        names = columns_of(broken[1], broken[0]) if broken else []
+        rows = judged.select(list(dict.fromkeys([*self._always, *names]))).filter(pa.array(mask))
+        at = rows["row"].to_numpy()
+        letters.add(
+            at,
+            raw(at),
+            reason=reason,
+            detail=self._unparseable(rows) or (_details(rows, reason, *broken, names) if broken else HOMELESS),
+            dataset=broken[0].name if broken else None,
+            event_id=rows["event_id"],
+            received_at=rows["received_at"],
+        )
+
+    def _unparseable(self, rows: pa.Table) -> list[str] | None:
+        """What is wrong with times that are none; all rows have the same bad one, or none."""
+        name = rows["bad_time"][0].as_py()
+        if name is None:
+            return None
+        expected = EXPECTED[self.plan.columns[name].type]
+        return [f"{name} is {value!r}; expected {expected}" for value in rows["raw_" + name].to_pylist()]
+
+
+def _details(rows: pa.Table, reason: str, contract: Contract, broken: str, names: list[str]) -> list[str] | str:
+    """What is wrong with rows that break one rule, with the values that it speaks of."""
+    rule = next((rule for rule in contract.rules if rule.name == reason), None)
+    says = f"{rule.description} " if rule else ""
+    if not names:
+        return f"{says}Found nothing."
+    form = ", ".join(f"{name} = {{!r}}" for name in names)
+    records = zip(*(rows[name].to_pylist() for name in names), strict=True)
+    return [f"{says}Found {form.format(*record)}." for record in records]

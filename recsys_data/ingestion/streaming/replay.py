@@ -1,0 +1,249 @@
+"""Dead letters back into the event log, where the contracts of now take them; or given up.
+
+Data flow: dead letters that are meant -> judged as a drain would -> those that break nothing any more leave the table
+and enter an outbox file, in one commit -> the event log -> the next drain. What dies between commit and log is brought
+to an end by the next drain or replay. Then lines may be appended twice, and the second is dropped as a duplicate: only
+lines that can be accepted are ever replayed. See docs/decisions/0007.
+"""
+
+import contextlib
+import hashlib
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import msgspec
+import numpy as np
+
+from recsys_data.contracts.rules import session
+from recsys_data.durable import sync_all
+from recsys_data.errors import Permanent, Transient
+from recsys_data.ingestion.streaming.consumer_lease import file_lock
+from recsys_data.ingestion.streaming.dead_letters import Meant, Places, gather, holders, select, take_out
+from recsys_data.ingestion.streaming.decoding.decoder import Decoder
+from recsys_data.ingestion.streaming.log import EventLog, LogSlice
+from recsys_data.settings import Settings
+from recsys_data.storage.deletions import OUTBOX, Outbox, Removed, read_removed, remove
+from recsys_data.storage.tables import Lake
+
+if TYPE_CHECKING:
+    from pyiceberg.manifest import DataFile
+    from pyiceberg.table import Table
+
+# Judging a statement's worth of lines at once; none is longer than what is accepted.
+JUDGED_LINES = 4_000
+APPENDED_BYTES = 1024 * 1024
+SEARCHED_BYTES = 16 * 1024 * 1024
+WAIT_SECONDS = 60.0
+PLACE = ["log_partition", "log_offset"]
+Told = Callable[[int], None]
+
+
+def replay(lake: Lake, log: EventLog, settings: Settings, meant: Meant, told: Told = lambda _: None) -> Counter[str]:
+    """Bring the dead letters that are meant, and keep to the contracts now, back into the event log.
+
+    The others stay as they are. Events of one id are stored once, however often they were rejected.
+
+    Args:
+        lake: where they are.
+        log: where they go; the next drain stores them.
+        settings: say what may be accepted.
+        meant: which of them.
+        told: is called with how many were replayed, now and then.
+
+    Returns:
+        Why those that stay would be rejected again, with counts.
+
+    Raises:
+        Transient: another replay goes on, the lake or the log cannot be written now. What has left the table is safe,
+            and appended by the next replay or drain.
+    """
+    decoder = Decoder(lake.contracts, settings.first_day, settings.max_event_bytes)
+    stay: dict[str, Counter[str]] = {}
+    with _alone(settings, WAIT_SECONDS) as alone:
+        if not alone:
+            raise Transient("Another process is replaying dead letters. Let it finish, and try again.")
+        finish(lake, log)
+        for table in holders(lake):
+            _tidy(lake, table)
+            taking = _Taking(table, lake.warehouse / OUTBOX, decoder, meant, log)
+            for taken in take_out(table, meant, taking.choose, taking.counted):
+                finish(lake, log)
+                told(taken)
+            _tidy(lake, table)
+            stay |= taking.stay
+    return +sum(stay.values(), Counter())
+
+
+def discard(lake: Lake, settings: Settings, meant: Meant, told: Told = lambda _: None) -> None:
+    """Give up the dead letters that are meant: they leave the table, and are counted as discarded.
+
+    Raises:
+        Transient: a replay goes on, or the lake cannot be written now.
+    """
+    with _alone(settings, WAIT_SECONDS) as alone:
+        if not alone:
+            raise Transient("Another process is replaying dead letters. Let it finish, and try again.")
+        for table in holders(lake):
+
+            def choose(file: "DataFile", table: "Table" = table) -> Places:
+                with session() as connection:
+                    return gather(select(connection, table, file, meant, PLACE).to_arrow_reader())
+
+            for taken in take_out(table, meant, choose, _discarded):
+                told(taken)
+
+
+def waiting(lake: Lake) -> int:
+    """How many replayed lines may not be in the event log yet."""
+    return sum(read_removed(table).waiting for table in holders(lake))
+
+
+def outbox_lines(lake: Lake) -> Iterator[bytes]:
+    """The replayed lines that may not be in the event log yet."""
+    for table in holders(lake):
+        for box in read_removed(table).outbox:
+            with contextlib.suppress(FileNotFoundError), (lake.warehouse / OUTBOX / box.file).open("rb") as file:
+                yield from (line.removesuffix(b"\n") for line in file)
+
+
+def finish_interrupted(lake: Lake, log: EventLog, settings: Settings) -> None:
+    """Append what an interrupted replay left, unless one is going on.
+
+    Raises:
+        Transient: lake or log cannot be written now.
+        Permanent: an outbox file is gone.
+    """
+    if waiting(lake):
+        with _alone(settings, 0) as alone:
+            if alone:
+                finish(lake, log)
+
+
+def finish(lake: Lake, log: EventLog) -> None:
+    """Append the lines of all outboxes to the event log. One process at a time, lest they be appended twice.
+
+    An outbox that is gone is complete if its lines are in the log: a power failure may have taken back the commit that
+    said so, and not the removal of the file.
+
+    Raises:
+        Permanent: an outbox file is gone, and its lines are not in the log.
+    """
+    for table in holders(lake):
+        for box in read_removed(table).outbox:
+            path = lake.warehouse / OUTBOX / box.file
+            try:
+                with path.open("rb") as file:
+                    while lines := file.readlines(APPENDED_BYTES):
+                        log.append([line.removesuffix(b"\n") for line in lines])
+            except FileNotFoundError:
+                if not _is_in_log(box, log):
+                    raise Permanent(
+                        f"{path} is gone: it held {box.lines:,} dead letters on their way to the event log, which does "
+                        "not hold them. Restore it from a backup."
+                    ) from None
+            remove(table, [], [], lambda stored, box=box: _emptied(stored, box))
+            path.unlink(missing_ok=True)
+
+
+def _is_in_log(box: Outbox, log: EventLog) -> bool:
+    """Whether the log holds the last line of an outbox, and so, because they are appended in order, all of them.
+
+    As rejected they were there before; what counts is what was appended since the outbox was made.
+    """
+    ends = log.end_offsets()
+    for partition, at in box.log_ends.items():
+        while at < ends[partition] and len(lines := log.read(partition, at, SEARCHED_BYTES)):
+            at = lines.end
+            # Lines may end with a newline.
+            sizes = np.diff(lines.bounds)
+            for row in np.flatnonzero((sizes == box.last_size) | (sizes == box.last_size + 1)).tolist():
+                if hashlib.sha256(lines.line(row)).hexdigest() == box.last_digest:
+                    return True
+    return False
+
+
+def _emptied(stored: Removed, box: Outbox) -> Removed:
+    return msgspec.structs.replace(stored, outbox=tuple(other for other in stored.outbox if other != box))
+
+
+def _discarded(stored: Removed, rows: int) -> Removed:
+    return msgspec.structs.replace(stored, discarded=stored.discarded + rows)
+
+
+@contextlib.contextmanager
+def _alone(settings: Settings, wait_seconds: float) -> Iterator[bool]:
+    with file_lock(settings.data_dir / "ingest" / "replay.lock", wait_seconds) as taken:
+        yield taken
+
+
+def _tidy(lake: Lake, table: "Table") -> None:
+    """Remove files of replays that died before their commit: their dead letters are still in the table."""
+    known = {box.file for box in read_removed(table).outbox}
+    for path in (lake.warehouse / OUTBOX).glob(f"{table.name()[-1]}.*"):
+        if path.name not in known:
+            path.unlink()
+
+
+class _Taking:
+    """What is taken out of one table: files are judged one after the other, each with an outbox of its own."""
+
+    def __init__(self, table: "Table", folder: Path, decoder: Decoder, meant: Meant, log: EventLog) -> None:
+        self.table = table
+        self.folder = folder
+        self.decoder = decoder
+        self.meant = meant
+        self.log = log
+        self.box = Outbox("", 0)
+        self.last = b""
+        # What is too long stays anyway, and would only take memory.
+        self.short = f"if(octet_length(raw) <= {decoder.max_event_bytes}, raw, NULL) AS raw"
+        # By file, for a file that others rewrite is judged again.
+        self.stay: dict[str, Counter[str]] = {}
+
+    def choose(self, file: "DataFile") -> Places:
+        """Which ones of a file can be accepted now; their lines are in the outbox."""
+        places = Places()
+        stay = self.stay[file.file_path] = Counter()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{self.table.name()[-1]}.{uuid.uuid4().hex}.ndjson"
+        with path.open("wb") as lines, session() as connection:
+            found = select(connection, self.table, file, self.meant, [*PLACE, self.short])
+            for batch in found.to_arrow_reader(JUDGED_LINES):
+                self._judge(batch.to_pydict(), places, lines, stay)
+        if len(places):
+            sync_all([path])
+            digest = hashlib.sha256(self.last).hexdigest()
+            self.box = Outbox(path.name, len(places), len(self.last), digest, dict(self.log.end_offsets()))
+        else:
+            path.unlink()
+        return places
+
+    def _judge(self, found: dict[str, list], places: Places, lines: BinaryIO, stay: Counter[str]) -> None:
+        stay["event_too_large"] += found["raw"].count(None)
+        short = np.array([line is not None for line in found["raw"]])
+        raw = [line for line in found["raw"] if line is not None]
+        decoded = self.decoder.decode(as_slice(raw), datetime.now(UTC))
+        self.decoder.settle([decoded])
+        stay.update(letter.reason for letter in decoded.dead)
+        good = np.ones(len(raw), bool)
+        good[[letter.row for letter in decoded.dead]] = False
+        partitions, offsets = (np.array(found[name], np.int64)[short][good] for name in PLACE)
+        places.add(partitions, offsets)
+        accepted = [raw[row] for row in np.flatnonzero(good).tolist()]
+        lines.writelines(line + b"\n" for line in accepted)
+        self.last = accepted[-1] if accepted else self.last
+
+    def counted(self, stored: Removed, rows: int) -> Removed:
+        """The counts after the lines of the outbox have left the table."""
+        return msgspec.structs.replace(stored, replayed=stored.replayed + rows, outbox=(*stored.outbox, self.box))
+
+
+def as_slice(raw: list[bytes]) -> LogSlice:
+    """Lines as if they were a log of their own."""
+    bounds = np.concatenate([[0], np.cumsum([len(line) + 1 for line in raw])]).astype(np.int64)
+    data = b"".join(line + b"\n" for line in raw)
+    return LogSlice(0, 0, len(data), data, bounds, bounds[:-1])

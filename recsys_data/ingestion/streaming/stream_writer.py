@@ -1,0 +1,404 @@
+"""Decoded slices -> commits: gathers them, decides the outcome of each line once, and commits every stream table.
+
+Data flow: `Decoded` -> `StreamWriter.add` -> `flush` (deduplication, Parquet files, one intent, one compare-and-set a
+table). A crash between two tables' commits leaves an intent that the next writer completes; see `lake/intent.py`.
+"""
+
+import logging
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from recsys_data.contracts.contract import Contract
+from recsys_data.errors import Permanent, PositionMoved
+from recsys_data.ingestion.streaming.decoding.decoded import Decoded
+from recsys_data.ingestion.streaming.decoding.decoder import Decoder
+from recsys_data.ingestion.streaming.deduplication import LakeState, SeenIds, key_of
+from recsys_data.ingestion.streaming.fingerprint import decided_by
+from recsys_data.ingestion.streaming.micro_batch import MicroBatch, build
+from recsys_data.logs import trail
+from recsys_data.settings import Settings
+from recsys_data.storage.commit import commit, expire_old_snapshots
+from recsys_data.storage.deletions import read_removed
+from recsys_data.storage.integrity import damaged_data
+from recsys_data.storage.intent import (
+    Intent,
+    LineOutcomes,
+    StoredFile,
+    TableIntent,
+    complete,
+    intents_in,
+    read_intent,
+    remove_intent,
+    write_intent,
+)
+from recsys_data.storage.ledger import INDEX_COMMITS_KEPT, LATENCIES_KEPT, Latency, Ledger, read_ledger
+from recsys_data.storage.parquet import Picked, write_days
+from recsys_data.storage.query import data_files, relation
+from recsys_data.storage.tables import Lake
+
+if TYPE_CHECKING:
+    from pyiceberg.manifest import DataFile
+    from pyiceberg.table import Table
+
+logger = logging.getLogger(__name__)
+
+STORED_KEYS_ROWS = 500_000
+DECILES = np.arange(0.05, 1, 0.1)
+
+
+@dataclass(slots=True)
+class Flushed:
+    """What one flush made visible.
+
+    Attributes:
+        rows: new rows by dataset and UTC day since 1970.
+        latency: seconds from receipt to visible, or None where no event had a receipt time.
+    """
+
+    read: int = 0
+    accepted: int = 0
+    duplicates: int = 0
+    dead_letters: int = 0
+    rows: dict[str, dict[int, int]] = field(default_factory=dict)
+    seconds: float = 0.0
+    latency: Latency | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A flush whose lines are decided: its files and its intent are on the disk.
+
+    Attributes:
+        earlier: the other intents that were there when it was written. After its first commit none of them can be named
+            any more: each was named before, or begins with an earlier state of the first table.
+    """
+
+    intent: Intent
+    earlier: list[str]
+    files: Mapping[str, list["DataFile"]]
+    batches: list[MicroBatch]
+    slices: list[Decoded]
+    begun: float
+
+
+class StreamWriter:
+    """The stream tables, their ledgers, and the rows that wait to be committed. Not thread-safe."""
+
+    def __init__(self, lake: Lake, settings: Settings, oldest: Mapping[int, int] | None = None) -> None:
+        """Open the tables, and complete what a writer before decided but did not commit to all of them.
+
+        Args:
+            lake: whose stream tables are written.
+            settings: say what is accepted, and where the deduplication index is.
+            oldest: the oldest line that the log keeps, by partition; where a table begins that was never fed from it.
+                The main table begins with the log: what it was never fed and the log has no longer, is lost.
+
+        Raises:
+            Transient: the catalog cannot be written now.
+            Permanent: files of the lake are damaged.
+        """
+        self.contracts = {name: c for name, c in lake.contracts.items() if c.stream}
+        self.main = main_dataset(lake.contracts)
+        # Of two writers that decide about the same lines, the first commit says which one wins. The main table comes
+        # last: where an event is visible, everything else that is known of it is visible too.
+        self.first = first_dataset(self.contracts, self.main)
+        self.order = sorted(self.contracts, key=lambda name: (name == self.main, name != self.first))
+        self.tables = {name: lake.table(name) for name in self.order}
+        self.oldest = oldest or {}
+        self._lake = lake
+        self._io = self.tables[self.main].io
+        self._decided_by = decided_by(self.contracts, settings)
+        self._complete()
+        self.ledgers = {name: read_ledger(table) for name, table in self.tables.items()}
+        ledger = self.ledgers[self.main]
+        # An index that another machine saved at the commit that this writer goes on from stays valid.
+        self._index_commits = tuple(filter(None, (*ledger.index_commits, ledger.token)))
+        self.seen = self._open_seen(settings)
+        self._decoder = Decoder(lake.contracts, settings.first_day, settings.max_event_bytes)
+        self.pending_rows = 0
+        self._slices: list[Decoded] = []
+        self._decided: list[tuple[Decoded, MicroBatch]] = []
+        self._prepared: _Prepared | None = None
+        self._latencies: list[Latency] = []
+
+    def position(self, partition: int) -> int:
+        """Where reading this log partition goes on: the smallest position of any table."""
+        return min(self._position(name, partition) for name in self.order)
+
+    def _position(self, name: str, partition: int) -> int:
+        begin = 0 if name == self.main else self.oldest.get(partition, 0)
+        return self.ledgers[name].positions.get(partition, begin)
+
+    def add(self, decoded: Decoded) -> None:
+        """Take a slice; it is visible after the next `flush`."""
+        self._slices.append(decoded)
+        self.pending_rows += _weight(decoded)
+
+    def flush(self, pool: ThreadPoolExecutor | None = None) -> Flushed:
+        """Commit everything that was added.
+
+        Raises:
+            PositionMoved: another process consumes the same log; open a new writer to go on.
+            Transient: the catalog cannot be written now. What is not yet visible still waits for a `flush`, which
+                commits it as it was decided.
+        """
+        prepared = self._prepared = self._prepared or self._prepare(pool)
+        before = prepared.intent.tables[self.main].base
+        for name, part in prepared.intent.tables.items():
+            try:
+                commit(self.tables[name], part.base, part.ledger, prepared.files[name])
+            except PositionMoved:
+                if name == self.order[0]:
+                    remove_intent(self._io, self._lake.warehouse, prepared.intent.name)
+                raise
+            self.ledgers[name] = part.ledger
+            expire_old_snapshots(self.tables[name])
+        self._prepared = None
+        self.pending_rows -= sum(map(_weight, prepared.slices))
+        # The intent itself stays until the next one is committed everywhere: a catalog may lose its last commit.
+        for earlier in {before.intent, *prepared.earlier}:
+            remove_intent(self._io, self._lake.warehouse, earlier)
+        flushed = self._measured(prepared, before)
+        if self.seen.persist(self._positions(), self.ledgers[self.main].token):
+            self._index_commits = (*self._index_commits, self.ledgers[self.main].token)
+        return flushed
+
+    def _prepare(self, pool: ThreadPoolExecutor | None) -> _Prepared:
+        """Decide the outcome of each line that was added, and put the decision on the disk."""
+        begun = time.time()
+        self._decide()
+        decided = sorted(self._decided, key=lambda one: (one[0].partition, one[0].start))
+        slices, batches = [one for one, _ in decided], [one for _, one in decided]
+        moment = datetime.now(UTC)
+        rows = {name: self._rows(name, batches) for name in self.order}
+
+        def write(name: str) -> list["DataFile"]:
+            stamped = _stamp(rows[name], self.contracts[name], pa.scalar(moment, pa.timestamp("us", tz="UTC")))
+            return write_days(self.tables[name], stamped, pool)
+
+        # Tables side by side, for most of a table's rows are of one day, hence of one file.
+        with ThreadPoolExecutor(len(self.order), "table") as tables:
+            files = dict(zip(self.order, tables.map(write, self.order), strict=True))
+        ledgers = self._advanced(batches, rows, uuid.uuid4().hex)
+        intent = Intent(
+            ledgers[self.main].intent,
+            moment,
+            self._decided_by,
+            [LineOutcomes.of(one.partition, one.start, one.end, one.outcomes) for one in batches],
+            {
+                name: TableIntent(self.ledgers[name], ledgers[name], [StoredFile.of(file) for file in files[name]])
+                for name in self.order
+            },
+        )
+        earlier = intents_in(self._lake.warehouse)
+        write_intent(self._io, self._lake.warehouse, intent)
+        self._decided, self._latencies = [], []
+        return _Prepared(intent, earlier, files, batches, slices, begun)
+
+    def _decide(self) -> None:
+        """Decide what was added; once, also where the files could not be written and a flush is tried again."""
+        self._decoder.settle(self._slices)
+        positions = self.ledgers[self.main].positions
+        waiting = self._slices = sorted(self._slices, key=lambda decoded: (decoded.partition, decoded.start))
+        while waiting:
+            frontier = positions.get(waiting[0].partition, 0)
+            self._decided.append((waiting[0], build(waiting[0], self.seen, self.contracts, frontier)))
+            del waiting[0]
+
+    def _rows(self, name: str, batches: list[MicroBatch]) -> list[Picked]:
+        """The rows of a table that it does not have yet."""
+        return [one for batch in batches for one in batch.rows_from(name, self._position(name, batch.partition))]
+
+    def _advanced(self, batches: list[MicroBatch], rows: Mapping[str, list[Picked]], intent: str) -> dict[str, Ledger]:
+        """Each table's ledger after these batches. A table that is still behind counts its rows only."""
+        log = self.ledgers[self.main]
+        for batch in batches:
+            log = batch.advance(log)
+        own = {"intent": intent, "token": intent}
+        ledgers = {}
+        for name, ledger in self.ledgers.items():
+            positions = {partition: self._position(name, partition) for partition in log.positions}
+            for batch in batches:
+                positions[batch.partition] = max(positions[batch.partition], batch.end)
+            counts = log if positions == log.positions else Ledger(positions)
+            total = ledger.rows + sum(one.rows for one in rows[name])
+            ledgers[name] = msgspec.structs.replace(counts, rows=total, latencies=(), index_commits=(), **own)
+        ledgers[self.main] = msgspec.structs.replace(
+            ledgers[self.main],
+            latencies=(*log.latencies, *self._latencies)[-LATENCIES_KEPT:],
+            index_commits=self._index_commits[-INDEX_COMMITS_KEPT:],
+        )
+        return ledgers
+
+    def _complete(self) -> None:
+        """Make the commits of the intent that the first table names, if its process did not live to make them."""
+        name = read_ledger(self.tables[self.first]).intent
+        try:
+            intent = read_intent(self._io, self._lake.warehouse, name) if name else None
+        except Permanent as error:
+            if any(read_ledger(table).intent != name for table in self.tables.values()):
+                raise
+            logger.warning("%s Every table has made its commit, so that ingestion goes on.", error)
+            intent = None
+        if intent:
+            # Also those of datasets whose contract was removed meanwhile.
+            stored = {one: self.tables.get(one) or self._lake.stored(one) for one in intent.tables}
+            complete(intent, {one: table for one, table in stored.items() if table}, self._decided_by)
+
+    def _measured(self, prepared: _Prepared, before: Ledger) -> Flushed:
+        """What a flush made visible."""
+        after = self.ledgers[self.main]
+        flushed = Flushed(
+            read=after.read - before.read,
+            accepted=after.accepted - before.accepted,
+            duplicates=after.duplicates - before.duplicates,
+            dead_letters=after.dead_letters - before.dead_letters,
+            rows={
+                name: {file.partition[0]: file.record_count for file in files} for name, files in prepared.files.items()
+            },
+            seconds=time.time() - prepared.begun,
+            latency=self._measure(prepared.batches),
+        )
+        for lost in after.lost[len(before.lost) :]:
+            logger.error(
+                "The log no longer has positions %d to %d of partition %d. They are counted as lost.",
+                *(lost.start, lost.end, lost.partition),
+            )
+        self._say(flushed, prepared.batches, prepared.slices)
+        return flushed
+
+    def _say(self, flushed: Flushed, batches: list[MicroBatch], slices: list[Decoded]) -> None:
+        """Log what was committed: from where in the log, and as which snapshots of the tables."""
+        if not trail.isEnabledFor(logging.INFO):
+            return
+        read = {one.partition: [one.start, one.end] for one in reversed(batches)}
+        for one in batches:
+            read[one.partition][1] = one.end
+        counts = {name: getattr(flushed, name) for name in ("read", "accepted", "duplicates", "dead_letters")}
+        snapshots = {name: table.metadata.current_snapshot_id for name, table in self.tables.items()}
+        seconds = {"seconds": round(flushed.seconds, 3)}
+        trail.info("Committed.", extra={**counts, "log_read": read, "snapshots": snapshots, **seconds})
+        if trail.isEnabledFor(logging.DEBUG):
+            for decoded in slices:
+                for letter in decoded.dead:
+                    place = {"log_partition": decoded.partition, "log_offset": int(decoded.positions[letter.row])}
+                    trail.debug("Rejected.", extra={"event_id": letter.event_id, "reason": letter.reason, **place})
+
+    def close(self) -> None:
+        """Publish the last latencies and save what later writers would have to read again."""
+        if self._slices or self._decided or self._prepared:
+            return
+        if self._latencies:
+            base = self.ledgers[self.main]
+            latencies = (*base.latencies, *self._latencies)[-LATENCIES_KEPT:]
+            commits = self._index_commits[-INDEX_COMMITS_KEPT:]
+            ledger = msgspec.structs.replace(base, latencies=latencies, index_commits=commits, token=uuid.uuid4().hex)
+            commit(self.tables[self.main], base, ledger, [])
+            self.ledgers[self.main] = ledger
+        self.seen.persist(self._positions(), self.ledgers[self.main].token, force=True)
+
+    def _positions(self) -> dict[int, int]:
+        partitions = {partition for ledger in self.ledgers.values() for partition in ledger.positions}
+        return {partition: self.position(partition) for partition in partitions}
+
+    def _measure(self, batches: list[MicroBatch]) -> Latency | None:
+        """Receipt to visible, kept for the next commit, since this one cannot tell when it was visible."""
+        received = np.concatenate([batch.received_at for batch in batches]) if batches else np.zeros(0)
+        if len(received) == 0:
+            return None
+        visible = time.time()
+        seconds = visible - np.quantile(received, 1 - DECILES) / 1e6
+        latency = Latency(visible, len(received), tuple(round(float(value), 3) for value in seconds))
+        self._latencies.append(latency)
+        return latency
+
+    def _open_seen(self, settings: Settings) -> SeenIds:
+        homes = {name: self.tables[name] for name in sorted(primary_datasets(self.contracts))}
+        state = LakeState(
+            " ".join(str(table.metadata.table_uuid) for table in homes.values()),
+            frozenset(self._index_commits),
+            sum(read_removed(table).retired for table in homes.values()),
+        )
+        seen = SeenIds(settings.data_dir / "ingest" / "seen", state)
+        covered = {partition: seen.covered.get(partition, 0) for partition in self._positions()}
+        for table in homes.values():
+            for keys in stored_keys(table, covered):
+                # An event may be a row of several primary tables, and the index hold rows beyond what it covers.
+                seen.add(keys[:, seen.missing(keys)])
+        return seen
+
+
+def first_dataset(contracts: Mapping[str, Contract], main: str) -> str:
+    """The dataset that is committed first: that of dead letters, which every consumer has whatever else it knows of."""
+    rejects = [name for name, c in contracts.items() if c.stream == "rejects"]
+    return "dead_letters" if "dead_letters" in rejects else next(iter(rejects), main)
+
+
+def primary_datasets(contracts: Mapping[str, Contract]) -> list[str]:
+    """The datasets that take whole events: each accepted event is a row of at least one of them."""
+    return [name for name, c in contracts.items() if c.stream == "events" and not c.row_from]
+
+
+def _weight(decoded: Decoded) -> int:
+    """How many lines of a slice wait; a slice without any says that lines are lost, and waits too."""
+    return max(1, len(decoded.positions))
+
+
+def main_dataset(contracts: Mapping[str, Contract]) -> str:
+    """The dataset whose ledger is shown: the first that takes whole events, `interactions` unless replaced."""
+    homes = primary_datasets(contracts)
+    if not homes:
+        raise Permanent("No contract takes whole events (stream: events without rowFrom). Restore interactions.")
+    return "interactions" if "interactions" in homes else homes[0]
+
+
+def stored_keys(table: "Table", covered: Mapping[int, int]) -> Iterator[npt.NDArray[np.uint64]]:
+    """Deduplication keys of the rows at or beyond the covered positions (of every partition), in bounded pieces.
+
+    Raises:
+        Permanent: a data file is damaged.
+    """
+    import duckdb
+    from pyiceberg.expressions import GreaterThanOrEqual
+
+    from recsys_data.contracts.rules import session
+
+    key, high, low = key_of("event_id")
+    lowest = min(covered.values(), default=0)
+    files = data_files(table, GreaterThanOrEqual("log_offset", lowest))  # pyright: ignore[reportCallIssue]
+    if not files:
+        return
+    beyond = " OR ".join(f"(log_partition = {p} AND log_offset < {at})" for p, at in covered.items()) or "false"
+    try:
+        with session() as connection:
+            reader = connection.sql(
+                f"""SELECT {high}, {low}, log_partition::UBIGINT, log_offset::UBIGINT
+                    FROM (SELECT *, {key} AS key FROM ({relation(table, files)}) WHERE NOT ({beyond}))"""
+            ).to_arrow_reader(batch_size=STORED_KEYS_ROWS)
+            for piece in reader:
+                yield np.stack([column.to_numpy(zero_copy_only=False) for column in piece.columns])
+    except duckdb.Error as error:
+        raise damaged_data(table, files, error) from error
+
+
+def _stamp(picked: list[Picked], contract: Contract, moment: pa.Scalar) -> list[Picked]:
+    """With the time at which the rows were stored, and without what has no column."""
+    stored = [column.name for column in contract.columns]
+    stamps = [column.name for column in contract.columns if column.system == "ingested_at"]
+    stamped = []
+    for table, mask in picked:
+        for name in stamps:
+            if name not in table.column_names:
+                table = table.append_column(name, pa.repeat(moment, len(table)))
+        stamped.append(Picked(table.select([name for name in stored if name in table.column_names]), mask))
+    return stamped

@@ -1,0 +1,177 @@
+"""Where alerts go: the log always, and a URL that takes JSON or Slack's messages, if the settings name one.
+
+Data flow: alerts of a look -> one request -> 2xx, or `Transient`, and the same is sent again at the next look.
+The URL is a secret: neither it nor what the server answers is ever shown, only the status. Which hosts may be reached
+is the operator's choice. Run alone: `recsys-data alerts test`.
+"""
+
+import logging
+import socket
+import threading
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import msgspec
+
+from recsys_data.errors import Transient
+from recsys_data.monitoring.alerts.incidents import Alert
+from recsys_data.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+SECONDS = 5.0
+# A server may answer so slowly that no single wait is too long.
+SECONDS_IN_ALL = 10.0
+MESSAGE_CHARACTERS = 500
+SLACK_SIGNS = {"error": ":red_circle:", "warning": ":large_yellow_circle:", "recovered": ":large_green_circle:"}
+
+
+class Sink(Protocol):
+    """A place that is told."""
+
+    @property
+    def name(self) -> str:
+        """Under which the state keeps what it was told."""
+        ...
+
+    def send(self, alerts: Sequence[Alert], rest: str) -> None:
+        """Tell it; `rest` is a line about what is left out.
+
+        Raises:
+            Transient: it may not have taken them.
+        """
+        ...
+
+
+class LogSink:
+    """The log of whatever process looks."""
+
+    name = "log"
+
+    def send(self, alerts: Sequence[Alert], rest: str) -> None:
+        levels = {"error": logging.ERROR, "warning": logging.WARNING}
+        for one in alerts:
+            level = levels[one.severity] if one.state == "problem" else logging.INFO
+            logger.log(level, "%s", shortened(one.message), extra={"alert_id": one.id, "alert_state": one.state})
+        if rest:
+            logger.warning("%s", rest)
+
+
+class WebhookSink:
+    """A URL that is posted one request for all alerts of a look."""
+
+    def __init__(self, url: str, form: str) -> None:
+        self._url = url
+        self._form = form
+
+    @property
+    def name(self) -> str:
+        """Another form is another sink: it has been told nothing."""
+        return f"webhook {self._form}"
+
+    def send(self, alerts: Sequence[Alert], rest: str) -> None:
+        content = slack_message(alerts, rest) if self._form == "slack" else json_message(alerts, rest)
+        failure: list[str] = []
+        # A daemon: a server that never ends its answer must not keep anything from ending.
+        thread = threading.Thread(
+            target=_post, args=(self._url, msgspec.json.encode(content), failure), name="alerts", daemon=True
+        )
+        thread.start()
+        thread.join(SECONDS_IN_ALL)
+        found = f"no answer within {SECONDS_IN_ALL:g} s" if thread.is_alive() else "".join(failure)
+        if found:
+            raise Transient(
+                f"Alerts could not be delivered to RECSYS_DATA_ALERT_URL: {found}. They are sent again at the next "
+                "look; try it with `recsys-data alerts test`."
+            )
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirected POST would become a GET that tells nothing."""
+
+    def redirect_request(self, *_: object, **__: object) -> None:
+        return None
+
+
+def _request(url: str, body: bytes) -> urllib.request.Request:
+    """A POST; what the URL says of user and password is sent as Basic authentication."""
+    headers = {"Content-Type": "application/json", "User-Agent": "recsys-data"}
+    parts = urlsplit(url)
+    login, at, host = parts.netloc.rpartition("@")
+    if at:
+        user, _, password = login.partition(":")
+        headers["Authorization"] = "Basic " + b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+    return urllib.request.Request(urlunsplit(parts._replace(netloc=host)), body, headers, method="POST")
+
+
+def _post(url: str, body: bytes, failure: list[str]) -> None:
+    try:
+        with urllib.request.build_opener(_NoRedirect).open(_request(url, body), timeout=SECONDS):
+            return
+    except urllib.error.HTTPError as error:
+        failure.append(f"it was answered {error.code}")
+        error.close()
+    except Exception as error:
+        # Whatever it is, its text may hold the URL.
+        cause = getattr(error, "reason", error)
+        failure.append(f"{type(cause).__name__}" + (f" ({cause.strerror})" if getattr(cause, "strerror", None) else ""))
+
+
+def sinks_of(settings: Settings) -> list[Sink]:
+    """The places that the settings name."""
+    sinks: list[Sink] = [LogSink()]
+    if settings.alert_url:
+        sinks.append(WebhookSink(settings.alert_url, settings.alert_format))
+    return sinks
+
+
+def json_message(alerts: Sequence[Alert], rest: str) -> dict[str, Any]:
+    """The generic form; `source` is the machine that looked."""
+    return {
+        "version": 1,
+        "source": socket.gethostname(),
+        "sent_at": moment(datetime.now(UTC).timestamp()),
+        "alerts": [
+            msgspec.to_builtins(one) | {"at": moment(one.at), "message": shortened(one.message)} for one in alerts
+        ],
+        "rest": rest,
+    }
+
+
+def slack_message(alerts: Sequence[Alert], rest: str) -> dict[str, Any]:
+    """What Slack's incoming webhooks, and those that imitate them, take."""
+    lines = [
+        f"{SLACK_SIGNS[one.severity if one.state == 'problem' else one.state]} *{escaped(one.subject)}* "
+        f"({one.kind}): {escaped(shortened(one.message))}"
+        for one in alerts
+    ]
+    return {"text": "\n".join([*lines, *([escaped(rest)] if rest else []), f"_{escaped(socket.gethostname())}_"])}
+
+
+def shortened(message: str) -> str:
+    """One line of bounded length."""
+    line = " ".join(message.split())
+    return line if len(line) <= MESSAGE_CHARACTERS else f"{line[: MESSAGE_CHARACTERS - 1]}…"
+
+
+def escaped(text: str) -> str:
+    """Text without the characters by which Slack knows links and mentions.
+
+    >>> escaped("<!channel> a & b")
+    '&lt;!channel&gt; a &amp; b'
+    """
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def moment(seconds: float) -> str:
+    """Seconds since 1970 as ISO 8601 in UTC.
+
+    >>> moment(0.5)
+    '1970-01-01T00:00:00.500Z'
+    """
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,177 @@
+"""Where an event is: its rows and their files, its dead letters, and its lines in the event log.
+
+Data flow: positions of the tables, then the event log, then the stream tables -> `Trace`. In that order, so that an
+event on its way from the log to the tables is met at least once. Run alone: `recsys-data trace EVENT_ID`.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Literal
+
+import msgspec
+
+from recsys_data.errors import UserError
+from recsys_data.ingestion.streaming.consumer import positions_of
+from recsys_data.ingestion.streaming.log import EventLog
+from recsys_data.ingestion.streaming.replay import outbox_lines
+from recsys_data.monitoring.trace.log_search import Line, id_of, line_at, lines_of
+from recsys_data.monitoring.trace.rows import (
+    MOST,
+    DeadLetter,
+    Place,
+    StoredRow,
+    dead_letter,
+    rows_of,
+    shortened,
+    stored_rows,
+)
+from recsys_data.storage.tables import Lake
+
+State = Literal["stored", "rejected", "waiting", "replaying", "unaccounted", "nowhere"]
+POSITION = re.compile(r"([0-9]{1,9}):([0-9]{1,18})")
+MEANINGS: dict[State, str] = {
+    "stored": "It is stored.",
+    "rejected": "It broke a contract and is a dead letter. Mend the client and send it again; or mend the contract, "
+    "and bring it back with `recsys-data dead-letters replay`.",
+    "waiting": "It waits in the event log. A drain stores it: `recsys-data ingest --until-empty`, or the sensor.",
+    "replaying": "It was a dead letter and is on its way back to the event log: a replay was interrupted. The next "
+    "drain goes on with it: `recsys-data ingest --until-empty`, or the sensor.",
+    "unaccounted": "The log keeps it, the tables have read past it, and it is neither a row nor a dead letter: it was "
+    "discarded, or its day was retired, or rows were lost. `recsys-data doctor` tells whether the ledger balances.",
+    "nowhere": "It is in no table and not in the log. It never arrived (look at the client's answer from the "
+    "collector), it arrived in another state folder (RECSYS_DATA_DIR), or its id is another: an order or a list of "
+    "products is one event per product, whose ids begin with the message's. A line whose id could not be read is "
+    "among the dead letters without one.",
+}
+
+
+class LogLine(msgspec.Struct, frozen=True):
+    """A line that the log keeps, other than those of the rows and dead letters.
+
+    Attributes:
+        state: `waiting` to be read, `duplicate` (read and dropped), or `unaccounted`.
+        bytes_before: of a waiting line, what is read before it.
+    """
+
+    log_partition: int
+    log_offset: int
+    state: Literal["waiting", "duplicate", "unaccounted"]
+    bytes_before: int | None
+    bytes: int
+    raw: str | None = None
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """Everything about one event; where `more` is not 0, at least so much was found beyond what is listed."""
+
+    asked: str
+    state: State
+    meaning: str
+    stored: list[StoredRow]
+    dead_letters: list[DeadLetter]
+    log: list[LogLine]
+    more: int = 0
+
+
+def trace(log: EventLog, lake: Lake, asked: str, rows: bool = False) -> Trace:
+    """Look for an event by its id or by its place in the log, `PARTITION:OFFSET`.
+
+    Args:
+        log: searched from its beginning to its end.
+        lake: whose stream tables are searched.
+        asked: the event id; as data, whatever it holds.
+        rows: also give the columns of the rows and the beginning of the lines, which may be personal.
+
+    Raises:
+        UserError: the id is empty or no text.
+        Transient: data files were replaced while they were read.
+    """
+    _check(asked)
+    place = _place(asked)
+    positions = positions_of(lake, log.begin_offsets())
+    at = line_at(log, *place) if place else None
+    # Whoever asks by a place asks for the event whose line that is.
+    ids = [asked, *([found] if at and (found := id_of(at.raw)) else [])]
+    lines, more = _lines(log, ids, at)
+    stored, dead, left_out = _rows(lake, ids, {*lines, *([place] if place else [])}, rows)
+    settled = {(one.log_partition, one.log_offset) for one in (*stored, *dead)}
+    others = [
+        _log_line(line, positions.get(line.partition, 0), bool(stored), rows)
+        for key, line in sorted(lines.items())
+        if key not in settled
+    ]
+    state = _state(place, stored, dead, others)
+    if state in ("unaccounted", "nowhere") and any(id_of(line) in ids for line in outbox_lines(lake)):
+        state = "replaying"
+    return Trace(asked, state, MEANINGS[state], stored, dead, others, more + left_out)
+
+
+def _check(asked: str) -> None:
+    if not asked or "\x00" in asked:
+        raise UserError("The event id is empty or holds a NUL; no event has such an id. Give the id, or P:OFFSET.")
+    try:
+        asked.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"The event id {ascii(asked)} is no UTF-8 text; no event has such an id.") from None
+
+
+def _place(asked: str) -> Place | None:
+    """A partition and a position, if that is what the text says; it may be an event id all the same."""
+    found = POSITION.fullmatch(asked)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _rows(
+    lake: Lake, ids: Sequence[str], places: Collection[Place], columns: bool
+) -> tuple[list[StoredRow], list[DeadLetter], int]:
+    """Rows and dead letters with these ids or places; and how many more, at least, there are."""
+    stored: list[StoredRow] = []
+    dead: list[DeadLetter] = []
+    more = 0
+    for name, contract in lake.contracts.items():
+        if not contract.stream or not lake.exists(name):
+            continue
+        table = lake.table(name)
+        found = rows_of(table, contract, ids, places, columns)
+        more += max(0, len(found) - MOST)
+        if contract.stream == "rejects":
+            dead += [dead_letter(contract, one, columns) for one in found[:MOST]]
+        else:
+            stored += stored_rows(table, contract, found[:MOST], columns)
+    return stored, dead, more
+
+
+def _lines(log: EventLog, ids: Sequence[str], at: Line | None) -> tuple[dict[Place, Line], int]:
+    """The lines of these ids that the log keeps, and the one asked for, by place; and how many more there are."""
+    found = {(at.partition, at.position): at} if at else {}
+    more = 0
+    for line in (line for event_id in dict.fromkeys(ids) for line in lines_of(log, event_id)):
+        if len(found) < MOST:
+            found[line.partition, line.position] = line
+        elif (line.partition, line.position) not in found:
+            more += 1
+    return found, more
+
+
+def _log_line(line: Line, position: int, stored: bool, rows: bool) -> LogLine:
+    waits = line.position >= position
+    return LogLine(
+        log_partition=line.partition,
+        log_offset=line.position,
+        state="waiting" if waits else "duplicate" if stored else "unaccounted",
+        bytes_before=line.position - position if waits else None,
+        bytes=len(line.raw),
+        raw=shortened(line.raw) if rows else None,
+    )
+
+
+def _state(place: Place | None, stored: list[StoredRow], dead: list[DeadLetter], lines: list[LogLine]) -> State:
+    if any((one.log_partition, one.log_offset) == place for one in dead):
+        return "rejected"
+    if stored:
+        return "stored"
+    if any(line.state == "unaccounted" for line in lines):
+        return "unaccounted"
+    if dead:
+        return "rejected"
+    return "waiting" if lines else "nowhere"

@@ -1,0 +1,139 @@
+"""What `recsys-data up` shows while it runs: one line of numbers, and whether every process is well."""
+
+import http.client
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import click
+
+from recsys_data.cli.commands import Platform, explain
+from recsys_data.errors import Permanent
+from recsys_data.monitoring.status import latency_of, main_ledger, read_log
+from recsys_data.operations.local.stopping import Stop
+from recsys_data.operations.local.supervisor import Child, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TICK_SECONDS = 1.0
+# What waits is counted by reading it; at most this share of the time goes into that.
+READING_SHARE = 0.1
+PLAIN_SECONDS = 10.0
+ANSWER_SECONDS = 2.0
+
+
+class Dashboard:
+    """The state of the platform as one line.
+
+    Args:
+        platform: whose numbers are shown.
+        supervisor: whose processes are shown.
+        checks: whether the process of that name is well now; one without is ready at once.
+    """
+
+    def __init__(self, platform: Platform, supervisor: Supervisor, checks: "Mapping[str, Callable[[], bool]]") -> None:
+        self._platform = platform
+        self._supervisor = supervisor
+        self._checks = checks
+        self._ready: dict[str, bool] = {}
+        self._numbers = "reading ..."
+        self._due = 0.0
+
+    def watch(self, stop: Stop, until: str | None = None) -> None:
+        """Show the line until asked to stop, or until the process `until` is ready.
+
+        Raises:
+            Permanent: a process ended; with the end of its log.
+        """
+        with display() as show:
+            while not stop:
+                ended = self._supervisor.dead()
+                if ended:
+                    raise Permanent(obituary(ended))
+                self._supervisor.limit_logs()
+                show(self.line())
+                if until and self._ready.get(until):
+                    return
+                stop.wait(TICK_SECONDS)
+
+    def line(self) -> str:
+        """Numbers and processes as of now."""
+        if time.monotonic() >= self._due:
+            begun = time.monotonic()
+            self._numbers = self._read()
+            self._due = time.monotonic() + (time.monotonic() - begun) / READING_SHARE
+        states = [f"{child.name} {self._state(child.name)}" for child in self._supervisor.children]
+        return f"{self._numbers} | {', '.join(states)}"
+
+    def _read(self) -> str:
+        try:
+            waiting = read_log(self._platform.log, self._platform.lake).lag_events
+            ledger = main_ledger(self._platform.lake)
+        except Exception as error:
+            message = explain(error)
+            if message is None:
+                raise
+            # The processes go on, and each says in its log what it makes of it.
+            return f"no numbers: {message}"
+        p95 = latency_of(ledger.latencies).p95_s
+        return (
+            f"read {ledger.read:,} = accepted {ledger.accepted:,} + duplicates {ledger.duplicates:,} + dead letters "
+            f"{ledger.dead_letters:,} | waiting {waiting:,} | p95 {'-' if p95 is None else f'{p95:.1f} s'}"
+        )
+
+    def _state(self, name: str) -> str:
+        if name not in self._checks:
+            self._ready[name] = True
+            return "runs"
+        well = self._checks[name]()
+        if well:
+            self._ready[name] = True
+        return "ready" if well else "does not answer" if self._ready.get(name) else "starts"
+
+
+@contextmanager
+def display() -> "Iterator[Callable[[str], None]]":
+    """A line that changes in place on a terminal; elsewhere a new line now and then."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console()
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+            yield lambda line: live.update(Text(line), refresh=True)
+        return
+    due = 0.0
+
+    def show(line: str) -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            due = time.monotonic() + PLAIN_SECONDS
+            click.echo(f"{datetime.now():%H:%M:%S} {line}")  # noqa: DTZ005 - the watcher's own clock
+
+    yield show
+
+
+def answers(url: str, headers: Mapping[str, str] = MappingProxyType({})) -> bool:
+    """Whether the URL answers 200."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=ANSWER_SECONDS)
+    try:
+        connection.request("GET", parts.path, headers=dict(headers))
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def obituary(child: Child) -> str:
+    """Which process ended, how, and its last words."""
+    code = child.exit_code or 0
+    how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return f"The {child.name} {how}. The end of {child.log}:\n\n{child.tail()}\n\nThe other processes were stopped."

@@ -1,0 +1,105 @@
+"""What was really emitted, line by line: the numbers that whoever reads the lines must arrive at.
+
+accepted + duplicates + sum(dead_letters) == events
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from recsys_data.simulator.behaviour import IDENTITIES_FROM, KINDS
+from recsys_data.simulator.world import World
+
+REASONS = (
+    "event_too_large", "invalid_utf8", "malformed_json", "not_an_object", "duplicate_key", "wrong_type",
+    "unparseable_event_ts", "unparseable_sent_at", "unparseable_client_event_ts",
+    "missing_event_id", "missing_type", "missing_event_ts", "unknown_type",
+    "event_id_too_long", "missing_actor", "missing_item", "missing_event_name", "rating_out_of_range",
+    "negative_value", "scroll_depth_out_of_range", "negative_dwell", "event_before_first_day",
+    "event_in_future",
+    "coordinates_out_of_range", "missing_previous_id", "missing_group_id",
+)  # fmt: skip
+FATES = ("accepted", "duplicate", *REASONS)
+FATE = {name: code for code, name in enumerate(FATES)}
+ACCEPTED, DUPLICATE = 0, 1
+
+
+def iso(microseconds: int) -> str:
+    """RFC 3339 in UTC with all six decimals, of microseconds since 1970."""
+    return f"{np.datetime64(microseconds, 'us')}Z"
+
+
+@dataclass
+class Truth:
+    """Running totals over the lines emitted so far.
+
+    Attributes:
+        world: the shop the lines are about.
+        fates: lines by `FATES`.
+        kinds: accepted lines by `KINDS`.
+        contexts: accepted lines that carry context.
+        late: accepted lines whose `event_ts` is a day or more before their `sent_at`.
+        redacted: accepted lines with coordinates or an internet address but no consent to exact location.
+        redacted_coordinates: those of them with coordinates.
+        first, last: earliest and latest accepted `event_ts`, microseconds; None before the first.
+        seen_users, seen_items: which people (as users) and items occur in accepted interactions.
+    """
+
+    world: World
+    fates: np.ndarray = field(default_factory=lambda: np.zeros(len(FATES), np.int64))
+    kinds: np.ndarray = field(default_factory=lambda: np.zeros(len(KINDS), np.int64))
+    contexts: int = 0
+    late: int = 0
+    redacted: int = 0
+    redacted_coordinates: int = 0
+    first: int | None = None
+    last: int | None = None
+    seen_users: np.ndarray = field(init=False)
+    seen_items: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.seen_users = np.zeros(len(self.world.people), bool)
+        self.seen_items = np.zeros(len(self.world.items.item_id), bool)
+
+    def add(self, facts: np.ndarray) -> None:
+        """Count lines that are emitted now; `facts` has the dtype `rows.FACTS`."""
+        self.fates += np.bincount(facts["fate"], minlength=len(FATES))
+        good = facts.take(np.nonzero(facts["fate"] == ACCEPTED)[0])
+        if not len(good):
+            return
+        self.kinds += np.bincount(good["kind"], minlength=len(KINDS))
+        self.contexts += int(good["context"].sum())
+        self.late += int(good["late"].sum())
+        self.redacted += int(good["redacted"].sum())
+        self.redacted_coordinates += int(good["exposed"].sum())
+        self.seen_users[good["user"][good["user"] >= 0]] = True
+        self.seen_items[good["item"][good["item"] >= 0]] = True
+        first, last = int(good["event"].min()), int(good["event"].max())
+        self.first = first if self.first is None else min(first, self.first)
+        self.last = last if self.last is None else max(last, self.last)
+
+    @property
+    def events(self) -> int:
+        """Lines emitted in all."""
+        return int(self.fates.sum())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The totals as plain JSON values; only reasons and types that occurred are listed."""
+        return {
+            "events": self.events,
+            "accepted": int(self.fates[ACCEPTED]),
+            "duplicates": int(self.fates[DUPLICATE]),
+            "dead_letters": {reason: int(self.fates[FATE[reason]]) for reason in REASONS if self.fates[FATE[reason]]},
+            "interactions": int(self.kinds[:IDENTITIES_FROM].sum()),
+            "identities": int(self.kinds[IDENTITIES_FROM:].sum()),
+            "contexts": self.contexts,
+            "late": self.late,
+            "redacted": self.redacted,
+            "redacted_coordinates": self.redacted_coordinates,
+            "first_event_ts": None if self.first is None else iso(self.first),
+            "last_event_ts": None if self.last is None else iso(self.last),
+            "users": int(self.seen_users.sum()),
+            "items": int(self.seen_items.sum()),
+            "by_type": {kind: int(self.kinds[code]) for code, kind in enumerate(KINDS) if self.kinds[code]},
+        }

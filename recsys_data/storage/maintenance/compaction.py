@@ -1,0 +1,242 @@
+"""Upkeep of tables without disturbing readers or writers: many small files become few, and what is unused goes.
+
+Data flow: days of small files -> one file each -> old snapshots forgotten -> files that nothing refers to removed.
+Run alone: `dagster asset materialize --select lake_upkeep -m recsys_data.definitions`.
+"""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from recsys_data.background import in_background
+from recsys_data.durable import local_path, sync_all
+from recsys_data.errors import Transient
+from recsys_data.storage.commit import expire_old_snapshots, swap, turn
+from recsys_data.storage.integrity import checked_batches, naming_damage
+from recsys_data.storage.intent import referenced_files
+from recsys_data.storage.maintenance.orphans import Orphans, forget_referenced, remove_orphans
+from recsys_data.storage.manifest_stats import day_number
+from recsys_data.storage.manifests import read_manifests, remembered_manifests
+from recsys_data.storage.parquet import dictionary_columns, file_schema, write_day
+from recsys_data.storage.tables import Lake
+
+if TYPE_CHECKING:
+    from pyiceberg.manifest import DataFile
+    from pyiceberg.table import Table
+
+# Files above this are left as they are.
+LARGE_BYTES = 256 * 1024 * 1024
+PART_ROWS = 100_000
+PART_BYTES = 128 * 1024 * 1024
+ATTEMPTS = 5
+# A drain may commit several times a second, and what was rewritten is to be used.
+SWAPS = 20
+# A late event makes a small file of an old day: a few of them cost readers less than writing the day again.
+SMALL_FILES = 8
+# What one run rewrites at most, so that a long neglected table takes several runs rather than one very long one.
+WORK_BYTES = 8 * 1024**3
+# What is rewritten for one swap, and begun again when others changed it meanwhile.
+SWAP_BYTES = 1024**3
+# Commits of drains wait for a swap, about a fifth of a second for each thousand files.
+SWAP_FILES = 2000
+# Of tables that take a commit a day; a drain forgets its snapshots far sooner.
+SNAPSHOTS_KEPT = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class Upkept:
+    """What upkeep of one table did.
+
+    Attributes:
+        files_before: data files of the table's current snapshot, before.
+        files_after: and after.
+        expired: snapshots that were forgotten.
+        orphans: files that nothing refers to.
+    """
+
+    files_before: int
+    files_after: int
+    expired: int
+    orphans: Orphans
+    seconds: float
+
+
+def upkeep(lake: Lake, name: str, now: datetime | None = None) -> Upkept:
+    """Compact, expire and tidy up one table as of `now`; what it holds stays the same, wherever it is broken off.
+
+    Stream datasets are compacted, today included, for a drain leaves a file a second. Other tables have few files a
+    day, and what is made of them is known by their names.
+
+    Raises:
+        Transient: others kept changing the same files, or are at the same work.
+        Permanent: the table's files are not where it says, or damaged.
+    """
+    began = time.monotonic()
+    now = now or datetime.now(UTC)
+    table = lake.table(name)
+    before = in_background(_count, table)
+    notes = lake.warehouse / "upkeep" / f"{name}.db"
+    in_background(forget_referenced, table, notes)
+    if lake.contracts[name].stream:
+        compact_days(table, day_number(now.date().isoformat()) + 1)
+    expired = expire_old_snapshots(table.refresh(), enough=1, age=SNAPSHOTS_KEPT)
+    intended = partial(referenced_files, lake.warehouse, table)
+    orphans = in_background(remove_orphans, table, notes, now=now.timestamp(), intended=intended)
+    return Upkept(before, in_background(_count, table.refresh()), expired, orphans, time.monotonic() - began)
+
+
+def live_files(lake: Lake) -> int:
+    """Data files of all tables, as their newest commits count them; no manifest is read for it."""
+    snapshots = (lake.table(name).current_snapshot() for name in lake.contracts if lake.exists(name))
+    summaries = (snapshot.summary for snapshot in snapshots if snapshot and snapshot.summary)
+    return sum(int(summary.get("total-data-files", "0")) for summary in summaries)
+
+
+@naming_damage
+def _count(table: "Table") -> int:
+    return sum(1 for _ in table.scan().plan_files())
+
+
+@naming_damage
+def compact_days(table: "Table", before: int, work_bytes: int = WORK_BYTES) -> int:
+    """Compact the days before `before` (days since 1970) that have many small files; returns how many were replaced.
+
+    Days with most files come first; at most `work_bytes` are rewritten, but one day in any case.
+
+    Raises:
+        Transient: others kept changing the same files; what was compacted until then stays so.
+    """
+    small: dict[int, tuple[int, int]] = {}
+    for task in table.refresh().scan().plan_files():
+        day, size = task.file.partition[0], task.file.file_size_in_bytes
+        if day < before and size < LARGE_BYTES:
+            files, total = small.get(day, (0, 0))
+            small[day] = (files + 1, total + size)
+    groups: list[list[int]] = []
+    spent = 0
+    left = (0, 0)
+    for day, (files, size) in sorted(small.items(), key=lambda item: item[1][0], reverse=True):
+        if files >= SMALL_FILES and (spent == 0 or spent + size <= work_bytes):
+            if files > left[0] or size > left[1]:
+                groups.append([])
+                left = (SWAP_FILES, SWAP_BYTES)
+            groups[-1].append(day)
+            spent, left = spent + size, (left[0] - files, left[1] - size)
+    with remembered_manifests():
+        return sum(_compact(table, group) for group in groups)
+
+
+def compact_day(table: "Table", day: int) -> int:
+    """Rewrite the small files of one UTC day (days since 1970) as one; returns how many were replaced.
+
+    Rows stay as they are. Readers of earlier snapshots keep their files, which expire with the snapshots.
+
+    Raises:
+        Transient: others kept changing the same files; nothing was changed.
+        Permanent: a file is damaged; nothing was changed.
+    """
+    return _compact(table, [day])
+
+
+def _compact(table: "Table", days: Sequence[int]) -> int:
+    """Rewrite the small files of some days, and swap them in one commit: each swap goes through all manifests."""
+    for _ in range(ATTEMPTS):
+        old: list[DataFile] = []
+        new: list[DataFile] = []
+        small = in_background(_small_files, table.refresh(), days)
+        for day, files in small.items():
+            if len(files) > 1:
+                compacted = in_background(rewrite, table, day, files)
+                new += [compacted] if compacted else []
+                old += files
+        if not old or _replace(table, old, new):
+            return len(old)
+    raise Transient(f"Files of {'.'.join(table.name())} keep being rewritten by others. Try again later.")
+
+
+@naming_damage
+def _small_files(table: "Table", days: Sequence[int]) -> dict[int, list["DataFile"]]:
+    found: dict[int, list[DataFile]] = {day: [] for day in days}
+    for task in table.scan().plan_files():
+        if task.file.partition[0] in found and task.file.file_size_in_bytes < LARGE_BYTES:
+            found[task.file.partition[0]].append(task.file)
+    return found
+
+
+def rewrite(
+    table: "Table", day: int, files: list["DataFile"], keep: Callable[[pa.Table], pa.Table] = lambda part: part
+) -> "DataFile | None":
+    """Write what `keep` leaves of the files' rows (of one UTC day) to a new file, synced but not yet part of the table.
+
+    Returns:
+        None where nothing is left.
+
+    Raises:
+        Permanent: a file is damaged.
+    """
+    wanted = file_schema(table.schema(), [field.name for field in table.schema().fields])
+    kept = map(keep, _parts(table, files, wanted))
+    parts = _gathered(part for part in kept if len(part))
+    first = next(parts, None)
+    if first is None:
+        return None
+    written = write_day(table, day, itertools.chain([first], parts), dictionary_columns(first))
+    path = local_path(written.file_path)
+    if path:
+        sync_all([path])
+    return written
+
+
+def _gathered(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Small parts as few large ones: each becomes a row group, and readers pay for every one of them."""
+    held: list[pa.Table] = []
+    rows = size = 0
+    for part in parts:
+        held.append(part)
+        rows, size = rows + len(part), size + part.nbytes
+        if rows >= PART_ROWS or size >= PART_BYTES:
+            yield pa.concat_tables(held)
+            held, rows, size = [], 0, 0
+    if held:
+        yield pa.concat_tables(held)
+
+
+def _parts(table: "Table", files: list["DataFile"], wanted: pa.Schema) -> Iterator[pa.Table]:
+    """The rows of the files in bounded parts of the table's present schema.
+
+    Raises:
+        Permanent: a file is damaged. Written again, what is wrong in it would pass for sound.
+    """
+    for file in files:
+        for batch in checked_batches(table, file.file_path, PART_ROWS):
+            part = pa.Table.from_batches([batch])
+            for field in wanted:
+                if field.name not in part.column_names:
+                    part = part.append_column(field.name, pa.nulls(len(part), field.type))
+            yield part.select(wanted.names).cast(wanted)
+
+
+@naming_damage
+def _replace(table: "Table", old: Sequence["DataFile"], new: Sequence["DataFile"]) -> bool:
+    """Swap files in one commit; False when one of the old files is no longer part of the table."""
+    from pyiceberg.exceptions import CommitFailedException, ValidationException
+    from sqlalchemy.exc import OperationalError
+
+    for _ in range(SWAPS):
+        # What can be read before, commits do not have to wait for.
+        read_manifests(table.refresh())
+        # A drain on another machine that committed meanwhile moved the table on; then it is made again on top of it.
+        with turn(table), contextlib.suppress(CommitFailedException, OperationalError):
+            try:
+                swap(table.refresh(), old, new, {})
+            except ValidationException:
+                return False
+            return True
+    return False

@@ -1,0 +1,270 @@
+"""Contracts -> Iceberg tables: created when first needed, evolved when a contract grew, refused otherwise.
+
+The catalog is PyIceberg's SqlCatalog on SQLite in the lake folder. Run alone: `recsys-data contract check`.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recsys_data.contracts.contract import Contract
+from recsys_data.contracts.types import arrow_schema
+from recsys_data.durable import make_folder
+from recsys_data.errors import ContractError, RecsysDataError, Transient, UserError
+from recsys_data.settings import Settings
+from recsys_data.storage.integrity import damaged_metadata, metadata_location
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog.sql import SqlCatalog
+    from pyiceberg.partitioning import PartitionSpec
+    from pyiceberg.schema import Schema
+    from pyiceberg.table import Table
+
+NAMESPACE = "recsys"
+CONTRACT_VERSION = "recsys_data.contract-version"
+LOADS = 5
+
+# Why each is set is in docs/decisions/0002-iceberg-commits.md.
+TABLE_PROPERTIES = {
+    # The library's retries rebuild a commit on the new head, which breaks compare-and-set; ours re-check.
+    "commit.retry.num-retries": "0",
+    "commit.manifest-merge.enabled": "true",
+    "commit.manifest.min-count-to-merge": "20",
+    # About 400 data files: merging them takes a tenth of a second, of which many commits have one.
+    "commit.manifest.target-size-bytes": "131072",
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "10",
+    "write.parquet.compression-codec": "zstd",
+}
+
+
+class Lake:
+    """The tables of all datasets, opened on demand."""
+
+    def __init__(self, catalog: "SqlCatalog", contracts: Mapping[str, Contract], warehouse: Path) -> None:
+        self.catalog = catalog
+        self.contracts = contracts
+        self.warehouse = warehouse
+        self._tables: dict[str, Table] = {}
+
+    def table(self, name: str) -> "Table":
+        """The dataset's table as of now; created, or brought up to its contract, when first asked for.
+
+        Raises:
+            ContractError: the contract changed in a way that the stored table cannot follow.
+            Permanent: its metadata file is damaged.
+        """
+        from sqlalchemy.exc import OperationalError
+
+        for _ in range(LOADS):
+            try:
+                return self._load(name)
+            except Exception as error:
+                if isinstance(error, (RecsysDataError, OperationalError)):
+                    raise
+                told = damaged_metadata(self.catalog, (NAMESPACE, name), error)
+                if told or not isinstance(error, FileNotFoundError):
+                    raise told or error from error
+                # Ten commits were made since the catalog told of this file, which the last of them removed.
+        raise Transient(f"Table {name} changes faster than it can be opened. Try again.")
+
+    def _load(self, name: str) -> "Table":
+        if name in self._tables:
+            return self._tables[name].refresh()
+        contract = self.contracts[name]
+        table = self._open(contract)
+        if table.properties.get(CONTRACT_VERSION) != _fingerprint(contract):
+            table = _evolve(table, contract)
+        self._tables[name] = table
+        return table
+
+    def exists(self, name: str) -> bool:
+        """Whether the dataset's table has been created."""
+        return metadata_location(self.catalog, (NAMESPACE, name)) is not None
+
+    def stored(self, name: str) -> "Table | None":
+        """The table as it is stored, also of a dataset that has no contract any more; None if there is none."""
+        return self.catalog.load_table((NAMESPACE, name)) if self.exists(name) else None
+
+    def _open(self, contract: Contract) -> "Table":
+        from pyiceberg.exceptions import NoSuchTableError, TableAlreadyExistsError
+
+        identifier = (NAMESPACE, contract.name)
+        for _ in range(2):
+            with contextlib.suppress(NoSuchTableError):
+                return self.catalog.load_table(identifier)
+            # Two processes may start at once: the loser of the race loads what the winner made.
+            with contextlib.suppress(TableAlreadyExistsError):
+                schema = iceberg_schema(contract)
+                return self.catalog.create_table(
+                    identifier,
+                    schema=schema,
+                    partition_spec=_partitions(schema, contract),
+                    properties={**TABLE_PROPERTIES, CONTRACT_VERSION: _fingerprint(contract)},
+                )
+        raise Transient(f"Table {contract.name} is being created and dropped at once by others. Try again.")
+
+
+def open_lake(settings: Settings, contracts: Mapping[str, Contract]) -> Lake:
+    """Open the lake of these settings, creating its catalog if there is none yet.
+
+    Raises:
+        UserError: the lake folder cannot be used.
+    """
+    from sqlalchemy.exc import OperationalError
+
+    _share_what_never_changes()
+    folder = settings.lake_dir
+    try:
+        make_folder(folder)
+    except OSError as error:
+        raise UserError(
+            f"The lake folder {folder} cannot be used: {error.strerror}. Set RECSYS_DATA_DIR to a folder that can."
+        ) from None
+    try:
+        try:
+            catalog = _catalog(folder)
+        except OperationalError as error:
+            if "already exists" not in str(error.orig):
+                raise
+            # Two processes made it at once, and this one came second.
+            catalog = _catalog(folder)
+    except OperationalError as error:
+        raise UserError(
+            f"The catalog {folder / 'catalog.db'} cannot be opened: {error.orig}. "
+            "Check that the folder is writable and its disk not full."
+        ) from None
+    return Lake(catalog, contracts, folder)
+
+
+def _share_what_never_changes() -> None:
+    """Let copies of a table's metadata share their frozen parts.
+
+    PyIceberg copies the metadata deeply a dozen times a commit, with hundreds of snapshots and entries of logs.
+    """
+    from pyiceberg.partitioning import PartitionSpec
+    from pyiceberg.schema import Schema
+    from pyiceberg.table.snapshots import MetadataLogEntry, Snapshot, SnapshotLogEntry
+    from pyiceberg.table.sorting import SortOrder
+
+    for frozen in (Schema, PartitionSpec, SortOrder, Snapshot, SnapshotLogEntry, MetadataLogEntry):
+        frozen.__deepcopy__ = lambda self, memo=None: self  # type: ignore[method-assign,assignment]
+
+
+def _catalog(folder: Path) -> "SqlCatalog":
+    from pyiceberg.catalog.sql import SqlCatalog
+    from pyiceberg.exceptions import NamespaceAlreadyExistsError
+    from sqlalchemy import URL
+    from sqlalchemy.exc import IntegrityError
+
+    catalog = SqlCatalog(
+        "recsys_data",
+        uri=URL.create("sqlite", database=str(folder / "catalog.db"), query={"timeout": "30"}).render_as_string(),
+        # No file: URI, whose escapes (a blank in a folder's name) PyIceberg would take for the name itself.
+        warehouse=str(folder),
+        **{"py-io-impl": "recsys_data.storage.file_io.DurableFileIO"},
+    )
+    _sync_journals(catalog)
+    # The second of two that make it at once is told by the one or by the other.
+    with contextlib.suppress(NamespaceAlreadyExistsError, IntegrityError):
+        catalog.create_namespace(NAMESPACE)
+    return catalog
+
+
+def _sync_journals(catalog: "SqlCatalog") -> None:
+    """Let SQLite sync the removal of its journal too.
+
+    With its default (FULL) a power failure may bring back the journal, and with it the state before the last commit,
+    although what followed that commit (an outbox that was removed, an intent) is on the disk.
+    """
+    from sqlalchemy import event
+
+    event.listen(catalog.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = EXTRA"))
+    # Connections that were made before know nothing of it.
+    catalog.engine.dispose()
+
+
+def iceberg_schema(contract: Contract) -> "Schema":
+    """The Iceberg schema of a dataset, with descriptions, fields numbered from 1."""
+    import pyarrow as pa
+    from pyiceberg.io.pyarrow import pyarrow_to_schema
+
+    # Elements of lists and maps are fields too, numbered after the columns.
+    inner = itertools.count(len(contract.columns) + 1)
+
+    def numbered(field: pa.Field, number: int, description: str = "") -> pa.Field:
+        metadata = {b"PARQUET:field_id": str(number).encode(), b"doc": description.encode()}
+        return field.with_type(nested(field.type)).with_metadata(metadata)
+
+    def nested(kind: pa.DataType) -> pa.DataType:
+        if pa.types.is_list(kind):
+            return pa.list_(numbered(kind.value_field.with_name("element"), next(inner)))
+        if pa.types.is_map(kind):
+            return pa.map_(numbered(kind.key_field, next(inner)), numbered(kind.item_field, next(inner)))
+        return kind
+
+    columns = zip(arrow_schema(contract), contract.columns, strict=True)
+    return pyarrow_to_schema(
+        pa.schema([numbered(field, n, column.description) for n, (field, column) in enumerate(columns, start=1)])
+    )
+
+
+def _partitions(schema: "Schema", contract: Contract) -> "PartitionSpec":
+    from pyiceberg.partitioning import PartitionField, PartitionSpec
+    from pyiceberg.transforms import DayTransform, IdentityTransform
+
+    column = contract.event_time
+    source = schema.find_field(column.name)
+    if column.type == "boolean":
+        return PartitionSpec(PartitionField(source.field_id, 1000, IdentityTransform(), column.name), spec_id=0)
+    return PartitionSpec(PartitionField(source.field_id, 1000, DayTransform(), f"{column.name}_day"), spec_id=0)
+
+
+def _fingerprint(contract: Contract) -> str:
+    """What a table must follow: the version, and the columns with their types."""
+    columns = ",".join(
+        f"{c.name}:{c.type}{'!' if c.required or c.key else ''}{'/' if c.partitioned else ''}" for c in contract.columns
+    )
+    return f"{contract.version} {columns}"
+
+
+def _evolve(table: "Table", contract: Contract) -> "Table":
+    """Add new optional columns, and let required ones be empty; refuse everything else."""
+
+    def refuse(what: str) -> ContractError:
+        return ContractError(
+            f"{contract.path}: {what}. A stored dataset takes new optional columns only. "
+            "Undo the change, or give the changed dataset a new name."
+        )
+
+    time = table.schema().find_column_name(table.spec().fields[0].source_id)
+    if time != contract.event_time.name:
+        raise refuse(
+            f"what is stored is partitioned by {time}, and the contract now asks for {contract.event_time.name}"
+        )
+    stored = {field.name: field for field in table.schema().fields}
+    wanted = {field.name: field for field in iceberg_schema(contract).fields}
+    for name, field in stored.items():
+        if name not in wanted:
+            raise refuse(f"column {name} is stored but no longer in the contract")
+        # As text, for the ids of what lists and maps hold move when a column is added.
+        if str(wanted[name].field_type) != str(field.field_type):
+            raise refuse(f"column {name} is stored as {field.field_type}, and the contract now asks for another type")
+        if wanted[name].required and not field.required:
+            raise refuse(f"column {name} may be empty in what is stored, and the contract now requires it")
+    added = [field for name, field in wanted.items() if name not in stored]
+    for field in added:
+        if field.required:
+            raise refuse(f"new column {field.name} is required, and what is stored has no value for it")
+    relaxed = [name for name, field in stored.items() if field.required and not wanted[name].required]
+    with table.transaction() as transaction:
+        if added or relaxed:
+            with transaction.update_schema() as update:
+                for field in added:
+                    update.add_column(field.name, field.field_type, field.doc)
+                for name in relaxed:
+                    update.make_column_optional(name)
+        transaction.set_properties({CONTRACT_VERSION: _fingerprint(contract)})
+    return table

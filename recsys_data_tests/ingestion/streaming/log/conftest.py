@@ -1,0 +1,44 @@
+"""Event logs to test: every backend stands behind one fixture, so that one suite runs over all of them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from recsys_data.ingestion.streaming.log import EventLog
+from recsys_data.ingestion.streaming.log.embedded.log import EmbeddedLog
+
+OpenLog = Callable[[], EventLog]
+
+
+@pytest.fixture(params=["embedded"])
+def event_log_factory(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], OpenLog]]:
+    """Makes empty logs; what it returns opens that log, each time as one more client of it.
+
+    A log has at least two partitions. Every client is closed at the end.
+    """
+    clients: list[EventLog] = []
+    backends: dict[str, Callable[[], OpenLog]] = {"embedded": lambda: _embedded(tmp_path_factory.mktemp("log"))}
+
+    def remembered(open_log: OpenLog) -> OpenLog:
+        def open_and_remember() -> EventLog:
+            clients.append(open_log())
+            return clients[-1]
+
+        return open_and_remember
+
+    yield lambda: remembered(backends[request.param]())
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def open_log(event_log_factory: Callable[[], OpenLog]) -> OpenLog:
+    """Opens one log, empty at first."""
+    return event_log_factory()
+
+
+def _embedded(folder: Path) -> OpenLog:
+    return lambda: EmbeddedLog(folder / "log", partitions=2, segment_bytes=300)

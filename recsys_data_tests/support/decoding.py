@@ -1,0 +1,130 @@
+"""Decoding lines in tests: each line's fate, by the way that the decoder chooses or by the exact way alone."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pyarrow as pa
+
+from recsys_data.contracts import Contract, load_contracts
+from recsys_data.ingestion.streaming.decoding import decoder as decode
+from recsys_data.ingestion.streaming.decoding.decoded import DeadLetter
+from recsys_data.ingestion.streaming.decoding.decoder import Decoder
+from recsys_data.ingestion.streaming.decoding.value_counts import KINDS, Tally
+from recsys_data.ingestion.streaming.log import LogSlice
+
+FIRST_DAY = date(1995, 1, 1)
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+MAX_EVENT_BYTES = 4096
+ACCEPTED = "accepted"
+VIEW = {
+    "event_id": "e1",
+    "type": "view",
+    "user_id": "u1",
+    "item_id": "i1",
+    "event_ts": "2026-01-02T03:04:05.678Z",
+    "received_at": "2026-01-02T03:04:06Z",
+}
+
+
+def slice_of(lines: Sequence[bytes], newline: bytes = b"\n", partition: int = 0, start: int = 0) -> LogSlice:
+    """The lines as the log gives them; without newlines as a backend may that keeps records apart otherwise."""
+    ended = [line + newline for line in lines]
+    bounds = np.concatenate([[0], np.cumsum([len(line) for line in ended])]).astype(np.int64)
+    return LogSlice(partition, start, start + int(bounds[-1]), b"".join(ended), bounds, start + bounds[:-1])
+
+
+def decode_lines(
+    decoder: Decoder, lines: Sequence[bytes], newline: bytes = b"\n", now: datetime = NOW
+) -> tuple[list[dict[str, Any]], list[DeadLetter]]:
+    """The events among the lines, with every column, and the dead letters."""
+    decoded = decoder.decode(slice_of(lines, newline), now)
+    decoder.settle([decoded])
+    columns = dict.fromkeys(decoder.plan.judged_columns)
+    events = [columns | event for part, good in decoded.parts for event in part.filter(pa.array(good)).to_pylist()]
+    dead = list(decoded.dead)
+    assert all(letter.raw == lines[letter.row] for letter in dead)
+    return events, dead
+
+
+@dataclass
+class Fate:
+    """What became of a line: `accepted` with its columns, or the reason with the dead letter."""
+
+    reason: str
+    columns: dict[str, Any] = field(default_factory=dict)
+    letter: DeadLetter | None = None
+
+    def comparable(self) -> tuple:
+        shown = {name: value for name, value in self.columns.items() if value is not None and name != "row"}
+        if "properties" in shown:
+            shown["properties"] = plain(shown["properties"])
+        return (self.reason, sorted(shown.items(), key=lambda item: item[0]))
+
+
+class Decoding:
+    def __init__(self, contracts: Mapping[str, Contract] | None = None) -> None:
+        self.contracts = contracts or load_contracts()
+        self.decoder = Decoder(self.contracts, FIRST_DAY, MAX_EVENT_BYTES)
+        self.read_exactly = 0
+
+    def fates(self, lines: Sequence[bytes], newline: bytes = b"\n") -> list[Fate]:
+        """One fate a line; fails unless there is exactly one. `read_exactly` counts the lines read one by one."""
+        with self._counted():
+            events, dead = decode_lines(self.decoder, lines, newline)
+        rows = sorted([event["row"] for event in events] + [letter.row for letter in dead])
+        assert rows == list(range(len(lines))), "a line has no fate, or more than one"
+        fates: dict[int, Fate] = {event["row"]: Fate(ACCEPTED, event) for event in events}
+        fates |= {letter.row: Fate(letter.reason, {}, letter) for letter in dead}
+        return [fates[row] for row in range(len(lines))]
+
+    def fate(self, line: bytes | dict[str, Any]) -> Fate:
+        return self.fates([line if isinstance(line, bytes) else json.dumps(line).encode()])[0]
+
+    def views(self, cases: Sequence[dict[str, Any]]) -> list[Fate]:
+        """The fate of a good view with these members in place of its own, the same by the exact way."""
+        lines = [json.dumps(VIEW | members).encode() for members in cases]
+        exactly = self.exact_fates(lines)
+        fates = self.fates(lines)
+        assert [fate.comparable() for fate in fates] == [fate.comparable() for fate in exactly]
+        return fates
+
+    def exact_fates(self, lines: Sequence[bytes]) -> list[Fate]:
+        """The fates by the exact way alone."""
+
+        def all_odd(data: Any, bounds: Any) -> Tally:
+            return Tally(np.zeros((len(bounds) - 1, KINDS), np.int64), np.ones(len(bounds) - 1, bool))
+
+        with patch.object(decode, "tally", all_odd):
+            fates = self.fates(lines)
+        assert self.read_exactly == sum(fate.reason != "event_too_large" for fate in fates)
+        return fates
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self.read_exactly = 0
+        read = decode.read_exactly
+
+        def counted(*args: Any) -> dict[str, Any]:
+            self.read_exactly += 1
+            return read(*args)
+
+        with patch.object(decode, "read_exactly", counted):
+            yield
+
+
+def plain(text: str) -> Any:
+    """Parsed `properties`, without what says nothing: nulls and empty objects where columns are taken from."""
+    return _without_nothing(json.loads(text), 3)
+
+
+def _without_nothing(value: Any, levels: int) -> Any:
+    if not isinstance(value, dict) or not levels:
+        return value
+    inner = {key: _without_nothing(one, levels - 1) for key, one in value.items()}
+    return {key: one for key, one in inner.items() if one is not None and one != {}} or None
