@@ -1,12 +1,16 @@
 """The data backbone of a recommender system.
 
-Folders are the stages of the journey, and imports go one way:
+Stages, which know nothing of Dagster or of the command line; imports go one way, downwards:
 
+- `monitoring`: whether it is fresh, reconciled and healthy
+- `ingestion`: how data gets in: `streaming` (collector -> event log -> micro-batches) and `batch` (staging -> snapshot
+  -> history)
+- `sources`: where it comes from (databases, files, public data sets)
+- `storage`: where it is kept (Apache Iceberg), maintained and queried (DuckDB)
 - `contracts`: what is collected, one file per dataset; everything else is derived from it
-- `sources`: where it comes from (databases, files, public data sets, the storefront simulator)
-- `ingestion`: how it gets in: the stream (collector -> event log -> micro-batches), and the batch side
-  (staging -> snapshot -> history)
-- `lake`: where it is kept (Apache Iceberg), looked after and queried (DuckDB)
-- `monitoring`: whether it is fresh, balanced and healthy
-- `definitions`, `resources`, `cli`: how people run it
+
+Ground nouns at the top: `settings`, `errors`, `logs`, `redaction`, `durable`, `scratch`, `background`, ...
+
+Faces: `defs` (the only package that imports Dagster), `definitions`, `cli`, `operations` (the processes of `up`, backup)
+and the `simulator` of a storefront.
 """

@@ -173,7 +173,7 @@ class _Drain:
             if waiting and (many or time.monotonic() - committed >= self._pace() or last):
                 # Counted from its beginning, or events would wait for the time that it takes too.
                 committed = time.monotonic()
-                if not over:
+                if not over and self.line_bytes <= LONG_LINE_BYTES:
                     self._read_ahead()
                 yield self._flush()
             elif not waiting and not self.decoding and (over or now - busy >= self.until.idle):

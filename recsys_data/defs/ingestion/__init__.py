@@ -1,0 +1,1 @@
+"""Streams and snapshots as assets, with their sensors and schedules."""

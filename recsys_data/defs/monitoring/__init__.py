@@ -1,0 +1,1 @@
+"""Asset checks, alerts and care of the Dagster instance."""

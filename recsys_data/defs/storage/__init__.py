@@ -1,0 +1,1 @@
+"""Table maintenance and retention as assets."""

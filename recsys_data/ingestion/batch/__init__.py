@@ -1,0 +1,1 @@
+"""Snapshots: staged, validated, compared with the day before, published or quarantined."""

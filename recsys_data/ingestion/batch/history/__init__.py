@@ -1,0 +1,1 @@
+"""SCD2 histories, refreshed from the stored snapshots."""

@@ -1,0 +1,1 @@
+"""Streams: collector -> event log -> micro-batches -> lake."""

@@ -1,0 +1,1 @@
+"""The dialect of Segment's HTTP tracking API -> events."""

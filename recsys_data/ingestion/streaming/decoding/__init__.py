@@ -1,0 +1,1 @@
+"""Log lines -> validated events and dead letters."""

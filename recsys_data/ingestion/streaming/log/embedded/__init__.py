@@ -1,0 +1,1 @@
+"""The event log on local disk: partitions of segments, for several writer processes."""

@@ -1,0 +1,1 @@
+"""Where one event or one item is, from the log to the tables."""

@@ -1,0 +1,1 @@
+"""Restore points of lake, event log and state."""

@@ -1,0 +1,1 @@
+"""The processes of `recsys-data up` on one machine."""

@@ -1,0 +1,1 @@
+"""Databases as sources: PostgreSQL by ADBC, others by SQLAlchemy."""

@@ -1,0 +1,1 @@
+"""Table maintenance: compaction and removal of orphan files."""
