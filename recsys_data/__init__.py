@@ -11,6 +11,6 @@ Stages, which know nothing of Dagster or of the command line; imports go one way
 
 Ground nouns at the top: `settings`, `errors`, `logs`, `redaction`, `durable`, `scratch`, `background`, ...
 
-Faces: `defs` (the only package that imports Dagster), `definitions`, `cli`, `operations` (the processes of `up`, backup)
+Faces: `defs` (Dagster), `definitions`, `cli`, `operations` (the processes of `up`, its UI, backup)
 and the `simulator` of a storefront.
 """

@@ -1,34 +1,17 @@
 """What all commands share: errors that are explained, in the order they are listed, and what they work on."""
 
-import errno
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from recsys_data.errors import RecsysDataError
+from recsys_data.operations.platform import explain
 from recsys_data.redaction import redacted
-from recsys_data.settings import Settings
 
 if TYPE_CHECKING:
-    from recsys_data.contracts import Contract
-    from recsys_data.ingestion.streaming.log import EventLog
-    from recsys_data.storage.tables import Lake
+    pass
 
 INTERRUPTED = 130
-ADVICE = {
-    errno.ENOSPC: "Free space there, or move RECSYS_DATA_DIR to a disk with more.",
-    errno.EDQUOT: "Free space there, or move RECSYS_DATA_DIR to a disk with more.",
-    errno.EACCES: "Correct its permissions, or choose another place.",
-    errno.EPERM: "Correct its permissions, or choose another place.",
-    errno.ENOENT: "Check the path.",
-    errno.EISDIR: "Expected a file.",
-    errno.EROFS: "Choose a place that can be written.",
-    errno.EMFILE: "Raise the limit of open files (ulimit -n).",
-}
 
 
 class Exampled(click.Command):
@@ -73,57 +56,3 @@ class Commands(Exampled, click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order they were added, not of the alphabet."""
         return list(self.commands)
-
-
-def explain(error: Exception) -> str | None:
-    """What went wrong and what to do, if it is nothing that a programmer has to look at."""
-    if isinstance(error, RecsysDataError):
-        return str(error)
-    # A reader that went away, as in `recsys-data sql ... | head`, is left to click, which ends quietly.
-    if isinstance(error, OSError) and error.errno != errno.EPIPE:
-        place = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror or error}{place}. {ADVICE.get(error.errno or 0, '')}".strip()
-    # The lake's catalog is a database; what has not been imported has not been raised either.
-    database = sys.modules.get("sqlalchemy.exc")
-    if database and isinstance(error, database.OperationalError):
-        return f"The lake's catalog cannot be used now: {error.orig}. Look after its disk and permissions."
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class Platform:
-    """The settings and what they name."""
-
-    settings: Settings
-    contracts: "Mapping[str, Contract]"
-    log: "EventLog"
-    lake: "Lake"
-
-
-@contextmanager
-def opened() -> Iterator[Platform]:
-    """The event log and the lake of the environment's settings.
-
-    Raises:
-        UserError: a setting, a contract or the state folder cannot be used.
-    """
-    from recsys_data.contracts import load_contracts
-    from recsys_data.storage.tables import open_lake
-
-    settings = Settings.from_env()
-    contracts = load_contracts(*settings.contract_dirs)
-    lake = open_lake(settings, contracts)
-    with opened_log(settings) as log:
-        yield Platform(settings, contracts, log, lake)
-
-
-@contextmanager
-def opened_log(settings: Settings) -> Iterator["EventLog"]:
-    """The event log alone."""
-    from recsys_data.ingestion.streaming.log.open import open_log
-
-    log = open_log(settings)
-    try:
-        yield log
-    finally:
-        log.close()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recsys_data.cli.commands import Commands, Platform, opened
+from recsys_data.cli.commands import Commands
+from recsys_data.operations.platform import Platform, opened
 
 if TYPE_CHECKING:
     from rich.progress import Progress

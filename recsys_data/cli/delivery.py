@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 import click
 
-from recsys_data.cli.commands import opened_log
 from recsys_data.errors import Permanent, Transient, UserError
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.ingestion.streaming.log.stamp import stamp
+from recsys_data.operations.platform import opened_log
 from recsys_data.redaction import redacted, redacted_url, secrets_of
 from recsys_data.settings import Settings
 

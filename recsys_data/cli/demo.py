@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from recsys_data.cli.commands import explain
+from recsys_data.operations.platform import explain
 from recsys_data.settings import Settings
 
 DEMO = "demo"  # below the state folder

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recsys_data.cli.commands import Exampled, Platform, opened
+from recsys_data.cli.commands import Exampled
+from recsys_data.operations.platform import Platform, opened
 
 if TYPE_CHECKING:
     from recsys_data.ingestion.streaming.stream_writer import Flushed

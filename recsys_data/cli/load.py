@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recsys_data.cli.commands import Commands, opened_log
+from recsys_data.cli.commands import Commands
+from recsys_data.operations.platform import opened_log
 from recsys_data.settings import Settings
 from recsys_data.sources.datasets import IMPORTERS, Importer
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recsys_data.cli.commands import Exampled, opened
+from recsys_data.cli.commands import Exampled
 from recsys_data.cli.rows import FORMATS, Result
 from recsys_data.errors import UserError
+from recsys_data.operations.platform import opened
 
 if TYPE_CHECKING:
     import duckdb

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recsys_data.cli.commands import Exampled, opened
+from recsys_data.cli.commands import Exampled
+from recsys_data.operations.platform import opened
 
 if TYPE_CHECKING:
     from recsys_data.monitoring.trace.trace import Trace

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recsys_data.cli.commands import Exampled, opened
+from recsys_data.cli.commands import Exampled
 from recsys_data.errors import Transient, UserError
 from recsys_data.operations.local.dagster_home import dagster_home
+from recsys_data.operations.platform import opened
 from recsys_data.settings import PREFIX, Settings
 
 if TYPE_CHECKING:

@@ -2,7 +2,8 @@
 
 import click
 
-from recsys_data.cli.commands import Exampled, opened
+from recsys_data.cli.commands import Exampled
+from recsys_data.operations.platform import opened
 
 
 @click.command(

@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 import click
 
-from recsys_data.cli.commands import Platform, explain
 from recsys_data.errors import Permanent
 from recsys_data.monitoring.status import latency_of, main_ledger, read_log
 from recsys_data.operations.local.stopping import Stop
 from recsys_data.operations.local.supervisor import Child, Supervisor
+from recsys_data.operations.platform import Platform, explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable

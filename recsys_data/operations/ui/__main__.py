@@ -8,9 +8,9 @@ from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
 from dagster_webserver.version import __version__
 
-from recsys_data.cli.commands import explain
 from recsys_data.logs import configure_command
 from recsys_data.operations.local.dagster_home import dagster_home
+from recsys_data.operations.platform import explain
 from recsys_data.operations.ui.address import Addresses
 from recsys_data.operations.ui.protection import Protection
 from recsys_data.operations.ui.token import ui_token
