@@ -45,8 +45,9 @@ CHUNK_ROWS = 50_000
 
 
 def extract_rows(url: str) -> int:
-    from recsys_data.contracts.contract import Server
-    from recsys_data.sources.extract import Wanted, extract
+    from recsys_data.contracts.servers import Server
+    from recsys_data.sources.extract import extract
+    from recsys_data.sources.source import Wanted
 
     wanted = [Wanted(name, kind, name) for name, kind in TYPES.items()]
     with extract(Server("benchmark", url, table=TABLE), wanted, datetime.now(UTC).date(), Path()) as found:

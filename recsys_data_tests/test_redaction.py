@@ -16,7 +16,7 @@ from dagster._utils.error import serializable_error_info_from_exc_info
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_data.contracts.contract import Server
+from recsys_data.contracts.servers import Server
 from recsys_data.errors import Permanent, RecsysDataError, Transient, UserError
 from recsys_data.logs import TextFormatter
 from recsys_data.monitoring.alerts.incidents import Alert
@@ -24,8 +24,9 @@ from recsys_data.monitoring.alerts.notifiers import WebhookSink
 from recsys_data.redaction import redacted, redacted_url, secrets_of
 from recsys_data.settings import Settings
 from recsys_data.sources.databases import connect as connecting
-from recsys_data.sources.extract import Wanted, days_available, extract, without_secrets
+from recsys_data.sources.extract import days_available, extract, without_secrets
 from recsys_data.sources.locations import named
+from recsys_data.sources.source import Wanted
 from recsys_data_tests.support.webhook import webhook
 
 # What no message may hold of each password; all of them are long enough to be found by nothing else.

@@ -1,15 +1,12 @@
 """What all commands share: errors that are explained, in the order they are listed, and what they work on."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from recsys_data.operations.platform import explain
 from recsys_data.redaction import redacted
-
-if TYPE_CHECKING:
-    pass
 
 INTERRUPTED = 130
 

@@ -78,7 +78,7 @@ def check(paths: tuple[Path, ...]) -> None:
     Each is looked at by itself, and then together with those in use.
     """
     from recsys_data.contracts import load_contract
-    from recsys_data.contracts.contract import CONTRACTS_DIR
+    from recsys_data.contracts.load import CONTRACTS_DIR
 
     files = list(contract_files(paths or (CONTRACTS_DIR, *Settings.from_env().contract_dirs)))
     sound: dict[str, Contract] = {}
@@ -152,7 +152,7 @@ def contract_files(paths: Iterable[Path]) -> Iterator[Path]:
     Raises:
         UserError: a folder holds none.
     """
-    from recsys_data.contracts.contract import SUFFIX
+    from recsys_data.contracts.load import SUFFIX
 
     for path in paths:
         if not path.is_dir():

@@ -121,8 +121,8 @@ def planned(lake: "Lake", as_of: str | None = None) -> "Views":
     Raises:
         UserError: no such time or snapshot.
     """
-    from recsys_data.contracts.rules import literal, quote
     from recsys_data.contracts.types import duckdb_type
+    from recsys_data.sql import literal, quote
     from recsys_data.storage.query import as_of_macro, plan_views
 
     stored = {name for name in lake.contracts if lake.exists(name)}

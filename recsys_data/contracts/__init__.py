@@ -4,6 +4,7 @@ Everything else is derived from these files: table schemas, row rules and their 
 policies and what the UI shows. There is no second place to register a dataset, a column or a rule.
 """
 
-from recsys_data.contracts.contract import Column, Contract, Rule, load_contract, load_contracts
+from recsys_data.contracts.load import load_contract, load_contracts
+from recsys_data.contracts.model import Column, Contract, Rule
 
 __all__ = ["Column", "Contract", "Rule", "load_contract", "load_contracts"]

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from recsys_data.contracts.contract import Column, Contract
+from recsys_data.contracts.model import Column, Contract
 
 HISTORY, REJECTED = "history", "rejected"
 PERIOD = (

@@ -6,7 +6,7 @@ told in words; `recsys-data ingest` is the judge. Run alone: `recsys-data contra
 
 from typing import Any
 
-from recsys_data.contracts.contract import Column, Contract
+from recsys_data.contracts.model import Column, Contract
 from recsys_data.contracts.rules import columns_of
 from recsys_data.errors import UserError
 

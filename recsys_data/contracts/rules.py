@@ -11,11 +11,12 @@ from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from recsys_data.contracts.contract import Column, Contract
+from recsys_data.contracts.model import Column, Contract
 from recsys_data.contracts.spill import open_session
 from recsys_data.contracts.sql_guard import LISTED, Refused, check_query
 from recsys_data.contracts.types import duckdb_type
 from recsys_data.errors import ContractError
+from recsys_data.sql import literal, quote
 
 if TYPE_CHECKING:
     import duckdb
@@ -55,16 +56,6 @@ def set_variables(connection: "duckdb.DuckDBPyConnection", first_day: date, now:
     """Set what rules may refer to; `now` is UTC."""
     connection.execute(f"SET VARIABLE first_day = TIMESTAMPTZ '{first_day.isoformat()} 00:00:00+00'")
     connection.execute(f"SET VARIABLE now = TIMESTAMPTZ '{now.replace(tzinfo=None).isoformat(' ')}+00'")
-
-
-def quote(name: str) -> str:
-    """An SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """An SQL string literal."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def reasons(contract: Contract) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from recsys_data.contracts.contract import Contract
+    from recsys_data.contracts.model import Contract
 
 # logical type: (Arrow type, DuckDB type, type asked of DuckDB when it reads the JSON of an event)
 STORED = {

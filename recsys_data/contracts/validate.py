@@ -6,7 +6,7 @@ What the standard's JSON schema cannot know is looked after here, so that a cont
 import re
 from collections.abc import Mapping
 
-from recsys_data.contracts.contract import ENGINE, Column, Contract
+from recsys_data.contracts.model import ENGINE, Column, Contract
 from recsys_data.contracts.types import NESTED, STORED, is_stored
 from recsys_data.errors import ContractError
 

@@ -5,8 +5,8 @@ from datetime import date, timedelta
 
 import dagster as dg
 
-from recsys_data.contracts.contract import Column, Contract
 from recsys_data.contracts.derived import REJECTED
+from recsys_data.contracts.model import Column, Contract
 from recsys_data.contracts.types import duckdb_type
 
 # Dagster looks at freshness every half minute and accepts no window below one.

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from recsys_data.ingestion.streaming.consumer_lease import file_lock
+from recsys_data.leases import file_lock
 from recsys_data.settings import Settings
 
 # For whoever looks at the mark in the very moment in which it is made.

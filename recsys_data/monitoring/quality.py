@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from recsys_data.background import gives_way
-from recsys_data.contracts.contract import Contract, Reference
-from recsys_data.contracts.rules import literal, quote, reasons, session, set_variables
+from recsys_data.contracts.model import Contract
+from recsys_data.contracts.rules import reasons, session, set_variables
+from recsys_data.contracts.servers import Reference
 from recsys_data.settings import Settings
+from recsys_data.sql import literal, quote
 from recsys_data.storage.query import data_files, relation
 from recsys_data.storage.tables import Lake
 

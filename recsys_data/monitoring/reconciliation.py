@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from recsys_data.contracts.contract import Contract
+from recsys_data.contracts.model import Contract
 from recsys_data.contracts.rules import session
 from recsys_data.ingestion.streaming.consumer_lease import running_drain
 from recsys_data.ingestion.streaming.stream_writer import main_dataset, primary_datasets

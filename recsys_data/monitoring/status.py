@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from recsys_data.contracts.contract import Contract
+from recsys_data.contracts.model import Contract
 from recsys_data.contracts.rules import session
+from recsys_data.days import day_number
 from recsys_data.ingestion.batch.due import due_day
 from recsys_data.ingestion.streaming.consumer import positions_of
 from recsys_data.ingestion.streaming.log import EventLog
@@ -20,7 +21,6 @@ from recsys_data.ingestion.streaming.stream_writer import main_dataset
 from recsys_data.monitoring.reconciliation import Stored, reconcile, settled_tables, stored_of
 from recsys_data.settings import Settings
 from recsys_data.storage.ledger import Latency, Ledger, read_ledger
-from recsys_data.storage.manifest_stats import day_number
 from recsys_data.storage.query import data_files, relation
 from recsys_data.storage.tables import Lake
 

@@ -9,58 +9,22 @@ import hashlib
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recsys_data.contracts.contract import Server
+from recsys_data.contracts.servers import Server
 from recsys_data.errors import Permanent, RecsysDataError, UserError
 from recsys_data.redaction import redacted, secrets_of
-from recsys_data.sources.files.patterns import DAY, Listing
+from recsys_data.sources.files.patterns import Listing
 from recsys_data.sources.files.resting import REST_SECONDS, at_rest, changing
 from recsys_data.sources.locations import days_of_files, files_of_day, named, no_files, resolved
+from recsys_data.sources.source import Extract, Wanted, is_live
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """One column that is asked for.
-
-    Attributes:
-        name: column of the contract.
-        type: logical type.
-        source: name in the source; in JSON a dotted path.
-    """
-
-    name: str
-    type: str
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Extract:
-    """A state that is being read.
-
-    Attributes:
-        as_of: UTC; when the state was true: the moment of the consistent read, or the end of a folder's day.
-        columns: the wanted columns that this source has, in the order of the batches.
-        batches: the rows, typed, at most about 100,000 a batch; the last column `_problems`, a list of texts, is
-            NULL for a clean row, else it holds "column: found …; expected …", and such columns are NULL.
-    """
-
-    as_of: datetime
-    columns: tuple[str, ...]
-    batches: "Iterator[pa.RecordBatch]"
-
-
-def is_live(server: Server) -> bool:
-    """Whether the server knows only today's state."""
-    return DAY not in server.location
 
 
 @contextmanager

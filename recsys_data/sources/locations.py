@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from datetime import date
 from glob import escape
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 from urllib.parse import quote as percent_encoded
 
-from recsys_data.contracts.contract import Server
+from recsys_data.contracts.servers import Server
 from recsys_data.errors import Transient, UserError
 from recsys_data.redaction import OPTION, redacted, redacted_url
 from recsys_data.settings import variable
@@ -22,6 +22,7 @@ from recsys_data.sources.files.patterns import DAY, Listing, days_of, find
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
+
 
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 # User and password of a URL, as far as they are spelled in it, and options that hold a secret.
@@ -177,3 +178,11 @@ def no_files(server: Server, data_dir: Path, day: date, listing: Listing) -> Use
         f"{named(server)}: no folder or files for {day}; {there}{' (the newest)' * (len(days) > SHOWN_DAYS)}. "
         "Deliver that day, or take another."
     )
+
+
+PACKED = {"gz": "gzip", "zst": "zstd"}
+
+
+def open_stream(files: "FileSystem", path: str) -> Any:
+    """The unpacked bytes of a file."""
+    return files.open_input_stream(path, compression=PACKED.get(path.rsplit(".", 1)[-1]))

@@ -6,9 +6,9 @@ third of the memory of writing with pyarrow. The file carries Iceberg's field id
 
 from typing import TYPE_CHECKING
 
-from recsys_data.contracts.rules import literal, quote
 from recsys_data.durable import local_path, sync_all
 from recsys_data.errors import Permanent
+from recsys_data.sql import literal, quote
 from recsys_data.storage.parquet import BOUNDED, described, new_location
 
 if TYPE_CHECKING:

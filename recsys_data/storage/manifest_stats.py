@@ -2,12 +2,13 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from cachetools import LRUCache, cached
 
+from recsys_data.days import MICROSECONDS_PER_DAY
 from recsys_data.storage.integrity import naming_damage
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
     from pyiceberg.types import NestedField
 
-EPOCH = date(1970, 1, 1)
-MICROSECONDS_PER_DAY = 86_400_000_000
 # A busy table has some dozens; each takes some kilobytes here.
 MANIFESTS_KNOWN = 1024
 
@@ -29,16 +28,6 @@ class DayStats:
     rows: int = 0
     files: int = 0
     newest: int | None = None
-
-
-def day_key(day: int) -> str:
-    """A day as counted by Iceberg (days since 1970) -> partition key, e.g. 2026-01-02."""
-    return (EPOCH + timedelta(days=day)).isoformat()
-
-
-def day_number(key: str) -> int:
-    """A partition key, e.g. 2026-01-02 -> days since 1970."""
-    return (date.fromisoformat(key) - EPOCH).days
 
 
 @naming_damage

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow.fs import LocalFileSystem
 
+from recsys_data.days import MICROSECONDS_PER_DAY
 from recsys_data.durable import local_path, make_folder, sync_all
-from recsys_data.storage.manifest_stats import MICROSECONDS_PER_DAY
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile

@@ -11,11 +11,11 @@ from datetime import datetime
 from glob import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from recsys_data.contracts.contract import Contract
 from recsys_data.contracts.derived import HISTORY
-from recsys_data.contracts.rules import literal, quote
+from recsys_data.contracts.model import Contract
 from recsys_data.contracts.spill import open_session
 from recsys_data.durable import local_path
+from recsys_data.sql import literal, quote
 from recsys_data.storage.integrity import naming_damage
 from recsys_data.storage.tables import Lake
 from recsys_data.storage.time_travel import snapshot_at

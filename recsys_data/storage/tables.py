@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recsys_data.contracts.contract import Contract
+from recsys_data.contracts.model import Contract
 from recsys_data.contracts.types import arrow_schema
 from recsys_data.durable import make_folder
 from recsys_data.errors import ContractError, RecsysDataError, Transient, UserError

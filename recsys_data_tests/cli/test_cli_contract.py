@@ -5,7 +5,7 @@ import pytest
 from click.testing import Result
 
 from recsys_data.contracts import load_contracts
-from recsys_data.contracts.contract import CONTRACTS_DIR
+from recsys_data.contracts.load import CONTRACTS_DIR
 
 Run = Callable[..., Result]
 

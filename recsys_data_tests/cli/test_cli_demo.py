@@ -11,9 +11,10 @@ import pytest
 from recsys_data.cli.demo import REFRESH_SECONDS, keep_sources, write_contracts
 from recsys_data.cli.up import demo_contracts
 from recsys_data.contracts import load_contracts
-from recsys_data.contracts.contract import Server
+from recsys_data.contracts.servers import Server
 from recsys_data.settings import Settings
-from recsys_data.sources.extract import Wanted, extract, is_live
+from recsys_data.sources.extract import extract
+from recsys_data.sources.source import Wanted, is_live
 
 EVE = datetime(2026, 11, 24, 23, 59, 30, tzinfo=UTC).timestamp()
 

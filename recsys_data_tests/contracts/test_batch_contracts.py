@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from recsys_data.contracts.contract import Schedule
+from recsys_data.contracts.servers import Schedule
 from recsys_data.errors import ContractError
 from recsys_data_tests.support.contract_files import custom, load, load_one, odcs, rule
 from recsys_data_tests.support.snapshot_contracts import AS_OF, CITY, SNAPSHOT_DATE, STORE_ID, limit, stores

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from recsys_data.contracts.contract import Reference
+from recsys_data.contracts.servers import Reference
 from recsys_data.defs.asset_specs import daily_partitions
 from recsys_data.defs.ingestion import snapshots as snapshot_defs
 from recsys_data.defs.monitoring import checks as monitoring

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys_data.days import day_number
 from recsys_data.errors import UserError
 from recsys_data.ingestion.streaming import consumer as drain_module
 from recsys_data.ingestion.streaming.log import EventLog
@@ -17,7 +18,6 @@ from recsys_data.monitoring.trace.log_search import id_of, lines_of
 from recsys_data.monitoring.trace.rows import MOST
 from recsys_data.monitoring.trace.trace import trace
 from recsys_data.storage.maintenance.compaction import compact_day
-from recsys_data.storage.manifest_stats import day_number
 from recsys_data.storage.tables import Lake
 from recsys_data_tests.support.draining import view
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from recsys_data.contracts.contract import Server
+from recsys_data.contracts.servers import Server
 from recsys_data.errors import UserError
 from recsys_data.sources.datasets.csv_files import read_csv
 from recsys_data.sources.files import csv_records

@@ -7,10 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys_data.contracts.contract import Server
+from recsys_data.contracts.servers import Server
 from recsys_data.errors import UserError
 from recsys_data.sources.casting.arrow import Caster
-from recsys_data.sources.extract import days_available, extract, is_live
+from recsys_data.sources.extract import days_available, extract
+from recsys_data.sources.source import is_live
 from recsys_data_tests.support.extracting import DAY, read, today, wanted
 
 SERVER = Server("crm", "{data_dir}/landing/users/{day}/*")

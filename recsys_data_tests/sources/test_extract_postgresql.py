@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy.engine import make_url
 
-from recsys_data.contracts.contract import Server
+from recsys_data.contracts.servers import Server
 from recsys_data.errors import Transient, UserError
 from recsys_data.sources.extract import extract
 from recsys_data_tests.support.extracting import read, today, wanted

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
-from recsys_data.contracts.contract import Server
+from recsys_data.contracts.servers import Server
 from recsys_data.errors import Transient, UserError
 from recsys_data.sources.extract import days_available
 from recsys_data_tests.support.extracting import DAY, read

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from recsys_data.contracts.contract import Server
+from recsys_data.contracts.servers import Server
 from recsys_data.errors import Transient, UserError
 from recsys_data.sources.databases import connect as connecting
 from recsys_data.sources.databases import sqlalchemy as databases

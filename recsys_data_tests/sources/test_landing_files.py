@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from recsys_data.contracts.contract import Server
+from recsys_data.contracts.servers import Server
 from recsys_data.errors import Transient, UserError
 from recsys_data.sources.extract import days_available, extract, fingerprint
 from recsys_data.sources.files import resting

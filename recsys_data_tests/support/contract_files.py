@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from recsys_data.contracts import Contract, load_contract, load_contracts
-from recsys_data.contracts.contract import CONTRACTS_DIR
+from recsys_data.contracts.load import CONTRACTS_DIR
 
 EVENT_ID = {"name": "event_id", "logicalType": "string", "primaryKey": True, "required": True}
 EVENT_TS = {"name": "event_ts", "logicalType": "timestamp", "required": True, "partitioned": True}

@@ -6,10 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from recsys_data.contracts.contract import Server
+from recsys_data.contracts.servers import Server
 from recsys_data.contracts.types import arrow_type
 from recsys_data.sources.casting.arrow import Caster
-from recsys_data.sources.extract import Wanted, extract
+from recsys_data.sources.extract import extract
+from recsys_data.sources.source import Wanted
 
 DAY = date(2026, 1, 2)
 Row = dict[str, Any]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys_data.contracts.contract import Server
+from recsys_data.contracts.servers import Server
 from recsys_data.errors import Transient
 from recsys_data.sources.extract import extract
 from recsys_data_tests.support.extracting import today, wanted

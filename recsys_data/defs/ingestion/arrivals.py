@@ -15,7 +15,8 @@ from recsys_data.contracts.servers import Server
 from recsys_data.errors import RecsysDataError
 from recsys_data.ingestion.batch.due import pending_days
 from recsys_data.settings import Settings
-from recsys_data.sources.extract import fingerprint, is_live
+from recsys_data.sources.extract import fingerprint
+from recsys_data.sources.source import is_live
 from recsys_data.storage.tables import Lake
 
 FIRST, LAST = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
-from recsys_data.contracts.rules import quote, session
+from recsys_data.contracts.rules import session
+from recsys_data.days import day_number
 from recsys_data.durable import local_path
 from recsys_data.errors import UserError
 from recsys_data.ingestion.streaming.stream_writer import Flushed
-from recsys_data.storage.manifest_stats import DayStats, day_number, days
+from recsys_data.sql import quote
+from recsys_data.storage.manifest_stats import DayStats, days
 from recsys_data.storage.query import relation
 from recsys_data.storage.tables import Lake
 

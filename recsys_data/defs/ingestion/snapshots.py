@@ -13,6 +13,7 @@ import dagster as dg
 from recsys_data.contracts import Contract
 from recsys_data.contracts.derived import HISTORY, REJECTED
 from recsys_data.contracts.servers import Server
+from recsys_data.days import day_number
 from recsys_data.defs.asset_specs import asset_spec, daily_partitions
 from recsys_data.defs.ingestion.arrivals import landed_days_sensor, source_key
 from recsys_data.defs.ingestion.reporting import sample
@@ -24,7 +25,6 @@ from recsys_data.ingestion.batch.quarantine import held_back
 from recsys_data.ingestion.batch.snapshot import accept_held, refused_rows, stored_days, take, takeable_days
 from recsys_data.ingestion.batch.taken import Taken
 from recsys_data.settings import Settings
-from recsys_data.storage.manifest_stats import day_number
 from recsys_data.storage.tables import Lake
 
 MISSING_SHOWN = 30

@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 
 from recsys_data.contracts import Contract
+from recsys_data.days import day_key
 from recsys_data.defs.asset_specs import asset_spec, daily_partitions
 from recsys_data.defs.ingestion.reporting import Gathered, Reporter, day_facts, sample, wanted_days
 from recsys_data.defs.storage.maintenance import canceled_when_stopped
@@ -24,7 +25,7 @@ from recsys_data.ingestion.streaming.refused import as_markdown, summary
 from recsys_data.ingestion.streaming.supervision import DrainRun, decide
 from recsys_data.settings import Settings
 from recsys_data.storage.maintenance.compaction import compact_day
-from recsys_data.storage.manifest_stats import DayStats, day_key
+from recsys_data.storage.manifest_stats import DayStats
 from recsys_data.storage.tables import Lake
 
 EVENT_LOG = dg.AssetKey("event_log")

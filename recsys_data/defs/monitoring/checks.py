@@ -11,8 +11,9 @@ from typing import Any
 import dagster as dg
 
 from recsys_data.contracts import Contract
-from recsys_data.contracts.contract import Reference
 from recsys_data.contracts.derived import HISTORY
+from recsys_data.contracts.servers import Reference
+from recsys_data.days import day_key, day_number
 from recsys_data.defs.monitoring import check_job as check_defs
 from recsys_data.defs.monitoring.check_job import StreamCheck
 from recsys_data.ingestion.batch.history.state import read_state
@@ -20,7 +21,7 @@ from recsys_data.ingestion.streaming.refused import as_markdown, summary
 from recsys_data.monitoring.quality import RECENT, reference_counts, rule_counts, stored_rows
 from recsys_data.monitoring.reconciliation import COUNTS, reconcile, settled_tables, stored_of
 from recsys_data.settings import Settings
-from recsys_data.storage.manifest_stats import day_key, day_number, days
+from recsys_data.storage.manifest_stats import days
 from recsys_data.storage.tables import Lake
 
 # A tick may take a minute; an event takes about 15 ms.

@@ -3,12 +3,12 @@
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from recsys_data.contracts.contract import Contract
+from recsys_data.contracts.model import Contract
 from recsys_data.ingestion.batch.quarantine import held_back
 from recsys_data.ingestion.batch.retention import kept_since
 from recsys_data.ingestion.batch.snapshot import stored_days, takeable_days
 from recsys_data.settings import Settings
-from recsys_data.sources.extract import is_live
+from recsys_data.sources.source import is_live
 from recsys_data.storage.tables import Lake
 
 

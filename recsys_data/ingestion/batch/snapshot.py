@@ -13,19 +13,21 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from recsys_data.contracts.contract import Contract
 from recsys_data.contracts.derived import REJECTED
-from recsys_data.contracts.rules import quote
+from recsys_data.contracts.model import Contract
 from recsys_data.contracts.spill import open_session
+from recsys_data.days import EPOCH, day_number
 from recsys_data.errors import Transient, UserError
 from recsys_data.ingestion.batch.quarantine import Reading, discard, hold, open_held
 from recsys_data.ingestion.batch.retention import check_kept
 from recsys_data.ingestion.batch.staging import Staged
 from recsys_data.ingestion.batch.taken import Compared, Taken, objection
-from recsys_data.ingestion.streaming.consumer_lease import file_lock
+from recsys_data.leases import file_lock
 from recsys_data.settings import Settings
-from recsys_data.sources.extract import days_available, is_live
-from recsys_data.storage.manifest_stats import EPOCH, day_number, days
+from recsys_data.sources.extract import days_available
+from recsys_data.sources.source import is_live
+from recsys_data.sql import quote
+from recsys_data.storage.manifest_stats import days
 from recsys_data.storage.partition import files_of, publish
 from recsys_data.storage.query import relation
 from recsys_data.storage.tables import Lake

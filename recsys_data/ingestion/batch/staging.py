@@ -12,12 +12,15 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recsys_data.contracts.contract import Column, Contract, Server
-from recsys_data.contracts.rules import literal, prepare, quote, reason_case, reasons, set_variables
+from recsys_data.contracts.model import Column, Contract
+from recsys_data.contracts.rules import prepare, reason_case, reasons, set_variables
+from recsys_data.contracts.servers import Server
 from recsys_data.contracts.types import duckdb_type
 from recsys_data.errors import UserError
 from recsys_data.sources.casting.arrow import OF_ROW
-from recsys_data.sources.extract import Extract, Wanted, days_available, extract, is_live
+from recsys_data.sources.extract import days_available, extract
+from recsys_data.sources.source import Extract, Wanted, is_live
+from recsys_data.sql import literal, quote
 
 if TYPE_CHECKING:
     import pyarrow as pa

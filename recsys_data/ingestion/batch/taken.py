@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
-from recsys_data.contracts.contract import Contract
+from recsys_data.contracts.model import Contract
 
 
 @dataclass(frozen=True, slots=True)

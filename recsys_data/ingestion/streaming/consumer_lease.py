@@ -9,15 +9,13 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
 from recsys_data.errors import Transient
+from recsys_data.leases import POLL_SECONDS, _try
 from recsys_data.settings import Settings
-
-POLL_SECONDS = 0.05
 
 
 class DrainBusy(Transient):
@@ -80,29 +78,10 @@ def drain_is_running(settings: Settings) -> bool:
     return running_drain(settings) is not None
 
 
-@contextlib.contextmanager
-def file_lock(path: Path, wait_seconds: float) -> Iterator[bool]:
-    """Hold a lock file; gives False where another process still holds it after `wait_seconds`."""
-    deadline = time.monotonic() + wait_seconds
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        while not (taken := _try(file)) and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
-        yield taken
-
-
 def _open(settings: Settings, name: str) -> BinaryIO:
     path = settings.data_dir / "ingest" / f"drain.{name}"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("a+b")
-
-
-def _try(file: BinaryIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _read(file: BinaryIO) -> Holder:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys_data.durable import sync_file, write_atomically
-from recsys_data.ingestion.streaming.consumer_lease import file_lock
+from recsys_data.leases import file_lock
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from recsys_data.contracts.contract import Contract
+from recsys_data.contracts.model import Contract
 from recsys_data.settings import Settings
 
 CODE = ("recsys-data", "duckdb", "msgspec", "pyarrow")

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recsys_data.contracts.contract import Contract
+from recsys_data.contracts.model import Contract
 from recsys_data.contracts.types import arrow_schema
 from recsys_data.ingestion.streaming.decoding.decoded import Decoded
 from recsys_data.ingestion.streaming.decoding.event_sql import IN

@@ -4,9 +4,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from recsys_data.contracts.contract import Contract
 from recsys_data.contracts.derived import REJECTED
-from recsys_data.contracts.rules import literal, session
+from recsys_data.contracts.model import Contract
+from recsys_data.contracts.rules import session
+from recsys_data.sql import literal
 from recsys_data.storage.query import data_files, relation
 from recsys_data.storage.tables import Lake
 

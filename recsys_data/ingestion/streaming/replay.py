@@ -21,10 +21,10 @@ import numpy as np
 from recsys_data.contracts.rules import session
 from recsys_data.durable import sync_all
 from recsys_data.errors import Permanent, Transient
-from recsys_data.ingestion.streaming.consumer_lease import file_lock
 from recsys_data.ingestion.streaming.dead_letters import Meant, Places, gather, holders, select, take_out
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.ingestion.streaming.log import EventLog, LogSlice
+from recsys_data.leases import file_lock
 from recsys_data.settings import Settings
 from recsys_data.storage.deletions import OUTBOX, Outbox, Removed, read_removed, remove
 from recsys_data.storage.tables import Lake

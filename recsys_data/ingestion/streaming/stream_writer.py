@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recsys_data.contracts.contract import Contract
+from recsys_data.contracts.model import Contract
 from recsys_data.errors import Permanent, PositionMoved
 from recsys_data.ingestion.streaming.decoding.decoded import Decoded
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder

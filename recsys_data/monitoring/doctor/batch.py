@@ -2,15 +2,17 @@
 
 from datetime import UTC, datetime
 
-from recsys_data.contracts.contract import Contract, Server
+from recsys_data.contracts.model import Contract
+from recsys_data.contracts.servers import Server
 from recsys_data.errors import RecsysDataError, Transient, UserError
 from recsys_data.ingestion.batch.due import due_day, missing_days
 from recsys_data.ingestion.batch.quarantine import held_back
 from recsys_data.ingestion.batch.snapshot import stored_days
 from recsys_data.monitoring.doctor.deployment import Deployment
 from recsys_data.monitoring.doctor.findings import Finding, ok, warning
-from recsys_data.sources.extract import Wanted, days_available, extract, is_live
+from recsys_data.sources.extract import days_available, extract
 from recsys_data.sources.locations import files_of_day, named, no_files
+from recsys_data.sources.source import Wanted, is_live
 
 
 def snapshots(there: Deployment, contract: Contract) -> list[Finding]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from recsys_data.contracts.contract import Contract
+from recsys_data.contracts.model import Contract
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import NAMESPACE, Lake, open_lake

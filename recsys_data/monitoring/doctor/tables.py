@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recsys_data.contracts.contract import Contract
+from recsys_data.contracts.model import Contract
 from recsys_data.durable import local_path
 from recsys_data.monitoring.doctor.deployment import Deployment, StoredLake
 from recsys_data.monitoring.doctor.findings import Finding, ok, problem

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from recsys_data.contracts.contract import Contract
-from recsys_data.contracts.rules import quote, session
+from recsys_data.contracts.model import Contract
+from recsys_data.contracts.rules import session
+from recsys_data.days import day_key
 from recsys_data.durable import local_path
 from recsys_data.errors import Transient
-from recsys_data.storage.manifest_stats import day_key
+from recsys_data.sql import quote
 from recsys_data.storage.query import data_files, relation
 
 if TYPE_CHECKING:

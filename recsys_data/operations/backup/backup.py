@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 
 from recsys_data.errors import Transient, UserError
-from recsys_data.ingestion.streaming.consumer_lease import file_lock
 from recsys_data.ingestion.streaming.log.embedded.segments import segment_firsts, segment_path, sync, whole_length
+from recsys_data.leases import file_lock
 from recsys_data.operations.backup.lake import LakePoint, add_catalog, add_files
 from recsys_data.operations.backup.store import INDEX, LOCK, Store
 from recsys_data.settings import Settings

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 from recsys_data.contracts.spill import open_session
 from recsys_data.contracts.types import arrow_type, decimal_of
 from recsys_data.errors import UserError
-from recsys_data.sources.casting.sql import PROBLEMS, SHOWN, cast_sql
+from recsys_data.sources.casting.sql import SHOWN, cast_sql
+from recsys_data.sources.source import PROBLEMS, ROW
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from recsys_data.sources.extract import Wanted
+    from recsys_data.sources.source import Wanted
 
-# A column of this name in what a reader gives says what is wrong with the whole row.
-ROW = "_row"
 # What it says begins so; what is wrong with a cell begins with the name of its column, which holds no blank.
 OF_ROW = "line "
 MAX_ROWS = 100_000

@@ -8,13 +8,13 @@ with the whole row, or NULL) and `n`, and gives `n`, the typed columns `t0, t1, 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from recsys_data.contracts.rules import literal
 from recsys_data.contracts.types import decimal_of, duckdb_type
+from recsys_data.sources.source import PROBLEMS
+from recsys_data.sql import literal
 
 if TYPE_CHECKING:
-    from recsys_data.sources.extract import Wanted
+    from recsys_data.sources.source import Wanted
 
-PROBLEMS = "_problems"
 SHOWN = 100
 DATE = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 TIME = "[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?"

@@ -6,12 +6,17 @@ Messages hold the driver's first line, without the password.
 import re
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from recsys_data.contracts.contract import Server
+from recsys_data.contracts.servers import Server
 from recsys_data.errors import RecsysDataError, Transient, UserError
-from recsys_data.redaction import redacted
+from recsys_data.redaction import SECRET_NAME, redacted
 from recsys_data.sources.locations import named
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.engine import URL
+
 
 Connection = TypeVar("Connection")
 
@@ -56,3 +61,17 @@ def patiently(connect: Callable[[], Connection], explained: Callable[[Exception]
                 raise found from None
             time.sleep(PAUSE_SECONDS * attempt)
     raise AssertionError("unreachable")
+
+
+def source_of(server: Server, quoted: Callable[[str], str]) -> str:
+    """What stands after FROM."""
+    if server.query:
+        return f"({server.query.strip().rstrip(';')}) AS source_rows"
+    return ".".join(quoted(part) for part in str(server.table).split("."))
+
+
+def secrets_of(url: "URL") -> tuple[str, ...]:
+    """What of a URL must be in no message."""
+    options = (value for name, value in url.query.items() if SECRET_NAME.fullmatch(name))
+    values = (one for value in options for one in ([value] if isinstance(value, str) else value))
+    return (url.password or "", *values)

@@ -9,21 +9,19 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from recsys_data.contracts.contract import Server
-from recsys_data.contracts.rules import quote
+from recsys_data.contracts.servers import Server
 from recsys_data.errors import RecsysDataError, UserError
 from recsys_data.sources.casting.arrow import ADVICE, Caster
-from recsys_data.sources.databases.connect import explain, patiently
-from recsys_data.sources.databases.sqlalchemy import secrets_of, source_of
-from recsys_data.sources.extract import Extract
-from recsys_data.sources.files.files import present_of
+from recsys_data.sources.databases.connect import explain, patiently, secrets_of, source_of
 from recsys_data.sources.locations import named
+from recsys_data.sources.source import Extract, present_of
+from recsys_data.sql import quote
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from sqlalchemy.engine import URL
 
-    from recsys_data.sources.extract import Wanted
+    from recsys_data.sources.source import Wanted
 
 CONNECT_SECONDS = "10"
 TYPE_KEY = b"POSTGRESQL:type"

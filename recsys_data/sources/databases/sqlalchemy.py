@@ -11,22 +11,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recsys_data.contracts.contract import Server
+from recsys_data.contracts.servers import Server
 from recsys_data.errors import RecsysDataError, UserError
-from recsys_data.redaction import OPTION, SECRET_NAME, redacted
+from recsys_data.redaction import OPTION, redacted
 from recsys_data.sources.casting.arrow import Caster
-from recsys_data.sources.databases.connect import explain, patiently
+from recsys_data.sources.databases.connect import explain, patiently, secrets_of, source_of
 from recsys_data.sources.databases.python_values import arrow_of
-from recsys_data.sources.extract import Extract
-from recsys_data.sources.files.files import present_of
 from recsys_data.sources.locations import named, resolved
+from recsys_data.sources.source import Extract, present_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import URL
 
-    from recsys_data.sources.extract import Wanted
+    from recsys_data.sources.source import Wanted
 
 FETCH_ROWS = 20_000
 ENCODE = "Percent-encode what a password holds of @ : / # ? & (an @ is %40), or put it into a ${VARIABLE}."
@@ -71,20 +70,6 @@ def extract_database(server: Server, wanted: "Sequence[Wanted]", data_dir: Path)
 
         return extract_postgresql(server, wanted, url.set(drivername="postgresql"))
     return _extract(server, wanted, url)
-
-
-def source_of(server: Server, quoted: Callable[[str], str]) -> str:
-    """What stands after FROM."""
-    if server.query:
-        return f"({server.query.strip().rstrip(';')}) AS source_rows"
-    return ".".join(quoted(part) for part in str(server.table).split("."))
-
-
-def secrets_of(url: "URL") -> tuple[str, ...]:
-    """What of a URL must be in no message."""
-    options = (value for name, value in url.query.items() if SECRET_NAME.fullmatch(name))
-    values = (one for value in options for one in ([value] if isinstance(value, str) else value))
-    return (url.password or "", *values)
 
 
 @contextmanager

@@ -11,14 +11,15 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from recsys_data.errors import UserError
-from recsys_data.sources.casting.arrow import OF_ROW, ROW
+from recsys_data.sources.casting.arrow import OF_ROW
 from recsys_data.sources.files.csv_records import Piece, Rejected, Splitter
+from recsys_data.sources.source import ROW
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.fs import FileSystem
 
-    from recsys_data.sources.extract import Wanted
+    from recsys_data.sources.source import Wanted
 
 BOM = b"\xef\xbb\xbf"
 # A header must fit in it, and rejected lines go on in batches of it.
@@ -49,7 +50,7 @@ class CsvReader:
         Raises:
             UserError: the file is empty or no CSV, or a name is there twice.
         """
-        from recsys_data.sources.files.files import open_stream
+        from recsys_data.sources.locations import open_stream
 
         with open_stream(self.files, path) as stream:
             return self._header(path, _filled(stream, HEADER_BYTES))[0]
@@ -77,7 +78,7 @@ class CsvReader:
         """The rows in file order, with `_row` for the lines that are no part of a row that fits the header."""
         import pyarrow as pa
 
-        from recsys_data.sources.files.files import open_stream
+        from recsys_data.sources.locations import open_stream
 
         name = path.rsplit("/", 1)[-1]
         with open_stream(self.files, path) as stream:

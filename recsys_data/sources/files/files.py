@@ -7,21 +7,21 @@ A row that cannot be read at all becomes a problem row; a file that cannot is an
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from recsys_data.contracts.contract import Server
+from recsys_data.contracts.servers import Server
 from recsys_data.errors import UserError
 from recsys_data.sources.casting.arrow import MAX_ROWS, Caster
-from recsys_data.sources.locations import explained, named
+from recsys_data.sources.locations import PACKED, explained, named
+from recsys_data.sources.source import present_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.fs import FileSystem
 
-    from recsys_data.sources.extract import Wanted
+    from recsys_data.sources.source import Wanted
 
 SUFFIXES = {"csv": "csv", "tsv": "tsv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl", "parquet": "parquet"}
 GATHERED_ROWS = 20_000
 GATHERED_BYTES = 8 * 1024 * 1024
-PACKED = {"gz": "gzip", "zst": "zstd"}
 
 
 class Reader(Protocol):
@@ -100,27 +100,6 @@ def gathered(batches: "Iterable[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
         size += batch.nbytes
     if waiting:
         yield pa.concat_batches(waiting)
-
-
-def present_of(server: Server, wanted: "Sequence[Wanted]", found: Sequence[str]) -> "list[Wanted]":
-    """The wanted columns among those found.
-
-    Raises:
-        UserError: one that the contract names for this server is missing; lists what was found.
-    """
-    there = set(found)
-    for column in wanted:
-        if column.name in server.columns and column.source not in there:
-            raise UserError(
-                f"{named(server)} has no column {column.source}, which the contract names for {column.name}. "
-                f"It has {', '.join(found) or 'none'}. Mend `columns` of the server."
-            )
-    return [column for column in wanted if column.source in there]
-
-
-def open_stream(files: "FileSystem", path: str) -> Any:
-    """The unpacked bytes of a file."""
-    return files.open_input_stream(path, compression=PACKED.get(path.rsplit(".", 1)[-1]))
 
 
 def _reader(server: Server, files: "FileSystem", paths: Sequence[str]) -> Reader:

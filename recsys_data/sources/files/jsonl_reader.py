@@ -12,13 +12,14 @@ import msgspec
 
 from recsys_data.errors import UserError
 from recsys_data.repeated_keys import may_repeat, repeated_key
-from recsys_data.sources.casting.arrow import OF_ROW, ROW
+from recsys_data.sources.casting.arrow import OF_ROW
+from recsys_data.sources.source import ROW
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.fs import FileSystem
 
-    from recsys_data.sources.extract import Wanted
+    from recsys_data.sources.source import Wanted
 
 # A line must fit in a block.
 BLOCK_BYTES = 8 * 1024 * 1024
@@ -82,7 +83,7 @@ class JsonReader:
         import pyarrow as pa
         from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
 
-        from recsys_data.sources.files.files import open_stream
+        from recsys_data.sources.locations import open_stream
 
         odd: list[str] = []
 

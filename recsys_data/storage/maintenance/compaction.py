@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from recsys_data.background import in_background
+from recsys_data.days import day_number
 from recsys_data.durable import local_path, sync_all
 from recsys_data.errors import Transient
 from recsys_data.storage.commit import expire_old_snapshots, swap, turn
 from recsys_data.storage.integrity import checked_batches, naming_damage
 from recsys_data.storage.intent import referenced_files
 from recsys_data.storage.maintenance.orphans import Orphans, forget_referenced, remove_orphans
-from recsys_data.storage.manifest_stats import day_number
 from recsys_data.storage.manifests import read_manifests, remembered_manifests
 from recsys_data.storage.parquet import dictionary_columns, file_schema, write_day
 from recsys_data.storage.tables import Lake

@@ -14,10 +14,10 @@ from recsys_data.errors import Permanent, Transient
 from recsys_data.ingestion.streaming import consumer as drain
 from recsys_data.ingestion.streaming import dead_letters, replay
 from recsys_data.ingestion.streaming.consumer import lag_of
-from recsys_data.ingestion.streaming.consumer_lease import file_lock
 from recsys_data.ingestion.streaming.dead_letters import Meant
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.ingestion.streaming.log.embedded.log import EmbeddedLog
+from recsys_data.leases import file_lock
 from recsys_data.monitoring.trace.trace import trace
 from recsys_data.operations.backup.backup import back_up
 from recsys_data.operations.backup.restore import restore

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from recsys_data.contracts.contract import load_contracts
+from recsys_data.contracts.load import load_contracts
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.sources.datasets import IMPORTERS
 from recsys_data_tests.support.decoding import decode_lines

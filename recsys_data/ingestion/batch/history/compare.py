@@ -10,9 +10,9 @@ from datetime import date
 from glob import escape
 from pathlib import Path
 
-from recsys_data.contracts.contract import Contract
-from recsys_data.contracts.rules import literal, quote
+from recsys_data.contracts.model import Contract
 from recsys_data.ingestion.batch.history.state import Applied, Known
+from recsys_data.sql import literal, quote
 
 # More threads would each need memory of their own, and the rest of the machine is draining the stream.
 THREADS = 2

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys_data.contracts.derived import HISTORY
-from recsys_data.contracts.rules import quote
 from recsys_data.errors import Permanent, Transient
 from recsys_data.ingestion.batch.history.compare import Comparison
 from recsys_data.ingestion.batch.history.state import (
@@ -27,6 +26,7 @@ from recsys_data.ingestion.batch.history.state import (
     stored_days,
 )
 from recsys_data.scratch import scratch
+from recsys_data.sql import quote
 from recsys_data.storage.duckdb_writer import copy_rows
 from recsys_data.storage.query import connect, file_path, relation
 from recsys_data.storage.tables import Lake

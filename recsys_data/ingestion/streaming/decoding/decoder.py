@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys_data.contracts.contract import Contract
+from recsys_data.contracts.model import Contract
 from recsys_data.errors import BadRecord
 from recsys_data.ingestion.streaming.decoding.bisection import UNDECODABLE, describe, is_of_the_input
 from recsys_data.ingestion.streaming.decoding.decoded import DeadLetters, Decoded, Unjudged

@@ -10,10 +10,11 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from recsys_data.contracts.contract import Column, Contract
-from recsys_data.contracts.rules import literal, quote, reason_case
+from recsys_data.contracts.model import Column, Contract
+from recsys_data.contracts.rules import reason_case
 from recsys_data.contracts.types import duckdb_type, json_type
 from recsys_data.ingestion.streaming.deduplication import key_of
+from recsys_data.sql import literal, quote
 
 # The column that keeps what has no column of its own.
 UNMODELLED = "properties"

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys_data.contracts.contract import Contract
+from recsys_data.contracts.model import Contract
 from recsys_data.contracts.rules import columns_of, reasons
 from recsys_data.ingestion.streaming.decoding.decoded import DeadLetters
 from recsys_data.ingestion.streaming.decoding.event_sql import IN, PATTERNS, EventPlan

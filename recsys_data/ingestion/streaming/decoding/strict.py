@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from recsys_data.contracts.contract import Column
+from recsys_data.contracts.model import Column
 from recsys_data.errors import BadRecord
 from recsys_data.ingestion.streaming.decoding.event_sql import OUTER, UNMODELLED, EventPlan
 from recsys_data.ingestion.streaming.decoding.value_counts import MAX_DEPTH
