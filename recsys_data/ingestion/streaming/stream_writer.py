@@ -227,7 +227,8 @@ class StreamWriter:
         own = {"intent": intent, "token": intent}
         ledgers = {}
         for name, ledger in self.ledgers.items():
-            positions = {partition: self._position(name, partition) for partition in log.positions}
+            # A table that another consumer has fed further keeps its positions, also in partitions that are new to it.
+            positions = {partition: self._position(name, partition) for partition in log.positions | ledger.positions}
             for batch in batches:
                 positions[batch.partition] = max(positions[batch.partition], batch.end)
             counts = log if positions == log.positions else Ledger(positions)
@@ -242,9 +243,15 @@ class StreamWriter:
 
     def _complete(self) -> None:
         """Make the commits of the intent that the first table names, if its process did not live to make them."""
-        name = read_ledger(self.tables[self.first]).intent
+        first, done = self.tables[self.first], ""
+        # Another consumer may commit to the first table meanwhile; what that commit names must be complete too.
+        while (name := read_ledger(first).intent) != done:
+            self._complete_named(name)
+            done = name
+
+    def _complete_named(self, name: str) -> None:
         try:
-            intent = read_intent(self._io, self._lake.warehouse, name) if name else None
+            intent = read_intent(self._io, self._lake.warehouse, name)
         except Permanent as error:
             if any(read_ledger(table).intent != name for table in self.tables.values()):
                 raise

@@ -71,6 +71,45 @@ def assert_verified(platform: Platform) -> None:
     assert reconcile_lake(platform.lake, platform.settings).balanced
 
 
+def test_a_commit_that_another_consumer_begins_while_tables_are_opened_is_completed(
+    make_platform: MakePlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make_platform(tmp_path / "state", load(tmp_path / "none"), partitions=1)
+    first.append([view("before"), b"not JSON"])
+    first.drain()
+    first.append(LINES)
+    second = make_platform(tmp_path / "state", strict(tmp_path / "strict"), partitions=1)
+    begun: list[str] = []
+
+    def read(io: Any, warehouse: Any, name: str) -> Any:
+        if not begun:
+            begun.append(name)
+            killed_before("contexts", first, monkeypatch)
+        return read_intent(io, warehouse, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer_module, "read_intent", read)
+        second.drain()
+    assert begun
+    # As the consumer decided that began the commit, not as the second one would.
+    assert "qa" in {row["event_id"] for row in second.rows("interactions")}
+    assert_verified(second)
+
+
+def test_a_new_partition_that_only_one_table_has_keeps_its_position(
+    make_platform: MakePlatform, tmp_path: Path
+) -> None:
+    platform = make_platform(tmp_path / "state", load(tmp_path / "none"), partitions=1)
+    platform.append(LINES)
+    platform.drain()
+    table = platform.lake.table("dead_letters")
+    ledger = read_ledger(table)
+    commit(table, ledger, msgspec.structs.replace(ledger, positions={**ledger.positions, 7: 100}), [])
+    platform.append([view("later")])
+    platform.drain()
+    assert read_ledger(platform.lake.table("dead_letters")).positions[7] == 100
+
+
 @pytest.mark.parametrize("table", ORDER)
 @pytest.mark.parametrize("change", ["stricter", "more lenient", "setting"])
 def test_what_changes_between_two_commits_changes_no_outcome(
