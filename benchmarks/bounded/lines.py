@@ -1,4 +1,4 @@
-"""Lines for `bounded.py`: events and rejected lines of chosen sizes, with the reason for which each is rejected."""
+"""Lines for `__main__.py`: events and rejected lines of chosen sizes, with the reason for which each is rejected."""
 
 import json
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""State folders, measured commands and what they found, for `bounded.py`."""
+"""State folders, measured commands and what they found, for `__main__.py`."""
 
 import itertools
 import json

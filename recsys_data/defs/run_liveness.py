@@ -1,7 +1,7 @@
 """Which Dagster runs are alive: each holds a lock file while it works, which ends with its process however it ends.
 
 Data flow: a run opens the lake -> `$DIR/ingest/runs/RUN_ID` locked -> removed at its end, or left unlocked by a crash.
-Dagster's own launcher does not look whether the process of a run is there; `instance_defs.py` does, by these.
+Dagster's own launcher does not look whether the process of a run is there; `monitoring/instance.py` does, by these.
 """
 
 import contextlib

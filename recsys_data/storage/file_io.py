@@ -1,7 +1,7 @@
 """PyIceberg's file access with local files synced on close; named in the catalog's `py-io-impl`.
 
 PyIceberg does not sync what it writes, while its catalog (SQLite) does, so a crash could leave a table that
-points at empty metadata files. Data files are written and synced by `write.py`.
+points at empty metadata files. Data files are written and synced by `parquet.py`.
 """
 
 import contextlib

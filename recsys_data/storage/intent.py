@@ -35,7 +35,7 @@ SUFFIX = ".json"
 
 
 class StoredFile(msgspec.Struct, frozen=True, array_like=True):
-    """A data file as its manifest will describe it; see `write.described`."""
+    """A data file as its manifest will describe it; see `parquet.described`."""
 
     location: str
     partition: int | bool

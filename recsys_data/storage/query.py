@@ -3,7 +3,7 @@
 Data flow: Iceberg scan plan -> list of Parquet files -> `read_parquet`, columns matched by Iceberg field id, so
 that a view of an evolved table reads old files too. Each history has a table macro beside it that gives the rows of
 a moment: `FROM item_catalog_as_of('2026-11-24')`. Run alone: `recsys-data sql "select ..."`. What readers see is whole
-commits: now, or (`past.py`) those of an earlier moment.
+commits: now, or (`time_travel.py`) those of an earlier moment.
 """
 
 from collections.abc import Iterable, Sequence

@@ -3,7 +3,7 @@
 Data flow: conditions of now + `State` of the last look -> episodes -> what each sink was not told yet -> sinks.
 An episode begins when a subject turns bad, or worse, and ends when it is well; its id stays the same until then. What
 a sink was told moves on only when it took it: delivery is at least once, and whoever must not act twice goes by `id`.
-What came and went while a sink was away is not told. Dagster's side is `alert_defs.py`; nothing here knows of it.
+What came and went while a sink was away is not told. Dagster's side is `alerts.py` of `defs`; nothing here knows of it.
 """
 
 import hashlib

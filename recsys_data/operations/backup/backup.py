@@ -1,6 +1,6 @@
 """A backup of all state of one machine, made while everything goes on: the lake, the event log, what is held back.
 
-Data flow: catalog of the lake -> event log up to a whole line -> files of the lake -> one point (`backup_store.py`).
+Data flow: catalog of the lake -> event log up to a whole line -> files of the lake -> one point (`store.py`).
 The log is copied after the catalog: what the catalog does not have yet is in the log, and the first drain after a
 restore stores it. Restoring is `restore.py`. Run alone: `recsys-data backup FOLDER`.
 """

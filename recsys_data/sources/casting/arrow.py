@@ -1,7 +1,7 @@
 """Values of any source -> Arrow columns of the contract's types.
 
 Data flow: batch of whatever Arrow types a reader gives -> what is typed already is cast and must fit; what is text
-is cast by one DuckDB statement (`casts.py`), and text that is not what a column takes makes a problem row.
+is cast by one DuckDB statement (`sql.py`), and text that is not what a column takes makes a problem row.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,6 +1,6 @@
 """Tables and queries of PostgreSQL -> typed batches of one consistent read, by ADBC: four times as fast as row by row.
 
-Data flow: URL -> repeatable-read transaction -> `COPY … TO STDOUT` in Arrow batches -> `typed.py`. What Arrow has no
+Data flow: URL -> repeatable-read transaction -> `COPY … TO STDOUT` in Arrow batches -> `arrow.py`. What Arrow has no
 type for is cast on the server: numbers of any size, JSON, enumerations and ids come as text.
 """
 

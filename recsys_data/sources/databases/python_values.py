@@ -1,4 +1,4 @@
-"""Values as Python database drivers give them -> Arrow columns, for `typed.py` to cast to the contract's types.
+"""Values as Python database drivers give them -> Arrow columns, for `arrow.py` to cast to the contract's types.
 
 Which Arrow type a column becomes is decided for each batch by the values in it, so that NULLs in the first rows
 decide nothing; the contract's type, which it is cast to, is the same for all.

@@ -1,8 +1,8 @@
 """Tables and queries of any database with a SQLAlchemy dialect -> typed batches of one consistent read.
 
 Data flow: SQLAlchemy URL -> transaction of one snapshot, read only -> rows by a server-side cursor -> Arrow columns
--> `typed.py`. Values come as the driver gives them, past SQLAlchemy's own types, so that no number becomes a float.
-PostgreSQL takes another road, `adbc.py`, unless its URL names a driver of SQLAlchemy (`postgresql+psycopg://`).
+-> `arrow.py`. Values come as the driver gives them, past SQLAlchemy's own types, so that no number becomes a float.
+PostgreSQL takes another road, `postgresql.py`, unless its URL names a driver of SQLAlchemy (`postgresql+psycopg://`).
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,6 +1,6 @@
 """CSV, TSV, JSON lines and Parquet files, plain or packed, on this machine or in S3 -> typed batches.
 
-Data flow: files of a pattern, in name order -> batches of text (CSV), raw JSON values or Arrow columns -> `typed.py`.
+Data flow: files of a pattern, in name order -> batches of text (CSV), raw JSON values or Arrow columns -> `arrow.py`.
 A row that cannot be read at all becomes a problem row; a file that cannot is an error; nothing is left out.
 """
 

@@ -1,4 +1,4 @@
-"""What decoding makes of a slice of the log, between `decode.py` and `micro_batch.py`."""
+"""What decoding makes of a slice of the log, between `decoder.py` and `micro_batch.py`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

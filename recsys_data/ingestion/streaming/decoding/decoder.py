@@ -1,8 +1,8 @@
 """Log lines -> judged events and dead letters; nothing in between.
 
-Data flow: `LogSlice` -> fast statement -> (unmodelled fields) extra statement -> (the rest) `exact.py` ->
-`Decoded` -> `Decoder.settle` (`judge.py`) for what was read one by one. A way of decoding keeps the rows
-that it proves right (see `tally.py`) and leaves the others to the next one; the last one gives the reason. All
+Data flow: `LogSlice` -> fast statement -> (unmodelled fields) extra statement -> (the rest) `strict.py` ->
+`Decoded` -> `Decoder.settle` (`validator.py`) for what was read one by one. A way of decoding keeps the rows
+that it proves right (see `value_counts.py`) and leaves the others to the next one; the last one gives the reason. All
 three are judged by the same SQL of the contracts.
 """
 

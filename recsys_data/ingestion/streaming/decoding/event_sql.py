@@ -1,6 +1,6 @@
 """Contracts of the event stream -> the SQL that decodes and judges a batch of events.
 
-Data flow: contracts -> `EventPlan` -> (`decode.py`: one DuckDB statement per way of decoding).
+Data flow: contracts -> `EventPlan` -> (`decoder.py`: one DuckDB statement per way of decoding).
 A statement reads rows of leaves (values as they stand in the JSON) and gives every column of every stream
 dataset, typed, redacted and computed, with the first reason for which the row is rejected.
 """

@@ -1,6 +1,6 @@
 """One line -> the leaves of its event, or the exact reason why it is none.
 
-The slow and final word on lines that the vectorised ways of `decode.py` do not settle: rejects, and rare
+The slow and final word on lines that the vectorised ways of `decoder.py` do not settle: rejects, and rare
 spellings of good events.
 """
 

@@ -1,7 +1,7 @@
 """Events as leaves -> rows that keep to the contracts, and dead letters that say what the others break.
 
 Data flow: leaves -> the SQL of the contracts, in a DuckDB session -> judged rows -> which are good, why the others are
-not. An event that makes the SQL itself fail is found and becomes a dead letter; see `isolate.py`.
+not. An event that makes the SQL itself fail is found and becomes a dead letter; see `bisection.py`.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 A partition is a folder of append-only files, each named by the position of its first byte, so that a
 position is found without an index: `00000000000000000000.ndjson`, `00000000000134217728.ndjson`, ...
-Nothing here decides anything; the writer (`writer.py`) and the reader (`embedded.py`) do.
+Nothing here decides anything; the writer (`writer.py`) and the reader (`log.py`) do.
 """
 
 import errno
