@@ -1,8 +1,8 @@
 """One state of one server of a snapshot dataset -> Arrow batches of the contract's types.
 
 Data flow: server of a contract -> database (`sqlalchemy.py`, `postgresql.py`) or files (`files.py`) -> `arrow.py` ->
-batches with a column `_problems`, which says of each row why it cannot be taken; the caller makes dead letters of those.
-A source is read once, in one consistent read, in bounded memory; whoever stops early leaves nothing behind.
+batches with a column `_problems`, which says of each row why it cannot be taken; the caller makes dead letters of
+those. A source is read once, in one consistent read, in bounded memory; whoever stops early leaves nothing behind.
 """
 
 import hashlib
