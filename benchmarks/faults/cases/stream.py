@@ -11,7 +11,12 @@ from benchmarks.faults.harness.steps import PLACES, Fault, Steps
 
 # Injections that one platform takes before it is thrown away.
 LIFE = 25
-BEFORE_COMMIT = ("before writer.build", "before writer.write_days", "before writer.commit", "before commit._append")
+BEFORE_COMMIT = (
+    "before stream_writer.build",
+    "before stream_writer.write_days",
+    "before stream_writer.commit",
+    "before commit._append",
+)
 LOCKS = ("drain.lock", "drain.next")
 
 

@@ -118,7 +118,7 @@ def name_of(owner: Any, name: str) -> str:
     >>> name_of(SeenIds, "persist")
     'SeenIds.persist'
     """
-    return f"{owner.__name__.rpartition('ingestion.')[2].rpartition('lake.')[2]}.{name}"
+    return f"{owner.__name__.rpartition('.')[2]}.{name}"
 
 
 PLACES = {
