@@ -19,7 +19,7 @@ from benchmarks.soak.processes import Platform
 from recsys_data.contracts import load_contracts
 from recsys_data.durable import local_path
 from recsys_data.ingestion.streaming.log.open import open_log
-from recsys_data.ingestion.streaming.stream_writer import main_dataset
+from recsys_data.ingestion.streaming.positions import main_dataset
 from recsys_data.monitoring.status import read_log
 from recsys_data.settings import Settings
 from recsys_data.storage.ledger import read_ledger

@@ -139,7 +139,7 @@ def check_together(contracts: "dict[str, Contract]") -> None:
         Permanent: none takes whole events.
     """
     from recsys_data.contracts.validate import check_references, check_stream
-    from recsys_data.ingestion.streaming.stream_writer import main_dataset
+    from recsys_data.ingestion.streaming.positions import main_dataset
 
     check_stream(contracts)
     check_references(contracts)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from recsys_data.contracts.model import Contract
 from recsys_data.contracts.rules import session
 from recsys_data.ingestion.streaming.consumer_lease import running_drain
-from recsys_data.ingestion.streaming.stream_writer import main_dataset, primary_datasets
+from recsys_data.ingestion.streaming.positions import main_dataset, primary_datasets
 from recsys_data.settings import Settings
 from recsys_data.storage.accepted_losses import accepted_losses
 from recsys_data.storage.deletions import Removed, read_removed

@@ -14,10 +14,9 @@ from recsys_data.contracts.model import Contract
 from recsys_data.contracts.rules import session
 from recsys_data.days import day_number
 from recsys_data.ingestion.batch.due import due_day
-from recsys_data.ingestion.streaming.consumer import positions_of
 from recsys_data.ingestion.streaming.log import EventLog
+from recsys_data.ingestion.streaming.positions import main_dataset, positions_of
 from recsys_data.ingestion.streaming.replay import waiting
-from recsys_data.ingestion.streaming.stream_writer import main_dataset
 from recsys_data.monitoring.reconciliation import Stored, reconcile, settled_tables, stored_of
 from recsys_data.settings import Settings
 from recsys_data.storage.ledger import Latency, Ledger, read_ledger

@@ -15,7 +15,7 @@ import numpy as np
 from recsys_data.contracts.rules import session
 from recsys_data.ingestion.streaming.deduplication import HIGH, LOW, OFFSET, PARTITION, Keys, key_of, read_index
 from recsys_data.ingestion.streaming.log import EventLog, LogSlice
-from recsys_data.ingestion.streaming.stream_writer import main_dataset, primary_datasets
+from recsys_data.ingestion.streaming.positions import main_dataset, primary_datasets
 from recsys_data.monitoring.doctor.findings import Finding, ok, problem, warning
 from recsys_data.monitoring.reconciliation import Stored, reconcile, settled_tables, stored_of
 from recsys_data.settings import Settings

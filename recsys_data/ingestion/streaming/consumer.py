@@ -18,10 +18,10 @@ from recsys_data.ingestion.streaming.consumer_lease import drain_is_running, dra
 from recsys_data.ingestion.streaming.decoding.decoded import DeadLetters, Decoded
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.ingestion.streaming.log import EventLog, LogSlice
+from recsys_data.ingestion.streaming.positions import positions_of
 from recsys_data.ingestion.streaming.replay import finish_interrupted, waiting
 from recsys_data.ingestion.streaming.stream_writer import Flushed, StreamWriter
 from recsys_data.settings import Settings
-from recsys_data.storage.ledger import Ledger, read_ledger
 from recsys_data.storage.tables import Lake
 
 # Planning a statement for a slice costs as much as thousands of short lines; slices half as large cost up to 40 % more
@@ -42,7 +42,7 @@ POLL_SECONDS = 0.1
 THREADS = 2
 # Objects made before garbage is looked for, and how many such looks before an older generation's.
 COLLECTIONS = (100_000, 20, 20)
-# One slice more than threads.
+# One slice more than threads, so that each has work while the oldest slice is added to the commit.
 SLICES_AHEAD = THREADS + 1
 
 
@@ -76,21 +76,6 @@ def drain(log: EventLog, lake: Lake, settings: Settings, until: Until) -> Iterat
     writer.close()
     consumed = {partition: writer.position(partition) for partition in log.partitions()}
     log.prune(consumed, timedelta(hours=settings.log_retention_hours))
-
-
-def positions_of(lake: Lake, oldest: Mapping[int, int] | None = None) -> dict[int, int]:
-    """Where a drain goes on in each log partition: the smallest position of any stream table.
-
-    A table that was never fed from a partition begins with the `oldest` line that the log still keeps (0: unknown).
-    """
-    oldest = oldest or {}
-    ledgers = [
-        read_ledger(lake.table(name)) if lake.exists(name) else Ledger()
-        for name, contract in lake.contracts.items()
-        if contract.stream
-    ]
-    partitions = {partition for ledger in ledgers for partition in ledger.positions} | oldest.keys()
-    return {p: min(ledger.positions.get(p, oldest.get(p, 0)) for ledger in ledgers) for p in partitions}
 
 
 def lag_of(log: EventLog, lake: Lake) -> int:

@@ -1,7 +1,7 @@
 """Decoded slices -> commits: gathers them, decides the outcome of each line once, and commits every stream table.
 
 Data flow: `Decoded` -> `StreamWriter.add` -> `flush` (deduplication, Parquet files, one intent, one compare-and-set a
-table). A crash between two tables' commits leaves an intent that the next writer completes; see `lake/intent.py`.
+table). A crash between two tables' commits leaves an intent that the next writer completes; see `storage/intent.py`.
 """
 
 import logging
@@ -25,6 +25,7 @@ from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.ingestion.streaming.deduplication import LakeState, SeenIds, key_of
 from recsys_data.ingestion.streaming.fingerprint import decided_by
 from recsys_data.ingestion.streaming.micro_batch import MicroBatch, build
+from recsys_data.ingestion.streaming.positions import first_dataset, main_dataset, primary_datasets
 from recsys_data.logs import trail
 from recsys_data.settings import Settings
 from recsys_data.storage.commit import commit, expire_old_snapshots
@@ -250,6 +251,7 @@ class StreamWriter:
             done = name
 
     def _complete_named(self, name: str) -> None:
+        """Make the commits of one intent; those that are made already stay as they are."""
         try:
             intent = read_intent(self._io, self._lake.warehouse, name)
         except Permanent as error:
@@ -345,28 +347,9 @@ class StreamWriter:
         return seen
 
 
-def first_dataset(contracts: Mapping[str, Contract], main: str) -> str:
-    """The dataset that is committed first: that of dead letters, which every consumer has whatever else it knows of."""
-    rejects = [name for name, c in contracts.items() if c.stream == "rejects"]
-    return "dead_letters" if "dead_letters" in rejects else next(iter(rejects), main)
-
-
-def primary_datasets(contracts: Mapping[str, Contract]) -> list[str]:
-    """The datasets that take whole events: each accepted event is a row of at least one of them."""
-    return [name for name, c in contracts.items() if c.stream == "events" and not c.row_from]
-
-
 def _weight(decoded: Decoded) -> int:
     """How many lines of a slice wait; a slice without any says that lines are lost, and waits too."""
     return max(1, len(decoded.positions))
-
-
-def main_dataset(contracts: Mapping[str, Contract]) -> str:
-    """The dataset whose ledger is shown: the first that takes whole events, `interactions` unless replaced."""
-    homes = primary_datasets(contracts)
-    if not homes:
-        raise Permanent("No contract takes whole events (stream: events without rowFrom). Restore interactions.")
-    return "interactions" if "interactions" in homes else homes[0]
 
 
 def stored_keys(table: "Table", covered: Mapping[int, int]) -> Iterator[npt.NDArray[np.uint64]]:

@@ -9,10 +9,9 @@ import msgspec
 
 from recsys_data.contracts.rules import session
 from recsys_data.errors import Permanent
-from recsys_data.ingestion.streaming.consumer import positions_of
 from recsys_data.ingestion.streaming.consumer_lease import running_drain
 from recsys_data.ingestion.streaming.log.embedded.segments import segment_firsts, segment_path, whole_length
-from recsys_data.ingestion.streaming.stream_writer import main_dataset
+from recsys_data.ingestion.streaming.positions import main_dataset, positions_of
 from recsys_data.monitoring.doctor.deployment import Deployment
 from recsys_data.monitoring.doctor.findings import Finding, ok, problem, warning
 from recsys_data.storage.query import data_files, relation

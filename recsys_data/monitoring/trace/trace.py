@@ -11,8 +11,8 @@ from typing import Literal
 import msgspec
 
 from recsys_data.errors import UserError
-from recsys_data.ingestion.streaming.consumer import positions_of
 from recsys_data.ingestion.streaming.log import EventLog
+from recsys_data.ingestion.streaming.positions import positions_of
 from recsys_data.ingestion.streaming.replay import outbox_lines
 from recsys_data.monitoring.trace.log_search import Line, id_of, line_at, lines_of
 from recsys_data.monitoring.trace.rows import (

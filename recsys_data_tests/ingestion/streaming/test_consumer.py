@@ -12,7 +12,7 @@ import pytest
 
 from recsys_data.errors import Transient
 from recsys_data.ingestion.streaming import consumer as drain_module
-from recsys_data.ingestion.streaming.consumer import Until, drain, lag_of, positions_of, wait_until_stored
+from recsys_data.ingestion.streaming.consumer import Until, drain, lag_of, wait_until_stored
 from recsys_data.ingestion.streaming.consumer_lease import (
     DrainBusy,
     drain_is_running,
@@ -21,6 +21,7 @@ from recsys_data.ingestion.streaming.consumer_lease import (
     successor_waits,
 )
 from recsys_data.ingestion.streaming.log import LogSlice
+from recsys_data.ingestion.streaming.positions import positions_of
 from recsys_data.settings import Settings
 from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.support.draining import Platform, identify, view

@@ -9,7 +9,8 @@ import pytest
 
 from recsys_data.errors import ContractError, Permanent
 from recsys_data.ingestion.streaming import consumer as drain
-from recsys_data.ingestion.streaming.consumer import Until, lag_of, positions_of
+from recsys_data.ingestion.streaming.consumer import Until, lag_of
+from recsys_data.ingestion.streaming.positions import positions_of
 from recsys_data.storage.query import connect
 from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.support.contract_files import builtin, columns_of, custom, load, of_stream, rule, rules_of

@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from recsys_data.errors import Permanent, UserError
-from recsys_data.ingestion.streaming.consumer import Until, positions_of
+from recsys_data.ingestion.streaming.consumer import Until
+from recsys_data.ingestion.streaming.positions import positions_of
 from recsys_data.monitoring.doctor import examine
 from recsys_data.operations.backup import restore as restore_module
 from recsys_data.operations.backup.backup import back_up
