@@ -1,4 +1,4 @@
-"""Lines for `__main__.py`: events and rejected lines of chosen sizes, with the reason for which each is rejected."""
+"""Lines for `benchmarks.bounded`: events and rejected lines of chosen sizes, and the reason of each rejection."""
 
 import json
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""State folders, measured commands and what they found, for `__main__.py`."""
+"""State folders, measured commands and what they found, for `benchmarks.bounded`."""
 
 import itertools
 import json

@@ -1,7 +1,7 @@
 """Clients that offer more than a collector can take: raw sockets, each request with events of its own.
 
 A request is never sent again, so that what became of it is plain: acknowledged, refused, or unknown (the connection
-broke before an answer). Run by `__main__.py`, in processes of their own.
+broke before an answer). Run by `benchmarks.overload`, in processes of their own.
 """
 
 import asyncio
