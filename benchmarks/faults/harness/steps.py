@@ -137,6 +137,13 @@ class Fault:
     number: int = signal.SIGKILL
     error: type[BaseException] | None = None
 
+    def __post_init__(self) -> None:
+        # A place that is never passed would be waited for without end.
+        if not any(self.place in places for places in PLACES.values()):
+            raise ValueError(
+                f"No process passes {self.place!r}; expected one of {sorted(set().union(*PLACES.values()))}."
+            )
+
 
 class Steps:
     """Wraps the steps of a group in this process, and counts how often each place is passed."""
