@@ -1,0 +1,42 @@
+"""The names that users, cursors, freshness and alerts hang on: a change of one is a deliberate edit of `names.json`."""
+
+import json
+from pathlib import Path
+
+import dagster as dg
+
+from recsys_data.contracts import load_contracts
+from recsys_data.definitions import defs
+
+NAMES = Path(__file__).with_name("names.json")
+
+
+def names() -> dict[str, list[str]]:
+    graph = defs.resolve_asset_graph()
+    repository = defs.get_repository_def()
+    found = {
+        "assets": [key.to_user_string() for key in graph.get_all_asset_keys()],
+        "checks": [key.to_user_string() for key in graph.asset_check_keys],
+        "groups": {graph.get(key).group_name for key in graph.get_all_asset_keys()},
+        "jobs": [job.name for job in repository.get_all_jobs()],
+        "ops": {node.name for job in repository.get_all_jobs() for node in job.nodes},
+        "resources": [*repository.get_top_level_resources()],
+        "schedules": [schedule.name for schedule in repository.schedule_defs],
+        "sensors": [sensor.name for sensor in repository.sensor_defs],
+    }
+    return {kind: sorted(one) for kind, one in found.items()}
+
+
+def test_names_are_those_that_are_written_down() -> None:
+    assert names() == json.loads(NAMES.read_text("utf-8"))
+
+
+def test_every_contract_is_an_asset() -> None:
+    assert {*load_contracts()} <= {*names()["assets"]}
+
+
+def test_every_table_has_an_owner_a_kind_and_a_description() -> None:
+    graph = defs.resolve_asset_graph()
+    for name in load_contracts():
+        node = graph.get(dg.AssetKey(name))
+        assert node.owners and node.kinds and node.description
