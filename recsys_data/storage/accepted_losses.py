@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from recsys_data.errors import Transient
-from recsys_data.storage.commit import ATTEMPTS
+from recsys_data.storage.commit import Change, compare_and_set
 from recsys_data.storage.ledger import read_ledger
 
 if TYPE_CHECKING:
@@ -23,19 +22,10 @@ def accept_losses(table: "Table") -> int:
     Raises:
         Transient: others kept committing to the table.
     """
-    from pyiceberg.exceptions import CommitFailedException
-    from sqlalchemy.exc import OperationalError
+    known, lost = accepted_losses(table.refresh()), len(read_ledger(table).lost)
 
-    failure: Exception | None = None
-    for _ in range(ATTEMPTS):
-        known, lost = accepted_losses(table.refresh()), len(read_ledger(table).lost)
-        if lost == known:
-            return 0
-        try:
-            with table.transaction() as transaction:
-                transaction.set_properties({PROPERTY: str(lost)})
-        except (CommitFailedException, OperationalError) as error:
-            failure = error
-        else:
-            return lost - known
-    raise Transient(f"{'.'.join(table.name())} could not be changed in {ATTEMPTS} attempts: {failure}. Try again.")
+    def accept(table: "Table") -> Change | bool:
+        return accepted_losses(table) >= lost or Change(properties={PROPERTY: str(lost)}, compared=False)
+
+    compare_and_set(table, accept)
+    return lost - known

@@ -4,15 +4,16 @@ import contextlib
 import fcntl
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from recsys_data.durable import local_path
 from recsys_data.errors import PositionMoved, Transient
+from recsys_data.storage.catalog import commit_failures
 from recsys_data.storage.integrity import naming_damage
 from recsys_data.storage.ledger import PROPERTY, Ledger, read_ledger
 
@@ -30,7 +31,79 @@ EXPIRE_EVERY = 50
 SNAPSHOT_AGE = timedelta(minutes=2)
 
 
-def commit(table: "Table", base: Ledger, ledger: Ledger, files: Sequence["DataFile"]) -> None:
+class Change(NamedTuple):
+    """One commit: files that leave a table, files that join it, and properties that are set.
+
+    Attributes:
+        compared: whether the catalog refuses it if another commit moved the table on since it was loaded. It then makes
+            a snapshot, even without files, because that is what the catalog compares.
+    """
+
+    removed: "Sequence[DataFile]" = ()
+    added: "Sequence[DataFile]" = ()
+    properties: Mapping[str, str] = {}
+    compared: bool = True
+
+
+def compare_and_set(
+    table: "Table", prepare: "Callable[[Table], Change | bool]", lock: int = fcntl.LOCK_SH, attempts: int = ATTEMPTS
+) -> bool:
+    """Make one commit on top of the table's newest state, once, whatever the catalog reports and others commit.
+
+    Args:
+        table: as loaded for the first attempt, unless the lock is exclusive; refreshed before every other.
+        prepare: what to commit, given the refreshed table; True if the table has it already, because the catalog took a
+            commit that it reported as failed or another process made the same; False if it does not apply any more.
+        lock: of `turn`.
+        attempts: before it gives up.
+
+    Returns:
+        Whether the table has the change.
+
+    Raises:
+        Transient: the catalog cannot be written now.
+    """
+    failure: Exception | None = None
+    for attempt in range(attempts):
+        if attempt:
+            time.sleep(PAUSE_SECONDS)
+        with turn(table, lock):
+            try:
+                if attempt or lock == fcntl.LOCK_EX:
+                    table.refresh()
+                change = prepare(table)
+                if isinstance(change, bool):
+                    return change
+                swap(table, change)
+            except commit_failures() as error:
+                failure = error
+            else:
+                return True
+    raise Transient(f"{'.'.join(table.name())} could not be committed in {attempts} attempts: {failure}. Try again.")
+
+
+@naming_damage
+def swap(table: "Table", change: Change) -> None:
+    """Make a change on top of the loaded state of the table, in one commit.
+
+    Raises:
+        CommitFailedException: the table has moved on since it was loaded; nothing is visible.
+    """
+    transaction = table.transaction()
+    if change.properties:
+        transaction.set_properties(dict(change.properties))
+    if change.compared:
+        update = transaction.update_snapshot()
+        # A fast append would leave a manifest a commit, and whoever plans a scan or replaces files reads every one.
+        with update.overwrite() if change.removed else update.merge_append() as producer:
+            for file in change.removed:
+                producer.delete_data_file(file)
+            for file in change.added:
+                producer.append_data_file(file)
+    transaction.commit_transaction()
+
+
+def commit(table: "Table", base: Ledger, ledger: Ledger, files: "Sequence[DataFile]") -> None:
     """Append `files` and replace the ledger `base` by `ledger`, if nobody else replaced it meanwhile.
 
     Maintenance may commit to the table in between; then the commit is made again on top of it. A ledger with a token of
@@ -40,61 +113,28 @@ def commit(table: "Table", base: Ledger, ledger: Ledger, files: Sequence["DataFi
         PositionMoved: another writer has moved the position; nothing of this commit is visible.
         Transient: the catalog cannot be written now; nothing of this commit is visible.
     """
-    from pyiceberg.exceptions import CommitFailedException
-    from sqlalchemy.exc import OperationalError
-
     if ledger.token in ("", base.token):
         ledger = msgspec.structs.replace(ledger, token=uuid.uuid4().hex)
-    failure: Exception | None = None
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(PAUSE_SECONDS)
-            table.refresh()
+
+    def append(table: "Table") -> Change | bool:
         stored = read_ledger(table)
         if stored.token == ledger.token:
-            # Another process has completed the same intent, or the catalog took a commit that it reported as failed.
-            return
+            return True
         if stored.token != base.token:
             raise PositionMoved(
                 f"Another process has moved {'.'.join(table.name())} from {base.positions} to {stored.positions}. "
                 "What was read here is read again from there."
             )
-        try:
-            with turn(table, fcntl.LOCK_SH):
-                _append(table, ledger, files)
-        except (CommitFailedException, OperationalError) as error:
-            failure = error
-        else:
-            return
-    raise Transient(f"{'.'.join(table.name())} could not be committed in {ATTEMPTS} attempts: {failure}.")
+        return Change(added=files, properties={PROPERTY: msgspec.json.encode(ledger).decode()})
+
+    compare_and_set(table, append)
 
 
-@naming_damage
-def _append(table: "Table", ledger: Ledger, files: Sequence["DataFile"]) -> None:
-    swap(table, [], files, {PROPERTY: msgspec.json.encode(ledger).decode()})
-
-
-def swap(
-    table: "Table", gone: Sequence["DataFile"], added: Sequence["DataFile"], properties: Mapping[str, str]
-) -> None:
-    """Take files out of the table, add others, and set properties, in one commit on top of the loaded state.
-
-    Raises:
-        CommitFailedException: the table has moved on since it was loaded; nothing is visible.
-        ValidationException: the table does not hold one of the files that are to go; nothing is visible.
-    """
-    transaction = table.transaction()
-    if properties:
-        transaction.set_properties(dict(properties))
-    update = transaction.update_snapshot()
-    # A snapshot even without files: the catalog compares snapshots, so that of two writers one fails. A fast append
-    # would leave a manifest a commit, and whoever plans a scan or replaces files reads every one of them.
-    with update.overwrite() if gone else update.merge_append() as producer:
-        for file in gone:
-            producer.delete_data_file(file)
-        for file in added:
-            producer.append_data_file(file)
-    transaction.commit_transaction()
+def live_files(table: "Table") -> set[str]:
+    """Locations of the data files of the table's loaded snapshot."""
+    snapshot = table.current_snapshot()
+    manifests = snapshot.manifests(table.io) if snapshot else []
+    return {entry.data_file.file_path for one in manifests for entry in one.fetch_manifest_entry(table.io)}
 
 
 @contextlib.contextmanager
@@ -127,9 +167,6 @@ def expire_old_snapshots(table: "Table", enough: int | None = None, age: timedel
     By default `SNAPSHOT_AGE` and `EXPIRE_EVERY`, as suits a table that takes a commit a second. Their files stay:
     whoever reads them goes on reading, and `orphans.py` removes them a day later.
     """
-    from pyiceberg.exceptions import CommitFailedException
-    from sqlalchemy.exc import OperationalError
-
     enough = EXPIRE_EVERY if enough is None else enough
     if len(table.metadata.snapshots) < enough:
         return 0
@@ -142,7 +179,7 @@ def expire_old_snapshots(table: "Table", enough: int | None = None, age: timedel
     try:
         table.maintenance.expire_snapshots().older_than(before).commit()
     # Whoever commits at the same moment is not kept from it; the next commit here tries again.
-    except (CommitFailedException, OperationalError):
+    except commit_failures():
         return 0
     except ValueError as error:
         # Upkeep and a writer may forget the same ones at once.

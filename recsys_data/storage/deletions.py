@@ -5,7 +5,7 @@ goes back; rows that are there = rows of the ledger - rows removed. A property o
 the ledger in memory replace it as a whole.
 """
 
-import time
+import fcntl
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from recsys_data.errors import Transient
-from recsys_data.storage.commit import expire_old_snapshots, swap, turn
+from recsys_data.storage.commit import Change, compare_and_set, expire_old_snapshots, live_files
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 PROPERTY = "recsys_data.removed"
 # Folder of outbox files below that of the lake.
 OUTBOX = "replay"
-ATTEMPTS = 20
-PAUSE_SECONDS = 0.05
 
 
 class Outbox(msgspec.Struct, frozen=True, array_like=True):
@@ -93,29 +90,19 @@ def remove(
     Raises:
         Transient: the catalog cannot be written now; nothing changed.
     """
-    from pyiceberg.exceptions import CommitFailedException
-    from sqlalchemy.exc import OperationalError
-
     token = uuid.uuid4().hex
     old = {file.file_path: file for file in gone}
-    failure: Exception | None = None
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(PAUSE_SECONDS)
-        with turn(table):
-            stored = read_removed(table.refresh())
-            if stored.token == token:
-                # The catalog took the commit that it reported as failed.
-                return True
-            live = {task.file.file_path for task in table.scan().plan_files()} if old else set()
-            if not live.issuperset(old):
-                return False
-            try:
-                removed = msgspec.structs.replace(count(stored), token=token)
-                swap(table, list(old.values()), left, {PROPERTY: msgspec.json.encode(removed).decode()})
-            except (CommitFailedException, OperationalError) as error:
-                failure = error
-                continue
-        expire_old_snapshots(table)
-        return True
-    raise Transient(f"{'.'.join(table.name())} could not be committed in {ATTEMPTS} attempts: {failure}.")
+
+    def delete(table: "Table") -> Change | bool:
+        stored = read_removed(table)
+        if stored.token == token:
+            return True
+        if old and not live_files(table).issuperset(old):
+            return False
+        removed = msgspec.structs.replace(count(stored), token=token)
+        return Change(list(old.values()), left, {PROPERTY: msgspec.json.encode(removed).decode()})
+
+    if not compare_and_set(table, delete, fcntl.LOCK_EX):
+        return False
+    expire_old_snapshots(table)
+    return True

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from recsys_data.durable import local_path
 from recsys_data.errors import Permanent, RecsysDataError
+from recsys_data.storage.catalog import commit_failures, metadata_location
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -95,12 +96,9 @@ def naming_damage(work: "Callable[Concatenate[Table, P], R]") -> "Callable[Conca
 
     @functools.wraps(work)
     def named(table: "Table", *args: P.args, **kwargs: P.kwargs) -> R:
-        from pyiceberg.exceptions import CommitFailedException
-        from sqlalchemy.exc import OperationalError
-
         try:
             return work(table, *args, **kwargs)
-        except (RecsysDataError, CommitFailedException, OperationalError):
+        except (RecsysDataError, *commit_failures()):
             raise
         except Exception as error:
             location = _damaged_manifest(table)
@@ -132,20 +130,6 @@ def manifest_of(table: "Table", location: str) -> str | None:
         if any(location in (path, str(local_path(path))) for path in paths):
             return str(local_path(manifest.manifest_path) or manifest.manifest_path)
     return None
-
-
-def metadata_location(catalog: "SqlCatalog", name: tuple[str, str]) -> str | None:
-    """Where the metadata of a table is, by the catalog alone; None if there is no such table."""
-    from pyiceberg.catalog.sql import IcebergTables
-    from sqlalchemy import select
-
-    found = select(IcebergTables.metadata_location).where(
-        IcebergTables.catalog_name == catalog.name,
-        IcebergTables.table_namespace == name[0],
-        IcebergTables.table_name == name[1],
-    )
-    with catalog.engine.connect() as connection:
-        return connection.execute(found).scalar()
 
 
 def damaged_metadata(catalog: "SqlCatalog", name: tuple[str, str], error: Exception) -> Permanent | None:

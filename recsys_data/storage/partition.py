@@ -4,16 +4,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from recsys_data.durable import local_path, sync_all
-from recsys_data.errors import Transient
-from recsys_data.storage.commit import swap
+from recsys_data.storage.commit import Change, compare_and_set
 from recsys_data.storage.parquet import dictionary_columns, file_schema, write_day
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
-
-ATTEMPTS = 20
 
 
 def files_of(table: "Table", partition: int | bool) -> list[tuple[str, "DataFile"]]:
@@ -28,7 +25,7 @@ def publish(table: "Table", partition: int, rows: "pa.RecordBatchReader") -> int
     The rows are streamed to one file, a batch at a time, which is on the disk before it is referred to.
 
     Raises:
-        Transient: others kept committing to the table; nothing was changed.
+        Transient: the catalog cannot be written now, or others keep committing to the table.
     """
     parts = _fitted(table, rows)
     first = next(parts, None)
@@ -41,7 +38,13 @@ def publish(table: "Table", partition: int, rows: "pa.RecordBatchReader") -> int
 
         files.append(write_day(table, partition, all_parts(), dictionary_columns(first)))
         sync_all(path for file in files if (path := local_path(file.file_path)))
-    _replace(table, partition, files)
+
+    def replace(table: "Table") -> Change | bool:
+        old = [file for _, file in files_of(table, partition)]
+        same = {file.file_path for file in old} == {file.file_path for file in files}
+        return same or Change(old, files)
+
+    compare_and_set(table.refresh(), replace)
     return sum(file.record_count for file in files)
 
 
@@ -52,20 +55,3 @@ def _fitted(table: "Table", rows: "pa.RecordBatchReader") -> "Iterator[pa.Table]
     for batch in rows:
         if len(batch):
             yield pa.Table.from_batches([batch]).select(wanted.names).cast(wanted)
-
-
-def _replace(table: "Table", partition: int, new: list["DataFile"]) -> None:
-    from pyiceberg.exceptions import CommitFailedException
-    from sqlalchemy.exc import OperationalError
-
-    failure: Exception | None = None
-    for _ in range(ATTEMPTS):
-        old = files_of(table.refresh(), partition)
-        if not old and not new:
-            return
-        try:
-            swap(table, [file for _, file in old], new, {})
-            return
-        except (CommitFailedException, OperationalError) as error:
-            failure = error
-    raise Transient(f"{'.'.join(table.name())} could not be committed in {ATTEMPTS} attempts: {failure}.")

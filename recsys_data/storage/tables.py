@@ -14,7 +14,8 @@ from recsys_data.contracts.types import arrow_schema
 from recsys_data.durable import make_folder
 from recsys_data.errors import ContractError, RecsysDataError, Transient, UserError
 from recsys_data.settings import Settings
-from recsys_data.storage.integrity import damaged_metadata, metadata_location
+from recsys_data.storage.catalog import NAMESPACE, metadata_location, open_catalog
+from recsys_data.storage.integrity import damaged_metadata
 
 if TYPE_CHECKING:
     from pyiceberg.catalog.sql import SqlCatalog
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from pyiceberg.schema import Schema
     from pyiceberg.table import Table
 
-NAMESPACE = "recsys"
 CONTRACT_VERSION = "recsys_data.contract-version"
 LOADS = 5
 
@@ -124,13 +124,7 @@ def open_lake(settings: Settings, contracts: Mapping[str, Contract]) -> Lake:
             f"The lake folder {folder} cannot be used: {error.strerror}. Set RECSYS_DATA_DIR to a folder that can."
         ) from None
     try:
-        try:
-            catalog = _catalog(folder)
-        except OperationalError as error:
-            if "already exists" not in str(error.orig):
-                raise
-            # Two processes made it at once, and this one came second.
-            catalog = _catalog(folder)
+        catalog = open_catalog(folder)
     except OperationalError as error:
         raise UserError(
             f"The catalog {folder / 'catalog.db'} cannot be opened: {error.orig}. "
@@ -151,39 +145,6 @@ def _share_what_never_changes() -> None:
 
     for frozen in (Schema, PartitionSpec, SortOrder, Snapshot, SnapshotLogEntry, MetadataLogEntry):
         frozen.__deepcopy__ = lambda self, memo=None: self  # type: ignore[method-assign,assignment]
-
-
-def _catalog(folder: Path) -> "SqlCatalog":
-    from pyiceberg.catalog.sql import SqlCatalog
-    from pyiceberg.exceptions import NamespaceAlreadyExistsError
-    from sqlalchemy import URL
-    from sqlalchemy.exc import IntegrityError
-
-    catalog = SqlCatalog(
-        "recsys_data",
-        uri=URL.create("sqlite", database=str(folder / "catalog.db"), query={"timeout": "30"}).render_as_string(),
-        # No file: URI, whose escapes (a blank in a folder's name) PyIceberg would take for the name itself.
-        warehouse=str(folder),
-        **{"py-io-impl": "recsys_data.storage.file_io.DurableFileIO"},
-    )
-    _sync_journals(catalog)
-    # The second of two that make it at once is told by the one or by the other.
-    with contextlib.suppress(NamespaceAlreadyExistsError, IntegrityError):
-        catalog.create_namespace(NAMESPACE)
-    return catalog
-
-
-def _sync_journals(catalog: "SqlCatalog") -> None:
-    """Let SQLite sync the removal of its journal too.
-
-    With its default (FULL) a power failure may bring back the journal, and with it the state before the last commit,
-    although what followed that commit (an outbox that was removed, an intent) is on the disk.
-    """
-    from sqlalchemy import event
-
-    event.listen(catalog.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = EXTRA"))
-    # Connections that were made before know nothing of it.
-    catalog.engine.dispose()
 
 
 def iceberg_schema(contract: Contract) -> "Schema":

@@ -98,9 +98,9 @@ def test_upkeep_runs_every_hour_and_sooner_when_many_files_came(defs, lake, inst
 
 def test_live_files_are_counted_as_a_scan_finds_them(lake):
     feed(lake)
-    assert maintenance.live_files(lake) == 9
+    assert maintenance.count_live_files(lake) == 9
     maintenance.upkeep(lake, "dead_letters")
-    assert maintenance.live_files(lake) == 1
+    assert maintenance.count_live_files(lake) == 1
 
 
 def test_a_lake_that_is_not_there_yet_needs_no_upkeep(defs, lake, instance):

@@ -190,8 +190,11 @@ def _switched_off(sabotage: str | None) -> Iterable[tuple[Any, str, Any]]:
 def _commit_regardless(table: Any, base: Any, ledger: Any, files: Any) -> None:
     import msgspec
 
+    from recsys_data.storage.ledger import PROPERTY
+
     table.refresh()
-    commit._append(table, msgspec.structs.replace(ledger, token=os.urandom(8).hex()), files)
+    stored = msgspec.structs.replace(ledger, token=os.urandom(8).hex())
+    commit.swap(table, commit.Change(added=files, properties={PROPERTY: msgspec.json.encode(stored).decode()}))
 
 
 _decoders: dict[object, Decoder] = {}

@@ -17,7 +17,7 @@ STEPS: tuple[tuple[Any, str], ...] = (
     (write, "sync_all"),
     (writer, "write_intent"),
     (writer, "commit"),
-    (commit, "_append"),
+    (commit, "swap"),
     (SqlCatalog, "commit_table"),
     (writer, "remove_intent"),
     (SeenIds, "persist"),

@@ -15,7 +15,7 @@ BEFORE_COMMIT = (
     "before stream_writer.build",
     "before stream_writer.write_days",
     "before stream_writer.commit",
-    "before commit._append",
+    "before commit.swap",
 )
 LOCKS = ("drain.lock", "drain.next")
 

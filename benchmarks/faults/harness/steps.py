@@ -33,6 +33,7 @@ from recsys_data.ingestion.streaming.log.embedded.writer import PartitionWriter
 from recsys_data.storage import commit, partition
 from recsys_data.storage import file_io as durable_io
 from recsys_data.storage import parquet as write
+from recsys_data.storage.ledger import PROPERTY
 from recsys_data.storage.maintenance import compaction as maintenance
 from recsys_data.storage.maintenance import orphans
 
@@ -54,7 +55,7 @@ STEPS: dict[str, list[tuple[Any, str]]] = {
         (durable_io, "sync_all"),
         (writer, "write_intent"),
         (writer, "commit"),
-        (commit, "_append"),
+        (commit, "swap"),
         (SqlCatalog, "create_table"),
         (SqlCatalog, "commit_table"),
         (writer, "expire_old_snapshots"),
@@ -106,7 +107,7 @@ STEPS: dict[str, list[tuple[Any, str]]] = {
         (snapshot, "discard"),
         (history, "copy_rows"),
         (history, "commit_state"),
-        (history_state, "_swap"),
+        (commit, "swap"),
         (history_state, "expire_old_snapshots"),
     ],
 }
@@ -227,7 +228,8 @@ def sabotage(protection: str | None) -> None:
 
 def _commit_regardless(table: Any, base: Any, ledger: Any, files: Any) -> None:
     table.refresh()
-    commit._append(table, msgspec.structs.replace(ledger, token=os.urandom(8).hex()), files)
+    stored = msgspec.structs.replace(ledger, token=os.urandom(8).hex())
+    commit.swap(table, commit.Change(added=files, properties={PROPERTY: msgspec.json.encode(stored).decode()}))
 
 
 __all__ = ["PLACES", "STEPS", "Fault", "Steps", "sabotage", "tighten"]

@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from recsys_data.errors import RecsysDataError
-from recsys_data.storage.maintenance.compaction import Upkept, live_files, upkeep
+from recsys_data.storage.maintenance.compaction import Upkept, count_live_files, upkeep
 from recsys_data.storage.tables import Lake
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def _schedule(job) -> dg.ScheduleDefinition:
             return dg.SkipReason("the last upkeep goes on")
         done = context.instance.get_latest_materialization_event(dg.AssetKey("lake_upkeep"))
         left = done.asset_materialization.metadata["files after"] if done and done.asset_materialization else None
-        added = live_files(lake) - ((left.value or 0) if isinstance(left, dg.IntMetadataValue) else 0)
+        added = count_live_files(lake) - ((left.value or 0) if isinstance(left, dg.IntMetadataValue) else 0)
         if added < MANY_FILES and time.time() - last.create_timestamp.timestamp() < HOUR_SECONDS:
             return dg.SkipReason(f"upkeep ran less than an hour ago, and {added:,} files were added since")
         return dg.RunRequest()

@@ -4,7 +4,7 @@ Data flow: days of small files -> one file each -> old snapshots forgotten -> fi
 Run alone: `dagster asset materialize --select lake_upkeep -m recsys_data.definitions`.
 """
 
-import contextlib
+import fcntl
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ from recsys_data.background import in_background
 from recsys_data.days import day_number
 from recsys_data.durable import local_path, sync_all
 from recsys_data.errors import Transient
-from recsys_data.storage.commit import expire_old_snapshots, swap, turn
+from recsys_data.storage.commit import Change, compare_and_set, expire_old_snapshots, live_files
 from recsys_data.storage.integrity import checked_batches, naming_damage
 from recsys_data.storage.intent import referenced_files
 from recsys_data.storage.maintenance.orphans import Orphans, forget_referenced, remove_orphans
@@ -36,8 +36,6 @@ LARGE_BYTES = 256 * 1024 * 1024
 PART_ROWS = 100_000
 PART_BYTES = 128 * 1024 * 1024
 ATTEMPTS = 5
-# A drain may commit several times a second, and what was rewritten is to be used.
-SWAPS = 20
 # A late event makes a small file of an old day: a few of them cost readers less than writing the day again.
 SMALL_FILES = 8
 # What one run rewrites at most, so that a long neglected table takes several runs rather than one very long one.
@@ -92,7 +90,7 @@ def upkeep(lake: Lake, name: str, now: datetime | None = None) -> Upkept:
     return Upkept(before, in_background(_count, table.refresh()), expired, orphans, time.monotonic() - began)
 
 
-def live_files(lake: Lake) -> int:
+def count_live_files(lake: Lake) -> int:
     """Data files of all tables, as their newest commits count them; no manifest is read for it."""
     snapshots = (lake.table(name).current_snapshot() for name in lake.contracts if lake.exists(name))
     summaries = (snapshot.summary for snapshot in snapshots if snapshot and snapshot.summary)
@@ -226,17 +224,12 @@ def _parts(table: "Table", files: list["DataFile"], wanted: pa.Schema) -> Iterat
 @naming_damage
 def _replace(table: "Table", old: Sequence["DataFile"], new: Sequence["DataFile"]) -> bool:
     """Swap files in one commit; False when one of the old files is no longer part of the table."""
-    from pyiceberg.exceptions import CommitFailedException, ValidationException
-    from sqlalchemy.exc import OperationalError
+    before, after = ({file.file_path for file in files} for files in (old, new))
 
-    for _ in range(SWAPS):
-        # What can be read before, commits do not have to wait for.
-        read_manifests(table.refresh())
-        # A drain on another machine that committed meanwhile moved the table on; then it is made again on top of it.
-        with turn(table), contextlib.suppress(CommitFailedException, OperationalError):
-            try:
-                swap(table.refresh(), old, new, {})
-            except ValidationException:
-                return False
-            return True
-    return False
+    def replace(table: "Table") -> Change | bool:
+        live = live_files(table)
+        return Change(old, new) if live >= before else live >= after and live.isdisjoint(before)
+
+    # What can be read before, commits do not have to wait for.
+    read_manifests(table.refresh())
+    return compare_and_set(table, replace, fcntl.LOCK_EX)

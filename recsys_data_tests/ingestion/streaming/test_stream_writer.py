@@ -154,16 +154,16 @@ def test_two_writers_at_different_places_do_not_interleave(
     platform.append([view("a"), identify("b", context={"page": "p"})])
     for each in (writer, other):
         platform.feed(each, decoder)
-    append = commit._append
+    swap = commit.swap
     left = [1]
 
     def overtaken(table: Any, *args: Any) -> None:
-        append(table, *args)
+        swap(table, *args)
         if left and left.pop():
             fresh = StreamWriter(platform.open_lake(), platform.settings)
             assert fresh.position(0) == platform.log.end_offsets()[0]
 
-    monkeypatch.setattr(commit, "_append", overtaken)
+    monkeypatch.setattr(commit, "swap", overtaken)
     writer.flush()
     with pytest.raises(PositionMoved):
         other.flush()

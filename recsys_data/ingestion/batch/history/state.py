@@ -4,17 +4,15 @@ The state is one property of the history's table, changed in the same commit as 
 applied, when each was known, and which files they were.
 """
 
-import contextlib
 import hashlib
-import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from recsys_data.errors import Permanent, Transient
-from recsys_data.storage.commit import expire_old_snapshots, swap
+from recsys_data.errors import Permanent
+from recsys_data.storage.commit import Change, compare_and_set, expire_old_snapshots
 from recsys_data.storage.deletions import read_removed
 from recsys_data.storage.query import file_path, relation
 
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
 
 PROPERTY = "recsys_data.history"
 EPOCH = date(1970, 1, 1)
-ATTEMPTS = 5
-PAUSE_SECONDS = 0.1
 # Day, and the earliest and latest `as_of` of its rows in microseconds since 1970.
 Known = tuple[date, int | None, int | None]
 
@@ -136,27 +132,19 @@ def commit_state(table: "Table", state: State, gone: "list[DataFile]", added: "l
     Raises:
         Transient: the catalog cannot be written now; nothing of this commit is visible.
     """
-    from pyiceberg.exceptions import CommitFailedException
-    from sqlalchemy.exc import OperationalError
-
     expected = table.current_snapshot()
-    for _ in range(ATTEMPTS):
-        with contextlib.suppress(CommitFailedException, OperationalError):
-            _swap(table, state, gone, added)
-            expire_old_snapshots(table)
-            return True
-        time.sleep(PAUSE_SECONDS)
-        table.refresh()
+
+    def replace(table: "Table") -> Change | bool:
         if read_state(table).token == state.token:
-            # The catalog took the commit that it reported as failed.
             return True
-        if table.current_snapshot() != expected:
-            return False
-    raise Transient(f"{'.'.join(table.name())} could not be committed in {ATTEMPTS} attempts. Try again later.")
+        return table.current_snapshot() == expected and Change(
+            gone, added, {PROPERTY: msgspec.json.encode(state).decode()}
+        )
 
-
-def _swap(table: "Table", state: State, gone: "list[DataFile]", added: "list[DataFile]") -> None:
-    swap(table, gone, added, {PROPERTY: msgspec.json.encode(state).decode()})
+    if not compare_and_set(table, replace):
+        return False
+    expire_old_snapshots(table)
+    return True
 
 
 def day_of(file: "DataFile") -> date:

@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import CommitStateUnknownException
 from sqlalchemy.exc import OperationalError
 
 from recsys_data.contracts import Contract
 from recsys_data.errors import Transient
-from recsys_data.ingestion.batch.history import state as history_state
 from recsys_data.ingestion.batch.history import update as history
 from recsys_data.ingestion.batch.history.state import read_state
 from recsys_data.ingestion.batch.history.update import overlaps
 from recsys_data.scratch import scratch
+from recsys_data.storage import commit as commits
 from recsys_data.storage import tables
 from recsys_data_tests.support.histories import Histories, day, moment, oracle, things
 
@@ -71,7 +72,7 @@ def test_somebody_elses_commit_meanwhile_makes_it_start_over(three: Histories, m
                 pass
         return commit(*arguments)
 
-    monkeypatch.setattr(history_state, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(commits, "PAUSE_SECONDS", 0)
     monkeypatch.setattr(history, "commit_state", late)
     three.take(3, THREE[1])
     assert three.bring().days == [day(3)]
@@ -85,8 +86,13 @@ def test_somebody_elses_commit_meanwhile_makes_it_start_over(three: Histories, m
 
 
 @pytest.mark.parametrize("taken", [False, True])
+@pytest.mark.parametrize(
+    "error",
+    [OperationalError("COMMIT", {}, Exception("disk I/O error")), CommitStateUnknownException("504 Gateway Timeout")],
+    ids=lambda error: type(error).__name__,
+)
 def test_a_commit_that_is_reported_as_failed_is_looked_after(
-    three: Histories, monkeypatch: pytest.MonkeyPatch, taken: bool
+    three: Histories, monkeypatch: pytest.MonkeyPatch, taken: bool, error: Exception
 ) -> None:
     commit_table, left = SqlCatalog.commit_table, [1]
 
@@ -94,10 +100,10 @@ def test_a_commit_that_is_reported_as_failed_is_looked_after(
         done = commit_table(*arguments) if taken or not left[0] else None
         if left[0]:
             left[0] -= 1
-            raise OperationalError("COMMIT", {}, Exception("disk I/O error"))
+            raise error
         return done
 
-    monkeypatch.setattr(history_state, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(commits, "PAUSE_SECONDS", 0)
     three.take(3, THREE[1])
     monkeypatch.setattr(SqlCatalog, "commit_table", failing)
     assert three.bring().days == [day(3)]
@@ -110,10 +116,10 @@ def test_a_catalog_that_cannot_be_written_is_told(three: Histories, monkeypatch:
 
     before = three.periods()
     three.take(3, THREE[0])
-    monkeypatch.setattr(history_state, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(commits, "PAUSE_SECONDS", 0)
     with monkeypatch.context() as patch:
         patch.setattr(SqlCatalog, "commit_table", locked)
-        with pytest.raises(Transient, match="things_history could not be committed in 5 attempts"):
+        with pytest.raises(Transient, match="things_history could not be committed in 20 attempts"):
             three.bring()
     assert three.periods() == before
     assert three.bring().days == [day(3)]
