@@ -131,7 +131,7 @@ def kept_up(lake: Lake, now: datetime) -> float:
 
 
 def streams(lake: Lake) -> list[str]:
-    return [name for name, contract in lake.contracts.items() if contract.stream]
+    return [name for name, contract in lake.contracts.items() if contract.is_stream]
 
 
 def window(made: int, times: list[float], lake: Lake, settings: Settings) -> dict[str, Any]:

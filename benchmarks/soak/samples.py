@@ -58,7 +58,7 @@ class Samples:
         """One sample; the folders, which take longer to look through, are looked at in every sixth."""
         now = round(time.time() - self.begun, 1)
         self._write("processes", [(now, *one) for one in self.platform.memory()])
-        names = [name for name, contract in self._lake.contracts.items() if contract.stream]
+        names = [name for name, contract in self._lake.contracts.items() if contract.is_stream]
         if all(self._lake.exists(name) for name in names):
             tables = {name: self._lake.table(name).refresh() for name in names}
             main = tables[main_dataset(self._lake.contracts)]

@@ -33,12 +33,11 @@ def list_() -> None:
     """List the datasets."""
     from recsys_data.cli.terminal import print_table
 
-    head = ("dataset", "version", "fed by", "columns", "rules", "stale after", "one row is")
+    head = ("dataset", "version", "kind", "columns", "rules", "stale after", "one row is")
     rows = []
     for c in loaded().values():
         minutes = f"{c.latency.total_seconds() / 60:g} min"
-        fed_by = c.stream or ("snapshots" if c.is_snapshot else c.base or "-")
-        rows.append((c.name, c.version, fed_by, len(c.columns), len(c.rules), minutes, c.grain))
+        rows.append((c.name, c.version, c.kind, len(c.columns), len(c.rules), minutes, c.grain))
     print_table(head, rows, right=("columns", "rules", "stale after"))
 
 

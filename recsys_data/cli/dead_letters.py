@@ -189,7 +189,7 @@ def _meant(
 
 
 def _streamed(platform: Platform) -> list[str]:
-    return [name for name, contract in platform.contracts.items() if contract.stream]
+    return [name for name, contract in platform.contracts.items() if contract.is_stream]
 
 
 class _Counted:

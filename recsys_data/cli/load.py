@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from recsys_data.cli.commands import Commands
+from recsys_data.contracts.model import history_name
 from recsys_data.operations.platform import opened_log
 from recsys_data.settings import Settings
 from recsys_data.sources.datasets import IMPORTERS, Importer
@@ -81,7 +82,7 @@ def land_all(states: "Sequence[State]", folder: Path, bar: "Progress") -> str:
         bar.update(task, completed=done, rate=done / max(time.monotonic() - begun, 1e-3))
     datasets = list(dict.fromkeys(state.dataset for state in states))
     days = sorted({state.day for state in states})
-    select = ",".join(f"{name},{name}_history" for name in datasets)
+    select = ",".join(f"{name},{history_name(name)}" for name in datasets)
     return (
         f"Landed {rows:,} rows of {' and '.join(datasets)} for {len(days)} day{'s' * (len(days) > 1)} in {folder}.\n"
         f"Next: dagster asset materialize --select {select} --partition-range {days[0]}...{days[-1]} "

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from recsys_data.cli.commands import Commands
+from recsys_data.contracts.model import history_name
 from recsys_data.operations.platform import Platform, opened
 
 if TYPE_CHECKING:
@@ -94,10 +95,10 @@ def accept(name: str, day: datetime) -> None:
 def _bring_up_to_date(platform: Platform, name: str) -> None:
     from recsys_data.ingestion.batch.history.update import bring_up_to_date
 
-    staging = platform.settings.data_dir / "ingest" / "staging" / f"{name}_history"
+    staging = platform.settings.data_dir / "ingest" / "staging" / history_name(name)
     brought = bring_up_to_date(platform.lake, name, staging)
     click.echo(
-        f"{name}_history: {len(brought.days)} days applied, {brought.rows:,} rows, {brought.current:,} hold now."
+        f"{history_name(name)}: {len(brought.days)} days applied, {brought.rows:,} rows, {brought.current:,} hold now."
     )
 
 

@@ -5,6 +5,6 @@ policies and what the UI shows. There is no second place to register a dataset, 
 """
 
 from recsys_data.contracts.load import load_contract, load_contracts
-from recsys_data.contracts.model import Column, Contract, Rule
+from recsys_data.contracts.model import Column, Contract, Kind, Rule
 
-__all__ = ["Column", "Contract", "Rule", "load_contract", "load_contracts"]
+__all__ = ["Column", "Contract", "Kind", "Rule", "load_contract", "load_contracts"]

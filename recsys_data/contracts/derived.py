@@ -2,9 +2,8 @@
 
 from dataclasses import replace
 
-from recsys_data.contracts.model import Column, Contract
+from recsys_data.contracts.model import Column, Contract, Kind, history_name, rejected_name
 
-HISTORY, REJECTED = "history", "rejected"
 PERIOD = (
     Column(
         "valid_from",
@@ -37,14 +36,14 @@ def history_of(contract: Contract) -> Contract:
     states = tuple(column for column in contract.columns if not column.system)
     return replace(
         contract,
-        name=f"{contract.name}_{HISTORY}",
+        name=history_name(contract.name),
         purpose=f"Every state that a row of {contract.name} was ever known to be in.",
         usage=(
             f"A row holds from valid_from until before valid_to; {contract.name}_as_of(moment) gives the rows of a "
             "moment. Nothing is valid before it was known."
         ),
         grain="One row per key and period in which nothing changed.",
-        tags=tuple(tag for tag in contract.tags if tag != "snapshot") + (HISTORY,),
+        tags=tuple(tag for tag in contract.tags if tag != "snapshot") + (Kind.HISTORY.value,),
         columns=(*states, *PERIOD),
         rules=(),
         checks={},
@@ -52,7 +51,7 @@ def history_of(contract: Contract) -> Contract:
         servers=(),
         # It is far smaller than the snapshots that it is made of, and outlives them.
         retention=None,
-        derived=HISTORY,
+        kind=Kind.HISTORY,
         base=contract.name,
     )
 
@@ -62,7 +61,7 @@ def rejected_of(contract: Contract) -> Contract:
     personal = any(column.classification for column in contract.columns)
     return replace(
         contract,
-        name=f"{contract.name}_{REJECTED}",
+        name=rejected_name(contract.name),
         purpose=f"Rows of the sources of {contract.name} that broke its contract, each with the reason.",
         usage="Mend the source or the contract, and take the day's snapshot again.",
         grain="One row per refused row and day.",
@@ -89,6 +88,6 @@ def rejected_of(contract: Contract) -> Contract:
         checks={},
         references=(),
         servers=(),
-        derived=REJECTED,
+        kind=Kind.REJECTED,
         base=contract.name,
     )

@@ -33,7 +33,7 @@ def json_schema(contract: Contract) -> dict[str, Any]:
     Raises:
         UserError: the dataset is not fed by events.
     """
-    if contract.stream != "events":
+    if not contract.is_fed_by_events:
         raise UserError(f"{contract.name} is not fed by events, so nobody sends rows of it.")
     root = _object(contract.purpose)
     for column in contract.columns:

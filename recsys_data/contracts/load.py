@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from recsys_data.contracts.model import ENGINE, Column, Contract, Rule
+from recsys_data.contracts.model import ENGINE, STREAM_KINDS, Column, Contract, Kind, Rule
 from recsys_data.contracts.odcs import custom_properties, parse_document
 from recsys_data.contracts.servers import precedence, references, schedule, servers
 from recsys_data.contracts.yaml_text import read_text
@@ -79,6 +79,7 @@ def _contract(path: Path, text: str) -> Contract:
     schema = document["schema"][0]
     extra = custom_properties(schema)
     quality = schema.get("quality", [])
+    kind = _kind(path, extra, schema["properties"])
     contract = Contract(
         name=schema["name"],
         version=document["version"],
@@ -90,30 +91,42 @@ def _contract(path: Path, text: str) -> Contract:
         owner=document.get("team", {}).get("name", ""),
         tags=tuple(document.get("tags", [])),
         stage=custom_properties(document).get("stage", "ingestion"),
-        stream=extra.get("stream"),
+        kind=kind,
         row_when=extra.get("rowWhen"),
         row_from=extra.get("rowFrom"),
-        columns=tuple(_column(path, item, extra.get("stream")) for item in schema["properties"]),
+        columns=tuple(_column(path, item, kind) for item in schema["properties"]),
         rules=tuple(_rule(item) for item in quality if _is_row_rule(item)),
         checks={item["name"]: item for item in quality if not _is_row_rule(item)},
         latency=_latency(path, document.get("slaProperties", [])),
         retention=_retention(path, document.get("slaProperties", [])),
         references=references(path, schema["properties"]),
-        servers=() if extra.get("stream") else servers(path, schema["name"], document.get("servers", [])),
-        schedule=None if extra.get("stream") else schedule(path, document),
+        servers=() if kind in STREAM_KINDS else servers(path, schema["name"], document.get("servers", [])),
+        schedule=None if kind in STREAM_KINDS else schedule(path, document),
     )
     check_contract(contract)
     check_expressions(contract)
     return contract
 
 
-def _column(path: Path, item: Mapping[str, Any], stream: str | None) -> Column:
+def _kind(path: Path, extra: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> Kind:
+    stream = extra.get("stream")
+    if stream == "events":
+        return Kind.EVENT_DETAILS if extra.get("rowFrom") else Kind.EVENTS
+    if stream == "rejects":
+        return Kind.DEAD_LETTERS
+    if stream is not None:
+        raise ContractError(f"{path}: stream is {stream}; expected events or rejects, or none at all.")
+    dated = any(custom_properties(column).get("system") == "snapshot_date" for column in columns)
+    return Kind.SNAPSHOT if dated else Kind.TABLE
+
+
+def _column(path: Path, item: Mapping[str, Any], dataset: Kind) -> Column:
     extra = custom_properties(item)
     computed = bool(item.get("transformLogic") or extra.get("system"))
-    source = str(extra.get("source", item["name"])) if stream != "rejects" and not computed else ""
+    source = str(extra.get("source", item["name"])) if dataset is not Kind.DEAD_LETTERS and not computed else ""
     return Column(
         name=item["name"],
-        type=_type(item, stream),
+        type=_type(item, dataset),
         description=item.get("description", ""),
         required=item.get("required", False),
         key=item.get("primaryKey", False),
@@ -130,13 +143,13 @@ def _column(path: Path, item: Mapping[str, Any], stream: str | None) -> Column:
     )
 
 
-def _type(item: Mapping[str, Any], stream: str | None) -> str:
+def _type(item: Mapping[str, Any], dataset: Kind) -> str:
     kind, physical = item.get("logicalType", ""), str(item.get("physicalType", "")).replace(" ", "").lower()
     if kind == "timestamp" and item.get("logicalTypeOptions", {}).get("timezone") is False:
         return "local timestamp"
     if physical == "binary":
         return "binary"
-    if stream is None:
+    if dataset not in STREAM_KINDS:
         # Events keep lists as the JSON that the client sent; snapshots have typed ones.
         if kind == "number" and physical.startswith("decimal"):
             return physical

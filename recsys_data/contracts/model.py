@@ -1,12 +1,47 @@
-"""What a contract says, as plain data: a dataset, its columns and its row rules."""
+"""What a contract says, as plain data: a dataset, its kind, its columns and its row rules."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from recsys_data.contracts.servers import Reference, Schedule, Server
+
+
+class Kind(StrEnum):
+    """What a dataset is, and so where its rows come from."""
+
+    EVENTS = "events"
+    """Whole events of the event log: each accepted event is a row of at least one such dataset."""
+    EVENT_DETAILS = "event_details"
+    """One JSON object of the events that carry it (`rowFrom`), e.g. their context."""
+    DEAD_LETTERS = "dead_letters"
+    """Lines of the event log that are not valid events."""
+    SNAPSHOT = "snapshot"
+    """The full state of a source system, once a day."""
+    HISTORY = "history"
+    """Every state that the rows of a snapshot dataset were in (SCD2)."""
+    REJECTED = "rejected"
+    """Rows of a snapshot dataset's sources that break its contract."""
+    TABLE = "table"
+    """A table that nothing here fills."""
+
+
+EVENT_KINDS = frozenset({Kind.EVENTS, Kind.EVENT_DETAILS})
+STREAM_KINDS = EVENT_KINDS | {Kind.DEAD_LETTERS}
+SNAPSHOT_KINDS = frozenset({Kind.SNAPSHOT, Kind.HISTORY, Kind.REJECTED})
+
+
+def history_name(name: str) -> str:
+    """Name of the history of a snapshot dataset."""
+    return f"{name}_history"
+
+
+def rejected_name(name: str) -> str:
+    """Name of the dataset that holds the rejected rows of a snapshot dataset."""
+    return f"{name}_rejected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +91,15 @@ class Contract:
     """A dataset: its columns, rules, service levels, and how rows of the stream get into it.
 
     Attributes:
-        stream: `events` if it is fed by events, `rejects` for what they were refused, else None.
+        kind: what the dataset is.
         row_when: SQL predicate that says which events are rows; None means all.
-        row_from: name of the JSON object without which an event gives no row here.
+        row_from: name of the JSON object without which an event gives no row of these event details.
         checks: quality items that are not row rules (volume, rates), by name, as the contract states them.
         latency: age of the newest data at which the dataset is stale.
         retention: how long days are kept after they are over; None: for ever.
         servers: where a snapshot dataset comes from; the first gives the rows.
         schedule: when its snapshots are taken.
-        derived: `history` or `rejected` for what is made of the snapshots of `base`, else None.
+        base: the snapshot dataset that a history or rejected rows belong to, else None.
     """
 
     name: str
@@ -77,7 +112,7 @@ class Contract:
     owner: str
     tags: tuple[str, ...]
     stage: str
-    stream: str | None
+    kind: Kind
     row_when: str | None
     row_from: str | None
     columns: tuple[Column, ...]
@@ -88,13 +123,32 @@ class Contract:
     references: tuple[Reference, ...] = ()
     servers: tuple[Server, ...] = ()
     schedule: Schedule | None = None
-    derived: str | None = None
     base: str | None = None
 
     @property
+    def is_stream(self) -> bool:
+        """Whether the event log fills it."""
+        return self.kind in STREAM_KINDS
+
+    @property
+    def is_fed_by_events(self) -> bool:
+        """Whether valid events of the event log are its rows."""
+        return self.kind in EVENT_KINDS
+
+    @property
     def is_snapshot(self) -> bool:
-        """Whether it is taken as a full state a day."""
-        return self.derived is None and any(column.system == "snapshot_date" for column in self.columns)
+        """Whether each of its days is the full state of a source system."""
+        return self.kind is Kind.SNAPSHOT
+
+    @property
+    def holds_rejects(self) -> bool:
+        """Whether its rows are what broke a contract, each with the reason."""
+        return self.kind in (Kind.DEAD_LETTERS, Kind.REJECTED)
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether the platform fills it."""
+        return self.kind is not Kind.TABLE
 
     @property
     def event_time(self) -> Column:

@@ -10,7 +10,6 @@ from recsys_data.contracts.model import ENGINE, Column, Contract
 from recsys_data.contracts.types import NESTED, STORED, is_stored
 from recsys_data.errors import ContractError
 
-STREAMS = (None, "events", "rejects")
 SYSTEM = {
     "ingested_at": "timestamp",
     "log_partition": "integer",
@@ -53,8 +52,6 @@ def check_contract(contract: Contract) -> None:
     Raises:
         ContractError: with the file, what was found and what to do.
     """
-    if contract.stream not in STREAMS:
-        raise _refusal(contract, f"stream is {contract.stream}; expected events or rejects, or none at all.")
     _check_names(contract)
     for column in contract.columns:
         _check_column(contract, column)
@@ -94,7 +91,7 @@ def check_stream(contracts: Mapping[str, Contract]) -> None:
     """
     columns: dict[str, Column] = {}
     homes: dict[tuple[str, ...], str] = {}
-    stream = [contract for contract in contracts.values() if contract.stream == "events"]
+    stream = [contract for contract in contracts.values() if contract.is_fed_by_events]
     for contract in stream:
         _check_stream_columns(contract)
         for column in contract.columns:
@@ -202,20 +199,20 @@ def _check_names(contract: Contract) -> None:
 
 
 def _check_column(contract: Contract, column: Column) -> None:
-    if not is_stored(column.type, contract.stream is None):
-        more = f", decimal(P,S), {', '.join(NESTED)}" if contract.stream is None else ""
+    if not is_stored(column.type, not contract.is_stream):
+        more = f", decimal(P,S), {', '.join(NESTED)}" if not contract.is_stream else ""
         raise _refusal(
             contract,
             f"column {column.name} has the type {column.type or '(none)'}, which cannot be stored. "
             f"Use one of {', '.join(STORED)}{more}.",
         )
-    if contract.stream == "events" and not all(name and name.isprintable() for name in column.source):
+    if contract.is_fed_by_events and not all(name and name.isprintable() for name in column.source):
         raise _refusal(
             contract,
             f"column {column.name} has the source {'.'.join(column.source)!r}; expected names of members, with a dot "
             "between those of an object and those within it, e.g. context.device.os.",
         )
-    if contract.stream == "events" and column.source and column.type in NO_JSON:
+    if contract.is_fed_by_events and column.source and column.type in NO_JSON:
         raise _refusal(
             contract, f"column {column.name} has the type {column.type}, which no value of an event's JSON has."
         )
@@ -225,6 +222,12 @@ def _check_column(contract: Contract, column: Column) -> None:
             contract,
             f"column {column.name} is filled in by the system with {column.system} ({column.type}); "
             f"expected one of {expected}.",
+        )
+    if contract.is_stream and column.system in SNAPSHOT_COLUMNS:
+        raise _refusal(
+            contract,
+            f"column {column.name} is filled in by snapshots ({column.system}), but events fill this dataset. "
+            "Remove the column, or `stream` from its customProperties.",
         )
     if column.consent and not any(c.name == column.consent and c.type == "boolean" for c in contract.columns):
         raise _refusal(

@@ -5,8 +5,7 @@ from datetime import date, timedelta
 
 import dagster as dg
 
-from recsys_data.contracts.derived import REJECTED
-from recsys_data.contracts.model import Column, Contract
+from recsys_data.contracts.model import Column, Contract, Kind
 from recsys_data.contracts.types import duckdb_type
 
 # Dagster looks at freshness every half minute and accepts no window below one.
@@ -31,7 +30,7 @@ def asset_spec(contract: Contract, partitions: dg.PartitionsDefinition, deps: li
         tags={"domain": contract.domain, **dict.fromkeys(contract.tags, "")},
         partitions_def=partitions,
         freshness_policy=_freshness(contract),
-        skippable=not contract.stream,
+        skippable=not contract.is_stream,
         metadata={
             "dagster/column_schema": column_schema(contract),
             "dagster/partition_expr": contract.event_time.name,
@@ -44,7 +43,7 @@ def asset_spec(contract: Contract, partitions: dg.PartitionsDefinition, deps: li
 
 def _freshness(contract: Contract) -> dg.FreshnessPolicy | None:
     """By the age of the newest data; of snapshots, by the time at which the day's has to be there."""
-    if contract.derived == REJECTED:
+    if contract.kind is Kind.REJECTED:
         # Rows are refused when there is reason to.
         return None
     if contract.schedule:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from recsys_data.background import gives_way
-from recsys_data.contracts.model import Contract
+from recsys_data.contracts.model import Contract, history_name
 from recsys_data.contracts.rules import reasons, session, set_variables
 from recsys_data.contracts.servers import Reference
 from recsys_data.settings import Settings
@@ -54,7 +54,7 @@ class ReferenceCounts:
 @gives_way
 def reference_counts(lake: Lake, contract: Contract, reference: Reference, since: datetime) -> ReferenceCounts:
     """Look up a column's values of rows stored since then among all keys that its dataset ever had."""
-    history = lake.table(f"{reference.dataset}_history")
+    history = lake.table(history_name(reference.dataset))
     keys = f"SELECT DISTINCT {quote(reference.key)} AS key FROM ({relation(history, data_files(history))})"
     source, where = _stored_since(lake, contract, since)
     column = quote(reference.column)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from recsys_data.contracts.model import Contract
+from recsys_data.contracts.model import Contract, Kind
 from recsys_data.contracts.rules import session
 from recsys_data.ingestion.streaming.consumer_lease import running_drain
 from recsys_data.ingestion.streaming.positions import main_dataset, primary_datasets
@@ -90,7 +90,7 @@ def settled_tables(lake: Lake, settings: Settings) -> dict[str, "Table"]:
     deadline = time.monotonic() + SETTLE_SECONDS
     while True:
         tables = {name: lake.table(name) for name in lake.contracts if lake.exists(name)}
-        positions = [read_ledger(t).positions for name, t in tables.items() if lake.contracts[name].stream]
+        positions = [read_ledger(t).positions for name, t in tables.items() if lake.contracts[name].is_stream]
         if all(at == positions[0] for at in positions):
             return tables
         if time.monotonic() >= deadline or running_drain(settings) is None:
@@ -110,7 +110,7 @@ def reconcile(stored: Mapping[str, Stored]) -> Verdict:
     A table whose position is not that of the main table (a crash between two commits, a dataset that was added) counts
     its rows only, until a consumer has brought it there.
     """
-    stream = {name: one for name, one in stored.items() if one.contract.stream}
+    stream = {name: one for name, one in stored.items() if one.contract.is_stream}
     contracts = {name: one.contract for name, one in stream.items()}
     if not primary_datasets(contracts):
         return Verdict(tuple(fault for name, one in stream.items() for fault in _of_table(name, one)), (), 0)
@@ -122,7 +122,8 @@ def reconcile(stored: Mapping[str, Stored]) -> Verdict:
     for lost in main.lost[accepted_losses(stream[main_name].table) :]:
         found = f"log partition {lost.partition} lost positions {lost.start:,} to {lost.end:,} before they were read"
         faults.append(Fault(main_name, found))
-    faults += _of_dead_letters({name: one for name, one in level.items() if one.contract.stream == "rejects"}, main)
+    rejects = {name: one for name, one in level.items() if one.contract.kind is Kind.DEAD_LETTERS}
+    faults += _of_dead_letters(rejects, main)
     homes = primary_datasets(contracts)
     if level.keys() >= set(homes):
         faults += _of_events(main_name, [level[name] for name in homes], main)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from recsys_data.contracts.model import Contract
+from recsys_data.contracts.model import Contract, Kind
 from recsys_data.contracts.rules import session
 from recsys_data.days import day_number
 from recsys_data.ingestion.batch.due import due_day
@@ -111,7 +111,7 @@ def read_status(log: EventLog, lake: Lake, settings: Settings) -> Status:
 
 def _ledger(ledger: Ledger, stored: Mapping[str, Stored]) -> LedgerStatus:
     verdict = reconcile(stored)
-    removed = [table.removed for table in stored.values() if table.contract.stream == "rejects"]
+    removed = [table.removed for table in stored.values() if table.contract.kind is Kind.DEAD_LETTERS]
     return LedgerStatus(
         ledger.read,
         ledger.accepted,
@@ -169,7 +169,7 @@ def reasons_since(lake: Lake, positions: Mapping[int, int]) -> dict[str, int]:
 
 
 def _takes_rejects(lake: Lake, name: str) -> bool:
-    return lake.contracts[name].stream == "rejects"
+    return lake.contracts[name].kind is Kind.DEAD_LETTERS
 
 
 def _reasons_in(tables: Sequence["Table"], condition: str = "true") -> dict[str, int]:
@@ -197,6 +197,6 @@ def _dataset(stored: Stored | None, contract: Contract, waiting: int, now: datet
 
 def freshness_of(committed: datetime | None, contract: Contract, waiting: int, now: datetime) -> Freshness:
     """Whether the dataset keeps up: a stream table with nothing left to read is as fresh as can be."""
-    if contract.stream and not waiting:
+    if contract.is_stream and not waiting:
         return "fresh"
     return "fresh" if committed is not None and now - committed <= contract.latency else "stale"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from recsys_data.contracts.model import Kind
 from recsys_data.contracts.rules import session
 from recsys_data.ingestion.streaming.deduplication import HIGH, LOW, OFFSET, PARTITION, Keys, key_of, read_index
 from recsys_data.ingestion.streaming.log import EventLog, LogSlice
@@ -54,7 +55,7 @@ class _Rows:
     @property
     def letters(self) -> list[str]:
         """The datasets that take dead letters."""
-        return [name for name, one in self.stored.items() if one.contract.stream == "rejects"]
+        return [name for name, one in self.stored.items() if one.contract.kind is Kind.DEAD_LETTERS]
 
     def removed(self, names: Sequence[str]) -> int:
         """Rows that were taken out of these tables on purpose."""
@@ -83,7 +84,7 @@ def verify(
         Permanent: a file of the lake is damaged.
     """
     tables = settled_tables(lake, settings)
-    stored = {n: stored_of(lake.contracts[n], table) for n, table in tables.items() if lake.contracts[n].stream}
+    stored = {n: stored_of(lake.contracts[n], table) for n, table in tables.items() if lake.contracts[n].is_stream}
     if not primary_datasets({name: one.contract for name, one in stored.items()}):
         yield ok("ledger", "nothing was read yet")
         return
@@ -173,7 +174,7 @@ def _one_outcome(rows: _Rows) -> Finding:
 def _contexts(rows: _Rows) -> Iterator[Finding]:
     """Rows that belong to an event have that event, unless events have expired."""
     for name, one in rows.stored.items():
-        if not one.contract.row_from or rows.removed(rows.homes):
+        if one.contract.kind is not Kind.EVENT_DETAILS or rows.removed(rows.homes):
             continue
         alone = rows.count(f'SELECT count(*) FROM "{name}" ANTI JOIN homes ON log_partition = p AND log_offset = o')
         fault = f"{alone:,} rows belong to no stored event" if alone else ""

@@ -11,8 +11,7 @@ from datetime import datetime
 from glob import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from recsys_data.contracts.derived import HISTORY
-from recsys_data.contracts.model import Contract
+from recsys_data.contracts.model import Contract, Kind
 from recsys_data.contracts.spill import open_session
 from recsys_data.durable import local_path
 from recsys_data.sql import literal, quote
@@ -160,7 +159,7 @@ def as_of_macro(contract: Contract) -> list[str]:
     `moment` is a TIMESTAMPTZ, or what casts to one: a date is its beginning in UTC. The rows have the columns of
     NAME but for those of the day's snapshot, and valid_from and valid_to.
     """
-    if contract.derived != HISTORY:
+    if contract.kind is not Kind.HISTORY:
         return []
     kept = [c.name for c in contract.columns if not c.system or c.system in ("valid_from", "valid_to")]
     return [

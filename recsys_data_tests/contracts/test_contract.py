@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from recsys_data.contracts import load_contract, load_contracts
+from recsys_data.contracts import Kind, load_contract, load_contracts
 from recsys_data.contracts.validate import check_stream
 from recsys_data.errors import ContractError
 from recsys_data_tests.support.contract_files import (
@@ -18,6 +18,7 @@ from recsys_data_tests.support.contract_files import (
     builtin,
     columns_of,
     custom,
+    filled_in,
     load,
     load_one,
     odcs,
@@ -36,6 +37,23 @@ def test_the_contracts_of_the_package_load() -> None:
     assert contracts["contexts"].primary_key == ("event_id",)
     assert contracts["interactions"].latency == timedelta(minutes=15)
     assert contracts["interactions"].column("query").classification == "personal"
+
+
+def test_every_dataset_has_a_kind(tmp_path: Path) -> None:
+    kinds = {name: contract.kind for name, contract in load(tmp_path, odcs()).items()}
+    assert kinds == {
+        "interactions": Kind.EVENTS,
+        "identities": Kind.EVENTS,
+        "contexts": Kind.EVENT_DETAILS,
+        "dead_letters": Kind.DEAD_LETTERS,
+        "item_catalog": Kind.SNAPSHOT,
+        "item_catalog_history": Kind.HISTORY,
+        "item_catalog_rejected": Kind.REJECTED,
+        "user_profiles": Kind.SNAPSHOT,
+        "user_profiles_history": Kind.HISTORY,
+        "user_profiles_rejected": Kind.REJECTED,
+        "notes": Kind.TABLE,
+    }
 
 
 def test_a_contract_of_a_folder_stands_beside_the_others_or_in_place_of_its_namesake(tmp_path: Path) -> None:
@@ -148,6 +166,10 @@ REFUSED: dict[str, tuple[Document, str]] = {
     "an unknown filler": (
         odcs("notes", EVENT_ID, EVENT_TS, NOTE | {"customProperties": custom(system="ingested_on")}),
         r"column note is filled in by the system with ingested_on \(string\); expected one of ingested_at",
+    ),
+    "a column of snapshots in a stream": (
+        of_stream("notes", filled_in("as_of", "timestamp")),
+        r"column as_of is filled in by snapshots \(as_of\), but events fill this dataset",
     ),
     "consent in a column that is none": (
         odcs("notes", EVENT_ID, EVENT_TS, NOTE | {"customProperties": custom(consent="agreed")}),

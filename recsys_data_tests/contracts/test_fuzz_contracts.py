@@ -237,7 +237,7 @@ def test_patterns_of_rules_take_time_that_grows_with_the_text_alone(tmp_path: Pa
 
 def test_the_contracts_of_the_package_are_read_as_they_are_written() -> None:
     for contract in load_contracts().values():
-        if contract.derived is None:
+        if contract.base is None:
             document = yaml.safe_load(contract.path.read_text("utf-8"))
             json.dumps(document)
             assert contract.version == document["version"]

@@ -40,7 +40,7 @@ def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Batch:
 def defs(batch: Batch) -> dg.Definitions:
     return dg.Definitions.merge(
         snapshot_defs.definitions(batch.contracts, batch.settings),
-        monitoring.definitions({n: c for n, c in batch.contracts.items() if not c.stream}),
+        monitoring.definitions({n: c for n, c in batch.contracts.items() if not c.is_stream}),
         dg.Definitions(
             resources={"lake": LakeResource(), "settings": SettingsResource()}, executor=dg.in_process_executor
         ),

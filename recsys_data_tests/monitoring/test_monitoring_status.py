@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys_data.contracts.model import Kind
 from recsys_data.errors import Transient
 from recsys_data.ingestion.streaming import stream_writer as writer
 from recsys_data.ingestion.streaming.consumer import Until, drain, drain_lock
@@ -246,7 +247,7 @@ def test_a_table_is_stale_when_it_does_not_keep_up(
 
 
 def test_a_table_that_no_events_feed_is_judged_by_its_age_alone(contracts: Mapping[str, Any]) -> None:
-    snapshot = replace(contracts["interactions"], stream=None)
+    snapshot = replace(contracts["interactions"], kind=Kind.TABLE)
     assert freshness_of(NOW - timedelta(minutes=16), snapshot, 0, NOW) == "stale"
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 
-from recsys_data.contracts import Contract
+from recsys_data.contracts import Contract, Kind
 from recsys_data.durable import local_path
 from recsys_data.errors import Permanent
 from recsys_data.storage.integrity import damaged_data, damaged_files, manifest_of
@@ -31,7 +31,7 @@ def open_(open_notes: OpenLake, notes: Contract) -> Open:
     """A lake with three commits of one day; opened anew each time, as by another process."""
 
     def open_() -> Lake:
-        return open_notes({"notes": replace(notes, stream="events")})
+        return open_notes({"notes": replace(notes, kind=Kind.EVENTS)})
 
     table = open_().table("notes")
     for number in range(3):

@@ -83,12 +83,12 @@ class Platform:
         return {
             name: sorted(str({key: row[key] for key in row if key not in PLACE}) for row in self.rows(name))
             for name, contract in self.contracts.items()
-            if contract.stream
+            if contract.is_stream
         }
 
     def counts(self) -> tuple[int, int, int, int]:
         """Lines read, accepted, dropped as duplicates and rejected, on which all ledgers agree."""
-        ledgers = [self.ledger(name) for name, contract in self.contracts.items() if contract.stream]
+        ledgers = [self.ledger(name) for name, contract in self.contracts.items() if contract.is_stream]
         found = {(one.read, one.accepted, one.duplicates, one.dead_letters, one.redacted) for one in ledgers}
         assert len(found) == 1, f"the ledgers differ: {found}"
         return found.pop()[:4]
@@ -97,13 +97,13 @@ class Platform:
         """The log was read to its end, every line has one fate, and every event is stored once."""
         ends = {partition: end for partition, end in self.log.end_offsets().items() if end}
         for name, contract in self.contracts.items():
-            if contract.stream:
+            if contract.is_stream:
                 ledger = self.ledger(name)
                 rows = self.rows(name)
                 assert ledger.positions == ends, name
                 assert ledger.balanced, name
                 assert ledger.rows == len(rows) + self.removed(name).rows, name
-                if contract.stream == "events":
+                if contract.is_fed_by_events:
                     assert once(row["event_id"] for row in rows), name
                 assert once((row["log_partition"], row["log_offset"]) for row in rows), name
         read, accepted, _, dead = self.counts()

@@ -11,6 +11,7 @@ from datetime import date
 import dagster as dg
 
 from recsys_data.contracts import Contract
+from recsys_data.contracts.model import history_name, rejected_name
 from recsys_data.contracts.servers import Server
 from recsys_data.errors import RecsysDataError
 from recsys_data.ingestion.batch.due import pending_days
@@ -99,4 +100,4 @@ def _request(contract: Contract, days: Sequence[date]) -> dg.RunRequest:
 
 
 def _assets(contract: Contract) -> list[str]:
-    return [contract.name, f"{contract.name}_rejected", f"{contract.name}_history"]
+    return [contract.name, rejected_name(contract.name), history_name(contract.name)]

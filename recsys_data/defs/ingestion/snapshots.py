@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from recsys_data.contracts import Contract
-from recsys_data.contracts.derived import HISTORY, REJECTED
+from recsys_data.contracts.model import history_name, rejected_name
 from recsys_data.contracts.servers import Server
 from recsys_data.days import day_number
 from recsys_data.defs.asset_specs import asset_spec, daily_partitions
@@ -63,8 +63,8 @@ def _dataset(contract: Contract, contracts: Mapping[str, Contract], settings: Se
         name=f"{name}_snapshot",
         specs=[
             asset_spec(contract, partitions, keys + related),
-            asset_spec(contracts[f"{name}_{REJECTED}"], partitions, keys),
-            asset_spec(contracts[f"{name}_{HISTORY}"], partitions, [dg.AssetKey(name)]),
+            asset_spec(contracts[rejected_name(name)], partitions, keys),
+            asset_spec(contracts[history_name(name)], partitions, [dg.AssetKey(name)]),
         ],
         check_specs=_check_specs(contract),
         can_subset=True,
@@ -83,7 +83,7 @@ def _dataset(contract: Contract, contracts: Mapping[str, Contract], settings: Se
 
     job = dg.define_asset_job(
         f"take_{name}",
-        selection=dg.AssetSelection.assets(name, f"{name}_{REJECTED}", f"{name}_{HISTORY}"),
+        selection=dg.AssetSelection.assets(name, rejected_name(name), history_name(name)),
         description=f"Takes the snapshot of {name} of a day, and brings its history up to date.",
         tags={"dagster/max_runtime": str(12 * 3600)},
     )
@@ -119,7 +119,7 @@ def _check_specs(contract: Contract) -> list[dg.AssetCheckSpec]:
         ),
         dg.AssetCheckSpec(
             "periods_do_not_overlap",
-            asset=f"{name}_{HISTORY}",
+            asset=history_name(name),
             description="At any moment at most one state of a key holds.",
         ),
     ]
@@ -152,7 +152,7 @@ def _taken(
     selected = {key.to_user_string() for key in context.selected_asset_keys}
     results: list[Taken] = []
     try:
-        if selected & {name, f"{name}_{REJECTED}"}:
+        if selected & {name, rejected_name(name)}:
             for day in _days(context, contract, settings):
                 context.log.info(f"Taking {name} of {day}.")
                 taken = _take(lake, settings, name, day, config.accept)
@@ -161,7 +161,7 @@ def _taken(
                     context.log.error(_held(taken))
                 else:
                     yield from _published(lake, taken, selected)
-        if f"{name}_{HISTORY}" in selected:
+        if history_name(name) in selected:
             yield from _history(context, lake, settings, name)
     except RecsysDataError as error:
         raise dg.Failure(str(error), allow_retries=not isinstance(error, UserError)) from None
@@ -223,9 +223,9 @@ def _published(lake: Lake, taken: Taken, selected: set[str]) -> Iterator[Told]:
         if compared.previous_day:
             metadata["compared with"] = compared.previous_day.isoformat()
         yield dg.AssetMaterialization(name, partition=day, metadata=metadata)
-    if f"{name}_{REJECTED}" in selected:
+    if rejected_name(name) in selected:
         yield dg.AssetMaterialization(
-            f"{name}_{REJECTED}",
+            rejected_name(name),
             partition=day,
             metadata={
                 "dagster/partition_row_count": sum(taken.rejected.values()),
@@ -236,14 +236,14 @@ def _published(lake: Lake, taken: Taken, selected: set[str]) -> Iterator[Told]:
 
 def _history(context: dg.AssetExecutionContext, lake: Lake, settings: Settings, name: str) -> Iterator[Told]:
     """Bring the history up to date; every stored day of the run, and every day that was applied, is told."""
-    brought = bring_up_to_date(lake, name, settings.data_dir / "ingest" / "staging" / f"{name}_{HISTORY}")
+    brought = bring_up_to_date(lake, name, settings.data_dir / "ingest" / "staging" / history_name(name))
     context.log.info(f"{len(brought.days)} days were applied to the history of {name} in {brought.seconds:.1f} s.")
     stored = {day.isoformat() for day in stored_days(lake, name)}
     own = [date.fromisoformat(key) for key in context.partition_keys if key in stored]
     for day in sorted({*own, *brought.days}):
         if day.isoformat() in stored:
             yield dg.AssetMaterialization(
-                f"{name}_{HISTORY}", partition=day.isoformat(), metadata=_history_metadata(brought, day)
+                history_name(name), partition=day.isoformat(), metadata=_history_metadata(brought, day)
             )
 
 
@@ -289,11 +289,11 @@ def _checks(
             yield dg.AssetCheckResult(
                 passed=passed, asset_key=name, check_name=check, severity=severity, metadata=metadata
             )
-    if (f"{name}_{HISTORY}", "periods_do_not_overlap") in wanted:
+    if (history_name(name), "periods_do_not_overlap") in wanted:
         count = overlaps(lake, name)
         yield dg.AssetCheckResult(
             passed=count == 0,
-            asset_key=f"{name}_{HISTORY}",
+            asset_key=history_name(name),
             check_name="periods_do_not_overlap",
             metadata={"overlaps": count},
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from recsys_data.contracts import Contract
+from recsys_data.contracts import Contract, Kind
 from recsys_data.days import day_key
 from recsys_data.defs.asset_specs import asset_spec, daily_partitions
 from recsys_data.defs.ingestion.reporting import Gathered, Reporter, day_facts, sample, wanted_days
@@ -46,7 +46,7 @@ class DrainConfig(dg.Config):
 
 def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Definitions:
     """Assets, job and sensor of the stream datasets."""
-    stream = {name: contract for name, contract in contracts.items() if contract.stream}
+    stream = {name: contract for name, contract in contracts.items() if contract.is_stream}
     partitions = daily_partitions(settings.first_day)
     log = dg.AssetSpec(
         EVENT_LOG,
@@ -132,7 +132,7 @@ def _result_metadata(lake: Lake, log: EventLog, gathered: Gathered, name: str, d
     filled = [day for day in days if day in facts]
     if filled:
         metadata["sample"] = dg.MetadataValue.md(sample(lake, name, max(filled)))
-    if lake.contracts[name].stream == "rejects":
+    if lake.contracts[name].kind is Kind.DEAD_LETTERS:
         metadata["by reason"] = dg.MetadataValue.md(as_markdown(summary(lake, origins=[name])))
     return metadata
 

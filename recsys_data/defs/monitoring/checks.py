@@ -10,8 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from recsys_data.contracts import Contract
-from recsys_data.contracts.derived import HISTORY
+from recsys_data.contracts import Contract, Kind
 from recsys_data.contracts.servers import Reference
 from recsys_data.days import day_key, day_number
 from recsys_data.defs.monitoring import check_job as check_defs
@@ -32,18 +31,18 @@ ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 def definitions(contracts: Mapping[str, Contract]) -> dg.Definitions:
     """Checks and sensor of the stream datasets."""
     checks = list(_checks(contracts))
-    told = [n for n, contract in contracts.items() if contract.stream or contract.is_snapshot or contract.derived]
+    told = [n for n, contract in contracts.items() if contract.is_filled]
     own = dg.Definitions(asset_checks=[check.definition() for check in checks], sensors=[_partitions_sensor(told)])
     return dg.Definitions.merge(
-        own, check_defs.definitions([check for check in checks if contracts[check.asset].stream])
+        own, check_defs.definitions([check for check in checks if contracts[check.asset].is_stream])
     )
 
 
 def _checks(contracts: Mapping[str, Contract]) -> Iterator[StreamCheck]:
     for contract in contracts.values():
-        if contract.stream:
+        if contract.is_stream:
             yield _ledger_check(contract.name)
-            if contract.stream == "events":
+            if contract.is_fed_by_events:
                 yield _rules_check(contract)
             for name, item in contract.checks.items():
                 yield _quality_check(contract, name, item)
@@ -153,7 +152,7 @@ def _share(contract: Contract, item: Mapping):
         since = datetime.now(UTC) - RECENT
         found = summary(lake, since, [contract.name])
         rejected = sum(one.count for one in found)
-        homes = [c for c in lake.contracts.values() if c.stream == "events" and not c.row_from]
+        homes = [c for c in lake.contracts.values() if c.kind is Kind.EVENTS]
         accepted = sum(stored_rows(lake, home, since) for home in homes)
         judged = max((one.count for one in found), default=0) if by_reason else rejected
         share = judged / (rejected + accepted) if judged else 0.0
@@ -171,7 +170,7 @@ def _share(contract: Contract, item: Mapping):
 def _days_of(lake: Lake, name: str) -> dict[int, dict[str, Any]]:
     """The days (since 1970) that a dataset holds, or that its history is made of, with what there is to tell."""
     table = lake.table(name)
-    if lake.contracts[name].derived == HISTORY:
+    if lake.contracts[name].kind is Kind.HISTORY:
         return {day_number(taken.day.isoformat()): {} for taken in read_state(table).days}
     return {day: {"dagster/partition_row_count": stats.rows} for day, stats in days(table).items()}
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from recsys_data.contracts.derived import HISTORY
+from recsys_data.contracts.model import history_name
 from recsys_data.errors import UserError
 from recsys_data.ingestion.batch.history.state import day_of, fingerprint, read_state
 from recsys_data.storage.deletions import Removed, read_removed, remove
@@ -95,7 +95,7 @@ def _by_day(table: "Table") -> "dict[date, list[DataFile]]":
 
 def _in_history(lake: Lake, name: str, by_day: "dict[date, list[DataFile]]", old: Sequence[date]) -> list[date]:
     """The first of these days, as far as the history has taken them as they are."""
-    history = f"{name}_{HISTORY}"
+    history = history_name(name)
     if not lake.exists(history):
         return []
     taken = {one.day: one.files for one in read_state(lake.table(history)).days}

@@ -13,8 +13,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
-from recsys_data.contracts.derived import REJECTED
-from recsys_data.contracts.model import Contract
+from recsys_data.contracts.model import Contract, rejected_name
 from recsys_data.contracts.spill import open_session
 from recsys_data.days import EPOCH, day_number
 from recsys_data.errors import Transient, UserError
@@ -59,7 +58,7 @@ def take(
         why = None if accept else objection(contract, compared)
         read = {one.server: one.rows for one in staged.gathered}
         taken = Taken(name, day, staged.as_of, compared, why, rejected, read, time.monotonic() - begun)
-        refused = lake.contracts[f"{name}_{REJECTED}"]
+        refused = lake.contracts[rejected_name(name)]
         if why:
             hold(settings, taken, lambda: staged.rows(day), lambda: staged.rejected(refused, day))
             logger.warning("Held back.", extra=_said(taken) | {"why": taken.held})
@@ -88,7 +87,7 @@ def accept_held(lake: Lake, settings: Settings, name: str, day: date) -> Taken:
 def _publish(lake: Lake, taken: Taken, rows: Reading, rejected: Reading) -> None:
     """Make a snapshot visible, after the rows that it refused, so that none of them is ever missing."""
     number = day_number(taken.day.isoformat())
-    publish(lake.table(f"{taken.name}_{REJECTED}"), number, rejected())
+    publish(lake.table(rejected_name(taken.name)), number, rejected())
     table = lake.table(taken.name)
     publish(table, number, rows())
     logger.info("Published.", extra=_said(taken) | {"snapshots": {taken.name: table.metadata.current_snapshot_id}})
@@ -121,7 +120,7 @@ def stored_days(lake: Lake, name: str) -> list[date]:
 
 def refused_rows(lake: Lake, name: str, day: date) -> dict[str, int]:
     """How many rows of a stored day were refused, by reason, most frequent first."""
-    table = lake.table(f"{name}_{REJECTED}")
+    table = lake.table(rejected_name(name))
     files = [path for path, _ in files_of(table, day_number(day.isoformat()))]
     with open_session() as connection:
         counted = f"SELECT reason, count(*) FROM ({relation(table, files)}) GROUP BY 1 ORDER BY 2 DESC, 1"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from recsys_data.contracts.model import Kind
 from recsys_data.contracts.rules import session
 from recsys_data.errors import Transient
 from recsys_data.storage.deletions import Removed, remove
@@ -83,7 +84,7 @@ class Places:
 
 def holders(lake: Lake) -> list["Table"]:
     """The tables of dead letters that exist."""
-    names = [name for name, contract in lake.contracts.items() if contract.stream == "rejects"]
+    names = [name for name, contract in lake.contracts.items() if contract.kind is Kind.DEAD_LETTERS]
     return [lake.table(name) for name in names if lake.exists(name)]
 
 

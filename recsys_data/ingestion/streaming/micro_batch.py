@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recsys_data.contracts.model import Contract
+from recsys_data.contracts.model import Contract, Kind
 from recsys_data.contracts.types import arrow_schema
 from recsys_data.ingestion.streaming.decoding.decoded import Decoded
 from recsys_data.ingestion.streaming.decoding.event_sql import IN
@@ -107,10 +107,10 @@ def build(decoded: Decoded, seen: SeenIds, contracts: Mapping[str, Contract], fr
             received.append(part["received_at"].filter(new).drop_null().cast(pa.int64()).to_numpy())
     rows = {
         name: [_dead_rows(decoded, decided, contract)]
-        if contract.stream == "rejects"
+        if contract.kind is Kind.DEAD_LETTERS
         else [_rows(decoded, part, stored, contract) for (part, _), stored in zip(decoded.parts, kept, strict=True)]
         for name, contract in contracts.items()
-        if contract.stream
+        if contract.is_stream
     }
     return MicroBatch(
         decoded.partition,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from recsys_data.contracts.model import Contract
+from recsys_data.contracts.model import Contract, Kind
 from recsys_data.errors import Permanent
 from recsys_data.storage.ledger import Ledger, read_ledger
 from recsys_data.storage.tables import Lake
@@ -10,13 +10,13 @@ from recsys_data.storage.tables import Lake
 
 def first_dataset(contracts: Mapping[str, Contract], main: str) -> str:
     """The dataset that is committed first: that of dead letters, which every consumer has whatever else it knows of."""
-    rejects = [name for name, c in contracts.items() if c.stream == "rejects"]
+    rejects = [name for name, c in contracts.items() if c.kind is Kind.DEAD_LETTERS]
     return "dead_letters" if "dead_letters" in rejects else next(iter(rejects), main)
 
 
 def primary_datasets(contracts: Mapping[str, Contract]) -> list[str]:
     """The datasets that take whole events: each accepted event is a row of at least one of them."""
-    return [name for name, c in contracts.items() if c.stream == "events" and not c.row_from]
+    return [name for name, c in contracts.items() if c.kind is Kind.EVENTS]
 
 
 def main_dataset(contracts: Mapping[str, Contract]) -> str:
@@ -36,7 +36,7 @@ def positions_of(lake: Lake, oldest: Mapping[int, int] | None = None) -> dict[in
     ledgers = [
         read_ledger(lake.table(name)) if lake.exists(name) else Ledger()
         for name, contract in lake.contracts.items()
-        if contract.stream
+        if contract.is_stream
     ]
     partitions = {partition for ledger in ledgers for partition in ledger.positions} | oldest.keys()
     return {p: min(ledger.positions.get(p, oldest.get(p, 0)) for ledger in ledgers) for p in partitions}

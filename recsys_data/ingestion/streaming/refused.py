@@ -4,8 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from recsys_data.contracts.derived import REJECTED
-from recsys_data.contracts.model import Contract
+from recsys_data.contracts.model import Contract, Kind
 from recsys_data.contracts.rules import session
 from recsys_data.sql import literal
 from recsys_data.storage.query import data_files, relation
@@ -97,11 +96,7 @@ def examples(lake: Lake, reason: str, limit: int) -> list[Example]:
 
 
 def _holders(lake: Lake) -> dict[str, Contract]:
-    return {
-        name: contract
-        for name, contract in lake.contracts.items()
-        if (contract.stream == "rejects" or contract.derived == REJECTED) and lake.exists(name)
-    }
+    return {name: contract for name, contract in lake.contracts.items() if contract.holds_rejects and lake.exists(name)}
 
 
 def _bytes(raw: bytes | str) -> bytes:
@@ -112,7 +107,7 @@ def _refused(lake: Lake, contract: Contract) -> str:
     """SQL of what a dataset holds, in the same words whether it came by the stream or by a snapshot."""
     table = lake.table(contract.name)
     rows = relation(table, data_files(table))
-    if contract.stream == "rejects":
+    if contract.kind is Kind.DEAD_LETTERS:
         return (
             "SELECT reason, dataset, rejected_at AS refused_at, log_partition || ':' || log_offset AS place, "
             f"coalesce(detail, '') AS detail, raw FROM ({rows})"

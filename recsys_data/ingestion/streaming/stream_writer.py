@@ -108,7 +108,7 @@ class StreamWriter:
             Transient: the catalog cannot be written now.
             Permanent: files of the lake are damaged.
         """
-        self.contracts = {name: c for name, c in lake.contracts.items() if c.stream}
+        self.contracts = {name: c for name, c in lake.contracts.items() if c.is_stream}
         self.main = main_dataset(lake.contracts)
         # Of two writers that decide about the same lines, the first commit says which one wins. The main table comes
         # last: where an event is visible, everything else that is known of it is visible too.

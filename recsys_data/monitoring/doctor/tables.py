@@ -91,7 +91,7 @@ def _fault(path: Path, size: int) -> str | None:
 def ledger(there: Deployment) -> list[Finding]:
     """Whether each line that was read has one outcome, and the tables hold the rows that were counted."""
     lake = there.lake
-    if lake is None or not any(one.stream and lake.exists(name) for name, one in there.contracts.items()):
+    if lake is None or not any(one.is_stream and lake.exists(name) for name, one in there.contracts.items()):
         return [ok("ledger", "nothing was read yet")]
     verdict = reconcile_lake(lake, there.settings)
     if verdict.balanced:

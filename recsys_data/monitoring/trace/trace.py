@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from recsys_data.contracts.model import Kind
 from recsys_data.errors import UserError
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.ingestion.streaming.positions import positions_of
@@ -129,12 +130,12 @@ def _rows(
     dead: list[DeadLetter] = []
     more = 0
     for name, contract in lake.contracts.items():
-        if not contract.stream or not lake.exists(name):
+        if not contract.is_stream or not lake.exists(name):
             continue
         table = lake.table(name)
         found = rows_of(table, contract, ids, places, columns)
         more += max(0, len(found) - MOST)
-        if contract.stream == "rejects":
+        if contract.kind is Kind.DEAD_LETTERS:
             dead += [dead_letter(contract, one, columns) for one in found[:MOST]]
         else:
             stored += stored_rows(table, contract, found[:MOST], columns)

@@ -82,7 +82,7 @@ def upkeep(lake: Lake, name: str, now: datetime | None = None) -> Upkept:
     before = in_background(_count, table)
     notes = lake.warehouse / "upkeep" / f"{name}.db"
     in_background(forget_referenced, table, notes)
-    if lake.contracts[name].stream:
+    if lake.contracts[name].is_stream:
         compact_days(table, day_number(now.date().isoformat()) + 1)
     expired = expire_old_snapshots(table.refresh(), enough=1, age=SNAPSHOTS_KEPT)
     intended = partial(referenced_files, lake.warehouse, table)

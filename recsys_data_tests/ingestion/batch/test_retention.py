@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from recsys_data.contracts.derived import HISTORY
+from recsys_data.contracts.model import history_name
 from recsys_data.errors import ContractError, Permanent, UserError
 from recsys_data.ingestion.batch import due, retention
 from recsys_data.ingestion.batch.due import pending_days
@@ -68,7 +68,7 @@ def bring(batch: Batch) -> None:
 
 
 def periods(batch: Batch) -> list[tuple[Any, ...]]:
-    return [(row["item_id"], row["valid_from"], row["valid_to"]) for row in batch.rows(f"{NAME}_{HISTORY}")]
+    return [(row["item_id"], row["valid_from"], row["valid_to"]) for row in batch.rows(history_name(NAME))]
 
 
 def stored(batch: Batch) -> list[int]:

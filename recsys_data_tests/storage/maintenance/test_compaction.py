@@ -12,7 +12,7 @@ import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 from sqlalchemy.exc import OperationalError
 
-from recsys_data.contracts import Contract
+from recsys_data.contracts import Contract, Kind
 from recsys_data.durable import local_path
 from recsys_data.errors import Transient
 from recsys_data.storage import integrity as damage
@@ -37,7 +37,7 @@ def lake(open_notes: OpenLake, notes: Contract, monkeypatch: pytest.MonkeyPatch)
     """Holds `notes` as a stream dataset; snapshots are forgotten at once, and four files are many."""
     monkeypatch.setattr(maintenance, "SNAPSHOTS_KEPT", -timedelta(minutes=1))
     monkeypatch.setattr(maintenance, "SMALL_FILES", 4)
-    return open_notes({"notes": replace(notes, stream="events")})
+    return open_notes({"notes": replace(notes, kind=Kind.EVENTS)})
 
 
 def feed(table: "Table", count: int, day: float = 0) -> list[str]:

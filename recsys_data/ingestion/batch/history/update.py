@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recsys_data.contracts.derived import HISTORY
+from recsys_data.contracts.model import history_name
 from recsys_data.errors import Permanent, Transient
 from recsys_data.ingestion.batch.history.compare import Comparison
 from recsys_data.ingestion.batch.history.state import (
@@ -87,7 +87,7 @@ def bring_up_to_date(lake: Lake, name: str, staging: Path, memory_bytes: int = 1
     began = time.perf_counter()
     contract = lake.contracts[name]
     for _ in range(ATTEMPTS):
-        with scratch(staging, f"{name}.{HISTORY}") as folder:
+        with scratch(staging, f"{name}.history") as folder:
             comparison = Comparison(contract, folder, memory_bytes)
             try:
                 update = _Update(lake, name, comparison, folder)
@@ -110,7 +110,7 @@ class _Update:
     def __init__(self, lake: Lake, name: str, comparison: Comparison, folder: Path) -> None:
         self.contract = lake.contracts[name]
         self.snapshots = lake.table(name)
-        self.table = lake.table(f"{name}_{HISTORY}")
+        self.table = lake.table(history_name(name))
         self.comparison = comparison
         self.folder = folder
         self.state = read_state(self.table)
@@ -126,8 +126,9 @@ class _Update:
             return True
         if gone := [taken.day for taken in self.plan.ahead if not days[taken]]:
             raise Permanent(
-                f"{self.contract.name}_history cannot be made again from {min(gone)} on, for the snapshots of that "
-                "time were retired. Did its key change, or was a snapshot taken that was known before them? Undo that."
+                f"{history_name(self.contract.name)} cannot be made again from {min(gone)} on, because the "
+                "snapshots of that time have expired. Did its key change, or was a snapshot added that was known "
+                "before them? Undo that."
             )
         before = [*self.current, *self.closed]
         self._write({taken: days[taken] for taken in self.plan.ahead})
@@ -236,7 +237,7 @@ def overlaps(lake: Lake, name: str) -> int:
         Rows whose period is empty or reaches into that of the next row of their key, plus keys with more than one
         current row.
     """
-    history = f"{name}_{HISTORY}"
+    history = history_name(name)
     key = ", ".join(map(quote, lake.contracts[name].primary_key))
     with connect(lake, [history]) as connection:
         found = connection.sql(
@@ -253,5 +254,5 @@ def overlaps(lake: Lake, name: str) -> int:
 
 def state_as_of(lake: Lake, name: str, moment: datetime) -> "pa.Table":
     """The rows of NAME as they were known at `moment` (with a time zone, or in UTC), with their periods."""
-    with connect(lake, [f"{name}_{HISTORY}"]) as connection:
+    with connect(lake, [history_name(name)]) as connection:
         return connection.sql(f"FROM {quote(f'{name}_as_of')}($moment)", params={"moment": moment}).to_arrow_table()

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from recsys_data.contracts.model import Column, Contract
+from recsys_data.contracts.model import Column, Contract, Kind
 from recsys_data.contracts.rules import reason_case
 from recsys_data.contracts.types import duckdb_type, json_type
 from recsys_data.ingestion.streaming.deduplication import key_of
@@ -55,8 +55,8 @@ class EventPlan:
     """
 
     def __init__(self, contracts: Mapping[str, Contract]) -> None:
-        stream = [contract for contract in contracts.values() if contract.stream == "events"]
-        self.contracts = sorted(stream, key=lambda contract: contract.row_from is not None)
+        stream = [contract for contract in contracts.values() if contract.is_fed_by_events]
+        self.contracts = sorted(stream, key=lambda contract: contract.kind is not Kind.EVENTS)
         self.columns: dict[str, Column] = {}
         for contract in self.contracts:
             for column in contract.columns:
@@ -186,7 +186,7 @@ class EventPlan:
                 computed = f"SELECT *, ({c.logic})::{duckdb_type(c.type)} AS {quote(c.name)} FROM ({computed})"
         members = ", ".join(f"coalesce({self._member(c)}, false) AS {quote(IN + c.name)}" for c in self.contracts)
         reason = ", ".join(f"CASE WHEN {quote(IN + c.name)} THEN {reason_case(c)} END" for c in self.contracts)
-        taken = " OR ".join(quote(IN + c.name) for c in self.contracts if not c.row_from)
+        taken = " OR ".join(quote(IN + c.name) for c in self.contracts if c.kind is Kind.EVENTS)
         homeless = f"CASE WHEN NOT ({taken}) THEN 'no_dataset' END"
         key, high, low = key_of("event_id")
         names = ", ".join(quote(name) for name in self.judged_columns if not name.startswith("key_"))
@@ -256,7 +256,7 @@ class EventPlan:
     def _is_unplaced(self, column: Column) -> str | None:
         """SQL: whether an event gives no row to put a value of the column in; None if it always does."""
         takers = [c for c in self.contracts if column.name in [other.name for other in c.columns]]
-        whole = [c for c in self.contracts if not c.row_from]
+        whole = [c for c in self.contracts if c.kind is Kind.EVENTS]
         certain = any(c.row_from == column.source[0] and not c.row_when for c in takers)
         if certain or all(c in takers for c in whole):
             return None
