@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.soak.plot import draw
 from benchmarks.soak.processes import Platform, appended
 from benchmarks.soak.report import Report
 from benchmarks.soak.samples import Samples
@@ -31,7 +32,7 @@ def main() -> int:
     """Run it and print what was found."""
     options = _options()
     if options.report:
-        return Report(options.folder).show()
+        return show(options.folder)
     folder = options.folder or Path(tempfile.mkdtemp(prefix="recsys-soak-"))
     folder.mkdir(parents=True, exist_ok=True)
     platform = Platform(folder)
@@ -40,9 +41,17 @@ def main() -> int:
     finally:
         platform.stop_all()
     (folder / "found.json").write_text(json.dumps(found, indent=1))
-    code = Report(folder).show()
+    code = show(folder)
     if options.folder is None and not code:
         shutil.rmtree(folder)
+    return code
+
+
+def show(folder: Path) -> int:
+    """Print the report and draw the picture; 1 if a claim does not hold."""
+    report = Report(folder)
+    code = report.show()
+    sys.stdout.write(f"\nPicture: {draw(report)}\n")
     return code
 
 

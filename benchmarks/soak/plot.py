@@ -1,17 +1,15 @@
 """The picture of a soak: freshness, memory, commit time and storage over its minutes."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from benchmarks.soak.report import Report
+from benchmarks.soak.report import Report
 
 GREY = "0.75"
 ROLES = ("collector", "webserver", "daemon", "drain run", "other run")
 ROLLING = 30
 
 
-def draw(report: "Report") -> Path:
+def draw(report: Report) -> Path:
     """Draw four panels to `soak.svg` in the soak's folder."""
     import matplotlib as mpl
 

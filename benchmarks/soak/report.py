@@ -1,4 +1,4 @@
-"""What a soak found: tables, the claims that must hold, and a picture; all from the files in its folder."""
+"""What a soak found: tables, the claims that must hold; all from the files in its folder."""
 
 import json
 import sys
@@ -32,15 +32,12 @@ class Report:
         self.problems: list[str] = []
 
     def show(self) -> int:
-        """Print everything, draw the picture; 1 if a claim does not hold."""
+        """Print everything; 1 if a claim does not hold."""
         self._freshness()
         self._memory()
         self._commit_times()
         self._storage()
         self._account()
-        from benchmarks.soak.plot import draw
-
-        _print(f"\nPicture: {draw(self)}")
         for problem in self.problems:
             _print(f"FAILED: {problem}")
         return 1 if self.problems else 0

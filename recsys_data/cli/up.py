@@ -130,7 +130,7 @@ def demo_contracts(settings: Settings) -> dict[str, str]:
 
     Contracts of the user's own are left alone: the demo's are written, for comparison, and not used.
     """
-    from recsys_data.cli.demo import write_contracts
+    from recsys_data.simulator.shop.contracts import write_contracts
 
     folder = write_contracts(settings.data_dir)
     if settings.contracts:

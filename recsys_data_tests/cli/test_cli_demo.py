@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from recsys_data.cli.demo import REFRESH_SECONDS, keep_sources, write_contracts
+from recsys_data.cli.demo import REFRESH_SECONDS, keep_sources
 from recsys_data.cli.up import demo_contracts
 from recsys_data.contracts import load_contracts
 from recsys_data.contracts.servers import Server
 from recsys_data.settings import Settings
+from recsys_data.simulator.shop.contracts import write_contracts
 from recsys_data.sources.extract import extract
 from recsys_data.sources.source import Wanted, is_live
 

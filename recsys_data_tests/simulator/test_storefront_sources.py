@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_data.errors import Transient
-from recsys_data.simulator.customers import customers
 from recsys_data.simulator.drift import DAY, luck, stretches
-from recsys_data.simulator.exports import make_day, make_missing
-from recsys_data.simulator.shop_database import bring_up_to_date
+from recsys_data.simulator.shop.customers import customers
+from recsys_data.simulator.shop.database import bring_up_to_date
+from recsys_data.simulator.shop.exports import make_day, make_missing
 from recsys_data.simulator.world import World, build
 
 TODAY = date(2026, 11, 25)

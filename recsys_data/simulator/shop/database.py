@@ -13,9 +13,9 @@ from typing import Any
 
 from recsys_data.errors import Transient
 from recsys_data.simulator.catalogue import PLACES
-from recsys_data.simulator.customers import SEXES, STATES, customers
 from recsys_data.simulator.drift import luck
-from recsys_data.simulator.exports import iso, money
+from recsys_data.simulator.shop.customers import SEXES, STATES, customers
+from recsys_data.simulator.shop.exports import iso, money
 from recsys_data.simulator.world import World
 
 BUSY_SECONDS = 30.0

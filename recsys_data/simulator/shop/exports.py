@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from recsys_data.simulator.assortment import assortment, texts
-from recsys_data.simulator.customers import customers, relations
 from recsys_data.simulator.drift import DAY
+from recsys_data.simulator.shop.assortment import assortment, texts
+from recsys_data.simulator.shop.customers import customers, relations
 from recsys_data.simulator.world import World
 from recsys_data.sources.files.day_folders import whole_file
 
