@@ -39,7 +39,7 @@ from recsys_data.ingestion.streaming.log.embedded.writer import PartitionWriter
 PROCESSES = 2
 CLIENTS = 16
 SLOW_SECONDS = 1.0
-# The collector itself has about 70 MB, and what is held of requests is bounded; see docs/soak.md.
+# The collector itself has about 70 MB, and what is held of requests is bounded; see docs/benchmarks.md.
 MOST_MB = 400
 NORMAL_SECONDS = 5.0
 HEAD = (

@@ -5,7 +5,7 @@
 Data flow: `recsys-data simulate` -> collector -> event log -> drains that the sensor starts -> lake, all of it started
 by `recsys-data up --no-demo` in a folder of its own, upkeep and checks by their own schedule. Samples are written to
 CSV files in `--folder`. At the end the traffic is stopped, what waits is drained, and what was acknowledged is compared
-with the ledger and with the rows. Prints tables and ends with 1 if a claim does not hold. See docs/soak.md.
+with the ledger and with the rows. Prints tables and ends with 1 if a claim does not hold. See docs/benchmarks.md.
 """
 
 import argparse

@@ -111,7 +111,7 @@ def check_places(settings: Settings, folder: Path) -> None:
     if settings.event_log != "embedded":
         raise UserError(
             "Only the embedded event log is backed up here. Back up the log of RECSYS_DATA_EVENT_LOG with its own "
-            "tools, after the lake; see docs/operations.md."
+            "tools, after the lake; see docs/backup.md."
         )
     if not (settings.lake_dir / "catalog.db").is_file():
         raise UserError(f"There is no lake in {settings.data_dir}. Set RECSYS_DATA_DIR to the state folder.")
