@@ -1,5 +1,3 @@
-import contextlib
-import io
 import os
 import signal
 import subprocess
@@ -12,7 +10,7 @@ import pytest
 
 from recsys_data.operations.local import guard
 from recsys_data.operations.local import supervisor as module
-from recsys_data.operations.local.dashboard import obituary
+from recsys_data.operations.local.dashboard import exit_report
 from recsys_data.operations.local.supervisor import Child, Supervisor
 
 IDLE = "import time; time.sleep(600)"
@@ -45,9 +43,6 @@ def wait_for(what: Callable[[], object]) -> None:
 
 
 def lives(process: int) -> bool:
-    # Supervisors make this process the parent of orphans: one that has ended is to be taken note of.
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(process, os.WNOHANG)
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -78,11 +73,11 @@ def test_what_a_dead_child_left_behind_is_stopped_too(supervisor: Supervisor) ->
     supervisor.stop()
     assert not lives(int(child.tail()))
     # Nobody else takes note of its end, so that it would seem to run until the time was over.
-    assert time.monotonic() - begun < module.STOP_SECONDS / 2
+    assert time.monotonic() - begun < guard.STOP_SECONDS / 2
 
 
 def test_a_child_that_does_not_listen_is_killed(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(guard, "STOP_SECONDS", 0.5)
     child = python(supervisor, "stubborn", STUBBORN)
     wait_for(child.tail)
     supervisor.stop()
@@ -104,7 +99,7 @@ def test_the_first_to_end_is_named_with_its_last_words(supervisor: Supervisor) -
     wait_for(supervisor.dead)
     child = supervisor.dead()
     assert child is not None
-    text = obituary(child)
+    text = exit_report(child)
     assert "The broken ended with exit code 1." in text
     assert "hello" in text and "No module named 'no_such_module'" in text
     assert str(child.log) in text
@@ -114,7 +109,7 @@ def test_a_signal_that_ended_a_child_is_named(supervisor: Supervisor) -> None:
     child = python(supervisor, "idle", IDLE)
     child.process.kill()
     wait_for(supervisor.dead)
-    assert "was ended by signal 9" in obituary(child)
+    assert "was ended by signal 9" in exit_report(child)
 
 
 def test_the_log_of_the_last_time_is_kept(tmp_path: Path) -> None:
@@ -170,16 +165,17 @@ def test_what_a_killed_supervisor_left_behind_ends(tmp_path: Path) -> None:
     wait_for(lambda: not lives(grandchild))
 
 
-def test_the_guard_ends_what_does_not_listen_and_leaves_what_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guard_kills_what_ignores_being_asked_and_leaves_what_it_was_not_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with (
         subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, start_new_session=True) as deaf,
-        subprocess.Popen([sys.executable, "-c", IDLE], start_new_session=True) as let_go,
+        subprocess.Popen([sys.executable, "-c", IDLE], start_new_session=True) as other,
     ):
         assert deaf.stdout is not None
         deaf.stdout.readline()
         monkeypatch.setattr(guard, "STOP_SECONDS", 0.3)
-        monkeypatch.setattr(sys, "stdin", io.StringIO(f"+{deaf.pid}\n+{let_go.pid}\n-{let_go.pid}\n"))
-        guard.main()
+        guard.stop([deaf.pid])
         assert deaf.wait() == -signal.SIGKILL
-        assert let_go.poll() is None
-        let_go.kill()
+        assert other.poll() is None
+        other.kill()

@@ -54,7 +54,7 @@ class Dashboard:
             while not stop:
                 ended = self._supervisor.dead()
                 if ended:
-                    raise Permanent(obituary(ended))
+                    raise Permanent(exit_report(ended))
                 self._supervisor.limit_logs()
                 show(self.line())
                 if until and self._ready.get(until):
@@ -132,7 +132,7 @@ def answers(url: str, headers: Mapping[str, str] = MappingProxyType({})) -> bool
         connection.close()
 
 
-def obituary(child: Child) -> str:
+def exit_report(child: Child) -> str:
     """Which process ended, how, and its last words."""
     code = child.exit_code or 0
     how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"

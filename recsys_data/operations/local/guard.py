@@ -1,38 +1,38 @@
-"""Ends process groups when whoever started them is gone, however that ended: a process of its own, run by its path.
+"""Ends process groups when their supervisor is gone, even by `kill -9`: a process of its own, run by its path.
 
-Data flow: stdin (a line `+GROUP` or `-GROUP` each time a process group begins or has ended) -> end of stdin, which the
-kernel brings about when the other end dies -> SIGTERM to the groups that are left, and SIGKILL to what does not listen.
-Stands alone, so that it takes little memory and loads nothing.
+Data flow: stdin (one process group a line) -> end of stdin, which the kernel causes when the supervisor dies -> SIGTERM
+to every group, and after a while SIGKILL to what is left. Imports nothing of this package, so that it stays small.
 """
 
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterable
 
 STOP_SECONDS = 30.0
 POLL_SECONDS = 0.1
 
 
-def main() -> None:
-    """Wait for the end, and bring it about for the others."""
-    groups = set()
-    for line in sys.stdin:
-        group = int(line[1:])
-        if line.startswith("+"):
-            groups.add(group)
-        else:
-            groups.discard(group)
+def stop(groups: Iterable[int], reap: Callable[[], None] = lambda: None) -> None:
+    """End process groups: SIGTERM, then SIGKILL after `STOP_SECONDS`; returns when no process is left in them.
+
+    Args:
+        groups: their ids.
+        reap: collects the exit codes of those that are children of this process, which exist until then.
+    """
+    left = list(groups)
     for number in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + STOP_SECONDS
-        groups = {group for group in groups if sent(group, number)}
-        while groups and time.monotonic() < deadline:
+        left = [group for group in left if sent(group, number)]
+        while left and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
-            groups = {group for group in groups if sent(group, 0)}
+            reap()
+            left = [group for group in left if sent(group, 0)]
 
 
 def sent(group: int, number: int) -> bool:
-    """Send a signal to a process group; whether anybody is in it."""
+    """Send a signal to a process group; false if there is no such group."""
     try:
         os.killpg(group, number)
     except ProcessLookupError:
@@ -41,4 +41,4 @@ def sent(group: int, number: int) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    stop([int(line) for line in sys.stdin])

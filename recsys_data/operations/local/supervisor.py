@@ -1,25 +1,21 @@
 """Child processes that live and end together: each in a process group of its own, each with a log file.
 
-Whatever a child starts stays in its group, and is stopped with it; by the guard (`guard.py`) if this process is killed.
+Whatever a child starts stays in its group and is stopped with it; if this process is killed, the guard stops them
+(`guard.py`).
 """
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from recsys_data.operations.local import guard
 
-STOP_SECONDS = 30.0
-POLL_SECONDS = 0.1
 TAIL_BYTES = 8_000
 LARGE_LOG_BYTES = 20 * 1024 * 1024
-PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(slots=True)
@@ -41,23 +37,12 @@ class Child:
             file.seek(max(0, self.log.stat().st_size - TAIL_BYTES))
             return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
 
-    def group_lives(self) -> bool:
-        """Whether it, or anything it started, still runs."""
-        if self.process.poll() is None:
-            return True
-        # What it left behind became ours, and would count as running until we take note of its end.
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-self.process.pid, os.WNOHANG)[0]:
-                pass
-        try:
-            os.killpg(self.process.pid, 0)
-        except ProcessLookupError:
-            return False
-        return True
-
-    def signal_group(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, number)
+    def reap(self) -> None:
+        """Collect its exit code, and those of orphans in its group where this process is init, as in a container."""
+        if self.exit_code is not None:
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-self.process.pid, os.WNOHANG)[0]:
+                    pass
 
 
 class Supervisor:
@@ -67,11 +52,9 @@ class Supervisor:
         self.children: list[Child] = []
         self._logs = logs
         self._environment = dict(environment)
-        self._guard: subprocess.Popen[str] | None = None
         logs.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> "Supervisor":
-        _adopt_orphans()
         # Its stdin ends when this process does. A session of its own keeps Ctrl-C from it.
         command = [sys.executable, "-IS", guard.__file__]
         self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, text=True, bufsize=1)
@@ -79,19 +62,11 @@ class Supervisor:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        if self._guard:
-            for child in self.children:
-                self._tell("-", child)
-            self._guard.communicate()
-
-    def _tell(self, what: str, child: Child) -> None:
-        # Without a guard nothing ends but what does not have to.
-        with contextlib.suppress(BrokenPipeError):
-            if self._guard and self._guard.stdin:
-                self._guard.stdin.write(f"{what}{child.process.pid}\n")
+        # It finds no group that lives, and ends.
+        self._guard.communicate()
 
     def start(self, name: str, arguments: Sequence[str]) -> Child:
-        """Start `python arguments...`; what it prints goes to `<name>.log`, the one of the last time is kept."""
+        """Start `python arguments...`; it prints to `<name>.log`, and the file of the last start is kept."""
         log = self._logs / f"{name}.log"
         if log.exists():
             log.replace(log.with_suffix(".log.1"))
@@ -106,7 +81,9 @@ class Supervisor:
             )
         child = Child(name, process, log)
         self.children.append(child)
-        self._tell("+", child)
+        # A guard that was killed is no reason to stop.
+        with contextlib.suppress(BrokenPipeError):
+            print(process.pid, file=self._guard.stdin)
         return child
 
     def dead(self) -> Child | None:
@@ -114,28 +91,16 @@ class Supervisor:
         return next((child for child in self.children if child.exit_code is not None), None)
 
     def limit_logs(self) -> None:
-        """Start large log files anew; children go on writing at the end of theirs."""
+        """Truncate large log files, keeping their ends in `.log.1`; the children write to them directly."""
         for child in self.children:
             if child.log.stat().st_size > LARGE_LOG_BYTES:
-                tail = child.tail(lines=1000)
-                child.log.with_suffix(".log.1").write_text(tail, "utf-8")
+                child.log.with_suffix(".log.1").write_text(child.tail(lines=1000), "utf-8")
                 os.truncate(child.log, 0)
 
     def stop(self) -> None:
-        """End every child and whatever it started: asked first, forced after `STOP_SECONDS`."""
-        running = [child for child in reversed(self.children) if child.group_lives()]
-        for number, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
-            for child in running:
-                child.signal_group(number)
-            deadline = time.monotonic() + seconds
-            while running and time.monotonic() < deadline:
-                time.sleep(POLL_SECONDS)
-                running = [child for child in running if child.group_lives()]
+        """End every child and whatever it started."""
+        guard.stop([child.process.pid for child in self.children], self._reap)
 
-
-def _adopt_orphans() -> None:
-    """Make processes that lose their parent our children, where the system can: then nothing is left unnoticed."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    def _reap(self) -> None:
+        for child in self.children:
+            child.reap()
