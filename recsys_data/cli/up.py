@@ -83,7 +83,7 @@ def up(demo: bool, host: str, ui_host: str, port: int, collector_port: int, rate
         with Stop() as stop, Supervisor(settings.data_dir / "logs", environment) as supervisor:
             checks = {
                 "collector": partial(answers, f"{collector}/health"),
-                "code-server": code.keep,
+                "code-server": code.listens,
                 "webserver": partial(answers, f"{ui}/server_info", {"Authorization": f"Bearer {token}"}),
             }
             dashboard = Dashboard(platform, supervisor, checks)

@@ -3,79 +3,73 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
-import grpc
 import pytest
 import yaml
+from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._grpc.client import DagsterGrpcClient
 
 from recsys_data.errors import UserError
-from recsys_data.operations.local import code_server as module
 from recsys_data.operations.local.code_server import MODULE, CodeServer, code_server
+from recsys_data.operations.ui import code_server as module
 
 START_SECONDS = 120
 
 
 class Server:
-    """A server that answers as it is told to, and remembers what it was asked."""
+    """A server that answers as told, and remembers what it was asked; each wait is `SECONDS` long."""
 
-    def __init__(self) -> None:
-        self.well = True
+    SECONDS = 20
+
+    def __init__(self, *answers: bool) -> None:
+        self.answers = list(answers)
         self.asked: list[str] = []
-        self._server = grpc.server(ThreadPoolExecutor(1))
-        self._server.add_generic_rpc_handlers([self])
-        self.folder = tempfile.TemporaryDirectory()
-        self.socket = Path(self.folder.name) / "code.sock"
-        self._server.add_insecure_port(f"unix:{self.socket}")
-        self._server.start()
+        self.now = 0.0
 
-    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-        self.asked.append(call.method)
-        return grpc.unary_unary_rpc_method_handler(self.answer)
+    def ping(self, echo: str) -> None:
+        self.asked.append("ping")
+        if not self.answers.pop(0):
+            raise DagsterUserCodeUnreachableError
 
-    def answer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        if not self.well:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "")
-        return b""
+    def reload_code(self, timeout: int) -> None:
+        self.asked.append("reload")
+        raise DagsterUserCodeUnreachableError
 
-    def stop(self) -> None:
-        self._server.stop(0).wait()
-        self.folder.cleanup()
+    def wait(self, seconds: float) -> bool:
+        self.now += self.SECONDS
+        return not self.answers
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.stop()
+def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """What a server with these answers is asked."""
+
+    def found(*answers: bool) -> list[str]:
+        server = Server(*answers)
+        monkeypatch.setattr(module.time, "monotonic", lambda: server.now)
+        module.keep(cast("DagsterGrpcClient", server), server.wait)
+        return server.asked
+
+    return found
 
 
-def test_a_server_that_never_answered_is_left_to_start(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REPLACE_AFTER_SECONDS", 0)
-    server.well = False
-    code = CodeServer(server.socket, Path())
-    assert [code.keep() for _ in range(3)] == [False] * 3
-    assert set(server.asked) == {"/api.DagsterApi/Ping"}
+def test_a_server_that_never_answered_is_left_to_start(asked: Callable[..., list[str]]) -> None:
+    assert asked(False, False, False, False) == ["ping"] * 4
 
 
-def test_a_server_that_fell_silent_is_replaced_after_a_while(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = CodeServer(server.socket, Path())
-    assert code.keep()
-    server.well = False
-    assert not code.keep()
-    assert "/api.DagsterApi/ReloadCode" not in server.asked
-    monkeypatch.setattr(module, "REPLACE_AFTER_SECONDS", -1)
-    assert not code.keep()
-    wait_for(lambda: "/api.DagsterApi/ReloadCode" in server.asked)
-    server.well = True
-    assert code.keep()
+def test_a_server_that_fell_silent_is_replaced_after_a_while_and_again(asked: Callable[..., list[str]]) -> None:
+    assert asked(True, False, True, False) == ["ping"] * 4
+    assert asked(True, False, False, True) == ["ping", "ping", "ping", "reload", "ping"]
+    assert asked(True, *[False] * 4) == ["ping", "ping", "ping", "reload", "ping", "ping", "reload"]
 
 
-def test_nobody_listening_is_no_error(tmp_path: Path) -> None:
-    assert not CodeServer(tmp_path / "none.sock", Path()).keep()
+def test_nobody_listening_is_not_an_error(tmp_path: Path) -> None:
+    assert not CodeServer(tmp_path / "none.sock", Path()).listens()
 
 
 def test_only_this_user_reaches_the_socket_and_nothing_is_left(tmp_path: Path) -> None:
@@ -104,20 +98,38 @@ def test_the_process_behind_the_code_server_is_replaced_when_it_was_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "REPLACE_AFTER_SECONDS", 3)
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.2)
+    over = threading.Event()
     environment = {**os.environ, "DAGSTER_HOME": str(tmp_path), "RECSYS_DATA_DIR": str(tmp_path / "state")}
     with code_server(tmp_path) as code:
         process = subprocess.Popen([sys.executable, *code.arguments], env=environment, start_new_session=True)
         try:
-            wait_for(code.keep)
+            wait_for(code.listens)
+            client = DagsterGrpcClient(socket=str(code.path))
+            keeper = threading.Thread(target=module.keep, args=(client, over.wait))
+            keeper.start()
+            wait_for(lambda: answers(client))
+            time.sleep(1)
             (behind,) = children(process.pid)
             os.kill(behind, signal.SIGKILL)
-            wait_for(lambda: not code.keep())
-            wait_for(code.keep)
+            wait_for(lambda: not answers(client))
+            wait_for(lambda: answers(client))
+            over.set()
+            keeper.join()
             assert process.poll() is None
             assert behind not in children(process.pid)
         finally:
+            over.set()
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def answers(client: DagsterGrpcClient) -> bool:
+    try:
+        client.ping("")
+    except DagsterUserCodeUnreachableError:
+        return False
+    return True
 
 
 def wait_for(what: Callable[[], bool]) -> None:

@@ -1,8 +1,14 @@
-"""Serves the UI until SIGTERM: Dagster's instance and workspace -> its web application -> `Protection` -> uvicorn."""
+"""Serves the UI until SIGTERM, and keeps the code server running that it reads the definitions from.
+
+Data flow: Dagster's instance and workspace -> its web application -> `Protection` -> uvicorn.
+"""
+
+import threading
 
 import click
 import uvicorn
 from dagster import DagsterInstance
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
@@ -12,6 +18,7 @@ from recsys_data.logs import configure_command
 from recsys_data.operations.local.dagster_home import dagster_home
 from recsys_data.operations.platform import explain
 from recsys_data.operations.ui.address import Addresses
+from recsys_data.operations.ui.code_server import keep
 from recsys_data.operations.ui.protection import Protection
 from recsys_data.operations.ui.token import ui_token
 from recsys_data.settings import Settings
@@ -51,7 +58,12 @@ def serve(workspace: str, host: str, port: int) -> None:
     home = dagster_home(settings)
     with DagsterInstance.from_config(str(home)) as instance:
         instance.optimize_for_webserver(STATEMENT_MILLISECONDS, POOL_SECONDS, POOL_OVERFLOW)
-        with WorkspaceProcessContext(instance, WorkspaceFileTarget([workspace]), version=__version__) as context:
+        target = WorkspaceFileTarget([workspace])
+        for origin in target.create_origins():
+            if isinstance(origin, GrpcServerCodeLocationOrigin):
+                arguments = (origin.create_client(), threading.Event().wait)
+                threading.Thread(target=keep, args=arguments, name="code server", daemon=True).start()
+        with WorkspaceProcessContext(instance, target, version=__version__) as context:
             app = create_app_from_workspace_process_context(context, live_data_poll_rate=POLL_MILLISECONDS)
             addresses = Addresses.of(host, port, settings.further_ui_hosts)
             uvicorn.run(
