@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from recsys_data.contracts import load_contract, load_contracts
 from recsys_data.errors import ContractError
-from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data_tests.support.contract_files import (
     NOTE,
     builtin,
@@ -25,7 +24,7 @@ from recsys_data_tests.support.contract_files import (
     rule,
     rules_of,
 )
-from recsys_data_tests.support.decoding import FIRST_DAY, MAX_EVENT_BYTES, decode_lines
+from recsys_data_tests.support.decoding import decode_lines, decoder_of
 from recsys_data_tests.support.draining import view
 from recsys_data_tests.support.fuzzing import examples
 
@@ -189,7 +188,7 @@ def test_names_are_quoted_wherever_they_go(tmp_path: Path) -> None:
         for n, name in enumerate(NAMES)
     )
     rules_of(document).append(rule("it's \"; DROP TABLE lines", "event_id <> 'bad'"))
-    decoder = Decoder(load(tmp_path, document), FIRST_DAY, MAX_EVENT_BYTES)
+    decoder = decoder_of(load(tmp_path, document))
     sent = {f"s{n}": f"v{n}" for n in range(len(NAMES))}
     (event,), (dead,) = decode_lines(decoder, [view("a", **sent), view("bad")])
     assert [event[name] for name in NAMES] == list(sent.values())
@@ -228,7 +227,7 @@ def test_a_rule_reaches_nothing_but_its_row(tmp_path: Path, predicate: str) -> N
 def test_patterns_of_rules_take_time_that_grows_with_the_text_alone(tmp_path: Path) -> None:
     document = builtin("interactions")
     rules_of(document).append(rule("evil", r"NOT regexp_full_match(coalesce(query, ''), '(a+)+(a|aa)*b')"))
-    decoder = Decoder(load(tmp_path, document), FIRST_DAY, 40_000)
+    decoder = decoder_of(load(tmp_path, document), max_event_bytes=40_000)
     began = time.process_time()
     events, _ = decode_lines(decoder, [view(f"e{n}", query="a" * 30_000) for n in range(20)])
     assert len(events) == 20

@@ -1,5 +1,6 @@
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from recsys_data.contracts import Contract, load_contracts
 from recsys_data.ingestion.streaming import consumer as drain
 from recsys_data.ingestion.streaming.decoding import decoder as decode
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
+from recsys_data.ingestion.streaming.decoding.event_sql import EventPlan, EventSession
 from recsys_data_tests.support.decoding import FIRST_DAY, MAX_EVENT_BYTES, Decoding
 from recsys_data_tests.support.draining import Platform
 
@@ -33,29 +35,36 @@ def decoding(any_decoding: Decoding, monkeypatch: pytest.MonkeyPatch) -> Decodin
 
 
 @pytest.fixture(scope="session")
-def decoders(contracts: Mapping[str, Contract]) -> Iterator[Decoder]:
-    """Decoders by turns, as many as a drain has threads, for making one takes longer than most tests."""
-    return itertools.cycle([Decoder(contracts, FIRST_DAY, MAX_EVENT_BYTES) for _ in range(drain.THREADS)])
+def sessions(contracts: Mapping[str, Contract]) -> Iterator[EventSession]:
+    """Sessions by turns, as many as a consumer uses, because making one takes longer than most tests."""
+    plan = EventPlan(contracts)
+    return itertools.cycle([EventSession(plan, FIRST_DAY) for _ in range(drain.THREADS + 1)])
+
+
+@pytest.fixture
+def decoder(sessions: Iterator[EventSession]) -> Decoder:
+    return Decoder(next(sessions), MAX_EVENT_BYTES)
 
 
 @pytest.fixture
 def make_platform(
     tmp_path_factory: pytest.TempPathFactory,
     contracts: Mapping[str, Contract],
-    decoders: Iterator[Decoder],
+    sessions: Iterator[EventSession],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[MakePlatform]:
     """Makes platforms, empty ones of the built-in contracts unless told otherwise."""
     made: list[Platform] = []
 
-    def decoder(wanted: Mapping[str, Contract], *other: Any) -> Decoder:
-        return next(decoders) if wanted is contracts else Decoder(wanted, *other)
+    def session(plan: EventPlan, first_day: date) -> EventSession:
+        shared = plan.contracts == EventPlan(contracts).contracts and first_day == FIRST_DAY
+        return next(sessions) if shared else EventSession(plan, first_day)
 
     def make(folder: Path | None = None, given: Mapping[str, Contract] = contracts, **other: Any) -> Platform:
         made.append(Platform(folder or tmp_path_factory.mktemp("platform"), given, **other))
         return made[-1]
 
-    monkeypatch.setattr(drain, "Decoder", decoder)
+    monkeypatch.setattr(drain, "EventSession", session)
 
     yield make
     for platform in made:

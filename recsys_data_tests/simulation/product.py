@@ -1,13 +1,13 @@
 """The only place of the simulation that knows names inside of the product: what it calls, and what it replaces.
 
 Everything else of it speaks of steps, folders and rows. What is replaced: pools of threads (work is done in line, so
-that a seed means one order of operations), decoders (made once for each set of contracts, for the time that takes), and
+that a seed means one order of operations), sessions (made once for each set of contracts, because that takes long), and
 sizes (small, so that a few events make several slices, segments and commits).
 """
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from datetime import date, datetime, timedelta
@@ -19,7 +19,6 @@ from pyiceberg.manifest import clear_manifest_cache
 from pyiceberg.utils.concurrent import ExecutorFactory
 
 from recsys_data import durable as files
-from recsys_data.contracts import Contract
 from recsys_data.ingestion.batch import retention, snapshot
 from recsys_data.ingestion.batch.history.update import bring_up_to_date
 from recsys_data.ingestion.streaming import consumer as drain
@@ -27,7 +26,7 @@ from recsys_data.ingestion.streaming import deduplication as deduplicate
 from recsys_data.ingestion.streaming import replay
 from recsys_data.ingestion.streaming import stream_writer as writer
 from recsys_data.ingestion.streaming.dead_letters import Meant
-from recsys_data.ingestion.streaming.decoding.decoder import Decoder
+from recsys_data.ingestion.streaming.decoding.event_sql import EventPlan, EventSession
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.ingestion.streaming.log.embedded import writer as log_writer
 from recsys_data.ingestion.streaming.log.open import open_log
@@ -156,8 +155,8 @@ def prepared(sizes: Sizes, sabotage: str | None = None) -> Iterator[None]:
     for module in [one for name, one in sys.modules.items() if name.startswith("recsys_data.")]:
         if getattr(module, "ThreadPoolExecutor", None) is not None:
             put(module, "ThreadPoolExecutor", InLine)
-        if getattr(module, "Decoder", None) is Decoder:
-            put(module, "Decoder", _decoder)
+        if getattr(module, "EventSession", None) is EventSession:
+            put(module, "EventSession", _session)
     put(drain, "SLICE_BYTES", sizes.slice_bytes)
     put(drain, "COMMIT_ROWS", sizes.commit_rows)
     put(commit, "EXPIRE_EVERY", sizes.snapshots)
@@ -197,14 +196,14 @@ def _commit_regardless(table: Any, base: Any, ledger: Any, files: Any) -> None:
     commit.swap(table, commit.Change(added=files, properties={PROPERTY: msgspec.json.encode(stored).decode()}))
 
 
-_decoders: dict[object, Decoder] = {}
+_sessions: dict[object, EventSession] = {}
 
 
-def _decoder(contracts: Mapping[str, Contract], first_day: date, max_event_bytes: int) -> Decoder:
-    key = (*sorted(map(id, contracts.values())), first_day, max_event_bytes)
-    if key not in _decoders:
-        _decoders[key] = Decoder(contracts, first_day, max_event_bytes)
-    return _decoders[key]
+def _session(plan: EventPlan, first_day: date) -> EventSession:
+    key = (*map(id, plan.contracts), first_day)
+    if key not in _sessions:
+        _sessions[key] = EventSession(plan, first_day)
+    return _sessions[key]
 
 
 class InLine:

@@ -13,8 +13,10 @@ import pyarrow as pa
 
 from recsys_data.contracts import Contract, load_contracts
 from recsys_data.ingestion.streaming.decoding import decoder as decode
-from recsys_data.ingestion.streaming.decoding.decoded import DeadLetter
+from recsys_data.ingestion.streaming.decoding.decoded import DeadLetter, Decoded
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
+from recsys_data.ingestion.streaming.decoding.event_sql import EventPlan, EventSession
+from recsys_data.ingestion.streaming.decoding.validator import Validator
 from recsys_data.ingestion.streaming.decoding.value_counts import KINDS, Tally
 from recsys_data.ingestion.streaming.log import LogSlice
 
@@ -39,14 +41,26 @@ def slice_of(lines: Sequence[bytes], newline: bytes = b"\n", partition: int = 0,
     return LogSlice(partition, start, start + int(bounds[-1]), b"".join(ended), bounds, start + bounds[:-1])
 
 
+def decoder_of(
+    contracts: Mapping[str, Contract], first_day: date = FIRST_DAY, max_event_bytes: int = MAX_EVENT_BYTES
+) -> Decoder:
+    """A decoder with a session of its own."""
+    return Decoder(EventSession(EventPlan(contracts), first_day), max_event_bytes)
+
+
+def validated(decoder: Decoder, lines: LogSlice, now: datetime = NOW) -> Decoded:
+    """A slice with nothing deferred."""
+    (decoded,) = Validator(decoder.session).validate([decoder.decode(lines, now)])
+    return decoded
+
+
 def decode_lines(
     decoder: Decoder, lines: Sequence[bytes], newline: bytes = b"\n", now: datetime = NOW
 ) -> tuple[list[dict[str, Any]], list[DeadLetter]]:
     """The events among the lines, with every column, and the dead letters."""
-    decoded = decoder.decode(slice_of(lines, newline), now)
-    decoder.settle([decoded])
+    decoded = validated(decoder, slice_of(lines, newline), now)
     columns = dict.fromkeys(decoder.plan.judged_columns)
-    events = [columns | event for part, good in decoded.parts for event in part.filter(pa.array(good)).to_pylist()]
+    events = [columns | event for part, good in decoded.candidates for event in part.filter(pa.array(good)).to_pylist()]
     dead = list(decoded.dead)
     assert all(letter.raw == lines[letter.row] for letter in dead)
     return events, dead
@@ -70,7 +84,7 @@ class Fate:
 class Decoding:
     def __init__(self, contracts: Mapping[str, Contract] | None = None) -> None:
         self.contracts = contracts or load_contracts()
-        self.decoder = Decoder(self.contracts, FIRST_DAY, MAX_EVENT_BYTES)
+        self.decoder = decoder_of(self.contracts)
         self.read_exactly = 0
 
     def fates(self, lines: Sequence[bytes], newline: bytes = b"\n") -> list[Fate]:

@@ -18,7 +18,7 @@ from recsys_data.settings import Settings
 from recsys_data.storage.deletions import Removed, read_removed
 from recsys_data.storage.ledger import Ledger, read_ledger
 from recsys_data.storage.tables import Lake, open_lake
-from recsys_data_tests.support.decoding import NOW
+from recsys_data_tests.support.decoding import validated
 
 HOMES = ("interactions", "identities")
 PLACE = ("log_partition", "log_offset", "ingested_at", "rejected_at")
@@ -64,7 +64,7 @@ class Platform:
         for partition in self.log.partitions():
             lines = self.log.read(partition, writer.position(partition), 1 << 20)
             if len(lines):
-                writer.add(decoder.decode(lines, NOW))
+                writer.add(validated(decoder, lines))
 
     def ledger(self, name: str = "interactions") -> Ledger:
         return read_ledger(self.lake.table(name))

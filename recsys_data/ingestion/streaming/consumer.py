@@ -1,6 +1,7 @@
 """A drain: takes what waits in the event log in bounded micro-batches and commits each.
 
-Data flow: event log -> read -> decode (threads) -> deduplicate -> commit, until idle, empty or out of time.
+Data flow: event log -> read -> decode (threads) -> validate what was deferred -> deduplicate -> commit, until idle,
+empty or out of time.
 Run alone: `recsys-data ingest --until-empty`.
 """
 
@@ -15,8 +16,10 @@ from datetime import UTC, datetime, timedelta
 
 from recsys_data.errors import Transient
 from recsys_data.ingestion.streaming.consumer_lease import drain_is_running, drain_lock
-from recsys_data.ingestion.streaming.decoding.decoded import DeadLetters, Decoded
-from recsys_data.ingestion.streaming.decoding.decoder import Decoder
+from recsys_data.ingestion.streaming.decoding.decoded import Decoded
+from recsys_data.ingestion.streaming.decoding.decoder import Decoder, are_worth_a_statement
+from recsys_data.ingestion.streaming.decoding.event_sql import EventPlan, EventSession
+from recsys_data.ingestion.streaming.decoding.validator import Validator
 from recsys_data.ingestion.streaming.log import EventLog, LogSlice
 from recsys_data.ingestion.streaming.positions import positions_of
 from recsys_data.ingestion.streaming.replay import finish_interrupted, waiting
@@ -65,14 +68,16 @@ def drain(log: EventLog, lake: Lake, settings: Settings, until: Until) -> Iterat
     """
     finish_interrupted(lake, log, settings)
     writer = StreamWriter(lake, settings, log.begin_offsets())
-    decoders = [Decoder(lake.contracts, settings.first_day, settings.max_event_bytes) for _ in range(THREADS)]
+    plan = EventPlan(lake.contracts)
+    *sessions, own = [EventSession(plan, settings.first_day) for _ in range(THREADS + 1)]
+    decoders = [(Decoder(one, settings.max_event_bytes), Validator(one)) for one in sessions]
     # Writing has threads of its own, for it must not queue behind slices that are being decoded.
     with (
         _fewer_collections(),
         ThreadPoolExecutor(THREADS, "decode") as decoding,
         ThreadPoolExecutor(THREADS, "write") as writing,
     ):
-        yield from _Drain(log, writer, decoders, decoding, writing, until).run()
+        yield from _Drain(log, writer, decoders, Validator(own), decoding, writing, until).run()
     writer.close()
     consumed = {partition: writer.position(partition) for partition in log.partitions()}
     log.prune(consumed, timedelta(hours=settings.log_retention_hours))
@@ -122,7 +127,8 @@ class _Drain:
         self,
         log: EventLog,
         writer: StreamWriter,
-        decoders: list[Decoder],
+        decoders: list[tuple[Decoder, Validator]],
+        validator: Validator,
         pool: ThreadPoolExecutor,
         writing: ThreadPoolExecutor,
         until: Until,
@@ -130,6 +136,7 @@ class _Drain:
         self.log = log
         self.writer = writer
         self.free = deque(decoders)
+        self.validator = validator
         self.pool = pool
         self.writing = writing
         self.until = until
@@ -138,7 +145,9 @@ class _Drain:
         self.line_bytes = 0.0
         self.turn = deque(log.partitions())
         self.decoding: deque[tuple[Future[Decoded], int]] = deque()
-        self.taken_bytes = 0
+        self.gathered: list[Decoded] = []
+        self.gathered_lines = 0
+        self.gathered_bytes = 0
 
     def run(self) -> Iterator[Flushed]:
         begun = busy = time.monotonic()
@@ -152,8 +161,8 @@ class _Drain:
             if self.decoding:
                 busy = time.monotonic()
                 self._take()
-            waiting = self.writer.pending_rows
-            many = waiting >= COMMIT_ROWS or self.taken_bytes >= COMMIT_BYTES
+            waiting = bool(self.gathered)
+            many = self.gathered_lines >= COMMIT_ROWS or self.gathered_bytes >= COMMIT_BYTES
             last = not self.decoding and (over or not self.until.idle)
             if waiting and (many or time.monotonic() - committed >= self._pace() or last):
                 # Counted from its beginning, or events would wait for the time that it takes too.
@@ -172,9 +181,10 @@ class _Drain:
             self._decode(lines)
 
     def _flush(self) -> Flushed:
-        flushed = self.writer.flush(self.writing)
-        self.taken_bytes = 0
-        return flushed
+        for decoded in self.validator.validate(self.gathered):
+            self.writer.add(decoded)
+        self.gathered, self.gathered_lines, self.gathered_bytes = [], 0, 0
+        return self.writer.flush(self.writing)
 
     def _read(self) -> LogSlice | None:
         """The next slice of the partition whose turn it is; None when none has anything."""
@@ -204,18 +214,22 @@ class _Drain:
     def _decode_in_thread(self, lines: LogSlice, now: datetime) -> Decoded:
         if not len(lines):
             # Only that lines are lost is to be counted.
-            return Decoded(lines.partition, lines.start, lines.end, lines.positions, now, [], DeadLetters(), [])
-        decoder = self.free.pop()
+            return Decoded(lines.partition, lines.start, lines.end, lines.positions, now)
+        decoder, validator = self.free.pop()
         try:
-            return decoder.decode(lines, now)
+            decoded = decoder.decode(lines, now)
+            many = are_worth_a_statement(len(decoded.deferred), sum(len(one.raw) for one in decoded.deferred))
+            return validator.validate([decoded])[0] if many else decoded
         finally:
-            self.free.append(decoder)
+            self.free.append((decoder, validator))
 
     def _take(self) -> None:
         """Wait for the oldest slice, so that those of a partition are gathered in the order of their lines."""
         future, size = self.decoding.popleft()
-        self.writer.add(future.result())
-        self.taken_bytes += size
+        decoded = future.result()
+        self.gathered.append(decoded)
+        self.gathered_lines += len(decoded.positions)
+        self.gathered_bytes += size
 
 
 __all__ = ["Until", "drain", "drain_is_running", "drain_lock"]

@@ -97,7 +97,7 @@ def build(decoded: Decoded, seen: SeenIds, contracts: Mapping[str, Contract], fr
     outcomes = np.full(len(decoded.positions), DEAD, np.uint8)
     redacted = np.zeros(len(decoded.positions), bool)
     received = [np.zeros(0, np.int64)]
-    for (part, good), stored in zip(decoded.parts, kept, strict=True):
+    for (part, good), stored in zip(decoded.candidates, kept, strict=True):
         at = part["row"].to_numpy()
         outcomes[at[good]] = DUPLICATE
         outcomes[at[stored]] = ACCEPTED
@@ -108,7 +108,7 @@ def build(decoded: Decoded, seen: SeenIds, contracts: Mapping[str, Contract], fr
     rows = {
         name: [_dead_rows(decoded, decided, contract)]
         if contract.kind is Kind.DEAD_LETTERS
-        else [_rows(decoded, part, stored, contract) for (part, _), stored in zip(decoded.parts, kept, strict=True)]
+        else [_rows(decoded, one.rows, stored, contract) for one, stored in zip(decoded.candidates, kept, strict=True)]
         for name, contract in contracts.items()
         if contract.is_stream
     }
@@ -126,10 +126,10 @@ def build(decoded: Decoded, seen: SeenIds, contracts: Mapping[str, Contract], fr
 
 def _deduplicated(decoded: Decoded, seen: SeenIds, decided: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.bool_]]:
     """For each part, which of its rows are good and stored once; new ones are added to `seen`."""
-    picked = [np.flatnonzero(good) for _, good in decoded.parts]
+    picked = [np.flatnonzero(good) for _, good in decoded.candidates]
 
     def gathered(name: str) -> npt.NDArray:
-        columns = [part[name].to_numpy()[rows] for (part, _), rows in zip(decoded.parts, picked, strict=True)]
+        columns = [part[name].to_numpy()[rows] for (part, _), rows in zip(decoded.candidates, picked, strict=True)]
         return np.concatenate([np.zeros(0, np.uint64), *columns])
 
     at = gathered("row").astype(np.int64)
@@ -143,7 +143,7 @@ def _deduplicated(decoded: Decoded, seen: SeenIds, decided: npt.NDArray[np.bool_
     seen.add(keys[:, in_order[new]])
     kept = []
     begin = 0
-    for (part, _), rows in zip(decoded.parts, picked, strict=True):
+    for (part, _), rows in zip(decoded.candidates, picked, strict=True):
         mask = np.zeros(len(part), bool)
         mask[rows[stored[begin : begin + len(rows)]]] = True
         kept.append(mask)

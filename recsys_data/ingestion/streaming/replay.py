@@ -23,6 +23,8 @@ from recsys_data.durable import sync_all
 from recsys_data.errors import Permanent, Transient
 from recsys_data.ingestion.streaming.dead_letters import Meant, Places, gather, holders, select, take_out
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
+from recsys_data.ingestion.streaming.decoding.event_sql import EventPlan, EventSession
+from recsys_data.ingestion.streaming.decoding.validator import Validator
 from recsys_data.ingestion.streaming.log import EventLog, LogSlice
 from recsys_data.leases import file_lock
 from recsys_data.settings import Settings
@@ -61,7 +63,7 @@ def replay(lake: Lake, log: EventLog, settings: Settings, meant: Meant, told: To
         Transient: another replay goes on, the lake or the log cannot be written now. What has left the table is safe,
             and appended by the next replay or drain.
     """
-    decoder = Decoder(lake.contracts, settings.first_day, settings.max_event_bytes)
+    decoder = Decoder(EventSession(EventPlan(lake.contracts), settings.first_day), settings.max_event_bytes)
     stay: dict[str, Counter[str]] = {}
     with _alone(settings, WAIT_SECONDS) as alone:
         if not alone:
@@ -195,6 +197,7 @@ class _Taking:
         self.table = table
         self.folder = folder
         self.decoder = decoder
+        self.validator = Validator(decoder.session)
         self.meant = meant
         self.log = log
         self.box = Outbox("", 0)
@@ -226,8 +229,7 @@ class _Taking:
         stay["event_too_large"] += found["raw"].count(None)
         short = np.array([line is not None for line in found["raw"]])
         raw = [line for line in found["raw"] if line is not None]
-        decoded = self.decoder.decode(as_slice(raw), datetime.now(UTC))
-        self.decoder.settle([decoded])
+        (decoded,) = self.validator.validate([self.decoder.decode(as_slice(raw), datetime.now(UTC))])
         stay.update(letter.reason for letter in decoded.dead)
         good = np.ones(len(raw), bool)
         good[[letter.row for letter in decoded.dead]] = False

@@ -21,7 +21,6 @@ import pyarrow as pa
 from recsys_data.contracts.model import Contract
 from recsys_data.errors import Permanent, PositionMoved
 from recsys_data.ingestion.streaming.decoding.decoded import Decoded
-from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.ingestion.streaming.deduplication import LakeState, SeenIds, key_of
 from recsys_data.ingestion.streaming.fingerprint import decided_by
 from recsys_data.ingestion.streaming.micro_batch import MicroBatch, build
@@ -125,8 +124,6 @@ class StreamWriter:
         # An index that another machine saved at the commit that this writer goes on from stays valid.
         self._index_commits = tuple(filter(None, (*ledger.index_commits, ledger.token)))
         self.seen = self._open_seen(settings)
-        self._decoder = Decoder(lake.contracts, settings.first_day, settings.max_event_bytes)
-        self.pending_rows = 0
         self._slices: list[Decoded] = []
         self._decided: list[tuple[Decoded, MicroBatch]] = []
         self._prepared: _Prepared | None = None
@@ -141,9 +138,14 @@ class StreamWriter:
         return self.ledgers[name].positions.get(partition, begin)
 
     def add(self, decoded: Decoded) -> None:
-        """Take a slice; it is visible after the next `flush`."""
+        """Take a slice; it is visible after the next `flush`.
+
+        Raises:
+            ValueError: some of its lines are not validated yet.
+        """
+        if decoded.deferred:
+            raise ValueError(f"{len(decoded.deferred)} lines are deferred; expected none: validate the slice first.")
         self._slices.append(decoded)
-        self.pending_rows += _weight(decoded)
 
     def flush(self, pool: ThreadPoolExecutor | None = None) -> Flushed:
         """Commit everything that was added.
@@ -165,7 +167,6 @@ class StreamWriter:
             self.ledgers[name] = part.ledger
             expire_old_snapshots(self.tables[name])
         self._prepared = None
-        self.pending_rows -= sum(map(_weight, prepared.slices))
         # The intent itself stays until the next one is committed everywhere: a catalog may lose its last commit.
         for earlier in {before.intent, *prepared.earlier}:
             remove_intent(self._io, self._lake.warehouse, earlier)
@@ -208,7 +209,6 @@ class StreamWriter:
 
     def _decide(self) -> None:
         """Decide what was added; once, also where the files could not be written and a flush is tried again."""
-        self._decoder.settle(self._slices)
         positions = self.ledgers[self.main].positions
         waiting = self._slices = sorted(self._slices, key=lambda decoded: (decoded.partition, decoded.start))
         while waiting:
@@ -345,11 +345,6 @@ class StreamWriter:
                 # An event may be a row of several primary tables, and the index hold rows beyond what it covers.
                 seen.add(keys[:, seen.missing(keys)])
         return seen
-
-
-def _weight(decoded: Decoded) -> int:
-    """How many lines of a slice wait; a slice without any says that lines are lost, and waits too."""
-    return max(1, len(decoded.positions))
 
 
 def stored_keys(table: "Table", covered: Mapping[int, int]) -> Iterator[npt.NDArray[np.uint64]]:

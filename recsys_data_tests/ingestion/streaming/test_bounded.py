@@ -13,7 +13,7 @@ from recsys_data.ingestion.streaming import consumer as drain_module
 from recsys_data.ingestion.streaming.decoding import decoded as decoded_module
 from recsys_data.ingestion.streaming.decoding import decoder as decode_module
 from recsys_data.ingestion.streaming.decoding import raw_lines as lines_module
-from recsys_data.ingestion.streaming.decoding.validator import Judge
+from recsys_data.ingestion.streaming.decoding.event_sql import EventSession
 from recsys_data.storage import parquet as write_module
 from recsys_data_tests.support.decoding import ACCEPTED, NOW, VIEW, Decoding, slice_of
 from recsys_data_tests.support.draining import Platform, view
@@ -60,7 +60,7 @@ def test_lines_that_break_a_rule_cost_no_python_each(
 
 def test_rejected_lines_wait_for_the_commit_as_dead_letters_only(fresh: Decoding) -> None:
     decoded = fresh.decoder.decode(slice_of([*lines_of(user_id=None), *lines_of()[:50]]), NOW)
-    assert sum(len(part) for part, _ in decoded.parts) == 50
+    assert sum(len(part) for part, _ in decoded.candidates) == 50
     assert len(decoded.dead) == MANY
 
 
@@ -84,13 +84,13 @@ def test_few_long_lines_are_read_together_but_not_all_at_once(
 ) -> None:
     lines = [json.dumps(VIEW | {"event_id": f"e{number}"} | members).encode() for number in range(300)]
     sizes: list[int] = []
-    query = Judge.query
+    query = EventSession.query
 
-    def noted(judge: Judge, statement: str, name: str, table: pa.Table) -> pa.Table:
+    def noted(session: EventSession, statement: str, name: str, table: pa.Table) -> pa.Table:
         sizes.append(sum(len(text or "") for text in table["line"].to_pylist()))
-        return query(judge, statement, name, table)
+        return query(session, statement, name, table)
 
-    monkeypatch.setattr(Judge, "query", noted)
+    monkeypatch.setattr(EventSession, "query", noted)
     monkeypatch.setattr(lines_module, "VECTOR_BYTES", 200_000)
     # So that the last piece is worth a statement too.
     monkeypatch.setattr(decode_module, "WORTH_BYTES", 1)
@@ -113,7 +113,7 @@ def test_a_burst_slows_commits_down_only_by_a_share_of_its_length(
     monkeypatch.setattr(drain_module.time, "monotonic", lambda: 0.0)
     writer = drain_module.StreamWriter(platform.open_lake(), platform.settings)
     nothing: Any = None
-    drain = drain_module._Drain(platform.log, writer, [], nothing, nothing, drain_module.Until())
+    drain = drain_module._Drain(platform.log, writer, [], nothing, nothing, nothing, drain_module.Until())
     assert drain._read() is not None
     paces = []
     for now in (0.0, 5.0, 50.0, 5000.0):

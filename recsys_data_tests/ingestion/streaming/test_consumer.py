@@ -20,6 +20,7 @@ from recsys_data.ingestion.streaming.consumer_lease import (
     running_drain,
     successor_waits,
 )
+from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.ingestion.streaming.log import LogSlice
 from recsys_data.ingestion.streaming.positions import positions_of
 from recsys_data.settings import Settings
@@ -236,9 +237,9 @@ def test_consumed_segments_are_pruned_after_their_retention(make_platform: MakeP
 
 
 def test_a_failure_while_decoding_ends_the_drain_and_loses_nothing(
-    platform: Platform, decoders: Any, monkeypatch: pytest.MonkeyPatch
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decode = type(next(decoders)).decode
+    decode = Decoder.decode
     left = [1]
 
     def failing(self: Any, *args: Any) -> Any:
@@ -246,7 +247,7 @@ def test_a_failure_while_decoding_ends_the_drain_and_loses_nothing(
             raise MemoryError
         return decode(self, *args)
 
-    monkeypatch.setattr(type(next(decoders)), "decode", failing)
+    monkeypatch.setattr(Decoder, "decode", failing)
     platform.append([view("a")])
     with pytest.raises(MemoryError):
         list(drain(platform.log, platform.open_lake(), platform.settings, Until()))

@@ -14,7 +14,6 @@ from recsys_data.contracts import Contract
 from recsys_data.errors import Permanent, Transient
 from recsys_data.ingestion.streaming import stream_writer as writer_module
 from recsys_data.ingestion.streaming.dead_letters import Meant
-from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.ingestion.streaming.replay import replay
 from recsys_data.ingestion.streaming.stream_writer import StreamWriter
 from recsys_data.monitoring.reconciliation import reconcile_lake
@@ -28,6 +27,7 @@ from recsys_data.storage.ledger import PROPERTY, read_ledger
 from recsys_data.storage.maintenance.compaction import upkeep
 from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.support.contract_files import builtin, custom, load, of_stream, rule, rules_of
+from recsys_data_tests.support.decoding import decoder_of
 from recsys_data_tests.support.draining import Platform, identify, view
 
 ORDER = ("dead_letters", "contexts", "identities", "interactions")
@@ -147,7 +147,7 @@ def test_a_writer_that_goes_on_after_its_successor_finds_its_decision_made(
 ) -> None:
     """The successor has other contracts, and decides about other lines only."""
     platform = make_platform(tmp_path / "state")
-    decoder = Decoder(platform.contracts, platform.settings.first_day, platform.settings.max_event_bytes)
+    decoder = decoder_of(platform.contracts)
     stopped = StreamWriter(platform.open_lake(), platform.settings)
     platform.append(LINES)
     platform.feed(stopped, decoder)

@@ -15,7 +15,7 @@ from recsys_data.ingestion.streaming import consumer as drain
 from recsys_data.ingestion.streaming import dead_letters, replay
 from recsys_data.ingestion.streaming.consumer import lag_of
 from recsys_data.ingestion.streaming.dead_letters import Meant
-from recsys_data.ingestion.streaming.decoding.decoder import Decoder
+from recsys_data.ingestion.streaming.decoding.event_sql import EventPlan, EventSession
 from recsys_data.ingestion.streaming.log.embedded.log import EmbeddedLog
 from recsys_data.leases import file_lock
 from recsys_data.monitoring.trace.trace import trace
@@ -25,7 +25,7 @@ from recsys_data.storage.maintenance.compaction import compact_day
 from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.support.contract_files import builtin, load, rules_of
 from recsys_data_tests.support.crashes import Crash
-from recsys_data_tests.support.decoding import FIRST_DAY, MAX_EVENT_BYTES
+from recsys_data_tests.support.decoding import FIRST_DAY
 from recsys_data_tests.support.draining import Platform, view
 
 LONG = [f"{n}{'x' * 300}" for n in range(4)]
@@ -51,8 +51,8 @@ def lenient(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Contract]:
 
 
 @pytest.fixture(scope="module")
-def lenient_decoder(lenient: Mapping[str, Contract]) -> Decoder:
-    return Decoder(lenient, FIRST_DAY, MAX_EVENT_BYTES)
+def lenient_session(lenient: Mapping[str, Contract]) -> EventSession:
+    return EventSession(EventPlan(lenient), FIRST_DAY)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def changed(
     platform: Platform,
     make_platform: MakePlatform,
     lenient: Mapping[str, Contract],
-    lenient_decoder: Decoder,
+    lenient_session: EventSession,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Platform:
     """A platform that rejected lines in two commits, after its contracts were changed: long ids are good now."""
@@ -70,8 +70,7 @@ def changed(
     platform.drain()
     platform.close()
     monkeypatch.setattr(drain, "THREADS", 1)
-    monkeypatch.setattr(drain, "Decoder", lambda *_: lenient_decoder)
-    monkeypatch.setattr(replay, "Decoder", lambda *_: lenient_decoder)
+    monkeypatch.setattr(replay, "EventSession", lambda *_: lenient_session)
     return make_platform(Path(platform.settings.dir), lenient)
 
 

@@ -3,7 +3,6 @@
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from pathlib import Path
@@ -24,17 +23,13 @@ from recsys_data.storage.intent import intent_path
 from recsys_data.storage.ledger import read_ledger
 from recsys_data.storage.maintenance.compaction import compact_day
 from recsys_data_tests.ingestion.conftest import MakePlatform
+from recsys_data_tests.support.decoding import decoder_of
 from recsys_data_tests.support.draining import Platform, identify, view
 
 
 @pytest.fixture
 def writer(platform: Platform) -> StreamWriter:
     return StreamWriter(platform.open_lake(), platform.settings)
-
-
-@pytest.fixture
-def decoder(decoders: Iterator[Decoder]) -> Decoder:
-    return next(decoders)
 
 
 def days(platform: Platform, name: str = "interactions") -> Counter[date]:
@@ -106,7 +101,7 @@ def test_days_are_those_of_utc_also_before_1970(make_platform: MakePlatform) -> 
         "2024-02-29T23:59:59Z": date(2024, 2, 29),
     }
     platform.append([view(f"e{number}", event_ts=text) for number, text in enumerate(moments)])
-    decoder = Decoder(platform.contracts, platform.settings.first_day, 4096)
+    decoder = decoder_of(platform.contracts, platform.settings.first_day)
     writer = StreamWriter(platform.open_lake(), platform.settings)
     platform.feed(writer, decoder)
     writer.flush()

@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Sequence
+from dataclasses import FrozenInstanceError
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ import pytest
 from recsys_data.ingestion.batch.retention import retire
 from recsys_data.ingestion.streaming import stream_writer as writer_module
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
+from recsys_data.ingestion.streaming.decoding.validator import Validator
 from recsys_data.ingestion.streaming.stream_writer import StreamWriter
 from recsys_data.monitoring.reconciliation import reconcile_lake
 from recsys_data.monitoring.verification import verify
 from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.ingestion.streaming.test_decided_once import LINES, ORDER, assert_verified, killed_before
 from recsys_data_tests.support.contract_files import builtin, custom, load, of_stream
-from recsys_data_tests.support.decoding import NOW
+from recsys_data_tests.support.decoding import NOW, decoder_of, validated
 from recsys_data_tests.support.draining import Platform, identify, view
 
 PEOPLE = of_stream(
@@ -70,8 +72,7 @@ def test_an_index_that_was_saved_while_a_dataset_was_behind_is_sound(
     platform.close()
     platform = make_platform(tmp_path / "state", load(tmp_path / "more", PEOPLE), partitions=1)
     writer = StreamWriter(platform.open_lake(), platform.settings, platform.log.begin_offsets())
-    decoder = Decoder(platform.contracts, platform.settings.first_day, platform.settings.max_event_bytes)
-    writer.add(decoder.decode(platform.log.read(0, 0, 1000), NOW))
+    writer.add(validated(decoder_of(platform.contracts), platform.log.read(0, 0, 1000)))
     writer.flush()
     writer.close()
     assert platform.ledger("people").positions[0] < platform.ledger().positions[0]
@@ -90,18 +91,39 @@ def test_deliveries_of_an_event_that_has_expired_are_no_loss(make_platform: Make
     assert_verified(platform)
 
 
-@pytest.mark.parametrize("fails", ["settle", "write_intent"])
 def test_a_flush_that_failed_is_tried_again_with_what_was_added_meanwhile(
-    make_platform: MakePlatform, monkeypatch: pytest.MonkeyPatch, fails: str
+    make_platform: MakePlatform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     platform = make_platform(partitions=1)
     writer = StreamWriter(platform.open_lake(), platform.settings)
-    decoder = Decoder(platform.contracts, platform.settings.first_day, platform.settings.max_event_bytes)
+    decoder = decoder_of(platform.contracts)
     platform.append(LINES)
     first = platform.log.read(0, 0, 1 << 20)
-    writer.add(decoder.decode(first, NOW))
-    judge = writer._decoder._judge
-    settle, calls = judge._settle, []
+    writer.add(validated(decoder, first))
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "disk full")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(writer_module, "write_intent", full)
+        writer.flush()
+    platform.append([view("good"), view("new"), b"bad"])
+    writer.add(validated(decoder, platform.log.read(0, first.end, 1 << 20)))
+    writer.flush()
+    writer.close()
+    platform.assert_whole()
+    assert_verified(platform)
+
+
+def test_a_validation_that_failed_is_tried_again_with_what_was_read_meanwhile(
+    make_platform: MakePlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = make_platform(partitions=1)
+    decoder = decoder_of(platform.contracts)
+    validator = Validator(decoder.session)
+    platform.append(LINES)
+    first = decoder.decode(platform.log.read(0, 0, 1 << 20), NOW)
+    validate, calls = validator._validate, []
 
     def halved(batch: Any, numbers: Sequence[int]) -> None:
         """Fails of some line among all, then for want of memory."""
@@ -110,20 +132,27 @@ def test_a_flush_that_failed_is_tried_again_with_what_was_added_meanwhile(
             raise ValueError
         if len(calls) == 3:
             raise MemoryError
-        settle(batch, numbers)
+        validate(batch, numbers)
 
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "disk full")
-
-    with monkeypatch.context() as patch, pytest.raises((MemoryError, OSError)):
-        if fails == "settle":
-            patch.setattr(judge, "_settle", halved)
-        else:
-            patch.setattr(writer_module, "write_intent", full)
-        writer.flush()
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(validator, "_validate", halved)
+        validator.validate([first])
     platform.append([view("good"), view("new"), b"bad"])
-    writer.add(decoder.decode(platform.log.read(0, first.end, 1 << 20), NOW))
+    second = decoder.decode(platform.log.read(0, first.end, 1 << 20), NOW)
+    writer = StreamWriter(platform.open_lake(), platform.settings)
+    for decoded in validator.validate([first, second]):
+        writer.add(decoded)
     writer.flush()
     writer.close()
     platform.assert_whole()
     assert_verified(platform)
+
+
+def test_lines_that_are_not_validated_yet_are_not_written(platform: Platform, decoder: Decoder) -> None:
+    platform.append(LINES)
+    decoded = decoder.decode(platform.log.read(0, 0, 1 << 20), NOW)
+    writer = StreamWriter(platform.open_lake(), platform.settings)
+    with pytest.raises(ValueError, match="lines are deferred; expected none"):
+        writer.add(decoded)
+    with pytest.raises(FrozenInstanceError):
+        decoded.deferred = ()  # type: ignore[misc]

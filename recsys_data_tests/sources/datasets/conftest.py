@@ -1,6 +1,6 @@
 import json
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 from recsys_data.contracts.load import load_contracts
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.sources.datasets import IMPORTERS
-from recsys_data_tests.support.decoding import decode_lines
+from recsys_data_tests.support.decoding import decode_lines, decoder_of
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 Lines = list[bytes]
@@ -36,7 +36,7 @@ def events(load: Callable[[str, Path], Lines]) -> Callable[[str, Path], list[dic
 
 @pytest.fixture(scope="session")
 def decoder() -> Decoder:
-    return Decoder(load_contracts(), date(1995, 1, 1), 36 * 1024)
+    return decoder_of(load_contracts(), max_event_bytes=36 * 1024)
 
 
 @pytest.fixture

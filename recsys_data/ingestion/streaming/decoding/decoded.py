@@ -1,4 +1,4 @@
-"""What decoding makes of a slice of the log, between `decoder.py` and `micro_batch.py`."""
+"""What decoding makes of a slice of the log, between `decoder.py`, `validator.py` and `micro_batch.py`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 Mask = npt.NDArray[np.bool_]
+DEAD_LETTERS = pa.schema(
+    [
+        ("row", pa.int32()),
+        ("raw", pa.binary()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("dataset", pa.string()),
+        ("event_id", pa.string()),
+        ("received_at", pa.timestamp("us", "UTC")),
+    ]
+)
 Column = pa.Array | pa.ChunkedArray | Sequence[str] | str | None
 
 
@@ -30,69 +41,68 @@ class DeadLetter:
     received_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
 class DeadLetters:
     """The dead letters of a slice as columns: where a backlog holds nothing else, objects would be too many.
 
     Iterating makes `DeadLetter` objects, which is for the few that somebody looks at.
+
+    Attributes:
+        pieces: tables of `DEAD_LETTERS`.
     """
 
-    SCHEMA = pa.schema(
-        [
-            ("row", pa.int32()),
-            ("raw", pa.binary()),
-            ("reason", pa.string()),
-            ("detail", pa.string()),
-            ("dataset", pa.string()),
-            ("event_id", pa.string()),
-            ("received_at", pa.timestamp("us", "UTC")),
-        ]
-    )
+    pieces: tuple[pa.Table, ...] = ()
 
-    def __init__(self) -> None:
-        self._pieces: list[pa.Table] = []
-
-    def add(
-        self, rows: npt.NDArray[np.integer], raw: pa.Array, **columns: pa.Array | Sequence[str] | str | None
-    ) -> None:
-        """Add dead letters.
+    @classmethod
+    def of(cls, rows: npt.NDArray[np.integer], raw: pa.Array, **columns: Column) -> "DeadLetters":
+        """Make dead letters.
 
         Args:
             rows: their rows in the slice, shape (n,).
             raw: their lines.
             columns: `reason`, `detail` and whatever else is known, one value for each or one for all.
         """
+        if not len(rows):
+            return cls()
         arrays = []
-        for field in self.SCHEMA:
+        for field in DEAD_LETTERS:
             given = {"row": rows.astype(np.int32), "raw": raw, **columns}.get(field.name)
             if given is None or isinstance(given, str):
                 given = pa.repeat(pa.scalar(given, field.type), len(rows))
             arrays.append(given if isinstance(given, pa.ChunkedArray) else pa.array(given, field.type))
-        if len(rows):
-            self._pieces.append(pa.table(arrays, schema=self.SCHEMA))
+        return cls((pa.table(arrays, schema=DEAD_LETTERS),))
 
-    def append(self, letter: DeadLetter) -> None:
-        """Add one dead letter."""
-        fields = {name: getattr(letter, name) for name in self.SCHEMA.names}
-        self._pieces.append(pa.Table.from_pylist([fields], self.SCHEMA))
-
-    def extend(self, others: "DeadLetters") -> None:
-        """Add those of others."""
-        self._pieces += others._pieces
+    def __add__(self, other: "DeadLetters") -> "DeadLetters":
+        return DeadLetters(self.pieces + other.pieces)
 
     def table(self) -> pa.Table:
-        """All of them, by the columns of `SCHEMA`."""
-        return pa.concat_tables([self.SCHEMA.empty_table(), *self._pieces])
+        """All of them, by the columns of `DEAD_LETTERS`."""
+        return pa.concat_tables([DEAD_LETTERS.empty_table(), *self.pieces])
 
     def __len__(self) -> int:
-        return sum(map(len, self._pieces))
+        return sum(map(len, self.pieces))
 
     def __iter__(self) -> Iterator[DeadLetter]:
-        for piece in self._pieces:
+        for piece in self.pieces:
             yield from (DeadLetter(**one) for one in piece.to_pylist())
 
 
-class Unjudged(NamedTuple):
-    """An event that was read one by one: its row in the slice, its bytes, and its leaves by name."""
+class Candidates(NamedTuple):
+    """Validated rows of a slice, in no order.
+
+    Attributes:
+        rows: `row` (int32, line of the slice), the columns of the stream datasets that are not empty throughout,
+            `in_<dataset>` (bool), `redacted` (bool), `key_high` and `key_low` (uint64: MD5 of the event id).
+        valid: which of them are events that keep to the contracts, bool, shape (rows,). They are picked once, when it
+            is known which are duplicates, because each picking copies every column.
+    """
+
+    rows: pa.Table
+    valid: Mask
+
+
+class Deferred(NamedTuple):
+    """An event that is not validated yet: its row in the slice, its bytes, and its leaves by name."""
 
     row: int
     raw: bytes
@@ -105,13 +115,9 @@ class Decoded:
 
     Attributes:
         positions: int64, shape (lines,): log position of each line, increasing.
-        parts: judged lines by way of decoding, in no order: `row` (int32, line of the slice), the columns of
-            the stream datasets that are not empty throughout, `in_<dataset>` (bool), `redacted` (bool),
-            `key_high` and `key_low` (uint64: MD5 of the event id), and which of its rows are events that keep
-            to the contracts (bool). Rows are picked once, when it is known which are stored, for each picking
-            copies every column.
-        dead: the lines that are not.
-        unjudged: events that were read one by one; `Decoder.settle` makes parts and dead letters of them.
+        candidates: events that may be stored, by way of decoding.
+        deferred: events that `Validator.validate` decides about, with those of other slices.
+        dead: the lines that are no such events.
     """
 
     partition: int
@@ -119,6 +125,11 @@ class Decoded:
     end: int
     positions: npt.NDArray[np.int64]
     now: datetime
-    parts: list[tuple[pa.Table, Mask]]
-    dead: DeadLetters
-    unjudged: list[Unjudged]
+    candidates: tuple[Candidates, ...] = ()
+    deferred: tuple[Deferred, ...] = ()
+    dead: DeadLetters = DeadLetters()
+
+
+def filled(rows: pa.Table) -> pa.Table:
+    """Without the columns that are empty throughout, which would be copied for nothing."""
+    return rows.select([name for name in rows.column_names if rows[name].null_count < len(rows)])

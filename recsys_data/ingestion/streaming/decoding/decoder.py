@@ -1,33 +1,31 @@
-"""Log lines -> judged events and dead letters; nothing in between.
+"""Log lines -> candidates, deferred events and dead letters; nothing in between.
 
-Data flow: `LogSlice` -> fast statement -> (unmodelled fields) extra statement -> (the rest) `strict.py` ->
-`Decoded` -> `Decoder.settle` (`validator.py`) for what was read one by one. A way of decoding keeps the rows
-that it proves right (see `value_counts.py`) and leaves the others to the next one; the last one gives the reason. All
-three are judged by the same SQL of the contracts.
+Data flow: `LogSlice` -> fast statement -> (unmodelled fields) extra statement -> (the rest) `strict.py` -> `Decoded`.
+A way of decoding keeps the rows that it proves right (see `value_counts.py`) and leaves the others to the next one; the
+last one gives the reason. All are validated by the same SQL of the contracts: what was read one by one later, with that
+of other slices (`validator.py`).
 """
 
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import datetime
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys_data.contracts.model import Contract
 from recsys_data.errors import BadRecord
 from recsys_data.ingestion.streaming.decoding.bisection import UNDECODABLE, describe, is_of_the_input
-from recsys_data.ingestion.streaming.decoding.decoded import DeadLetters, Decoded, Unjudged
-from recsys_data.ingestion.streaming.decoding.event_sql import UNMODELLED, EventPlan
+from recsys_data.ingestion.streaming.decoding.decoded import Candidates, DeadLetters, Decoded, Deferred, filled
+from recsys_data.ingestion.streaming.decoding.event_sql import UNMODELLED, EventSession
+from recsys_data.ingestion.streaming.decoding.explain import Explainer
 from recsys_data.ingestion.streaming.decoding.raw_lines import is_utf8, lines_table, pieces, places, raw_lines
 from recsys_data.ingestion.streaming.decoding.repeated import repeats_key
 from recsys_data.ingestion.streaming.decoding.strict import RFC3339, read_exactly
-from recsys_data.ingestion.streaming.decoding.validator import Judge, filled
 from recsys_data.ingestion.streaming.decoding.value_counts import (
     ARRAY,
     BOOLEAN,
@@ -39,9 +37,6 @@ from recsys_data.ingestion.streaming.decoding.value_counts import (
     tally_text,
 )
 from recsys_data.ingestion.streaming.log import LogSlice
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +62,13 @@ Mask = npt.NDArray[np.bool_]
 
 
 class Decoder:
-    """Decodes slices in a DuckDB session of its own; use one per thread."""
+    """Decodes slices in a session that no other thread uses."""
 
-    def __init__(self, contracts: "Mapping[str, Contract]", first_day: date, max_event_bytes: int) -> None:
-        self.plan = EventPlan(contracts)
+    def __init__(self, session: EventSession, max_event_bytes: int) -> None:
+        self.session = session
+        self.plan = session.plan
         self.max_event_bytes = max_event_bytes
-        self._judge = Judge(self.plan, first_day)
+        self._explainer = Explainer(self.plan)
         self._read = {column.name for column in self.plan.leaves}
         self._fast = self._whole = self.plan.judged(self.plan.fast_leaves(), self.plan.proofs)
         self._rests = None if self.plan.judges_unmodelled else self.plan.rests()
@@ -81,52 +77,41 @@ class Decoder:
     def decode(self, lines: LogSlice, now: datetime) -> Decoded:
         """Decode the lines; `now` (UTC) stands in where a receipt time is missing.
 
-        Events that were read one by one are left to `settle`, unless they are many.
-
         Raises:
             Transient: memory or disk did not suffice.
         """
-        self._judge.begin(now)
-        dead = DeadLetters()
-        settled = self._too_large(lines, dead)
-        parts = self._many(lines, settled, dead)
-        unjudged = self._exactly(lines, np.flatnonzero(~settled), dead)
-        if parts:
-            self._read_what_occurs(parts, unjudged)
-        parts = [_kept(part.select(self.plan.judged_columns), good) for part, good in parts if good.any()]
-        decoded = Decoded(lines.partition, lines.start, lines.end, lines.positions, now, parts, dead, unjudged)
-        if len(unjudged) >= WORTH_A_STATEMENT or sum(len(one.raw) for one in unjudged) >= WORTH_BYTES:
-            self.settle([decoded])
-        return decoded
+        self.session.begin(now)
+        large, dead = self._too_large(lines)
+        settled, found, letters = self._many(lines, large)
+        deferred, broken = self._exactly(lines, np.flatnonzero(~settled))
+        if found:
+            self._read_what_occurs([rows for rows, _ in found], deferred)
+        candidates = tuple(_kept(rows.select(self.plan.judged_columns), valid) for rows, valid in found if valid.any())
+        dead += letters + broken
+        return Decoded(lines.partition, lines.start, lines.end, lines.positions, now, candidates, deferred, dead)
 
-    def settle(self, slices: Sequence[Decoded]) -> None:
-        """Judge what was read one by one, of many slices at once.
-
-        Raises:
-            Permanent: the SQL of the contracts fails whatever the event.
-            Transient: memory or disk did not suffice.
-        """
-        self._judge.settle(slices)
-
-    def _many(self, lines: LogSlice, settled: Mask, dead: DeadLetters) -> list[tuple[pa.Table, Mask]]:
-        """Judge lines by the vectorised ways, if they are many, and mark those that are proven as settled.
+    def _many(self, lines: LogSlice, settled: Mask) -> tuple[Mask, list[Candidates], DeadLetters]:
+        """Validate lines by the vectorised ways, if they are many; gives which lines are settled, and as what.
 
         Where these ways fail, it is tried with halves; in a small piece all are left to be read one by one, which
         finds the lines at fault.
         """
-        parts: list[tuple[pa.Table, Mask]] = []
+        settled = settled.copy()
+        parts: list[Candidates] = []
+        dead = DeadLetters()
         waiting = pieces(lines)[::-1]
         candidate: Mask | None = None
         counts = np.zeros((0, KINDS), np.int64)
         while waiting:
             piece = waiting.pop()
-            done, found = settled.copy(), DeadLetters()
             try:
                 if candidate is None:
                     candidate, counts = _candidates(lines, settled)
-                if _worth_it(lines, piece, candidate):
-                    table = lines_table(lines, candidate).slice(piece.start, len(piece))
-                    parts += self._vectorised(lines, table, counts, done, found)
+                if not _worth_it(lines, piece, candidate):
+                    continue
+                table = lines_table(lines, candidate).slice(piece.start, len(piece))
+                proven = self._vectorised(lines, table, counts)
+                split = [self._explainer.split(*one, partial(raw_lines, lines)) for one in proven]
             except Exception as error:
                 if not is_of_the_input(error):
                     raise
@@ -135,24 +120,20 @@ class Decoder:
                     middle = len(piece) // 2
                     waiting += [piece[middle:], piece[:middle]]
                 continue
-            settled[:] = done
-            dead.extend(found)
-        return parts
+            for (rows, mask), (valid, letters) in zip(proven, split, strict=True):
+                settled[rows["row"].to_numpy()[mask]] = True
+                parts.append(Candidates(rows, valid))
+                dead += letters
+        return settled, parts, dead
 
     def _vectorised(
-        self,
-        lines: LogSlice,
-        table: pa.Table,
-        counts: npt.NDArray[np.int64],
-        settled: Mask,
-        dead: DeadLetters,
-        whole: bool = False,
+        self, lines: LogSlice, table: pa.Table, counts: npt.NDArray[np.int64], whole: bool = False
     ) -> list[tuple[pa.Table, Mask]]:
-        """Judge a table of lines by the fast statement, and mark those that are proven as settled.
+        """Validate a table of lines by the fast statement; gives rows, and which of them are proven.
 
         Lines of another kind than those before may have leaves that it does not read; they are read by the `whole` one.
         """
-        judged = self._judge.query(self._whole if whole else self._fast, "lines", table)
+        judged = self.session.query(self._whole if whole else self._fast, "lines", table)
         rows = judged["row"].to_numpy()
         delivered = self._delivered(judged)
         sound = _flags(judged["valid"]) & _flags(judged["exact_values"]) & self._times_are_settled(judged)
@@ -160,24 +141,21 @@ class Decoder:
         for column in self.plan.raw:
             sound &= ~repeats_key(_sent(judged, column.name))
         proven = sound & (delivered == counts[rows]).all(axis=1)
-        settled[rows[proven]] = True
-        raw = partial(raw_lines, lines)
-        parts = [(judged, self._judge.good(judged, proven, dead, raw))]
+        found = [(judged, proven)]
         # Where DuckDB delivered more values of a kind than there are, it cast one: no statement can prove the line.
         cast = (np.delete(delivered, OBJECT, axis=1) > np.delete(counts[rows], OBJECT, axis=1)).any(axis=1)
         left = np.flatnonzero(sound & ~proven & ~cast)
         if self._rests and _are_many(lines, rows[left]):
             text = table.take(places(table["row"].to_numpy(), rows[left]))
             extra, proven = self._with_rests(text, judged.take(pa.array(left)), delivered[left], counts[rows[left]])
-            settled[extra["row"].to_numpy()[proven]] = True
-            parts.append((extra, self._judge.good(extra, proven, dead, raw)))
-            left = left[~settled[rows[left]]]
+            found.append((extra, proven))
+            left = left[~proven]
         if not whole and self._retries and self._fast != self._whole and _are_many(lines, rows[left]):
-            again = table.take(places(table["row"].to_numpy(), rows[left]))
-            parts += self._vectorised(lines, again, counts, settled, dead, whole=True)
+            again = self._vectorised(lines, table.take(places(table["row"].to_numpy(), rows[left])), counts, whole=True)
             # Where it was not for want of a leaf, lines like these are not tried again.
-            self._retries = 2 * np.count_nonzero(settled[rows[left]]) >= len(left)
-        return parts
+            self._retries = 2 * sum(np.count_nonzero(proven) for _, proven in again) >= len(left)
+            found += again
+        return found
 
     def _times_are_settled(self, judged: pa.Table) -> Mask:
         """Whether each row's times are read, or are none in any spelling that the exact way knows."""
@@ -198,7 +176,7 @@ class Decoder:
         self, text: pa.Table, judged: pa.Table, delivered: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
     ) -> tuple[pa.Table, Mask]:
         """Judged rows with the fields that have no column among their properties, and which rows that proves."""
-        rests = self._judge.query(self._rests or "", "rests", text.append_column(UNMODELLED, judged[UNMODELLED]))
+        rests = self.session.query(self._rests or "", "rests", text.append_column(UNMODELLED, judged[UNMODELLED]))
         rests = rests.take(places(rests["row"].to_numpy(), judged["row"].to_numpy()))
         delivered = delivered + tally_text(rests["clean"])
         # Containers that are left in the rest were counted as delivered objects too.
@@ -207,19 +185,19 @@ class Decoder:
         place = judged.column_names.index(UNMODELLED)
         return judged.set_column(place, UNMODELLED, rests[UNMODELLED]), proven
 
-    def _read_what_occurs(self, parts: list[tuple[pa.Table, Mask]], unjudged: Sequence[Unjudged]) -> None:
+    def _read_what_occurs(self, parts: Sequence[pa.Table], deferred: Sequence[Deferred]) -> None:
         """Leave leaves that hardly occur to the exact way, and take those up that occur after all.
 
         Reading a leaf costs for every line, whether it is there or not.
         """
         # Lines that are no JSON say nothing of those to come.
-        total = sum(pc.sum(part["valid"]).as_py() or 0 for part, _ in parts) + len(unjudged)
+        total = sum(pc.sum(part["valid"]).as_py() or 0 for part in parts) + len(deferred)
         if total < WORTH_A_STATEMENT:
             return
         read = set(self.plan.always_read)
-        one_by_one = Counter(chain.from_iterable(one.leaves for one in unjudged))
+        one_by_one = Counter(chain.from_iterable(one.leaves for one in deferred))
         for column in self.plan.leaves:
-            given = [_sent(part, column.name) for part, _ in parts]
+            given = [_sent(part, column.name) for part in parts]
             occurs = one_by_one[column.name] + sum(len(one) - one.null_count for one in given)
             if occurs / total > (RARE if column.name in self._read else OFTEN):
                 read.add(column.name)
@@ -228,15 +206,14 @@ class Decoder:
             self._retries = True
             self._fast = self.plan.judged(self.plan.fast_leaves(read), self.plan.proofs)
 
-    def _too_large(self, lines: LogSlice, dead: DeadLetters) -> Mask:
-        """Which lines are longer than accepted; they are explained in `dead`."""
+    def _too_large(self, lines: LogSlice) -> tuple[Mask, DeadLetters]:
+        """Which lines are longer than accepted."""
         lengths = np.diff(lines.bounds)
         large = lengths > self.max_event_bytes + 1
         rows = np.flatnonzero(large)
         most = f"at most {self.max_event_bytes} are accepted"
         details = [f"the line has {length} bytes; {most}" for length in lengths[large].tolist()]
-        dead.add(rows, raw_lines(lines, rows), reason="event_too_large", detail=details)
-        return large
+        return large, DeadLetters.of(rows, raw_lines(lines, rows), reason="event_too_large", detail=details)
 
     def _delivered(self, judged: pa.Table) -> npt.NDArray[np.int64]:
         """How many values were delivered of each row, by kind; shape (rows, 5)."""
@@ -251,15 +228,15 @@ class Decoder:
                 delivered[:, _KIND[column.type]] += present
         return delivered
 
-    def _exactly(self, lines: LogSlice, rows: Rows, dead: DeadLetters) -> list[Unjudged]:
-        """Read lines one by one; those that are no events are explained in `dead`."""
-        read: list[Unjudged] = []
+    def _exactly(self, lines: LogSlice, rows: Rows) -> tuple[tuple[Deferred, ...], DeadLetters]:
+        """Read lines one by one: events, and dead letters of those that are none."""
+        read: list[Deferred] = []
         broken: list[tuple[int, str, str]] = []
         ends = lines.bounds[rows + 1]
         for row, first, end in zip(rows.tolist(), lines.bounds[rows].tolist(), ends.tolist(), strict=True):
             raw = lines.data[first:end].removesuffix(b"\n")
             try:
-                read.append(Unjudged(row, raw, read_exactly(raw, self.plan)))
+                read.append(Deferred(row, raw, read_exactly(raw, self.plan)))
             except BadRecord as error:
                 broken.append((row, error.reason, error.detail))
             except Exception as error:
@@ -268,8 +245,7 @@ class Decoder:
                 broken.append((row, UNDECODABLE, describe(error)))
         at = np.array([row for row, _, _ in broken], np.int64)
         reasons, details = ([one[place] for one in broken] for place in (1, 2))
-        dead.add(at, raw_lines(lines, at), reason=reasons, detail=details)
-        return read
+        return tuple(read), DeadLetters.of(at, raw_lines(lines, at), reason=reasons, detail=details)
 
 
 def _candidates(lines: LogSlice, settled: Mask) -> tuple[Mask, npt.NDArray[np.int64]]:
@@ -291,16 +267,19 @@ def _worth_it(lines: LogSlice, piece: range, candidate: Mask) -> bool:
 
 
 def _are_many(lines: LogSlice, rows: npt.NDArray[np.integer]) -> bool:
-    if len(rows) >= WORTH_A_STATEMENT:
-        return True
-    return int((lines.bounds[rows + 1] - lines.bounds[rows]).sum()) >= WORTH_BYTES
+    return are_worth_a_statement(len(rows), int((lines.bounds[rows + 1] - lines.bounds[rows]).sum()))
 
 
-def _kept(part: pa.Table, good: Mask) -> tuple[pa.Table, Mask]:
-    """A part and its good rows; without the others, which would wait for the commit too, where they are most."""
-    if 2 * np.count_nonzero(good) < len(part):
-        part, good = part.filter(pa.array(good)), np.ones(int(np.count_nonzero(good)), bool)
-    return filled(part), good
+def are_worth_a_statement(lines: int, size: int) -> bool:
+    """Whether planning a statement costs less than to read so many lines, of `size` bytes, one by one."""
+    return lines >= WORTH_A_STATEMENT or size >= WORTH_BYTES
+
+
+def _kept(rows: pa.Table, valid: Mask) -> Candidates:
+    """Without the rows that are not valid, which would wait for the commit too, where they are most."""
+    if 2 * np.count_nonzero(valid) < len(rows):
+        rows, valid = rows.filter(pa.array(valid)), np.ones(int(np.count_nonzero(valid)), bool)
+    return Candidates(filled(rows), valid)
 
 
 def _flags(column: pa.ChunkedArray) -> npt.NDArray[np.bool_]:

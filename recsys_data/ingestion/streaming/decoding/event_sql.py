@@ -8,13 +8,19 @@ dataset, typed, redacted and computed, with the first reason for which the row i
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
 
 from recsys_data.contracts.model import Column, Contract, Kind
-from recsys_data.contracts.rules import reason_case
+from recsys_data.contracts.rules import reason_case, session, set_variables
 from recsys_data.contracts.types import duckdb_type, json_type
+from recsys_data.errors import Transient
 from recsys_data.ingestion.streaming.deduplication import key_of
 from recsys_data.sql import literal, quote
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
 
 # The column that keeps what has no column of its own.
 UNMODELLED = "properties"
@@ -270,6 +276,61 @@ class EventPlan:
             carried = [quote(c.name) for c in contract.columns if c.source[:1] == (contract.row_from,)]
             conditions.append("(" + " OR ".join(f"{name} IS NOT NULL" for name in carried) + ")")
         return " AND ".join(conditions) or "true"
+
+
+class EventSession:
+    """A DuckDB session for the statements of an `EventPlan`; use one per thread."""
+
+    def __init__(self, plan: EventPlan, first_day: date) -> None:
+        self.plan = plan
+        self._first_day = first_day
+        # Made when it is needed: of the sessions of a short drain some have nothing to do.
+        self._made: duckdb.DuckDBPyConnection | None = None
+        self._now: datetime | None = None
+
+    def begin(self, now: datetime) -> None:
+        """Set what rules may refer to; `now` is UTC."""
+        self._now = now
+        if self._made:
+            set_variables(self._made, self._first_day, now)
+
+    def query(self, statement: str, name: str, table: "pa.Table") -> "pa.Table":
+        """The result of a statement that reads `table` by this name.
+
+        Raises:
+            Transient: memory or disk did not suffice.
+            duckdb.Error: it fails on the rows.
+            KeyboardInterrupt: Ctrl-C while it worked.
+        """
+        import duckdb
+
+        used = self._connection()
+        used.register(name, table)
+        try:
+            return used.sql(statement).to_arrow_table()
+        except duckdb.OperationalError as error:
+            raise Transient(f"Events cannot be judged now: {error}. Free memory or disk, and start again.") from error
+        except (duckdb.InternalError, duckdb.FatalException):
+            # The session takes no other statement after such a one.
+            self._made = None
+            raise
+        except RuntimeError as error:
+            # So DuckDB tells of a signal that came while it worked; it must not pass for a line's fault.
+            if "Query interrupted" in str(error):
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            if used is self._made:
+                used.unregister(name)
+            else:
+                used.close()
+
+    def _connection(self) -> "duckdb.DuckDBPyConnection":
+        if self._made is None:
+            self._made = session(confined=True)
+            if self._now:
+                self.begin(self._now)
+        return self._made
 
 
 def _field(root: str, path: tuple[str, ...]) -> str:

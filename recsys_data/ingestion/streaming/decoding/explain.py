@@ -34,11 +34,19 @@ class Explainer:
         self._always = ["row", "event_id", "received_at", "bad_time"]
         self._always += ["raw_" + column.name for column in plan.leaves if column.type in PATTERNS]
 
-    def explain(self, judged: pa.Table, broken: Mask, raw: Raw) -> DeadLetters:
-        """The dead letters of the `broken` rows; `raw` gives the lines of rows of the slice."""
+    def split(self, validated: pa.Table, proven: Mask, raw: Raw) -> tuple[Mask, DeadLetters]:
+        """Which proven rows break no contract, and the dead letters of the others.
+
+        Args:
+            validated: rows of the validating statement.
+            proven: which of them hold all that their lines do, bool, shape (rows,).
+            raw: gives the lines of rows of the slice.
+        """
+        broken = proven & pc.is_valid(validated["reason"]).to_numpy()
+        return proven & ~broken, self._explain(validated, broken, raw) if broken.any() else DeadLetters()
+
+    def _explain(self, judged: pa.Table, broken: Mask, raw: Raw) -> DeadLetters:
         letters = DeadLetters()
-        if not broken.any():
-            return letters
         found = judged["reason"].combine_chunks().dictionary_encode()
         codes = found.indices.fill_null(-1).to_numpy()
         for code, reason in enumerate(found.dictionary.to_pylist()):
@@ -46,27 +54,21 @@ class Explainer:
             for contract, known in self._contracts:
                 if reason in known:
                     member = left & pc.fill_null(judged[IN + contract.name], False).to_numpy()
-                    self._add(letters, judged, member, raw, reason, (contract, known[reason]))
+                    letters += self._letters(judged, member, raw, reason, (contract, known[reason]))
                     left &= ~member
-            self._add(letters, judged, left, raw, reason, None)
+            letters += self._letters(judged, left, raw, reason, None)
         return letters
 
-    def _add(
-        self,
-        letters: DeadLetters,
-        judged: pa.Table,
-        mask: Mask,
-        raw: Raw,
-        reason: str,
-        broken: tuple[Contract, str] | None,
-    ) -> None:
-        """Add rows of one reason; `broken` is the contract that gives it, and its SQL."""
+    def _letters(
+        self, judged: pa.Table, mask: Mask, raw: Raw, reason: str, broken: tuple[Contract, str] | None
+    ) -> DeadLetters:
+        """The dead letters of rows of one reason; `broken` is the contract that gives it, and its SQL."""
         if not mask.any():
-            return
+            return DeadLetters()
         names = columns_of(broken[1], broken[0]) if broken else []
         rows = judged.select(list(dict.fromkeys([*self._always, *names]))).filter(pa.array(mask))
         at = rows["row"].to_numpy()
-        letters.add(
+        return DeadLetters.of(
             at,
             raw(at),
             reason=reason,

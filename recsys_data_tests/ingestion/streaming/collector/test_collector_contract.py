@@ -14,7 +14,7 @@ from recsys_data.ingestion.streaming.collector.segment.clock import Arrival
 from recsys_data.ingestion.streaming.decoding.decoded import DeadLetter
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.settings import Settings
-from recsys_data_tests.support.decoding import decode_lines
+from recsys_data_tests.support.decoding import decode_lines, decoder_of
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 TIMES = {"timestamp": "2026-01-02T11:59:59.5+00:00"}
@@ -23,7 +23,7 @@ SENT_AT = "2026-01-02T12:00:00Z"
 
 @pytest.fixture(scope="module")
 def decoder() -> Decoder:
-    return Decoder(load_contracts(), Settings().first_day, Settings().max_event_bytes)
+    return decoder_of(load_contracts(), Settings().first_day, Settings().max_event_bytes)
 
 
 def judge(decoder: Decoder, messages: list[dict]) -> tuple[list[dict], list[DeadLetter]]:

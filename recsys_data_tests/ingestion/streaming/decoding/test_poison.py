@@ -10,16 +10,16 @@ import pytest
 
 from recsys_data.errors import Permanent, Transient
 from recsys_data.ingestion.streaming.decoding import decoder as decode
-from recsys_data.ingestion.streaming.decoding import validator as judge
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
+from recsys_data.ingestion.streaming.decoding.event_sql import EventSession
+from recsys_data.ingestion.streaming.decoding.validator import Validator
 from recsys_data_tests.support.decoding import (
     ACCEPTED,
-    FIRST_DAY,
-    MAX_EVENT_BYTES,
     NOW,
     VIEW,
     Decoding,
     decode_lines,
+    decoder_of,
     slice_of,
 )
 from recsys_data_tests.support.draining import view
@@ -57,17 +57,17 @@ def fail_on_poison(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, faul
 
 def fail_to_judge_poison(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> list[int]:
     """Let every statement fail that has the poison among its rows; returns how many rows each attempt had."""
-    whole = judge.Judge.query
+    whole = EventSession.query
     attempts: list[int] = []
 
-    def failing(self: judge.Judge, statement: str, name: str, table: pa.Table) -> pa.Table:
+    def failing(self: EventSession, statement: str, name: str, table: pa.Table) -> pa.Table:
         attempts.append(len(table))
         texts = table["line" if "line" in table.column_names else "event_id"].to_pylist()
         if any(POISON in text for text in texts if text):
             raise fault
         return whole(self, statement, name, table)
 
-    monkeypatch.setattr(judge.Judge, "query", failing)
+    monkeypatch.setattr(EventSession, "query", failing)
     return attempts
 
 
@@ -139,9 +139,9 @@ class BrokenSession:
 
 
 def decoder_with(contracts: Any, fault: Exception, monkeypatch: pytest.MonkeyPatch) -> tuple[Decoder, BrokenSession]:
-    decoder = Decoder(contracts, FIRST_DAY, MAX_EVENT_BYTES)
+    decoder = decoder_of(contracts)
     broken = BrokenSession(fault)
-    monkeypatch.setattr(decoder._judge, "_made", broken)
+    monkeypatch.setattr(decoder.session, "_made", broken)
     return decoder, broken
 
 
@@ -165,12 +165,13 @@ def test_too_little_memory_is_no_fault_of_an_event(contracts: Any, monkeypatch: 
 
 
 def test_what_fails_whatever_the_event_stops_the_stream(contracts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder = Decoder(contracts, FIRST_DAY, MAX_EVENT_BYTES)
-    monkeypatch.setattr(decoder._judge, "_exact", "SELECT nothing FROM leaves")
+    decoder = decoder_of(contracts)
+    validator = Validator(decoder.session)
+    monkeypatch.setattr(validator, "_statement", "SELECT nothing FROM leaves")
     decoded = decoder.decode(slice_of(lines_with(set(), 4)), NOW)
     with pytest.raises(Permanent, match="fails whatever the event"):
-        decoder.settle([decoded])
-    assert len(decoded.unjudged) == 4
+        validator.validate([decoded])
+    assert len(decoded.deferred) == 4
 
 
 def test_a_stream_with_poison_goes_on_and_its_counts_balance(platform: Any, monkeypatch: pytest.MonkeyPatch) -> None:
