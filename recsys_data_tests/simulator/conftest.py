@@ -18,7 +18,7 @@ TYPES = (
 TEXT = [
     "event_id", "type", "event_name", "user_id", "anonymous_id", "item_id", "session_id", "query", "tag",
     "currency", "list_id", "order_id", "recommendation_id", "source", "previous_id", "group_id", "event_ts",
-    "sent_at", "client_event_ts",
+    "sent_at", "client_event_ts", "model", "variant",
 ]  # fmt: skip
 CONTEXT_TEXT = ["timezone", "user_agent", "page", "url", "referrer", "locale", "network", "ip"]
 CONTEXT_PARTS = {
@@ -81,7 +81,7 @@ def check_types(event: dict[str, Any]) -> None:
 
     each(event, TEXT, is_text)
     each(event, ["quantity", "dwell_ms", "position"], whole)
-    each(event, ["value", "price", "rating", "scroll_depth"], number)
+    each(event, ["value", "price", "rating", "scroll_depth", "score", "propensity"], number)
     each(event, ["context", "properties", "traits"], is_object)
     context = event.get("context") or {}
     each(context, CONTEXT_TEXT, is_text)
@@ -125,6 +125,7 @@ def check_rules(event: dict[str, Any], kind: str, when: datetime, sent: datetime
         refuse("rating_out_of_range", kind == "rating" and not (rating is not None and 0 <= rating <= 10))
         refuse("negative_value", (event.get("value") or 0) < 0)
         refuse("scroll_depth_out_of_range", not 0 <= (event.get("scroll_depth") or 0) <= 1)
+        refuse("propensity_out_of_range", not 0 < (1 if event.get("propensity") is None else event["propensity"]) <= 1)
         refuse("negative_dwell", (event.get("dwell_ms") or 0) < 0)
     refuse("event_before_first_day", when < datetime(1995, 1, 1, tzinfo=UTC))
     refuse("event_in_future", when > (sent or datetime.now(UTC)) + timedelta(hours=24))

@@ -59,10 +59,10 @@ ZONES = ("Europe/Berlin", "America/New_York", "Asia/Kolkata", "UTC", "Mars/Base"
 ADDRESSES = ("203.0.113.7", "10.0.0.255", "2001:db8::1", "1.2.3", "not an address", "999.999.999.999")
 STRINGS = (
     *("event_name", "user_id", "anonymous_id", "item_id", "session_id", "currency", "query", "tag", "list_id"),
-    *("order_id", "recommendation_id", "source", "previous_id", "group_id"),
+    *("order_id", "recommendation_id", "model", "variant", "source", "previous_id", "group_id"),
 )
 INTEGERS = ("quantity", "dwell_ms", "position")
-FLOATS = ("value", "price", "rating", "scroll_depth")
+FLOATS = ("value", "price", "rating", "scroll_depth", "score", "propensity")
 UNKNOWN = ("foo", "Bar", "a.b", "", "$", "$event", "context2", "größe", "device", "event-id", "EVENT_ID", "x y", "it's")
 
 Pairs = list[tuple[str, "object"]]

@@ -28,10 +28,11 @@ CONTEXT = {
 EVENT: dict[str, Any] = {
     **dict.fromkeys(("event_id", "type", "event_name", "user_id", "anonymous_id", "item_id", "session_id"), TEXT),
     **dict.fromkeys(("currency", "query", "tag", "list_id", "order_id", "recommendation_id", "source"), TEXT),
+    **dict.fromkeys(("model", "variant"), TEXT),
     **dict.fromkeys(("previous_id", "group_id"), TEXT),
     **dict.fromkeys(("event_ts", "client_event_ts", "sent_at", "received_at"), TIME),
     **dict.fromkeys(("quantity", "dwell_ms", "position"), WHOLE),
-    **dict.fromkeys(("value", "price", "rating", "scroll_depth"), NUMBER),
+    **dict.fromkeys(("value", "price", "rating", "scroll_depth", "score", "propensity"), NUMBER),
     **dict.fromkeys(("properties", "traits"), OBJECT),
     "context": CONTEXT,
 }
@@ -177,6 +178,7 @@ def reason_of(values: dict[str, Any], first_day: datetime, now: datetime) -> str
         broken["rating_out_of_range"] = kind == "rating" and not 0 <= values.get("rating", -1) <= 10
         broken["negative_value"] = values.get("value", 0) < 0
         broken["scroll_depth_out_of_range"] = not 0 <= values.get("scroll_depth", 0) <= 1
+        broken["propensity_out_of_range"] = not 0 < values.get("propensity", 1) <= 1
         broken["negative_dwell"] = values.get("dwell_ms", 0) < 0
     broken["event_before_first_day"] = happened < first_day
     received = moments["received_at"] or moments["sent_at"] or now

@@ -82,6 +82,18 @@ def test_a_product_list_is_one_impression_per_product(collect, event):
     assert [e["properties"] for e in found] == [{"name": "Soap", "list": shared}, {"list": shared}]
 
 
+def test_an_impression_says_what_recommended_it(collect):
+    ranked = {"recommendation_score": "0.75", "propensity": 0.2, "variant": "Black"}
+    products = [{"product_id": "p1", **ranked}, {"product_id": "p2", "propensity": 0}]
+    list_ = {"recommendation_id": "r1", "recommendation_model": "als-3", "recommendationVariant": "B"}
+    first, second = collect(event="Product List Viewed", properties={**list_, "products": products})
+    names = ("recommendation_id", "model", "variant", "score", "propensity")
+    assert [first.get(name) for name in names] == ["r1", "als-3", "B", 0.75, 0.2]
+    assert [second.get(name) for name in names] == ["r1", "als-3", "B", None, None]
+    # A propensity that cannot be one stays a property, as does the variant of a product.
+    assert (first["properties"], second["properties"]) == ({"variant": "Black"}, {"propensity": 0})
+
+
 @pytest.mark.parametrize(("event", "native"), [("Order Completed", "purchase"), ("Order Refunded", "refund")])
 def test_an_order_is_one_event_per_product(collect, event, native):
     found = collect(event=event, properties=ORDER)

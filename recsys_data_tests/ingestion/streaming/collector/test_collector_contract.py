@@ -74,6 +74,7 @@ JSON = (
 )
 PRODUCT = ["product_id", "sku", "price", "quantity", "value", "position", "rating", "currency", "x"]
 PROPERTIES = [*PRODUCT, "query", "tag", "dwell_ms", "scroll_depth", "order_id", "list_id", "products", "session_id"]
+PROPERTIES += ["propensity", "recommendation_score", "recommendation_model", "variant"]
 CONTEXT = ["page", "os", "device", "network", "location", "consent", "campaign", "app", "userAgent", "ip", "locale"]
 CONTEXT += ["timezone", "session", "url", "referrer", "library", "sessionId", "traits", "x"]
 PLACES = st.fixed_dictionaries({}, optional=dict.fromkeys(("latitude", "longitude", "country", "lat"), JSON))

@@ -5,6 +5,7 @@ only if it has what the contract asks of that type; otherwise it stays a `custom
 with all its properties, so that nothing is lost for want of a product id.
 """
 
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -39,6 +40,9 @@ SHARED = table(
     ("currency", text, ("currency",)),
     ("recommendation_id", text, ("recommendation_id", "recommendationId")),
     ("query", text, ("query",)),
+    # The specification's own `variant` is that of the product, e.g. its colour; it stays among the properties.
+    ("model", text, ("recommendation_model", "recommendationModel")),
+    ("variant", text, ("recommendation_variant", "recommendationVariant")),
 )
 # ... and what only a single product or event can say.
 OWN = table(
@@ -50,6 +54,8 @@ OWN = table(
     ("tag", text, ("tag",)),
     ("dwell_ms", between(integer, 0, float("inf")), ("dwell_ms",)),
     ("scroll_depth", between(number, 0, 1), ("scroll_depth",)),
+    ("score", number, ("recommendation_score", "recommendationScore")),
+    ("propensity", between(number, math.ulp(0), 1), ("propensity", "recommendation_propensity")),
 )
 EVENT_COLUMNS = ITEM | SHARED | OWN
 PRODUCT_COLUMNS = PRODUCT | SHARED | OWN
