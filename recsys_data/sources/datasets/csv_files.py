@@ -1,11 +1,9 @@
-"""CSV files with a known header -> Arrow batches of text, with the rows that do not fit set aside.
+"""CSV files of a public data set, whose header is known -> Arrow batches of text, and the lines that do not fit.
 
-Nothing is guessed: every column is text, an empty cell is empty text. Quotes, commas and line ends within
-quotes, CRLF and a byte order mark are understood.
+An empty cell is empty text. Data flow: file, plain or gzipped -> `files/csv_reader.py` -> batches of an importer.
 """
 
 import codecs
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,16 +11,13 @@ from pathlib import Path
 
 import msgspec
 import pyarrow as pa
-from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions
-from pyarrow.csv import read_csv as csv_table
 
 from recsys_data.errors import UserError
-from recsys_data.sources.datasets.files import BLOCK_BYTES, BinaryFile, explained, open_file
-from recsys_data.sources.files.csv_records import Piece, Splitter
+from recsys_data.sources.datasets.files import BinaryFile, explained, open_file
+from recsys_data.sources.files.csv_reader import REJECTED_ROWS, CsvText
 
 SHOWN = 200
 SHOWN_BYTES = 20
-BROKEN_ROWS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,45 +65,20 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[pa.RecordBatc
     """
     name = path.name.removesuffix(".gz")
     with explained(path), open_file(path) as file:
-        header = _header(path, file.readline(BLOCK_BYTES), columns)
-        splitter = Splitter(str(path), ",", len(header), quoted=True, line=2)
-        for piece in splitter.pieces(_Utf8(path, file).read):
-            rows, rejected = _parsed(path, piece, header, columns), piece.rejected()
-            while broken := [BrokenRow(name, one.line, one.text) for one in islice(rejected, BROKEN_ROWS)]:
+        text = CsvText(str(path), _Utf8(path, file))
+        if sorted(text.header) != sorted(columns):
+            missing = ", ".join(name for name in columns if name not in text.header)
+            raise UserError(
+                f"{path} has the columns {', '.join(text.header)[:SHOWN]}. Expected exactly {', '.join(columns)}"
+                f"{'; missing: ' + missing if missing else ''}."
+            )
+        for arrays, rejected in text.rows(columns):
+            rows = pa.RecordBatch.from_arrays(arrays, list(columns))
+            while broken := [BrokenRow(name, one.line, one.text) for one in islice(rejected, REJECTED_ROWS)]:
                 yield rows, broken
                 rows = rows.slice(0, 0)
             if rows.num_rows:
                 yield rows, []
-
-
-def _parsed(path: Path, piece: Piece, header: Sequence[str], columns: Sequence[str]) -> pa.RecordBatch:
-    if not piece.rows:
-        return pa.RecordBatch.from_pylist([], pa.schema([(name, pa.string()) for name in columns]))
-    try:
-        table = csv_table(
-            pa.BufferReader(piece.good),
-            ReadOptions(use_threads=False, block_size=len(piece.good) + 1, column_names=header),
-            ParseOptions(newlines_in_values=True),
-            ConvertOptions(column_types=dict.fromkeys(header, pa.string()), include_columns=list(columns)),
-        )
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path} cannot be read as CSV: {error}. Look for a quote that is not closed.") from None
-    if table.num_rows != piece.rows:
-        raise UserError(f"{path} cannot be read as CSV: {table.num_rows} rows were parsed, {piece.rows} were found.")
-    return table.combine_chunks().to_batches()[0]
-
-
-def _header(path: Path, line: bytes, columns: Sequence[str]) -> list[str]:
-    if not line:
-        raise UserError(f"{path} is empty. Expected a header with the columns {', '.join(columns)}.")
-    header = next(csv.reader([line.decode("utf-8-sig", "replace")]), [])
-    if sorted(header) != sorted(columns):
-        missing = ", ".join(name for name in columns if name not in header)
-        raise UserError(
-            f"{path} has the columns {', '.join(header)[:SHOWN]}. Expected exactly {', '.join(columns)}"
-            f"{'; missing: ' + missing if missing else ''}."
-        )
-    return header
 
 
 class _Utf8:

@@ -12,6 +12,8 @@ from errno import EEXIST, ENOTEMPTY
 from pathlib import Path
 from typing import BinaryIO
 
+from recsys_data.durable import sync_file
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
@@ -27,22 +29,14 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        _sync(hidden)
+        sync_file(hidden)
         try:
             hidden.rename(folder)
         except OSError as error:
             if error.errno not in (ENOTEMPTY, EEXIST):
                 raise
             (hidden / path.name).replace(path)
-            _sync(folder)
-        _sync(folder.parent)
+            sync_file(folder)
+        sync_file(folder.parent)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -84,7 +84,7 @@ def test_rows_across_blocks_stay_whole_and_broken_ones_keep_their_number(tmp_pat
         ("a,b,c", "has the columns a, b, c. Expected exactly a, b"),
         ("a,a", "missing: b"),
         ("a;b", "has the columns a;b"),
-        ("", "has the columns . Expected exactly a, b; missing: a, b"),
+        ("", "begins with an empty line. Expected CSV with a header"),
     ],
 )
 def test_other_header_says_what_was_found_and_expected(tmp_path, header, message):
@@ -108,6 +108,14 @@ def test_quote_that_stays_open_is_an_error_of_the_file(tmp_path, monkeypatch):
     path = tmp_path / "x.csv"
     path.write_bytes(b'a,b\n1,"2\n' + b"1,2\n" * 100)
     with pytest.raises(UserError, match=r"x\.csv cannot be read as CSV: .* quote"):
+        rows_of(path)
+
+
+@pytest.mark.parametrize("end", [b'2,"b', b'2,"b\n', b'2,b\n"3,c\n4,d', b'"'])
+def test_quote_that_stays_open_at_the_end_of_the_file_loses_no_row(tmp_path, end):
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"a,b\n1,a\n" + end)
+    with pytest.raises(UserError, match=r"x\.csv cannot be read as CSV: a quote is not closed; see line [345]"):
         rows_of(path)
 
 
