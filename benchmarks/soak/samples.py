@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from benchmarks.soak.processes import Platform
 from recsys_data.contracts import load_contracts
 from recsys_data.durable import local_path
+from recsys_data.ingestion.streaming.lag import lag_of
 from recsys_data.ingestion.streaming.log.open import open_log
 from recsys_data.ingestion.streaming.positions import main_dataset
-from recsys_data.monitoring.status import read_log
 from recsys_data.settings import Settings
 from recsys_data.storage.ledger import read_ledger
 from recsys_data.storage.tables import open_lake
@@ -99,7 +99,7 @@ class Samples:
         return [(at, "rows", len(received), *np.quantile(seconds, np.arange(0.05, 1, 0.1)).round(3))]
 
     def _storage(self, tables: Sequence["Table"]) -> tuple[Any, ...]:
-        lag = read_log(self._log, self._lake)
+        lag = lag_of(self._log, self._lake)
         live_files = live_bytes = snapshots = 0
         for table in tables:
             current = table.current_snapshot()
@@ -110,7 +110,7 @@ class Samples:
         folder = self.settings.data_dir
         seen = list((folder / "ingest").iterdir())
         return (
-            lag.lag_events, lag.lag_bytes, live_files, live_bytes, snapshots, *size_of(self.settings.lake_dir),
+            lag.events, lag.bytes, live_files, live_bytes, snapshots, *size_of(self.settings.lake_dir),
             size_of(self.settings.log_dir)[1], *size_of(folder / "dagster"), sum(size_of(one)[1] for one in seen),
         )  # fmt: skip
 

@@ -90,18 +90,19 @@ class Totals:
 def follow(platform: Platform, until_empty: bool, totals: Totals) -> None:
     """Drain, with a progress bar."""
     from recsys_data.cli.terminal import progress
-    from recsys_data.ingestion.streaming.consumer import Until, drain, lag_of
+    from recsys_data.ingestion.streaming.consumer import Until, drain
+    from recsys_data.ingestion.streaming.lag import lag_of
 
     until = Until(idle=0.0 if until_empty else math.inf)
     with progress("waiting") as bar:
         seen = bar.console.is_terminal
         # Counting takes as long as reading, so that it is done for a watcher only, and again only when what
         # was known is done.
-        lag = lag_of(platform.log, platform.lake) if seen else 0
+        lag = lag_of(platform.log, platform.lake).events if seen else 0
         task = bar.add_task("ingesting", total=lag, rate=0.0, waiting=lag)
         for flushed in drain(platform.log, platform.lake, platform.settings, until):
             totals.add(flushed)
             lag -= flushed.read
             if lag <= 0 and seen:
-                lag = lag_of(platform.log, platform.lake)
+                lag = lag_of(platform.log, platform.lake).events
             bar.update(task, completed=totals.read, total=totals.read + lag, rate=totals.rate, waiting=lag)

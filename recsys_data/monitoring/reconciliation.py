@@ -1,8 +1,8 @@
-"""The one reconciliation of the stream tables: `status`, `doctor` and the asset checks show its verdict.
+"""The one reconciliation of the stream tables: `status`, `doctor`, `verify` and the asset checks show its result.
 
-Data flow: ledgers, deletions and manifests of all stream tables -> `reconcile` -> `Verdict`. Ledgers are compared with
-each other and with the rows that the manifests list, so that a ledger that is wrong by itself is found. No row is read,
-unless events can be rows of several tables; `recsys-data verify` (verification.py) reads them.
+Data flow: ledgers, deletions and manifests of all tables -> `reconcile_lake` -> `Reconciliation`. Ledgers are compared
+with each other and with the rows that the manifests list, so that a ledger that is wrong by itself is found. No row is
+read, unless events can be rows of several tables; `recsys-data verify` (verification.py) reads them.
 """
 
 import time
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
 # A consumer commits its tables one after the other, within a fraction of a second.
-SETTLE_SECONDS = 3.0
-SETTLE_PAUSE = 0.05
+WAIT_SECONDS = 3.0
+WAIT_PAUSE = 0.05
 COUNTS = ("read", "accepted", "duplicates", "dead_letters")
 
 
@@ -62,15 +62,17 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a reconciliation came to.
+class Reconciliation:
+    """Whether anything is lost or doubled.
 
     Attributes:
+        stored: all tables that exist, as of the reconciliation.
         faults: what does not add up; empty if nothing is lost or doubled.
         behind: stream datasets that the log is still read again for.
         read: lines read.
     """
 
+    stored: Mapping[str, Stored]
     faults: tuple[Fault, ...]
     behind: tuple[str, ...]
     read: int
@@ -85,9 +87,9 @@ def stored_of(contract: Contract, table: "Table") -> Stored:
     return Stored(contract, table, read_ledger(table), read_removed(table), days(table), committed_at(table))
 
 
-def settled_tables(lake: Lake, settings: Settings) -> dict[str, "Table"]:
+def _consistent_tables(lake: Lake, settings: Settings) -> dict[str, "Table"]:
     """The tables that exist; those of the stream all at one position, unless they stay apart."""
-    deadline = time.monotonic() + SETTLE_SECONDS
+    deadline = time.monotonic() + WAIT_SECONDS
     while True:
         tables = {name: lake.table(name) for name in lake.contracts if lake.exists(name)}
         positions = [read_ledger(t).positions for name, t in tables.items() if lake.contracts[name].is_stream]
@@ -95,16 +97,16 @@ def settled_tables(lake: Lake, settings: Settings) -> dict[str, "Table"]:
             return tables
         if time.monotonic() >= deadline or running_drain(settings) is None:
             return tables
-        time.sleep(SETTLE_PAUSE)
+        time.sleep(WAIT_PAUSE)
 
 
-def reconcile_lake(lake: Lake, settings: Settings) -> Verdict:
-    """The verdict as of now, also while a consumer runs."""
-    tables = settled_tables(lake, settings)
+def reconcile_lake(lake: Lake, settings: Settings) -> Reconciliation:
+    """Reconcile the tables as of now, also while a consumer runs."""
+    tables = _consistent_tables(lake, settings)
     return reconcile({name: stored_of(lake.contracts[name], table) for name, table in tables.items()})
 
 
-def reconcile(stored: Mapping[str, Stored]) -> Verdict:
+def reconcile(stored: Mapping[str, Stored]) -> Reconciliation:
     """Whether no line and no row is missing or counted twice, by ledgers and manifests.
 
     A table whose position is not that of the main table (a crash between two commits, a dataset that was added) counts
@@ -113,7 +115,9 @@ def reconcile(stored: Mapping[str, Stored]) -> Verdict:
     stream = {name: one for name, one in stored.items() if one.contract.is_stream}
     contracts = {name: one.contract for name, one in stream.items()}
     if not primary_datasets(contracts):
-        return Verdict(tuple(fault for name, one in stream.items() for fault in _of_table(name, one)), (), 0)
+        return Reconciliation(
+            stored, tuple(fault for name, one in stream.items() for fault in _of_table(name, one)), (), 0
+        )
     main_name = main_dataset(contracts)
     main = stream[main_name].ledger
     level = {name: one for name, one in stream.items() if one.ledger.positions == main.positions}
@@ -127,7 +131,7 @@ def reconcile(stored: Mapping[str, Stored]) -> Verdict:
     homes = primary_datasets(contracts)
     if level.keys() >= set(homes):
         faults += _of_events(main_name, [level[name] for name in homes], main)
-    return Verdict(tuple(faults), tuple(stream.keys() - level.keys()), main.read)
+    return Reconciliation(stored, tuple(faults), tuple(stream.keys() - level.keys()), main.read)
 
 
 def _of_table(name: str, one: Stored) -> Iterator[Fault]:

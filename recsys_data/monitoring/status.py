@@ -14,10 +14,10 @@ from recsys_data.contracts.model import Contract, Kind
 from recsys_data.contracts.rules import session
 from recsys_data.days import day_number
 from recsys_data.ingestion.batch.due import due_day
+from recsys_data.ingestion.streaming.lag import lag_of
 from recsys_data.ingestion.streaming.log import EventLog
-from recsys_data.ingestion.streaming.positions import main_dataset, positions_of
-from recsys_data.ingestion.streaming.replay import waiting
-from recsys_data.monitoring.reconciliation import Stored, reconcile, settled_tables, stored_of
+from recsys_data.ingestion.streaming.positions import main_dataset
+from recsys_data.monitoring.reconciliation import Stored, reconcile_lake
 from recsys_data.settings import Settings
 from recsys_data.storage.ledger import Latency, Ledger, read_ledger
 from recsys_data.storage.query import data_files, relation
@@ -91,46 +91,30 @@ def read_status(log: EventLog, lake: Lake, settings: Settings) -> Status:
     Raises:
         Permanent: the log does not hold what the tables say they have read.
     """
-    waiting = read_log(log, lake)
-    tables = settled_tables(lake, settings)
-    stored = {name: stored_of(lake.contracts[name], table) for name, table in tables.items()}
-    main = stored.get(main_dataset(lake.contracts))
+    lag = lag_of(log, lake)
+    found = reconcile_lake(lake, settings)
+    main = found.stored.get(main_dataset(lake.contracts))
     ledger = main.ledger if main else Ledger()
+    rejects = [table for table in found.stored.values() if table.contract.kind is Kind.DEAD_LETTERS]
     now = datetime.now(UTC)
     return Status(
-        log=waiting,
-        ledger=_ledger(ledger, stored),
-        dead_letters_by_reason=_reasons_in([t for name, t in tables.items() if _takes_rejects(lake, name)]),
+        log=LogStatus(lag.events, lag.bytes),
+        ledger=LedgerStatus(
+            ledger.read,
+            ledger.accepted,
+            ledger.duplicates,
+            ledger.dead_letters,
+            max((table.removed.replayed for table in rejects), default=0),
+            max((table.removed.discarded for table in rejects), default=0),
+            found.balanced,
+            tuple(fault.found for fault in found.faults),
+        ),
+        dead_letters_by_reason=_reasons_in([table.table for table in rejects]),
         latency=latency_of(ledger.latencies),
         datasets={
-            name: _dataset(stored.get(name), contract, waiting.lag_events, now)
+            name: _dataset(found.stored.get(name), contract, lag.events, now)
             for name, contract in lake.contracts.items()
         },
-    )
-
-
-def _ledger(ledger: Ledger, stored: Mapping[str, Stored]) -> LedgerStatus:
-    verdict = reconcile(stored)
-    removed = [table.removed for table in stored.values() if table.contract.kind is Kind.DEAD_LETTERS]
-    return LedgerStatus(
-        ledger.read,
-        ledger.accepted,
-        ledger.duplicates,
-        ledger.dead_letters,
-        max((one.replayed for one in removed), default=0),
-        max((one.discarded for one in removed), default=0),
-        verdict.balanced,
-        tuple(fault.found for fault in verdict.faults),
-    )
-
-
-def read_log(log: EventLog, lake: Lake) -> LogStatus:
-    """What waits in the log; takes as long as reading it."""
-    positions = positions_of(lake, log.begin_offsets())
-    ends = log.end_offsets()
-    return LogStatus(
-        lag_events=waiting(lake) + sum(log.count(partition, positions[partition]) for partition in ends),
-        lag_bytes=sum(end - positions[partition] for partition, end in ends.items()),
     )
 
 
@@ -163,13 +147,9 @@ def latency_of(latencies: tuple[Latency, ...]) -> LatencyStatus:
 
 def reasons_since(lake: Lake, positions: Mapping[int, int]) -> dict[str, int]:
     """Dead letters by reason, most frequent first, of the lines at or beyond these log positions by partition."""
-    tables = [lake.table(name) for name in lake.contracts if _takes_rejects(lake, name) and lake.exists(name)]
+    tables = [lake.table(n) for n, one in lake.contracts.items() if one.kind is Kind.DEAD_LETTERS and lake.exists(n)]
     beyond = [f"(log_partition = {partition} AND log_offset >= {at})" for partition, at in positions.items()]
     return _reasons_in(tables, " OR ".join(beyond) or "false")
-
-
-def _takes_rejects(lake: Lake, name: str) -> bool:
-    return lake.contracts[name].kind is Kind.DEAD_LETTERS
 
 
 def _reasons_in(tables: Sequence["Table"], condition: str = "true") -> dict[str, int]:

@@ -18,7 +18,7 @@ from recsys_data.ingestion.streaming.deduplication import HIGH, LOW, OFFSET, PAR
 from recsys_data.ingestion.streaming.log import EventLog, LogSlice
 from recsys_data.ingestion.streaming.positions import main_dataset, primary_datasets
 from recsys_data.monitoring.doctor.findings import Finding, ok, problem, warning
-from recsys_data.monitoring.reconciliation import Stored, reconcile, settled_tables, stored_of
+from recsys_data.monitoring.reconciliation import Stored, reconcile_lake
 from recsys_data.settings import Settings
 from recsys_data.storage.integrity import damaged_files
 from recsys_data.storage.query import data_files, relation
@@ -83,17 +83,15 @@ def verify(
     Raises:
         Permanent: a file of the lake is damaged.
     """
-    tables = settled_tables(lake, settings)
-    stored = {n: stored_of(lake.contracts[n], table) for n, table in tables.items() if lake.contracts[n].is_stream}
+    found = reconcile_lake(lake, settings)
+    stored = {name: one for name, one in found.stored.items() if one.contract.is_stream}
     if not primary_datasets({name: one.contract for name, one in stored.items()}):
         yield ok("ledger", "nothing was read yet")
         return
-    progress("ledgers")
-    verdict = reconcile(stored)
     yield _finding(
         "ledger",
-        "; ".join(fault.found for fault in verdict.faults),
-        f"balanced: each of {verdict.read:,} lines read has one outcome",
+        "; ".join(fault.found for fault in found.faults),
+        f"balanced: each of {found.read:,} lines read has one outcome",
     )
     with session(threads=2) as connection:
         rows = _opened(stored, connection)
@@ -111,9 +109,9 @@ def verify(
         progress("deduplication index")
         yield _index(rows, settings)
         if deep:
-            for name, one in tables.items():
+            for name, one in found.stored.items():
                 progress(f"files of {name}")
-                read, faults = damaged_files(one, FOREVER)
+                read, faults = damaged_files(one.table, FOREVER)
                 yield _finding(f"files of {name}", "; ".join(faults[:3]), f"{read:,} data files read, none damaged")
             if not rows.behind:
                 progress("event log")

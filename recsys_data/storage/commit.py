@@ -20,6 +20,7 @@ from recsys_data.storage.ledger import PROPERTY, Ledger, read_ledger
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
+    from pyiceberg.table.update.schema import UpdateSchema
 
 ATTEMPTS = 20
 PAUSE_SECONDS = 0.05
@@ -35,6 +36,7 @@ class Change(NamedTuple):
     """One commit: files that leave a table, files that join it, and properties that are set.
 
     Attributes:
+        schema: changes the columns.
         compared: whether the catalog refuses it if another commit moved the table on since it was loaded. It then makes
             a snapshot, even without files, because that is what the catalog compares.
     """
@@ -42,6 +44,7 @@ class Change(NamedTuple):
     removed: "Sequence[DataFile]" = ()
     added: "Sequence[DataFile]" = ()
     properties: Mapping[str, str] = {}
+    schema: "Callable[[UpdateSchema], None] | None" = None
     compared: bool = True
 
 
@@ -92,6 +95,9 @@ def swap(table: "Table", change: Change) -> None:
     transaction = table.transaction()
     if change.properties:
         transaction.set_properties(dict(change.properties))
+    if change.schema:
+        with transaction.update_schema() as columns:
+            change.schema(columns)
     if change.compared:
         update = transaction.update_snapshot()
         # A fast append would leave a manifest a commit, and whoever plans a scan or replaces files reads every one.

@@ -20,6 +20,7 @@ from pyarrow.fs import LocalFileSystem
 
 from recsys_data.days import MICROSECONDS_PER_DAY
 from recsys_data.durable import local_path, make_folder, sync_all
+from recsys_data.storage.tables import event_time
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
@@ -136,11 +137,6 @@ def _fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     given = set(rows.column_names)
     columns = [rows[field.name] if field.name in given else pa.nulls(len(rows), field.type) for field in schema]
     return pa.table(columns, names=schema.names).cast(schema)
-
-
-def event_time(table: "Table") -> str:
-    """The column whose UTC day is the table's partition."""
-    return table.schema().find_column_name(table.spec().fields[0].source_id) or ""
 
 
 def file_schema(schema: "Schema", names: list[str]) -> pa.Schema:

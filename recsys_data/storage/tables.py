@@ -7,7 +7,7 @@ import contextlib
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from recsys_data.contracts.model import Contract
 from recsys_data.contracts.types import arrow_schema
@@ -15,6 +15,7 @@ from recsys_data.durable import make_folder
 from recsys_data.errors import ContractError, RecsysDataError, Transient, UserError
 from recsys_data.settings import Settings
 from recsys_data.storage.catalog import NAMESPACE, metadata_location, open_catalog
+from recsys_data.storage.commit import Change, compare_and_set
 from recsys_data.storage.integrity import damaged_metadata
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from pyiceberg.partitioning import PartitionSpec
     from pyiceberg.schema import Schema
     from pyiceberg.table import Table
+    from pyiceberg.table.update.schema import UpdateSchema
+    from pyiceberg.types import NestedField
 
 CONTRACT_VERSION = "recsys_data.contract-version"
 LOADS = 5
@@ -183,6 +186,11 @@ def _partitions(schema: "Schema", contract: Contract) -> "PartitionSpec":
     return PartitionSpec(PartitionField(source.field_id, 1000, DayTransform(), f"{column.name}_day"), spec_id=0)
 
 
+def event_time(table: "Table") -> str:
+    """The column whose UTC day, or value, is the table's partition."""
+    return table.schema().find_column_name(table.spec().fields[0].source_id) or ""
+
+
 def _fingerprint(contract: Contract) -> str:
     """What a table must follow: the version, and the columns with their types."""
     columns = ",".join(
@@ -191,41 +199,76 @@ def _fingerprint(contract: Contract) -> str:
     return f"{contract.version} {columns}"
 
 
-def _evolve(table: "Table", contract: Contract) -> "Table":
-    """Add new optional columns, and let required ones be empty; refuse everything else."""
+class SchemaChanges(NamedTuple):
+    """What it takes for a stored table to follow its contract.
 
-    def refuse(what: str) -> ContractError:
-        return ContractError(
-            f"{contract.path}: {what}. A stored dataset takes new optional columns only. "
-            "Undo the change, or give the changed dataset a new name."
-        )
+    Attributes:
+        added: new optional columns.
+        relaxed: columns that may be empty from now on.
+        refused: differences that no stored table can follow, in words.
+    """
 
-    time = table.schema().find_column_name(table.spec().fields[0].source_id)
-    if time != contract.event_time.name:
-        raise refuse(
-            f"what is stored is partitioned by {time}, and the contract now asks for {contract.event_time.name}"
-        )
+    added: "list[NestedField]"
+    relaxed: list[str]
+    refused: list[str]
+
+    def apply(self, update: "UpdateSchema") -> None:
+        """Make the changes that a table can follow."""
+        for field in self.added:
+            update.add_column(field.name, field.field_type, field.doc)
+        for name in self.relaxed:
+            update.make_column_optional(name)
+
+
+def schema_changes(table: "Table", contract: Contract) -> SchemaChanges:
+    """Compare the loaded table with its contract."""
     stored = {field.name: field for field in table.schema().fields}
     wanted = {field.name: field for field in iceberg_schema(contract).fields}
+    changes = SchemaChanges([], [], [])
+    time = event_time(table)
+    if time != contract.event_time.name:
+        changes.refused.append(
+            f"what is stored is partitioned by {time}, and the contract now asks for {contract.event_time.name}"
+        )
     for name, field in stored.items():
-        if name not in wanted:
-            raise refuse(f"column {name} is stored but no longer in the contract")
-        # As text, for the ids of what lists and maps hold move when a column is added.
-        if str(wanted[name].field_type) != str(field.field_type):
-            raise refuse(f"column {name} is stored as {field.field_type}, and the contract now asks for another type")
-        if wanted[name].required and not field.required:
-            raise refuse(f"column {name} may be empty in what is stored, and the contract now requires it")
-    added = [field for name, field in wanted.items() if name not in stored]
-    for field in added:
-        if field.required:
-            raise refuse(f"new column {field.name} is required, and what is stored has no value for it")
-    relaxed = [name for name, field in stored.items() if field.required and not wanted[name].required]
-    with table.transaction() as transaction:
-        if added or relaxed:
-            with transaction.update_schema() as update:
-                for field in added:
-                    update.add_column(field.name, field.field_type, field.doc)
-                for name in relaxed:
-                    update.make_column_optional(name)
-        transaction.set_properties({CONTRACT_VERSION: _fingerprint(contract)})
+        new = wanted.get(name)
+        if new is None:
+            changes.refused.append(f"column {name} is stored but no longer in the contract")
+        # As text, because the ids of what lists and maps hold move when a column is added.
+        elif str(new.field_type) != str(field.field_type):
+            kinds = f"stored as {field.field_type}, and the contract now asks for {new.field_type}"
+            changes.refused.append(f"column {name} is {kinds}")
+        elif new.required and not field.required:
+            changes.refused.append(f"column {name} may be empty in what is stored, and the contract now requires it")
+        elif field.required and not new.required:
+            changes.relaxed.append(name)
+    for name, new in wanted.items():
+        if name not in stored and new.required:
+            changes.refused.append(f"new column {name} is required, and what is stored has no value for it")
+        elif name not in stored:
+            changes.added.append(new)
+    return changes
+
+
+def _evolve(table: "Table", contract: Contract) -> "Table":
+    """Let a table follow its contract; refuse what it cannot follow.
+
+    Raises:
+        ContractError: the contract changed in another way than by optional columns.
+        Transient: the catalog cannot be written now.
+    """
+    fingerprint = _fingerprint(contract)
+
+    def evolve(table: "Table") -> Change | bool:
+        if table.properties.get(CONTRACT_VERSION) == fingerprint:
+            return True
+        changes = schema_changes(table, contract)
+        if changes.refused:
+            raise ContractError(
+                f"{contract.path}: {changes.refused[0]}. A stored dataset takes new optional columns only. Undo the "
+                "change, or give the changed dataset a new name. Is RECSYS_DATA_CONTRACTS set as in other processes?"
+            )
+        return Change(properties={CONTRACT_VERSION: fingerprint}, schema=changes.apply, compared=False)
+
+    compare_and_set(table, evolve)
     return table

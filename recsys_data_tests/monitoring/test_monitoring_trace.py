@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from recsys_data.days import day_number
 from recsys_data.errors import UserError
-from recsys_data.ingestion.streaming import consumer as drain_module
+from recsys_data.ingestion.streaming.lag import lag_of
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.monitoring.trace import log_search
 from recsys_data.monitoring.trace.log_search import id_of, lines_of
@@ -249,4 +249,4 @@ def test_a_drain_at_work_hides_nothing(
     monkeypatch.setattr(log_search, "slices", then_ingest)
     found = trace(log, lake, "a")
     assert (found.state, len(found.stored), found.log) == ("stored", 1, [])
-    assert drain_module.lag_of(log, lake) == 0
+    assert lag_of(log, lake).events == 0

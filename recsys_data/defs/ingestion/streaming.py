@@ -18,8 +18,9 @@ from recsys_data.defs.asset_specs import asset_spec, daily_partitions
 from recsys_data.defs.ingestion.reporting import Gathered, Reporter, day_facts, sample, wanted_days
 from recsys_data.defs.storage.maintenance import canceled_when_stopped
 from recsys_data.errors import UserError
-from recsys_data.ingestion.streaming.consumer import Until, drain, lag_of, wait_until_stored
+from recsys_data.ingestion.streaming.consumer import Until, drain, wait_until_stored
 from recsys_data.ingestion.streaming.consumer_lease import DrainBusy, drain_lock, running_drain, successor_waits
+from recsys_data.ingestion.streaming.lag import lag_of
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.ingestion.streaming.positions import positions_of
 from recsys_data.ingestion.streaming.refused import as_markdown, summary
@@ -148,7 +149,7 @@ def _day_metadata(facts: Mapping[int, DayStats], days: list[int]) -> Metadata:
 
 def _stream_metadata(lake: Lake, log: EventLog, gathered: Gathered) -> Metadata:
     metadata: Metadata = {
-        "events waiting": lag_of(log, lake),
+        "events waiting": lag_of(log, lake).events,
         "events read": gathered.read,
         "accepted": gathered.accepted,
         "duplicates": gathered.duplicates,
@@ -180,7 +181,7 @@ def _sensor(job, names: list[str], contracts: Mapping[str, Contract]) -> dg.Sens
     ) -> dg.SensorResult:
         now = time.time()
         cursor = json.loads(context.cursor or "{}")
-        lag = lag_of(event_log, lake)
+        lag = lag_of(event_log, lake).events
         holder = running_drain(settings)
         decision = decide(now, lag, holder, successor_waits(settings), _runs(context.instance, now))
         told: list[dg.AssetMaterialization | dg.AssetObservation] = []

@@ -18,7 +18,7 @@ from recsys_data.defs.monitoring.check_job import StreamCheck
 from recsys_data.ingestion.batch.history.state import read_state
 from recsys_data.ingestion.streaming.refused import as_markdown, summary
 from recsys_data.monitoring.quality import RECENT, reference_counts, rule_counts, stored_rows
-from recsys_data.monitoring.reconciliation import COUNTS, reconcile, settled_tables, stored_of
+from recsys_data.monitoring.reconciliation import COUNTS, reconcile_lake
 from recsys_data.settings import Settings
 from recsys_data.storage.manifest_stats import days
 from recsys_data.storage.tables import Lake
@@ -52,11 +52,9 @@ def _checks(contracts: Mapping[str, Contract]) -> Iterator[StreamCheck]:
 
 def _ledger_check(name: str) -> StreamCheck:
     def ledger_balances(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
-        tables = settled_tables(lake, settings)
-        stored = {one: stored_of(lake.contracts[one], table) for one, table in tables.items()}
-        verdict = reconcile(stored)
-        faults = [fault.found for fault in verdict.faults if fault.dataset == name]
-        own = stored[name]
+        found = reconcile_lake(lake, settings)
+        faults = [fault.found for fault in found.faults if fault.dataset == name]
+        own = found.stored[name]
         counts = {count.replace("_", " "): getattr(own.ledger, count) for count in COUNTS}
         rows = {"rows counted": own.ledger.rows, "rows stored": own.rows}
         return dg.AssetCheckResult(

@@ -22,7 +22,7 @@ from recsys_data.ingestion.streaming.decoding.event_sql import EventPlan, EventS
 from recsys_data.ingestion.streaming.decoding.validator import Validator
 from recsys_data.ingestion.streaming.log import EventLog, LogSlice
 from recsys_data.ingestion.streaming.positions import positions_of
-from recsys_data.ingestion.streaming.replay import finish_interrupted, waiting
+from recsys_data.ingestion.streaming.replay import finish_interrupted
 from recsys_data.ingestion.streaming.stream_writer import Flushed, StreamWriter
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
@@ -81,12 +81,6 @@ def drain(log: EventLog, lake: Lake, settings: Settings, until: Until) -> Iterat
     writer.close()
     consumed = {partition: writer.position(partition) for partition in log.partitions()}
     log.prune(consumed, timedelta(hours=settings.log_retention_hours))
-
-
-def lag_of(log: EventLog, lake: Lake) -> int:
-    """How many events wait in the log, or on their way back to it."""
-    positions = positions_of(lake, log.begin_offsets())
-    return waiting(lake) + sum(log.count(partition, positions[partition]) for partition in log.partitions())
 
 
 def wait_until_stored(lake: Lake, ends: Mapping[int, int], seconds: float) -> None:

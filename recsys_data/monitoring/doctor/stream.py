@@ -10,6 +10,7 @@ import msgspec
 from recsys_data.contracts.rules import session
 from recsys_data.errors import Permanent
 from recsys_data.ingestion.streaming.consumer_lease import running_drain
+from recsys_data.ingestion.streaming.lag import unread
 from recsys_data.ingestion.streaming.log.embedded.segments import segment_firsts, segment_path, whole_length
 from recsys_data.ingestion.streaming.positions import main_dataset, positions_of
 from recsys_data.monitoring.doctor.deployment import Deployment
@@ -117,15 +118,13 @@ def lag(there: Deployment) -> list[Finding]:
     """How much waits, since when, and whether anybody drains it."""
     if there.log is None:
         return [ok("lag", "nothing waits")]
-    begins, ends = there.log.begin_offsets(), there.log.end_offsets()
-    read = positions_of(there.lake, begins) if there.lake else begins
-    behind = {partition: end - read.get(partition, begins[partition]) for partition, end in ends.items()}
-    waiting = sum(max(0, size) for size in behind.values())
+    ranges = {partition: at for partition, at in unread(there.log, there.lake).items() if at[0] < at[1]}
+    waiting = sum(end - start for start, end in ranges.values())
     drain = running_drain(there.settings)
     alive = f"process {drain.process} is draining" if drain else "nobody is draining"
     if not waiting:
         return [ok("lag", f"nothing waits; {alive}")]
-    oldest = min(_received(there, p, read.get(p, begins[p])) for p, size in behind.items() if size > 0)
+    oldest = min(_received(there, partition, start) for partition, (start, _) in ranges.items())
     age = datetime.now(UTC) - oldest
     since = "" if oldest == NEVER else f", the oldest since {oldest:%Y-%m-%d %H:%M:%S} UTC"
     found = f"{waiting:,} bytes wait{since}; {alive}"

@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recsys_data.contracts.model import Contract
 from recsys_data.durable import local_path
 from recsys_data.monitoring.doctor.deployment import Deployment, StoredLake
 from recsys_data.monitoring.doctor.findings import Finding, ok, problem
 from recsys_data.monitoring.reconciliation import reconcile_lake
 from recsys_data.storage.integrity import damaged_files, manifest_of, naming_damage
-from recsys_data.storage.tables import iceberg_schema
+from recsys_data.storage.tables import schema_changes
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
@@ -32,30 +31,11 @@ def catalog(there: Deployment) -> list[Finding]:
 def table(lake: StoredLake, name: str) -> list[Finding]:
     """Whether a table follows its contract, and its current data files are there as the manifests say, and whole."""
     found = lake.table(name)
-    differences = unlike(lake.contracts[name], found)
+    differences = schema_changes(found, lake.contracts[name]).refused
     if differences:
         advice = f"Undo the change of {lake.contracts[name].path.name}, or give the changed dataset a new name."
         return [problem(f"table {name}", "; ".join(differences), advice), *_files(name, found)]
     return _files(name, found)
-
-
-def unlike(contract: Contract, found: "Table") -> list[str]:
-    """How a table differs from its contract beyond new optional columns, which it takes when it is next opened."""
-    stored = {field.name: field for field in found.schema().fields}
-    wanted = {field.name: field for field in iceberg_schema(contract).fields}
-    differences = []
-    for name, field in stored.items():
-        if name not in wanted:
-            differences.append(f"column {name} is stored but no longer in the contract")
-        elif str(wanted[name].field_type) != str(field.field_type):
-            differences.append(f"column {name} is stored as {field.field_type}, not {wanted[name].field_type}")
-        elif wanted[name].required and not field.required:
-            differences.append(f"column {name} may be empty in what is stored, and the contract now requires it")
-    differences += [f"new column {n} is required" for n, one in wanted.items() if n not in stored and one.required]
-    time = found.schema().find_column_name(found.spec().fields[0].source_id)
-    if time != contract.event_time.name:
-        differences.append(f"it is partitioned by {time}, not {contract.event_time.name}")
-    return differences
 
 
 def _files(name: str, found: "Table") -> list[Finding]:
@@ -93,11 +73,11 @@ def ledger(there: Deployment) -> list[Finding]:
     lake = there.lake
     if lake is None or not any(one.is_stream and lake.exists(name) for name, one in there.contracts.items()):
         return [ok("ledger", "nothing was read yet")]
-    verdict = reconcile_lake(lake, there.settings)
-    if verdict.balanced:
-        behind = f"; {', '.join(sorted(verdict.behind))} still behind" if verdict.behind else ""
-        return [ok("ledger", f"balanced: each of {verdict.read:,} lines read has one outcome{behind}")]
-    found = "; ".join(fault.found for fault in verdict.faults)
+    found = reconcile_lake(lake, there.settings)
+    if found.balanced:
+        behind = f"; {', '.join(sorted(found.behind))} still behind" if found.behind else ""
+        return [ok("ledger", f"balanced: each of {found.read:,} lines read has one outcome{behind}")]
+    faults = "; ".join(fault.found for fault in found.faults)
     return [
-        problem("ledger", f"NOT BALANCED: {found}", f"`recsys-data verify` reads all rows and names them. {RESTORE}")
+        problem("ledger", f"NOT BALANCED: {faults}", f"`recsys-data verify` reads all rows and names them. {RESTORE}")
     ]

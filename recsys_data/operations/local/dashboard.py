@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import click
 
 from recsys_data.errors import Permanent
-from recsys_data.monitoring.status import latency_of, main_ledger, read_log
+from recsys_data.ingestion.streaming.lag import lag_of
+from recsys_data.monitoring.status import latency_of, main_ledger
 from recsys_data.operations.local.stopping import Stop
 from recsys_data.operations.local.supervisor import Child, Supervisor
 from recsys_data.operations.platform import Platform, explain
@@ -72,7 +73,7 @@ class Dashboard:
 
     def _read(self) -> str:
         try:
-            waiting = read_log(self._platform.log, self._platform.lake).lag_events
+            waiting = lag_of(self._platform.log, self._platform.lake).events
             ledger = main_ledger(self._platform.lake)
         except Exception as error:
             message = explain(error)

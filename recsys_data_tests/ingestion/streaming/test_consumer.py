@@ -12,7 +12,7 @@ import pytest
 
 from recsys_data.errors import Transient
 from recsys_data.ingestion.streaming import consumer as drain_module
-from recsys_data.ingestion.streaming.consumer import Until, drain, lag_of, wait_until_stored
+from recsys_data.ingestion.streaming.consumer import Until, drain, wait_until_stored
 from recsys_data.ingestion.streaming.consumer_lease import (
     DrainBusy,
     drain_is_running,
@@ -21,6 +21,7 @@ from recsys_data.ingestion.streaming.consumer_lease import (
     successor_waits,
 )
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
+from recsys_data.ingestion.streaming.lag import lag_of
 from recsys_data.ingestion.streaming.log import LogSlice
 from recsys_data.ingestion.streaming.positions import positions_of
 from recsys_data.settings import Settings
@@ -141,7 +142,7 @@ def test_a_drain_ends_with_its_budget_and_leaves_nothing_half_done(
     read = sum(one.read for one in flushed)
     assert read > 0
     assert platform.counts() == (read, read, 0, 0)
-    assert lag_of(platform.log, platform.lake) > 0
+    assert lag_of(platform.log, platform.lake).events > 0
     monkeypatch.setattr(drain_module, "SLICE_BYTES", 1 << 20)
     platform.drain()
     platform.assert_whole()
@@ -200,15 +201,15 @@ def test_a_commit_says_what_it_made_visible(platform: Platform) -> None:
 
 
 def test_what_waits_is_counted_in_events(platform: Platform) -> None:
-    assert lag_of(platform.log, platform.lake) == 0
+    assert lag_of(platform.log, platform.lake).events == 0
     platform.append([view("a"), view("b")], writer=0)
     platform.append([view("c")], writer=1)
-    assert lag_of(platform.log, platform.lake) == 3
+    assert lag_of(platform.log, platform.lake).events == 3
     platform.drain()
-    assert lag_of(platform.log, platform.lake) == 0
+    assert lag_of(platform.log, platform.lake).events == 0
     assert positions_of(platform.lake) == platform.log.end_offsets()
     platform.append([view("d")], writer=1)
-    assert lag_of(platform.log, platform.lake) == 1
+    assert lag_of(platform.log, platform.lake).events == 1
 
 
 def test_waiting_for_another_drain_ends_when_it_has_stored_everything(platform: Platform) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from recsys_data.errors import ContractError, Permanent
 from recsys_data.ingestion.streaming import consumer as drain
-from recsys_data.ingestion.streaming.consumer import Until, lag_of
+from recsys_data.ingestion.streaming.consumer import Until
+from recsys_data.ingestion.streaming.lag import lag_of
 from recsys_data.ingestion.streaming.positions import positions_of
 from recsys_data.storage.query import connect
 from recsys_data_tests.ingestion.conftest import MakePlatform
@@ -135,7 +136,7 @@ def test_a_new_dataset_is_fed_with_what_the_log_still_keeps(
     platform.append([view("c", **search), view("a", **search)], writer=1)
     platform.drain()
     platform = grown(platform, make_platform, tmp_path, SEARCHES)
-    assert lag_of(platform.log, platform.lake) == 5
+    assert lag_of(platform.log, platform.lake).events == 5
     platform.append([view("d", **search)], writer=0)
     flushed = platform.drain()
     assert sum(one.read for one in flushed) == 1, "lines were counted again"
@@ -153,7 +154,7 @@ def test_a_new_dataset_begins_with_the_oldest_line_that_is_kept(make_platform: M
     platform.drain()
     assert platform.log.begin_offsets() != dict.fromkeys(platform.log.partitions(), 0)
     platform = grown(platform, make_platform, tmp_path, SEARCHES)
-    assert lag_of(platform.log, platform.lake) == 1
+    assert lag_of(platform.log, platform.lake).events == 1
     platform.drain()
     assert platform.ids("searches") == ["e3"]
     assert len(platform.ids()) == 4

@@ -13,9 +13,9 @@ from recsys_data.contracts import Contract
 from recsys_data.errors import Permanent, Transient
 from recsys_data.ingestion.streaming import consumer as drain
 from recsys_data.ingestion.streaming import dead_letters, replay
-from recsys_data.ingestion.streaming.consumer import lag_of
 from recsys_data.ingestion.streaming.dead_letters import Meant
 from recsys_data.ingestion.streaming.decoding.event_sql import EventPlan, EventSession
+from recsys_data.ingestion.streaming.lag import lag_of
 from recsys_data.ingestion.streaming.log.embedded.log import EmbeddedLog
 from recsys_data.leases import file_lock
 from recsys_data.monitoring.trace.trace import trace
@@ -98,7 +98,7 @@ def assert_replayed(platform: Platform) -> None:
 def test_lines_that_the_contracts_take_now_are_replayed_once(changed: Platform) -> None:
     assert reasons(changed) == ["event_id_too_long"] * 4 + ["malformed_json", "missing_actor"]
     assert replayed(changed) == (4, {"malformed_json": 1, "missing_actor": 1})
-    assert lag_of(changed.log, changed.lake) == 4
+    assert lag_of(changed.log, changed.lake).events == 4
     changed.drain()
     assert_replayed(changed)
     assert replayed(changed) == (0, {"malformed_json": 1, "missing_actor": 1})
@@ -173,7 +173,7 @@ def test_a_crash_at_any_step_neither_loses_nor_doubles(
     crash_at.undo()
     changed.drain()
     changed.assert_whole()
-    assert lag_of(changed.log, changed.open_lake()) == 0
+    assert lag_of(changed.log, changed.open_lake()).events == 0
     stored = [event_id for event_id in changed.ids() if event_id in LONG]
     rejected = [row["event_id"] for row in changed.rows("dead_letters") if row["reason"] == "event_id_too_long"]
     assert set(stored) | set(rejected) == set(LONG[:3])
@@ -224,7 +224,7 @@ def test_a_log_that_cannot_be_written_delays_a_replay(changed: Platform, monkeyp
         patch.setattr(EmbeddedLog, "append", full)
         with pytest.raises(Transient, match="cannot be written"):
             replayed(changed)
-        assert lag_of(changed.log, changed.lake) > 0
+        assert lag_of(changed.log, changed.lake).events > 0
     changed.drain()
     replayed(changed)
     changed.drain()
