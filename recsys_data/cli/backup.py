@@ -12,7 +12,7 @@ from recsys_data.cli.commands import Exampled
 from recsys_data.settings import Settings
 
 if TYPE_CHECKING:
-    from recsys_data.operations.backup.backup import Progress
+    from recsys_data.operations.backup.store import OnProgress, Point
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -26,31 +26,31 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
     ],
 )
 @click.argument("to", type=FOLDER)
-@click.option("--with-dagster", is_flag=True, help="Dagster's storage (runs, ticks) too, if it is in the state folder.")
-@click.option("--verify", is_flag=True, help="Make none: read the one there, and compare its checksums.")
+@click.option("--with-dagster", is_flag=True, help="Also Dagster's storage (runs, ticks), if in the state folder.")
+@click.option("--verify", is_flag=True, help="Make no backup: read the one there and compare its checksums.")
 def backup(to: Path, with_dagster: bool, verify: bool) -> None:
-    """Back up lake and event log to the folder TO, while everything goes on.
+    """Back up lake and event log to the folder TO while everything runs.
 
-    TO holds one restore point; the next backup to it copies what is new and replaces the point when it is complete.
-    Broken off at any moment, the point before holds. Files that others landed, contracts and settings are not in it.
+    TO holds one restore point. The next backup copies what is new and replaces the point when it is complete. If
+    interrupted, the previous restore point stays valid. Landing folders, contracts and settings are not included.
     """
-    from recsys_data.operations.backup.backup import back_up, point_of
+    from recsys_data.operations.backup.backup import back_up
     from recsys_data.operations.backup.restore import verify as check
 
     begun = time.monotonic()
     with watched(f"{'verifying' if verify else 'backing up to'} {to}") as progress:
         if verify:
-            facts, files, size = check(to, progress)
-            said = f"All {files:,} files ({size / 1e6:,.1f} MB) are as they were copied."
+            point = check(to, progress)
+            said = f"All {size_of(point)} are as they were copied."
         else:
             made = back_up(Settings.from_env(), to, with_dagster, progress)
-            facts = made.facts
+            point = made.point
             said = (
-                f"{made.files:,} files ({made.bytes / 1e6:,.1f} MB), of which {made.copied_files:,} "
-                f"({made.copied_bytes / 1e6:,.1f} MB) were new, in {time.monotonic() - begun:,.1f} s."
+                f"{size_of(point)}, of which {made.copied_files:,} ({made.copied_bytes / 1e6:,.1f} MB) were new, in "
+                f"{time.monotonic() - begun:,.1f} s."
             )
     click.echo(said)
-    click.echo(f"Restore point: {facts.made_at:%Y-%m-%d %H:%M:%S} UTC, event log up to {point_of(facts.positions)}.")
+    click.echo(f"Restore point: {moment_of(point)}.")
 
 
 @click.command(cls=Exampled, examples=["RECSYS_DATA_DIR=/srv/recsys recsys-data restore /mnt/backup/recsys"])
@@ -58,37 +58,36 @@ def backup(to: Path, with_dagster: bool, verify: bool) -> None:
 def restore(source: Path) -> None:
     """Restore the state folder from the backup in FROM.
 
-    The state folder must be the path that was backed up, and empty. Every checksum is compared. Broken off, the same
-    command goes on. What the restored log holds beyond the lake is stored by the next drain.
+    The state folder must have the path that was backed up, and be empty. Every checksum is compared. If interrupted,
+    the same command continues. Events of the restored log that the lake does not have are stored by the next run.
     """
-    from recsys_data.operations.backup.backup import point_of
-    from recsys_data.operations.backup.restore import restore as bring_back
+    from recsys_data.operations.backup.restore import restore as restore_to
 
     begun = time.monotonic()
     settings = Settings.from_env()
     with watched(f"restoring from {source}") as progress:
-        facts = bring_back(settings, source, progress)
-    click.echo(
-        f"Restored {settings.data_dir} as of {facts.made_at:%Y-%m-%d %H:%M:%S} UTC, event log up to "
-        f"{point_of(facts.positions)}, in {time.monotonic() - begun:,.1f} s."
-    )
+        point = restore_to(settings, source, progress)
+    click.echo(f"Restored {settings.data_dir} as of {moment_of(point)}, in {time.monotonic() - begun:,.1f} s.")
     click.echo("Next: recsys-data ingest --until-empty && recsys-data doctor")
 
 
+def size_of(point: "Point") -> str:
+    return f"{len(point.files):,} files ({point.bytes / 1e6:,.1f} MB)"
+
+
+def moment_of(point: "Point") -> str:
+    """When a point was made, and where its log ends: `2026-11-25 10:00:00 UTC, event log up to 0: 1,024, 1: 0`."""
+    ends = ", ".join(f"{partition}: {end:,}" for partition, end in sorted(point.positions.items()))
+    return f"{point.made_at:%Y-%m-%d %H:%M:%S} UTC, event log up to {ends}"
+
+
 @contextmanager
-def watched(description: str) -> Iterator["Progress"]:
-    """A progress bar of bytes."""
-    from recsys_data.cli.terminal import byte_progress
-    from recsys_data.operations.backup.backup import Progress
+def watched(description: str) -> Iterator["OnProgress"]:
+    """A progress bar of files."""
+    from rich.progress import Progress
 
-    with byte_progress() as bar:
-        task = bar.add_task(description, total=0)
+    from recsys_data.cli.terminal import watched as console
 
-        def expect(count: int) -> None:
-            bar.update(task, total=(bar.tasks[0].total or 0) + count)
-
-        yield Progress(
-            step=lambda name: bar.update(task, description=f"{description}: {name}"),
-            expected=expect,
-            done=lambda count: bar.update(task, advance=count),
-        )
+    with Progress(console=console(), transient=True, disable=not console().is_terminal) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -41,29 +41,6 @@ def progress(*fields: str) -> "Progress":
     )
 
 
-def byte_progress() -> "Progress":
-    """A progress bar of bytes, for a terminal only."""
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TransferSpeedColumn,
-    )
-
-    console = watched()
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-
-
 def printed() -> "Console":
     """The console of stdout; as wide as it takes where nobody watches."""
     from rich.console import Console

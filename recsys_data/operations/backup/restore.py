@@ -1,17 +1,18 @@
-"""A backup becomes a state folder again, or is checked.
+"""A backup becomes a state folder again, or is verified.
 
-Data flow: point of a backup -> copies with their SHA-256 checked -> `$DIR/.restoring/` -> renamed into place, last of
-all the lake. Broken off at any moment it is gone on with by the same command. The state folder is the one that was
-backed up, for Iceberg's metadata name files by their whole path. Run alone: `recsys-data restore FOLDER`.
+Data flow: point of a backup -> copies with their SHA-256 checked -> `$DIR/.restoring/` -> renamed into place, the lake
+last. If interrupted, the same command continues. The state folder is the one that was backed up, because Iceberg's
+metadata name files by their whole path. Run alone: `recsys-data restore FOLDER`.
 """
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from recsys_data.durable import sync_file
 from recsys_data.errors import Permanent, UserError
-from recsys_data.operations.backup.backup import Facts, Progress, alone, facts_of, opened
-from recsys_data.operations.backup.store import INDEX, Store, copy, digest_of
+from recsys_data.operations.backup.store import OnProgress, Point, alone, copy, digest_of, is_backup, read_point
 from recsys_data.settings import Settings
 
 STAGED = ".restoring"
@@ -19,77 +20,70 @@ COMPLETE = ".complete"
 SHOWN = 3
 
 
-def restore(settings: Settings, folder: Path, progress: Progress | None = None) -> Facts:
+def restore(settings: Settings, folder: Path, progress: OnProgress = lambda done, total: None) -> Point:
     """Make the state folder what it was when the backup was made.
 
     Raises:
-        UserError: there is no backup, the state folder is another or not empty; nothing was changed.
+        UserError: there is no backup, or the state folder is another or not empty; nothing was changed.
         Permanent: the backup is damaged; the state folder stays empty.
     """
-    progress = progress or Progress()
-    check_backup(folder)
-    with alone(folder), opened(folder) as store:
-        facts = _facts(store)
+    with opened(folder) as point:
         staged = settings.data_dir / STAGED
         if not (staged / COMPLETE).exists():
-            _check_place(settings, facts, folder)
+            _check_place(settings, point, folder)
             shutil.rmtree(staged, ignore_errors=True)
-            _stage(store, facts, staged, progress)
+            _stage(folder, point, staged, progress)
     _move(staged, settings.data_dir)
-    return facts
+    return point
 
 
-def verify(folder: Path, progress: Progress | None = None) -> tuple[Facts, int, int]:
-    """Read everything of a backup; returns what it says of itself, its files and its bytes.
+def verify(folder: Path, progress: OnProgress = lambda done, total: None) -> Point:
+    """Read everything of a backup, and return its point.
 
     Raises:
         UserError: there is no backup.
         Permanent: files are damaged or missing; the message names some.
     """
-    progress = progress or Progress()
-    check_backup(folder)
-    with alone(folder), opened(folder) as store:
-        facts = _facts(store)
-        files, size = store.size()
-        progress.expected(size)
-        wrong = []
-        for one in store.point():
+    wrong = []
+    with opened(folder) as point:
+        for number, one in enumerate(point.files, start=1):
             path = folder / one.path
             if not path.is_file():
                 wrong.append(f"{path} is missing")
-            elif path.stat().st_size != one.bytes or digest_of(path, progress.done) != one.sha256:
-                wrong.append(f"{path} is not what was copied")
+            elif digest_of(path) != one.sha256:
+                wrong.append(f"{path} was changed")
+            progress(number, len(point.files))
     if wrong:
         more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         raise Permanent(
             f"The backup is damaged: {'; '.join(wrong[:SHOWN])}{more}. Remove these files: the next `recsys-data "
             "backup` copies them again."
         )
-    return facts, files, size
+    return point
 
 
-def check_backup(folder: Path) -> None:
-    """Refuse a folder that is none of a backup.
+@contextmanager
+def opened(folder: Path) -> Iterator[Point]:
+    """The point of a backup, which nothing changes meanwhile.
 
     Raises:
-        UserError: says so.
+        UserError: there is none.
+        Transient: another process is at work on the backup.
     """
-    if not (folder / INDEX).is_file():
+    if not is_backup(folder):
         raise UserError(f"There is no backup in {folder}: expected a folder that `recsys-data backup` wrote.")
+    with alone(folder):
+        point = read_point(folder)
+        if point is None:
+            raise UserError(f"The backup in {folder} was never completed. Use another, or make it again.")
+        yield point
 
 
-def _facts(store: Store) -> Facts:
-    facts = facts_of(store)
-    if facts is None:
-        raise UserError(f"The backup in {store.folder} was never completed. Use another, or make it again.")
-    return facts
-
-
-def _check_place(settings: Settings, facts: Facts, folder: Path) -> None:
-    if str(settings.data_dir) != facts.data_dir:
+def _check_place(settings: Settings, point: Point, folder: Path) -> None:
+    if str(settings.data_dir) != point.data_dir:
         raise UserError(
-            f"The backup is of the state folder {facts.data_dir}, and RECSYS_DATA_DIR is {settings.data_dir}. A lake "
-            "does not move, for its metadata name files by their whole path: restore to the same path, e.g. mounted "
+            f"The backup is of the state folder {point.data_dir}, and RECSYS_DATA_DIR is {settings.data_dir}. A lake "
+            "cannot move, because its metadata name files by their whole path: restore to the same path, e.g. mounted "
             "there on another machine or in a container."
         )
     there = [path.name for path in settings.data_dir.iterdir()] if settings.data_dir.is_dir() else []
@@ -100,21 +94,19 @@ def _check_place(settings: Settings, facts: Facts, folder: Path) -> None:
         )
 
 
-def _stage(store: Store, facts: Facts, staged: Path, progress: Progress) -> None:
-    progress.step("restoring")
-    progress.expected(store.size()[1])
+def _stage(folder: Path, point: Point, staged: Path, progress: OnProgress) -> None:
     # A partition without a line is a partition too.
-    for partition in facts.positions:
+    for partition in point.positions:
         (staged / "log" / str(partition)).mkdir(parents=True)
-    for one in store.point():
-        path = store.folder / one.path
+    for number, one in enumerate(point.files, start=1):
+        path = folder / one.path
         try:
-            with path.open("rb", buffering=0) as file:
-                digest = copy(file.fileno(), staged / one.target, one.bytes, one.mtime, progress.done)
+            digest = copy(path, staged / one.target, one.bytes, one.mtime)
         except FileNotFoundError:
-            raise Permanent(f"{path} is missing, so that the backup is damaged. Use another.") from None
+            raise Permanent(f"{path} is missing, so the backup is damaged. Use another.") from None
         if digest != one.sha256:
-            raise Permanent(f"{path} is not what was copied, so that the backup is damaged. Use another.")
+            raise Permanent(f"{path} was changed, so the backup is damaged. Use another.")
+        progress(number, len(point.files))
     for parent in {staged, *(path for path in staged.rglob("*") if path.is_dir())}:
         sync_file(parent)
     (staged / COMPLETE).touch()
@@ -122,7 +114,7 @@ def _stage(store: Store, facts: Facts, staged: Path, progress: Progress) -> None
 
 
 def _move(staged: Path, folder: Path) -> None:
-    """Put everything in its place; the lake last, for without it nothing counts as there."""
+    """Put everything in its place; the lake last, because without it no state counts as present."""
     parts = sorted((path for path in staged.iterdir() if path.name != COMPLETE), key=lambda path: path.name == "lake")
     for path in parts:
         path.replace(folder / path.name)

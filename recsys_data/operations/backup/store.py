@@ -1,9 +1,9 @@
-"""The folder of a backup: copies of files that do not change, and an index that says which of them are one point.
+"""The folder of a backup: copies of files, and `point.json`, which lists those of the restore point.
 
-Data flow: file -> copy + SHA-256 -> `index.db` -> `publish`, one transaction, makes everything that was added the new
-point. Until then, and after a crash, the point before holds. What is copied already is not copied again: a file counts
-as the same by its name, size and time, as with rsync. Copies keep the names of their files, so that a backup can also
-be read without this program.
+Data flow: file -> copy and its SHA-256 -> a line of `copied.jsonl` -> `publish` replaces `point.json`: everything that
+was added is the new point. Until then, and after a crash, the point before stays valid. A file is not copied again if
+its name, size and time are those of a copy, as with rsync. Copies keep the names of their files, so that a backup can
+also be read without this program.
 """
 
 import hashlib
@@ -11,44 +11,29 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
-from recsys_data.durable import sync_file
-from recsys_data.errors import Permanent
+from recsys_data.durable import sync_file, write_atomically
+from recsys_data.errors import Permanent, Transient, UserError
+from recsys_data.leases import file_lock
 
-INDEX = "index.db"
+VERSION = 2
+POINT = "point.json"
+COPIED = "copied.jsonl"
 LOCK = "lock"
+# The SQLite database that held version 1 of the point.
+INDEX = "index.db"
 BLOCK = 1 << 20
-# A row is committed with its neighbours, for each commit waits for the disk; that of a large file at once, so that a
-# backup that breaks off need not copy it again.
-ROWS_A_COMMIT = 64
-LARGE_BYTES = 8 * 1024 * 1024
-TABLES = """
-    CREATE TABLE IF NOT EXISTS copies
-        (path TEXT PRIMARY KEY, target TEXT NOT NULL, bytes INTEGER, mtime INTEGER, sha256 TEXT) WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS copies_target ON copies (target, bytes, mtime);
-    CREATE TABLE IF NOT EXISTS point (path TEXT PRIMARY KEY) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS building (path TEXT PRIMARY KEY) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS facts (json TEXT NOT NULL);
-"""
-Told = Callable[[int], None]
+# Gets how many files are done, and how many there are.
+OnProgress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """A file of a point.
-
-    Attributes:
-        path: below the backup's folder.
-        target: where it belongs, below the state folder.
-        bytes: its size.
-        mtime: nanoseconds since 1970 at which the original was written.
-        sha256: of its content.
-    """
+class Copy(msgspec.Struct, frozen=True):
+    """A copied file: `path` below the backup's folder, `target` below the state folder, `mtime` in nanoseconds."""
 
     path: str
     target: str
@@ -57,77 +42,76 @@ class Copy:
     sha256: str
 
 
+class Point(msgspec.Struct, frozen=True):
+    """A restore point.
+
+    Attributes:
+        version: of this format.
+        data_dir: the state folder; Iceberg's metadata name files by their whole path, so it is restored to this one.
+        made_at: when its catalog was copied.
+        positions: end of the copied log by partition.
+        dagster: whether Dagster's storage is part of it.
+        files: by target.
+    """
+
+    version: int
+    data_dir: str
+    made_at: datetime
+    positions: dict[int, int]
+    dagster: bool
+    files: tuple[Copy, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        return sum(one.bytes for one in self.files)
+
+
 class Store:
-    """A backup's folder, opened. One process at a time; `close` it."""
+    """A backup's folder, to make a new point in. One process at a time; `close` it."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.copied_files = self.copied_bytes = 0
-        self._index = sqlite3.connect(folder / INDEX, timeout=30)
-        try:
-            self._index.executescript(TABLES)
-        except sqlite3.DatabaseError as error:
-            raise Permanent(f"{folder / INDEX} cannot be used: {error}. Choose another folder.") from None
+        self.point = read_point(folder)
+        journal = folder / COPIED
+        copies = [*(self.point.files if self.point else ()), *_journaled(journal)]
+        self._known = {(one.target, one.bytes, one.mtime): one for one in copies}
+        self._paths = {one.path for one in copies}
+        self._journal = journal.open("ab", buffering=0)
+        self.begin()
 
     def close(self) -> None:
-        """Let go of the index."""
-        self._index.close()
-
-    def facts(self) -> dict[str, object] | None:
-        """What was said of the point; None where there is none yet."""
-        row = self._index.execute("SELECT json FROM facts").fetchone()
-        return msgspec.json.decode(row[0]) if row else None
-
-    def point(self) -> Iterator[Copy]:
-        """The files of the point, by target."""
-        columns = "path, target, bytes, mtime, sha256"
-        for row in self._index.execute(f"SELECT {columns} FROM copies JOIN point USING (path) ORDER BY target"):
-            yield Copy(*row)
-
-    def size(self) -> tuple[int, int]:
-        """Files and bytes of the point."""
-        sums = "count(*), coalesce(sum(bytes), 0)"
-        return self._index.execute(f"SELECT {sums} FROM copies JOIN point USING (path)").fetchone()
+        self._journal.close()
 
     def begin(self) -> None:
-        """Begin a new point. What a broken one had copied is used again."""
+        """Begin a new point. What an interrupted one had copied is used again."""
         self.copied_files = self.copied_bytes = 0
-        with self._index:
-            self._index.execute("DELETE FROM building")
+        self._new: dict[str, Copy] = {}
 
-    def add(self, target: str, source: Path, size: int | None = None, told: Told = lambda count: None) -> None:
+    def add(self, target: str, source: Path, size: int | None = None) -> None:
         """Make a file, or its first `size` bytes, part of the new point.
 
         Args:
             target: where it belongs, below the state folder.
             source: the file; what is copied of it does not change any more.
             size: how much of it.
-            told: is called with the bytes that were settled, piece by piece.
 
         Raises:
             FileNotFoundError: it is not there (any more).
         """
-        with source.open("rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
-            size = status.st_size if size is None else size
-            known = self._known(target, size, status.st_mtime_ns)
-            if known is None:
-                known = self._free_path(target)
-                digest = copy(file.fileno(), self.folder / known, size, status.st_mtime_ns, told)
-                self._index.execute(
-                    "INSERT OR REPLACE INTO copies VALUES (?, ?, ?, ?, ?)",
-                    (known, target, size, status.st_mtime_ns, digest),
-                )
-                self.copied_files, self.copied_bytes = self.copied_files + 1, self.copied_bytes + size
-                if self.copied_files % ROWS_A_COMMIT == 0 or size >= LARGE_BYTES:
-                    self._index.commit()
-            else:
-                told(size)
-        self._index.execute("INSERT OR IGNORE INTO building VALUES (?)", (known,))
+        status = source.stat()
+        size, mtime = status.st_size if size is None else size, status.st_mtime_ns
+        known = self._known.get((target, size, mtime))
+        if known is None or not _has_size(self.folder / known.path, size):
+            path = target if target not in self._paths else f"{target}~{mtime}-{size}"
+            known = Copy(path, target, size, mtime, copy(source, self.folder / path, size, mtime))
+            self._known[target, size, mtime] = known
+            self._paths.add(path)
+            self._journal.write(msgspec.json.encode(known) + b"\n")
+            self.copied_files, self.copied_bytes = self.copied_files + 1, self.copied_bytes + size
+        self._new[known.path] = known
 
     def add_database(self, target: str, source: Path, read: Callable[[Path], None] = lambda path: None) -> None:
-        """Make a SQLite database part of the new point, as of one moment; `read` may look at the copy."""
+        """Make a SQLite database part of the new point, as of one moment; `read` may read the copy."""
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".database-") as folder:
             path = Path(folder) / source.name
             uri = f"{source.absolute().as_uri()}?mode=ro"
@@ -138,75 +122,102 @@ class Store:
             self.add(target, path)
             read(path)
 
-    def publish(self, facts: dict[str, object]) -> None:
-        """Make everything that was added the point, and remove what belongs to no point any more."""
+    def publish(self, point: Point) -> Point:
+        """Make everything that was added the files of the point, and remove every other file."""
         for parent, _, _ in os.walk(self.folder):
             sync_file(Path(parent))
-        with self._index:
-            self._index.execute("DELETE FROM point")
-            self._index.execute("INSERT INTO point SELECT path FROM building")
-            self._index.execute("DELETE FROM building")
-            self._index.execute("DELETE FROM copies WHERE path NOT IN (SELECT path FROM point)")
-            self._index.execute("DELETE FROM facts")
-            self._index.execute("INSERT INTO facts VALUES (?)", (msgspec.json.encode(facts).decode(),))
-        self._tidy()
-
-    def _known(self, target: str, size: int, mtime: int) -> str | None:
-        """The copy that is there already, whole as far as its size tells."""
-        wanted = "SELECT path FROM copies WHERE target = ? AND bytes = ? AND mtime = ?"
-        for (path,) in self._index.execute(wanted, (target, size, mtime)).fetchall():
-            there = self.folder / path
-            if there.is_file() and there.stat().st_size == size:
-                return path
-        return None
-
-    def _free_path(self, target: str) -> str:
-        """A name that no copy has: that of the file or, when it changed, with a number after it."""
-        path, number = target, 1
-        while self._index.execute("SELECT 1 FROM copies WHERE path = ?", (path,)).fetchone():
-            number += 1
-            path = f"{target}~{number}"
-        return path
-
-    def _tidy(self) -> None:
-        for parent, _, names in os.walk(self.folder):
-            for name in names:
-                path = os.path.relpath(Path(parent) / name, self.folder)
-                ours = not path.startswith(INDEX) and path != LOCK
-                if ours and not self._index.execute("SELECT 1 FROM copies WHERE path = ?", (path,)).fetchone():
-                    (self.folder / path).unlink(missing_ok=True)
+        files = tuple(sorted(self._new.values(), key=lambda one: one.target))
+        point = msgspec.structs.replace(point, files=files)
+        write_atomically(self.folder / POINT, msgspec.json.encode(point))
+        self._journal.truncate(0)
+        for path in self.folder.rglob("*"):
+            if path.is_file() and str(path.relative_to(self.folder)) not in {*self._new, POINT, COPIED, LOCK}:
+                path.unlink()
+        return point
 
 
-def copy(source: int, path: Path, size: int, mtime: int, told: Told = lambda count: None) -> str:
-    """Copy the first `size` bytes of an open file to a new one, durably; returns their SHA-256.
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Be the only one at work on a backup.
 
     Raises:
+        Transient: another one is.
+    """
+    with file_lock(folder / LOCK, 0) as taken:
+        if not taken:
+            raise Transient(f"Another process is at work on the backup in {folder}. Wait for it, and try again.")
+        yield
+
+
+def is_backup(folder: Path) -> bool:
+    """Whether a backup, completed or not, was made there."""
+    return any((folder / name).is_file() for name in (POINT, COPIED, INDEX))
+
+
+def read_point(folder: Path) -> Point | None:
+    """The point of a backup; None if none was completed.
+
+    Raises:
+        UserError: another version of this program made it, or it is damaged.
+    """
+    path = folder / (POINT if (folder / POINT).is_file() or not (folder / INDEX).is_file() else INDEX)
+    if not path.is_file():
+        return None
+    try:
+        point = _version_1(path) if path.name == INDEX else msgspec.json.decode(path.read_bytes(), type=Point)
+        if point is None or point.version <= VERSION:
+            return point
+        found = f"it has version {point.version}, and this program knows {VERSION}"
+    except (msgspec.DecodeError, sqlite3.Error) as error:
+        found = str(error)
+    raise UserError(f"{path} cannot be read: {found}. Use the version that made it, or another backup.")
+
+
+def _version_1(path: Path) -> Point | None:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as index:
+        facts = index.execute("SELECT json FROM facts").fetchone()
+        rows = index.execute("SELECT path, target, bytes, mtime, sha256 FROM copies JOIN point USING (path)")
+        files = tuple(Copy(*row) for row in rows)
+        return msgspec.structs.replace(msgspec.json.decode(facts[0], type=Point), files=files) if facts else None
+
+
+def _journaled(path: Path) -> Iterator[Copy]:
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        # A crash may have cut a line: what it was of is copied again.
+        with suppress(msgspec.DecodeError):
+            yield msgspec.json.decode(line, type=Copy)
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def copy(source: Path, path: Path, size: int, mtime: int) -> str:
+    """Copy the first `size` bytes of a file to a new one, durably; returns their SHA-256.
+
+    Raises:
+        FileNotFoundError: the file is not there (any more).
         Permanent: the file is shorter.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     digest, left = hashlib.sha256(), size
-    with temporary.open("wb", buffering=0) as file:
-        while left and (block := os.read(source, min(BLOCK, left))):
-            digest.update(block)
-            view = memoryview(block)
-            while view:
-                view = view[file.write(view) :]
-            left -= len(block)
-            told(len(block))
-        if left:
-            raise Permanent(f"{path.name} ends {left:,} bytes too early. Look after the disk that it lies on.")
-        os.fsync(file.fileno())
+    with source.open("rb", buffering=0) as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as copied:
+            while left and (block := file.read(min(BLOCK, left))):
+                digest.update(block)
+                copied.write(block)
+                left -= len(block)
+            copied.flush()
+            os.fsync(copied.fileno())
+    if left:
+        raise Permanent(f"{source} ends {left:,} bytes too early. Check the disk that it is on.")
     os.utime(temporary, ns=(mtime, mtime))
     temporary.replace(path)
     return digest.hexdigest()
 
 
-def digest_of(path: Path, told: Told = lambda count: None) -> str:
+def digest_of(path: Path) -> str:
     """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-            told(len(block))
-    return digest.hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from os import SEEK_END
 
 import msgspec
 import pytest
@@ -11,27 +12,28 @@ from recsys_data.errors import Permanent, Transient, UserError
 from recsys_data.operations.backup import backup as backup_module
 from recsys_data.operations.backup import lake as lake_backup
 from recsys_data.operations.backup import store as backup_store
-from recsys_data.operations.backup.backup import Progress, alone, back_up
+from recsys_data.operations.backup.backup import back_up
 from recsys_data.operations.backup.restore import restore, verify
-from recsys_data.operations.backup.store import Store
-from recsys_data_tests.operations.backup.state import feed, files, lose, stored
+from recsys_data.operations.backup.store import COPIED, Point, Store, alone
+from recsys_data_tests.operations.backup.state import as_version_1, feed, files, lose, stored
+
+POINT = Point(2, "/data", datetime(2026, 1, 1, tzinfo=UTC), {}, dagster=False)
 
 
 def test_only_what_is_new_is_copied_again(platform, folder) -> None:
     feed(platform, "a")
     platform.drain()
     first = back_up(platform.settings, folder)
-    assert (first.copied_files, first.copied_bytes) == (first.files, first.bytes)
+    assert (first.copied_files, first.copied_bytes) == (len(first.point.files), first.point.bytes)
     # The catalog is copied each time.
     assert back_up(platform.settings, folder).copied_files == 1
     feed(platform, "b")
     platform.drain()
     third = back_up(platform.settings, folder)
-    assert 1 < third.copied_files < third.files
-    assert verify(folder)[1:] == (third.files, third.bytes)
+    assert 1 < third.copied_files < len(third.point.files)
+    assert verify(folder) == third.point
     # What belongs to no point any more is gone.
-    with closing(Store(folder)) as store:
-        assert {one.path for one in store.point()} == files(folder).keys() - {"index.db", "lock"}
+    assert {one.path for one in third.point.files} == files(folder).keys() - {"point.json", "copied.jsonl", "lock"}
 
 
 def test_a_backup_that_breaks_off_leaves_the_point_before(platform, open_platform, folder, monkeypatch) -> None:
@@ -103,7 +105,7 @@ def test_lines_that_the_log_had_lost_before_do_not_keep_a_backup_from_being_made
         for segment in sorted((platform.settings.log_dir / partition).glob("*.ndjson"))[:-1]:
             segment.unlink()
     assert min(platform.log.begin_offsets().values()) > max(platform.ledger().positions.values())
-    assert back_up(platform.settings, folder).facts.positions == platform.log.end_offsets()
+    assert back_up(platform.settings, folder).point.positions == platform.log.end_offsets()
 
 
 def test_a_data_file_that_vanished_is_told(platform, folder) -> None:
@@ -145,41 +147,70 @@ def test_two_at_once_do_not_meet(platform, folder) -> None:
 def test_progress_comes_to_what_was_expected(platform, folder) -> None:
     feed(platform, "a", 400)
     platform.drain()
-    for work in (lambda told: back_up(platform.settings, folder, progress=told), lambda told: verify(folder, told)):
-        steps, expected, done = [], [0], [0]
-        work(Progress(steps.append, expected.append, done.append))
-        assert sum(expected) == sum(done) > 0
+    for work in (lambda on: back_up(platform.settings, folder, progress=on), lambda on: verify(folder, on)):
+        calls: list[tuple[int, int]] = []
+        work(lambda done, total, calls=calls: calls.append((done, total)))
+        assert [done for done, _ in calls] == list(range(1, calls[-1][1] + 1))
 
 
 def test_copies_are_whole_whatever_the_size_of_a_block(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(backup_store, "BLOCK", 7)
     (tmp_path / "a").write_bytes(bytes(range(100)))
+    (tmp_path / "to").mkdir()
     with closing(Store(tmp_path / "to")) as store:
-        store.begin()
         store.add("x/a", tmp_path / "a", 93)
-        store.publish({})
-        (copied,) = store.point()
+        (copied,) = store.publish(POINT).files
     assert (tmp_path / "to" / copied.path).read_bytes() == bytes(range(93))
     assert copied.sha256 == backup_store.digest_of(tmp_path / "to" / "x" / "a")
-    with (tmp_path / "a").open("rb") as file, pytest.raises(Permanent, match="ends 1 bytes too early"):
-        backup_store.copy(file.fileno(), tmp_path / "b", 101, 0)
+    with pytest.raises(Permanent, match="ends 1 bytes too early"):
+        backup_store.copy(tmp_path / "a", tmp_path / "b", 101, 0)
 
 
-def test_what_a_killed_backup_had_copied_is_used_again(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(backup_store, "LARGE_BYTES", 100)
-    for name, size in (("large", 100), ("small", 99)):
-        (tmp_path / name).write_bytes(bytes(size))
+def test_what_a_killed_backup_had_copied_is_used_again(tmp_path) -> None:
+    for name in ("first", "second", "third"):
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "to").mkdir()
     killed = Store(tmp_path / "to")
-    killed.begin()
-    for name in ("large", "small"):
+    for name in ("first", "second"):
         killed.add(name, tmp_path / name)
-    # What a process has not committed goes with it.
-    killed._index.rollback()
     killed.close()
+    with (tmp_path / "to" / COPIED).open("r+b") as journal:
+        # A power failure may cut the last line.
+        journal.truncate(journal.seek(0, SEEK_END) - 10)
     with closing(Store(tmp_path / "to")) as store:
-        store.begin()
-        for name in ("large", "small"):
+        assert store.point is None
+        for name in ("first", "second", "third"):
             store.add(name, tmp_path / name)
-        assert store.copied_files == 1
-        store.publish({})
-        assert [one.target for one in store.point()] == ["large", "small"]
+        assert store.copied_files == 2
+        assert [one.target for one in store.publish(POINT).files] == ["first", "second", "third"]
+
+
+def test_a_point_of_version_1_is_verified_restored_and_replaced(platform, open_platform, folder) -> None:
+    known = feed(platform, "a")
+    platform.drain()
+    back_up(platform.settings, folder)
+    as_version_1(folder)
+    verify(folder)
+    with closing(Store(folder)) as store:
+        assert store.point and store.point.version == 1
+    feed(platform, "b")
+    platform.drain()
+    lose(platform)
+    restore(platform.settings, folder)
+    again = open_platform()
+    assert stored(again) == Counter(known)
+    # All but the catalog is known from before.
+    assert back_up(again.settings, folder).copied_files == 1
+    assert not (folder / "index.db").exists()
+    verify(folder)
+
+
+def test_a_point_of_a_later_version_is_refused(platform, folder) -> None:
+    feed(platform, "a")
+    platform.drain()
+    point = back_up(platform.settings, folder).point
+    for content in (msgspec.json.encode(msgspec.structs.replace(point, version=3)), b"{", b"[]"):
+        (folder / "point.json").write_bytes(content)
+        for work in (verify, lambda at: back_up(platform.settings, at), lambda at: restore(platform.settings, at)):
+            with pytest.raises(UserError, match=r"point.json cannot be read.*Use the version that made it"):
+                work(folder)

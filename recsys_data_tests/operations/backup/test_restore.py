@@ -33,7 +33,7 @@ def test_what_the_lake_did_not_have_yet_is_stored_after_a_restore(platform, open
     restore(platform.settings, folder)
     again = open_platform()
     assert stored(again).keys() == {one for one in known if one.startswith("stored")}
-    assert dict(again.log.end_offsets()) == made.facts.positions
+    assert dict(again.log.end_offsets()) == made.point.positions
     again.drain()
     assert stored(again) == Counter(known)
     # Positions go on where the restored log ends, and mean what they say.
@@ -187,8 +187,8 @@ def test_databases_and_what_is_held_back_are_in_it(platform, folder) -> None:
         live.commit()
         # It lies in the write-ahead log only.
         back_up(platform.settings, folder, dagster=True)
-    assert back_up(platform.settings, folder).facts.dagster is False
-    assert back_up(platform.settings, folder, dagster=True).facts.dagster is True
+    assert back_up(platform.settings, folder).point.dagster is False
+    assert back_up(platform.settings, folder, dagster=True).point.dagster is True
     lose(platform)
     restore(platform.settings, folder)
     assert (held / "held.json").read_text() == "{}"
