@@ -140,7 +140,7 @@ def planned(lake: "Lake", as_of: str | None = None) -> "Views":
 
 def expired_at(lake: "Lake", names: Iterable[str], moment: datetime) -> dict[str, str]:
     """Those of the datasets that can no longer be read as of a moment, and what to say of each."""
-    from recsys_data.storage.time_travel import Expired, snapshot_at
+    from recsys_data.storage.query import Expired, snapshot_at
 
     expired = {}
     for name in names:
@@ -157,7 +157,7 @@ def moment_named(lake: "Lake", names: Iterable[str], text: str) -> datetime:
     Raises:
         UserError: it is none of these.
     """
-    from recsys_data.storage.time_travel import moment_of
+    from recsys_data.storage.query import moment_of
 
     # No form of a time that people write is a bare number as long as the ids of snapshots.
     if text.isascii() and text.isdecimal() and len(text) != len("20261125"):

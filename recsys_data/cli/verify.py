@@ -27,7 +27,7 @@ def verify(deep: bool, accept_lost: bool, as_json: bool) -> None:
     from recsys_data.cli.terminal import print_table
     from recsys_data.ingestion.streaming.positions import main_dataset
     from recsys_data.monitoring.verification import verify as verify_lake
-    from recsys_data.storage.accepted_losses import accept_losses
+    from recsys_data.storage.commit import accept_losses
 
     with opened() as platform:
         if accept_lost:

@@ -16,9 +16,7 @@ from recsys_data.contracts.rules import session
 from recsys_data.ingestion.streaming.consumer_lease import running_drain
 from recsys_data.ingestion.streaming.positions import main_dataset, primary_datasets
 from recsys_data.settings import Settings
-from recsys_data.storage.accepted_losses import accepted_losses
-from recsys_data.storage.deletions import Removed, read_removed
-from recsys_data.storage.ledger import Ledger, read_ledger
+from recsys_data.storage.ledger import Ledger, Removed, accepted_losses, read_ledger, read_removed
 from recsys_data.storage.manifest_stats import DayStats, committed_at, days
 from recsys_data.storage.query import data_files, relation
 from recsys_data.storage.tables import Lake

@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,7 +15,16 @@ from recsys_data.durable import local_path
 from recsys_data.errors import PositionMoved, Transient
 from recsys_data.storage.catalog import commit_failures
 from recsys_data.storage.integrity import naming_damage
-from recsys_data.storage.ledger import PROPERTY, Ledger, read_ledger
+from recsys_data.storage.ledger import (
+    ACCEPTED_LOSSES,
+    DELETIONS,
+    LEDGER,
+    Ledger,
+    Removed,
+    accepted_losses,
+    read_ledger,
+    read_removed,
+)
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
@@ -131,9 +140,56 @@ def commit(table: "Table", base: Ledger, ledger: Ledger, files: "Sequence[DataFi
                 f"Another process has moved {'.'.join(table.name())} from {base.positions} to {stored.positions}. "
                 "What was read here is read again from there."
             )
-        return Change(added=files, properties={PROPERTY: msgspec.json.encode(ledger).decode()})
+        return Change(added=files, properties={LEDGER: msgspec.json.encode(ledger).decode()})
 
     compare_and_set(table, append)
+
+
+def remove(
+    table: "Table",
+    gone: Iterable["DataFile"],
+    left: Sequence["DataFile"],
+    count: Callable[[Removed], Removed],
+) -> bool:
+    """Put the files `left` in the place of those `gone`, and count what was removed, in one commit.
+
+    Returns:
+        False if one of the files is no longer part of the table, for somebody else has rewritten it; nothing changed.
+
+    Raises:
+        Transient: the catalog cannot be written now; nothing changed.
+    """
+    token = uuid.uuid4().hex
+    old = {file.file_path: file for file in gone}
+
+    def delete(table: "Table") -> Change | bool:
+        stored = read_removed(table)
+        if stored.token == token:
+            return True
+        if old and not live_files(table).issuperset(old):
+            return False
+        removed = msgspec.structs.replace(count(stored), token=token)
+        return Change(list(old.values()), left, {DELETIONS: msgspec.json.encode(removed).decode()})
+
+    if not compare_and_set(table, delete, fcntl.LOCK_EX):
+        return False
+    expire_old_snapshots(table)
+    return True
+
+
+def accept_losses(table: "Table") -> int:
+    """Accept all lost ranges that the main table's ledger lists now; returns how many were new.
+
+    Raises:
+        Transient: others kept committing to the table.
+    """
+    known, lost = accepted_losses(table.refresh()), len(read_ledger(table).lost)
+
+    def accept(table: "Table") -> Change | bool:
+        return accepted_losses(table) >= lost or Change(properties={ACCEPTED_LOSSES: str(lost)}, compared=False)
+
+    compare_and_set(table, accept)
+    return lost - known
 
 
 def live_files(table: "Table") -> set[str]:

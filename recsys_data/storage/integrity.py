@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from recsys_data.durable import local_path
 from recsys_data.errors import Permanent, RecsysDataError
 from recsys_data.storage.catalog import commit_failures, metadata_location
+from recsys_data.storage.pyiceberg_patches import file_io_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -140,7 +141,7 @@ def damaged_metadata(catalog: "SqlCatalog", name: tuple[str, str], error: Except
     if location is None:
         return None
     try:
-        FromInputFile.table_metadata(catalog._load_file_io(location=location).new_input(location))
+        FromInputFile.table_metadata(file_io_of(catalog, location).new_input(location))
     except Exception:
         return damaged(location, error)
     return None

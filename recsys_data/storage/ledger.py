@@ -2,9 +2,13 @@
 
 It is one table property, changed in the same commit as the data, and the only truth about the position.
 Snapshot properties would vanish when snapshots expire. What a ledger counts of the log is the same in every stream
-table, because a line is decided once (see `intent.py`); only `rows`, `latencies` and `index_commits` are a table's own.
+table, because a line is decided once (see `intent.py`); `rows`, `latencies` and `index_commits` are a table's own.
+
+Rows that were deleted on purpose are a second property. The ledger counts what was stored and never goes back; rows
+that are there = rows of the ledger - rows deleted.
 """
 
+from datetime import date
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,7 +16,12 @@ import msgspec
 if TYPE_CHECKING:
     from pyiceberg.table import Table
 
-PROPERTY = "recsys_data.ledger"
+LEDGER = "recsys_data.ledger"
+# A property of its own, because writers that hold the ledger in memory replace it as a whole.
+DELETIONS = "recsys_data.removed"
+ACCEPTED_LOSSES = "recsys_data.accepted-losses"
+# Folder of outbox files below that of the lake.
+OUTBOX = "replay"
 # Enough commits for a picture of the last minutes without making every metadata file large.
 LATENCIES_KEPT = 40
 # Commits at which a deduplication index may have been saved. An index of an earlier one is built again.
@@ -92,5 +101,62 @@ class Ledger(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def read_ledger(table: "Table") -> Ledger:
     """The ledger as of the table's loaded state; an empty one for a table that was never fed."""
-    text = table.properties.get(PROPERTY)
+    text = table.properties.get(LEDGER)
     return msgspec.json.decode(text, type=Ledger) if text else Ledger()
+
+
+def accepted_losses(table: "Table") -> int:
+    """As of the loaded state of the main table: so many of `Ledger.lost`, the oldest ones, were accepted."""
+    return int(table.properties.get(ACCEPTED_LOSSES, 0))
+
+
+class Outbox(msgspec.Struct, frozen=True, array_like=True):
+    """A file of lines that have left the table and are to be appended to the event log.
+
+    Attributes:
+        last_size: bytes of its last line, without the newline.
+        last_digest: SHA-256 of that line. Lines are appended in order, so that all of them are in the log if it is.
+        log_ends: where each log partition ended before the first of them was appended.
+    """
+
+    file: str
+    lines: int
+    last_size: int = 0
+    last_digest: str = ""
+    log_ends: dict[int, int] = {}
+
+
+class Removed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Running counts since the table was created.
+
+    Attributes:
+        replayed: dead letters that went back to the event log.
+        discarded: dead letters that somebody gave up.
+        retired: rows older than the contract keeps them.
+        retired_before: all days before this one were retired, or never there.
+        outbox: what was replayed but may not be in the event log yet.
+        token: tells the commit that wrote this from one of another process that says the same.
+    """
+
+    replayed: int = 0
+    discarded: int = 0
+    retired: int = 0
+    retired_before: date | None = None
+    outbox: tuple[Outbox, ...] = ()
+    token: str = ""
+
+    @property
+    def rows(self) -> int:
+        """How many rows are no longer there."""
+        return self.replayed + self.discarded + self.retired
+
+    @property
+    def waiting(self) -> int:
+        """How many lines may not be in the event log yet."""
+        return sum(box.lines for box in self.outbox)
+
+
+def read_removed(table: "Table") -> Removed:
+    """As of the table's loaded state; zeros for a table that nothing was taken out of."""
+    text = table.properties.get(DELETIONS)
+    return msgspec.json.decode(text, type=Removed) if text else Removed()

@@ -76,3 +76,10 @@ def committed_at(table: "Table") -> datetime | None:
     """When the table last took rows or moved its position; None if it never did."""
     snapshot = table.current_snapshot()
     return datetime.fromtimestamp(snapshot.timestamp_ms / 1000, UTC) if snapshot else None
+
+
+def read_manifests(table: "Table") -> None:
+    """Read the manifests of the table's loaded snapshot that are not remembered yet."""
+    snapshot = table.current_snapshot()
+    for manifest in snapshot.manifests(table.io) if snapshot else ():
+        manifest.fetch_manifest_entry(table.io)

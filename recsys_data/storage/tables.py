@@ -17,6 +17,7 @@ from recsys_data.settings import Settings
 from recsys_data.storage.catalog import NAMESPACE, metadata_location, open_catalog
 from recsys_data.storage.commit import Change, compare_and_set
 from recsys_data.storage.integrity import damaged_metadata
+from recsys_data.storage.pyiceberg_patches import share_frozen_metadata
 
 if TYPE_CHECKING:
     from pyiceberg.catalog.sql import SqlCatalog
@@ -118,7 +119,7 @@ def open_lake(settings: Settings, contracts: Mapping[str, Contract]) -> Lake:
     """
     from sqlalchemy.exc import OperationalError
 
-    _share_what_never_changes()
+    share_frozen_metadata()
     folder = settings.lake_dir
     try:
         make_folder(folder)
@@ -134,20 +135,6 @@ def open_lake(settings: Settings, contracts: Mapping[str, Contract]) -> Lake:
             "Check that the folder is writable and its disk not full."
         ) from None
     return Lake(catalog, contracts, folder)
-
-
-def _share_what_never_changes() -> None:
-    """Let copies of a table's metadata share their frozen parts.
-
-    PyIceberg copies the metadata deeply a dozen times a commit, with hundreds of snapshots and entries of logs.
-    """
-    from pyiceberg.partitioning import PartitionSpec
-    from pyiceberg.schema import Schema
-    from pyiceberg.table.snapshots import MetadataLogEntry, Snapshot, SnapshotLogEntry
-    from pyiceberg.table.sorting import SortOrder
-
-    for frozen in (Schema, PartitionSpec, SortOrder, Snapshot, SnapshotLogEntry, MetadataLogEntry):
-        frozen.__deepcopy__ = lambda self, memo=None: self  # type: ignore[method-assign,assignment]
 
 
 def iceberg_schema(contract: Contract) -> "Schema":

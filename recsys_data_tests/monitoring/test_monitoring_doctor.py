@@ -22,7 +22,7 @@ from recsys_data.ingestion.streaming.log.embedded.segments import segment_firsts
 from recsys_data.monitoring.doctor import Finding, examine, machine
 from recsys_data.monitoring.doctor.findings import bounded
 from recsys_data.settings import Settings
-from recsys_data.storage.ledger import PROPERTY, read_ledger
+from recsys_data.storage.ledger import LEDGER, read_ledger
 from recsys_data.storage.tables import Lake
 from recsys_data_tests.support.draining import view
 from recsys_data_tests.support.snapshot_contracts import stores
@@ -111,7 +111,7 @@ def test_an_unbalanced_ledger_is_found(log: EventLog, settings: Settings, lake: 
     table = lake.table("interactions")
     wrong = msgspec.structs.replace(read_ledger(table), rows=7)
     with table.transaction() as transaction:
-        transaction.set_properties({PROPERTY: msgspec.json.encode(wrong).decode()})
+        transaction.set_properties({LEDGER: msgspec.json.encode(wrong).decode()})
     (ledger,) = found(settings, "ledger")
     assert ledger.state == "problem" and "interactions counted 7 rows and holds 1" in ledger.found
 

@@ -19,7 +19,7 @@ from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.monitoring.status import Status, freshness_of, latency_of, read_status, reasons_since
 from recsys_data.settings import Settings
 from recsys_data.storage.commit import commit
-from recsys_data.storage.ledger import PROPERTY, Latency, read_ledger
+from recsys_data.storage.ledger import LEDGER, Latency, read_ledger
 from recsys_data.storage.tables import Lake, open_lake
 from recsys_data_tests.support.contract_files import load, of_stream
 
@@ -87,7 +87,7 @@ def change_ledger(lake: Lake, name: str, **changes: int) -> None:
     table = lake.table(name)
     ledger = msgspec.structs.replace(read_ledger(table), **changes)
     with table.transaction() as transaction:
-        transaction.set_properties({PROPERTY: msgspec.json.encode(ledger).decode()})
+        transaction.set_properties({LEDGER: msgspec.json.encode(ledger).decode()})
 
 
 def lose_a_file(lake: Lake, name: str, having: str = "true") -> int:

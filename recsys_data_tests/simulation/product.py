@@ -189,11 +189,11 @@ def _switched_off(sabotage: str | None) -> Iterable[tuple[Any, str, Any]]:
 def _commit_regardless(table: Any, base: Any, ledger: Any, files: Any) -> None:
     import msgspec
 
-    from recsys_data.storage.ledger import PROPERTY
+    from recsys_data.storage.ledger import LEDGER
 
     table.refresh()
     stored = msgspec.structs.replace(ledger, token=os.urandom(8).hex())
-    commit.swap(table, commit.Change(added=files, properties={PROPERTY: msgspec.json.encode(stored).decode()}))
+    commit.swap(table, commit.Change(added=files, properties={LEDGER: msgspec.json.encode(stored).decode()}))
 
 
 _sessions: dict[object, EventSession] = {}

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from recsys_data.errors import UserError
-from recsys_data.storage.query import connect
+from recsys_data.storage.query import connect, moment_of, snapshot_at
 from recsys_data.storage.tables import Lake
-from recsys_data.storage.time_travel import moment_of, snapshot_at
 from recsys_data_tests.storage.conftest import OpenLake
 from recsys_data_tests.support.histories import Histories, things
 from recsys_data_tests.support.rows import append, rows

@@ -13,10 +13,8 @@ from sqlalchemy.exc import OperationalError
 
 from recsys_data.errors import Transient
 from recsys_data.storage import commit as commits
-from recsys_data.storage.accepted_losses import accept_losses, accepted_losses
-from recsys_data.storage.commit import commit
-from recsys_data.storage.deletions import read_removed, remove
-from recsys_data.storage.ledger import Ledger, LostRange, read_ledger
+from recsys_data.storage.commit import accept_losses, commit, remove
+from recsys_data.storage.ledger import Ledger, LostRange, accepted_losses, read_ledger, read_removed
 from recsys_data.storage.maintenance.compaction import compact_day
 from recsys_data.storage.partition import publish
 from recsys_data_tests.storage.conftest import OpenLake

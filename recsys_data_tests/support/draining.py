@@ -15,8 +15,7 @@ from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.ingestion.streaming.log.embedded.log import EmbeddedLog
 from recsys_data.ingestion.streaming.stream_writer import Flushed, StreamWriter
 from recsys_data.settings import Settings
-from recsys_data.storage.deletions import Removed, read_removed
-from recsys_data.storage.ledger import Ledger, read_ledger
+from recsys_data.storage.ledger import Ledger, Removed, read_ledger, read_removed
 from recsys_data.storage.tables import Lake, open_lake
 from recsys_data_tests.support.decoding import validated
 

@@ -33,7 +33,7 @@ from recsys_data.ingestion.streaming.log.embedded.writer import PartitionWriter
 from recsys_data.storage import commit, partition
 from recsys_data.storage import file_io as durable_io
 from recsys_data.storage import parquet as write
-from recsys_data.storage.ledger import PROPERTY
+from recsys_data.storage.ledger import LEDGER
 from recsys_data.storage.maintenance import compaction as maintenance
 from recsys_data.storage.maintenance import orphans
 
@@ -229,7 +229,7 @@ def sabotage(protection: str | None) -> None:
 def _commit_regardless(table: Any, base: Any, ledger: Any, files: Any) -> None:
     table.refresh()
     stored = msgspec.structs.replace(ledger, token=os.urandom(8).hex())
-    commit.swap(table, commit.Change(added=files, properties={PROPERTY: msgspec.json.encode(stored).decode()}))
+    commit.swap(table, commit.Change(added=files, properties={LEDGER: msgspec.json.encode(stored).decode()}))
 
 
 __all__ = ["PLACES", "STEPS", "Fault", "Steps", "sabotage", "tighten"]

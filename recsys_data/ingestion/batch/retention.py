@@ -16,7 +16,8 @@ import msgspec
 from recsys_data.contracts.model import history_name
 from recsys_data.errors import UserError
 from recsys_data.ingestion.batch.history.state import day_of, fingerprint, read_state
-from recsys_data.storage.deletions import Removed, read_removed, remove
+from recsys_data.storage.commit import remove
+from recsys_data.storage.ledger import Removed, read_removed
 from recsys_data.storage.tables import Lake
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from recsys_data.contracts.model import Kind
 from recsys_data.contracts.rules import session
 from recsys_data.errors import Transient
-from recsys_data.storage.deletions import Removed, remove
+from recsys_data.storage.commit import remove
+from recsys_data.storage.ledger import Removed
 from recsys_data.storage.maintenance.compaction import rewrite
 from recsys_data.storage.query import file_path, relation
 from recsys_data.storage.tables import Lake

@@ -28,7 +28,8 @@ from recsys_data.ingestion.streaming.decoding.validator import Validator
 from recsys_data.ingestion.streaming.log import EventLog, LogSlice
 from recsys_data.leases import file_lock
 from recsys_data.settings import Settings
-from recsys_data.storage.deletions import OUTBOX, Outbox, Removed, read_removed, remove
+from recsys_data.storage.commit import remove
+from recsys_data.storage.ledger import OUTBOX, Outbox, Removed, read_removed
 from recsys_data.storage.tables import Lake
 
 if TYPE_CHECKING:

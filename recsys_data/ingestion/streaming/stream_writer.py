@@ -28,7 +28,6 @@ from recsys_data.ingestion.streaming.positions import first_dataset, main_datase
 from recsys_data.logs import trail
 from recsys_data.settings import Settings
 from recsys_data.storage.commit import commit, expire_old_snapshots
-from recsys_data.storage.deletions import read_removed
 from recsys_data.storage.integrity import damaged_data
 from recsys_data.storage.intent import (
     Intent,
@@ -41,7 +40,7 @@ from recsys_data.storage.intent import (
     remove_intent,
     write_intent,
 )
-from recsys_data.storage.ledger import INDEX_COMMITS_KEPT, LATENCIES_KEPT, Latency, Ledger, read_ledger
+from recsys_data.storage.ledger import INDEX_COMMITS_KEPT, LATENCIES_KEPT, Latency, Ledger, read_ledger, read_removed
 from recsys_data.storage.parquet import Picked, write_days
 from recsys_data.storage.query import data_files, relation
 from recsys_data.storage.tables import Lake

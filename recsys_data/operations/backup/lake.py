@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from recsys_data.durable import local_path
 from recsys_data.errors import Permanent, Transient
 from recsys_data.operations.backup.store import Store
-from recsys_data.storage.deletions import OUTBOX, read_removed
 from recsys_data.storage.intent import FOLDER, SUFFIX, intent_of, intent_path
-from recsys_data.storage.ledger import read_ledger
+from recsys_data.storage.ledger import OUTBOX, read_ledger, read_removed
 from recsys_data.storage.maintenance.orphans import references
 from recsys_data.storage.tables import NAMESPACE
 

@@ -23,8 +23,9 @@ from recsys_data.storage.commit import Change, compare_and_set, expire_old_snaps
 from recsys_data.storage.integrity import checked_batches, naming_damage
 from recsys_data.storage.intent import referenced_files
 from recsys_data.storage.maintenance.orphans import Orphans, forget_referenced, remove_orphans
-from recsys_data.storage.manifests import read_manifests, remembered_manifests
+from recsys_data.storage.manifest_stats import read_manifests
 from recsys_data.storage.parquet import dictionary_columns, file_schema, write_day
+from recsys_data.storage.pyiceberg_patches import remembered_manifests
 from recsys_data.storage.tables import Lake
 
 if TYPE_CHECKING:

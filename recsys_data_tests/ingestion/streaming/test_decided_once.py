@@ -20,10 +20,9 @@ from recsys_data.monitoring.reconciliation import reconcile_lake
 from recsys_data.monitoring.verification import verify
 from recsys_data.operations.backup.backup import back_up
 from recsys_data.operations.backup.restore import restore
-from recsys_data.storage.accepted_losses import accept_losses
-from recsys_data.storage.commit import commit
+from recsys_data.storage.commit import accept_losses, commit
 from recsys_data.storage.intent import FOLDER, intent_path, read_intent
-from recsys_data.storage.ledger import PROPERTY, read_ledger
+from recsys_data.storage.ledger import LEDGER, read_ledger
 from recsys_data.storage.maintenance.compaction import upkeep
 from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.support.contract_files import builtin, custom, load, of_stream, rule, rules_of
@@ -394,7 +393,7 @@ def test_a_flush_that_an_earlier_version_left_half_done_is_completed(
         table = platform.lake.table(name)
         old = msgspec.structs.replace(read_ledger(table), intent="", partitions={}, index_commits=())
         with table.transaction() as transaction:
-            transaction.set_properties({PROPERTY: msgspec.json.encode(old).decode()})
+            transaction.set_properties({LEDGER: msgspec.json.encode(old).decode()})
     platform.append([view("after")], writer=1)
     platform.drain()
     assert platform.ids() == ["after", "before", "good", "long", "qa"]

@@ -13,7 +13,7 @@ import msgspec
 
 from recsys_data.errors import Permanent
 from recsys_data.storage.commit import Change, compare_and_set, expire_old_snapshots
-from recsys_data.storage.deletions import read_removed
+from recsys_data.storage.ledger import read_removed
 from recsys_data.storage.query import file_path, relation
 
 if TYPE_CHECKING:
