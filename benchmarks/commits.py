@@ -28,6 +28,7 @@ from benchmarks.soak.samples import size_of
 from recsys_data.contracts import load_contracts
 from recsys_data.defs.ingestion.reporting import day_facts
 from recsys_data.ingestion.streaming import consumer as drain
+from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data.ingestion.streaming.log.open import open_log
 from recsys_data.settings import Settings
 from recsys_data.storage import commit
@@ -99,11 +100,10 @@ def run(lake: Lake, settings: Settings, options: argparse.Namespace) -> list[dic
 
 def drained(log: Any, lake: Lake, settings: Settings, lines: list[bytes]) -> Iterator[Any]:
     """Append the lines in groups, each of which is a slice, hence a commit."""
-    drain.COMMIT_ROWS = 1
-    drain.SLICE_BYTES = sum(map(len, lines)) // len(lines) * EVENTS + EVENTS
+    limits = ConsumerLimits(slice_bytes=sum(map(len, lines)) // len(lines) * EVENTS + EVENTS, commit_rows=1)
     for start in range(0, len(lines), EVENTS):
         log.append(lines[start : start + EVENTS])
-    yield from drain.drain(log, lake, settings, drain.Until())
+    yield from drain.drain(log, lake, settings, drain.Until(), limits)
 
 
 def line(rng: random.Random, now: datetime) -> bytes:

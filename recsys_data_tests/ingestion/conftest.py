@@ -8,11 +8,11 @@ import pytest
 
 from recsys_data.contracts import Contract, load_contracts
 from recsys_data.ingestion.streaming import consumer as drain
-from recsys_data.ingestion.streaming.decoding import decoder as decode
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.ingestion.streaming.decoding.event_sql import EventPlan, EventSession
+from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data_tests.support.decoding import FIRST_DAY, MAX_EVENT_BYTES, Decoding
-from recsys_data_tests.support.draining import Platform
+from recsys_data_tests.support.draining import THREADS, Platform
 
 MakePlatform = Callable[..., Platform]
 
@@ -27,18 +27,17 @@ def any_decoding(contracts: Mapping[str, Contract]) -> Decoding:
     return Decoding(contracts)
 
 
-@pytest.fixture
-def decoding(any_decoding: Decoding, monkeypatch: pytest.MonkeyPatch) -> Decoding:
+@pytest.fixture(scope="session")
+def decoding(contracts: Mapping[str, Contract]) -> Decoding:
     """A decoder that takes the vectorised ways however few lines there are."""
-    monkeypatch.setattr(decode, "WORTH_A_STATEMENT", 1)
-    return any_decoding
+    return Decoding(contracts, ConsumerLimits(statement_lines=1))
 
 
 @pytest.fixture(scope="session")
 def sessions(contracts: Mapping[str, Contract]) -> Iterator[EventSession]:
     """Sessions by turns, as many as a consumer uses, because making one takes longer than most tests."""
     plan = EventPlan(contracts)
-    return itertools.cycle([EventSession(plan, FIRST_DAY) for _ in range(drain.THREADS + 1)])
+    return itertools.cycle([EventSession(plan, FIRST_DAY) for _ in range(THREADS + 1)])
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from recsys_data.ingestion.streaming import replay
 from recsys_data.ingestion.streaming import stream_writer as writer
 from recsys_data.ingestion.streaming.dead_letters import Meant
 from recsys_data.ingestion.streaming.decoding.event_sql import EventPlan, EventSession
+from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.ingestion.streaming.log.embedded import writer as log_writer
 from recsys_data.ingestion.streaming.log.open import open_log
@@ -61,7 +62,7 @@ class Sizes(NamedTuple):
 
 def consume(log: EventLog, lake: Lake, settings: Settings) -> None:
     """Ingest until nothing waits. Without the lock, for two of them are to be tried, too."""
-    for _ in drain.drain(log, lake, settings, drain.Until()):
+    for _ in drain.drain(log, lake, settings, drain.Until(), _limits):
         pass
 
 
@@ -157,8 +158,8 @@ def prepared(sizes: Sizes, sabotage: str | None = None) -> Iterator[None]:
             put(module, "ThreadPoolExecutor", InLine)
         if getattr(module, "EventSession", None) is EventSession:
             put(module, "EventSession", _session)
-    put(drain, "SLICE_BYTES", sizes.slice_bytes)
-    put(drain, "COMMIT_ROWS", sizes.commit_rows)
+    limits = ConsumerLimits(threads=2, slice_bytes=sizes.slice_bytes, commit_rows=sizes.commit_rows)
+    put(sys.modules[__name__], "_limits", limits)
     put(commit, "EXPIRE_EVERY", sizes.snapshots)
     put(commit, "SNAPSHOT_AGE", timedelta(0))
     put(maintenance, "SNAPSHOTS_KEPT", timedelta(0))
@@ -196,6 +197,7 @@ def _commit_regardless(table: Any, base: Any, ledger: Any, files: Any) -> None:
     commit.swap(table, commit.Change(added=files, properties={LEDGER: msgspec.json.encode(stored).decode()}))
 
 
+_limits = ConsumerLimits()
 _sessions: dict[object, EventSession] = {}
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from recsys_data.contracts import load_contracts
 from recsys_data.ingestion.streaming import consumer as drain_module
+from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data.ingestion.streaming.log.open import open_log
 from recsys_data.settings import Settings
 from recsys_data.simulator.simulate import Plan, simulate
@@ -34,7 +35,9 @@ class Draining(threading.Thread):
         log = open_log(self.settings)
         try:
             lake = open_lake(self.settings, load_contracts())
-            for flushed in drain_module.drain(log, lake, self.settings, drain_module.Until()):
+            # Small slices, each committed at once: many commits for the readers to meet.
+            limits = ConsumerLimits(slice_bytes=30_000, commit_rows=1)
+            for flushed in drain_module.drain(log, lake, self.settings, drain_module.Until(), limits):
                 for name in NAMES:
                     rows[name] += sum(flushed.rows[name].values())
                     self.totals[name].add(rows[name])
@@ -45,10 +48,7 @@ class Draining(threading.Thread):
 
 
 @pytest.fixture
-def draining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Draining]:
-    # Small slices, each committed at once: many commits for the readers to meet.
-    monkeypatch.setattr(drain_module, "SLICE_BYTES", 30_000)
-    monkeypatch.setattr(drain_module, "COMMIT_ROWS", 1)
+def draining(tmp_path: Path) -> Iterator[Draining]:
     settings = Settings(dir=str(tmp_path / "state"))
     log = open_log(settings)
     for batch in simulate(Plan(events=600, seed=5)):

@@ -18,6 +18,7 @@ from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.ingestion.streaming.decoding.event_sql import EventPlan, EventSession
 from recsys_data.ingestion.streaming.decoding.validator import Validator
 from recsys_data.ingestion.streaming.decoding.value_counts import KINDS, Tally
+from recsys_data.ingestion.streaming.limits import DEFAULT_LIMITS, ConsumerLimits
 from recsys_data.ingestion.streaming.log import LogSlice
 
 FIRST_DAY = date(1995, 1, 1)
@@ -42,10 +43,13 @@ def slice_of(lines: Sequence[bytes], newline: bytes = b"\n", partition: int = 0,
 
 
 def decoder_of(
-    contracts: Mapping[str, Contract], first_day: date = FIRST_DAY, max_event_bytes: int = MAX_EVENT_BYTES
+    contracts: Mapping[str, Contract],
+    first_day: date = FIRST_DAY,
+    max_event_bytes: int = MAX_EVENT_BYTES,
+    limits: ConsumerLimits = DEFAULT_LIMITS,
 ) -> Decoder:
     """A decoder with a session of its own."""
-    return Decoder(EventSession(EventPlan(contracts), first_day), max_event_bytes)
+    return Decoder(EventSession(EventPlan(contracts), first_day), max_event_bytes, limits)
 
 
 def validated(decoder: Decoder, lines: LogSlice, now: datetime = NOW) -> Decoded:
@@ -82,9 +86,11 @@ class Fate:
 
 
 class Decoding:
-    def __init__(self, contracts: Mapping[str, Contract] | None = None) -> None:
+    def __init__(
+        self, contracts: Mapping[str, Contract] | None = None, limits: ConsumerLimits = DEFAULT_LIMITS
+    ) -> None:
         self.contracts = contracts or load_contracts()
-        self.decoder = decoder_of(self.contracts)
+        self.decoder = decoder_of(self.contracts, limits=limits)
         self.read_exactly = 0
 
     def fates(self, lines: Sequence[bytes], newline: bytes = b"\n") -> list[Fate]:

@@ -12,6 +12,7 @@ from recsys_data.contracts import Contract
 from recsys_data.ingestion.streaming import consumer as drain_module
 from recsys_data.ingestion.streaming.consumer import Until
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
+from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data.ingestion.streaming.log.embedded.log import EmbeddedLog
 from recsys_data.ingestion.streaming.stream_writer import Flushed, StreamWriter
 from recsys_data.settings import Settings
@@ -20,6 +21,8 @@ from recsys_data.storage.tables import Lake, open_lake
 from recsys_data_tests.support.decoding import validated
 
 HOMES = ("interactions", "identities")
+# As many on any machine, because their sessions are shared by tests.
+THREADS = 2
 PLACE = ("log_partition", "log_offset", "ingested_at", "rejected_at")
 
 
@@ -54,9 +57,10 @@ class Platform:
         """Append to the partition of this writer."""
         self.writers[writer].append(lines)
 
-    def drain(self, until: Until | None = None) -> list[Flushed]:
+    def drain(self, until: Until | None = None, **limits: Any) -> list[Flushed]:
         """A drain by a process of its own, until nothing waits."""
-        return list(drain_module.drain(self.log, self.open_lake(), self.settings, until or Until()))
+        given = ConsumerLimits(**{"threads": THREADS} | limits)
+        return list(drain_module.drain(self.log, self.open_lake(), self.settings, until or Until(), given))
 
     def feed(self, writer: StreamWriter, decoder: Decoder) -> None:
         """Add what waits for this writer, as a drain does; it commits nothing."""

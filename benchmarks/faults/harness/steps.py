@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from recsys_data.ingestion.streaming import consumer as drain
 from recsys_data.ingestion.streaming import deduplication as deduplicate
 from recsys_data.ingestion.streaming import stream_writer as writer
 from recsys_data.ingestion.streaming.deduplication import SeenIds
+from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data.ingestion.streaming.log.embedded import writer as log_writer
 from recsys_data.ingestion.streaming.log.embedded.writer import PartitionWriter
 from recsys_data.storage import commit, partition
@@ -204,8 +206,7 @@ def tighten() -> None:
     """Small slices, many commits, runs of ids saved often and snapshots forgotten early: every step is met soon."""
     from datetime import timedelta
 
-    drain.SLICE_BYTES = 16_000
-    drain.COMMIT_ROWS = 60
+    drain.drain = partial(drain.drain, limits=ConsumerLimits(slice_bytes=16_000, commit_rows=60))
     commit.EXPIRE_EVERY = 3
     commit.SNAPSHOT_AGE = maintenance.SNAPSHOTS_KEPT = timedelta(0)
     maintenance.SMALL_FILES = 2

@@ -17,9 +17,10 @@ from datetime import UTC, datetime, timedelta
 from recsys_data.errors import Transient
 from recsys_data.ingestion.streaming.consumer_lease import drain_is_running, drain_lock
 from recsys_data.ingestion.streaming.decoding.decoded import Decoded
-from recsys_data.ingestion.streaming.decoding.decoder import Decoder, are_worth_a_statement
+from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.ingestion.streaming.decoding.event_sql import EventPlan, EventSession
 from recsys_data.ingestion.streaming.decoding.validator import Validator
+from recsys_data.ingestion.streaming.limits import DEFAULT_LIMITS, ConsumerLimits
 from recsys_data.ingestion.streaming.log import EventLog, LogSlice
 from recsys_data.ingestion.streaming.positions import positions_of
 from recsys_data.ingestion.streaming.replay import finish_interrupted
@@ -27,26 +28,8 @@ from recsys_data.ingestion.streaming.stream_writer import Flushed, StreamWriter
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
 
-# Planning a statement for a slice costs as much as thousands of short lines; slices half as large cost up to 40 % more
-# of a processor.
-SLICE_BYTES = 16 * 1024 * 1024
-# Slices of lines that are longer than this on average are half as large: what is made of them takes more memory.
-LONG_LINE_BYTES = 2048
-# Rows of late days are held back until a commit, so that they gather into fewer files.
-COMMIT_ROWS = 250_000
-# What lines that wait for their commit had in the log: long ones are fewer.
-COMMIT_BYTES = 96 * 1024 * 1024
-COMMIT_SECONDS = 1.0
-# Behind, what counts is to catch up: fewer commits make larger files and less work. A burst that is over in seconds
-# must not delay the events among it, so that the pace slows down by this share of the time that the drain is behind.
-CATCH_UP_SECONDS = 10.0
-CATCH_UP_SHARE = 0.1
-POLL_SECONDS = 0.1
-THREADS = 2
 # Objects made before garbage is looked for, and how many such looks before an older generation's.
 COLLECTIONS = (100_000, 20, 20)
-# One slice more than threads, so that each has work while the oldest slice is added to the commit.
-SLICES_AHEAD = THREADS + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +40,9 @@ class Until:
     budget: float | None = None
 
 
-def drain(log: EventLog, lake: Lake, settings: Settings, until: Until) -> Iterator[Flushed]:
+def drain(
+    log: EventLog, lake: Lake, settings: Settings, until: Until, limits: ConsumerLimits = DEFAULT_LIMITS
+) -> Iterator[Flushed]:
     """Ingest what waits, yielding after each commit what it made visible.
 
     Hold `drain_lock` around it.
@@ -69,15 +54,15 @@ def drain(log: EventLog, lake: Lake, settings: Settings, until: Until) -> Iterat
     finish_interrupted(lake, log, settings)
     writer = StreamWriter(lake, settings, log.begin_offsets())
     plan = EventPlan(lake.contracts)
-    *sessions, own = [EventSession(plan, settings.first_day) for _ in range(THREADS + 1)]
-    decoders = [(Decoder(one, settings.max_event_bytes), Validator(one)) for one in sessions]
+    *sessions, own = [EventSession(plan, settings.first_day) for _ in range(limits.threads + 1)]
+    decoders = [(Decoder(one, settings.max_event_bytes, limits), Validator(one)) for one in sessions]
     # Writing has threads of its own, for it must not queue behind slices that are being decoded.
     with (
         _fewer_collections(),
-        ThreadPoolExecutor(THREADS, "decode") as decoding,
-        ThreadPoolExecutor(THREADS, "write") as writing,
+        ThreadPoolExecutor(limits.threads, "decode") as decoding,
+        ThreadPoolExecutor(limits.threads, "write") as writing,
     ):
-        yield from _Drain(log, writer, decoders, Validator(own), decoding, writing, until).run()
+        yield from _Drain(log, writer, decoders, Validator(own), decoding, writing, until, limits).run()
     writer.close()
     consumed = {partition: writer.position(partition) for partition in log.partitions()}
     log.prune(consumed, timedelta(hours=settings.log_retention_hours))
@@ -96,7 +81,7 @@ def wait_until_stored(lake: Lake, ends: Mapping[int, int], seconds: float) -> No
                 f"Another process is ingesting and did not reach {dict(ends)} within {seconds:.0f} s. "
                 "Look at its run, and try again."
             )
-        time.sleep(POLL_SECONDS)
+        time.sleep(DEFAULT_LIMITS.poll_seconds)
 
 
 @contextmanager
@@ -126,6 +111,7 @@ class _Drain:
         pool: ThreadPoolExecutor,
         writing: ThreadPoolExecutor,
         until: Until,
+        limits: ConsumerLimits,
     ) -> None:
         self.log = log
         self.writer = writer
@@ -134,6 +120,7 @@ class _Drain:
         self.pool = pool
         self.writing = writing
         self.until = until
+        self.limits = limits
         self.next = {p: writer.position(p) for p in log.partitions()}
         self.behind_since: dict[int, float] = {}
         self.line_bytes = 0.0
@@ -144,6 +131,7 @@ class _Drain:
         self.gathered_bytes = 0
 
     def run(self) -> Iterator[Flushed]:
+        limits = self.limits
         begun = busy = time.monotonic()
         # The first events after a pause are committed at once.
         committed = float("-inf")
@@ -156,22 +144,23 @@ class _Drain:
                 busy = time.monotonic()
                 self._take()
             waiting = bool(self.gathered)
-            many = self.gathered_lines >= COMMIT_ROWS or self.gathered_bytes >= COMMIT_BYTES
+            many = self.gathered_lines >= limits.commit_rows or self.gathered_bytes >= limits.commit_bytes
             last = not self.decoding and (over or not self.until.idle)
             if waiting and (many or time.monotonic() - committed >= self._pace() or last):
                 # Counted from its beginning, or events would wait for the time that it takes too.
                 committed = time.monotonic()
-                if not over and self.line_bytes <= LONG_LINE_BYTES:
+                if not over and self.line_bytes <= limits.long_line_bytes:
                     self._read_ahead()
                 yield self._flush()
             elif not waiting and not self.decoding and (over or now - busy >= self.until.idle):
                 return
             elif not self.decoding:
-                time.sleep(POLL_SECONDS)
+                time.sleep(limits.poll_seconds)
 
     def _read_ahead(self) -> None:
         """Have as much decoded as there may be, so that threads have work while a commit is written."""
-        while len(self.decoding) < SLICES_AHEAD and (lines := self._read()) is not None:
+        # One slice more than threads, so that each has work while the oldest slice is added to the commit.
+        while len(self.decoding) <= self.limits.threads and (lines := self._read()) is not None:
             self._decode(lines)
 
     def _flush(self) -> Flushed:
@@ -182,10 +171,10 @@ class _Drain:
 
     def _read(self) -> LogSlice | None:
         """The next slice of the partition whose turn it is; None when none has anything."""
+        most = self.limits.slice_bytes // (2 if self.line_bytes > self.limits.long_line_bytes else 1)
         for _ in range(len(self.turn)):
             partition = self.turn[0]
             self.turn.rotate(-1)
-            most = SLICE_BYTES // 2 if self.line_bytes > LONG_LINE_BYTES else SLICE_BYTES
             lines = self.log.read(partition, self.next[partition], most)
             if lines.end > lines.start:
                 self.next[partition] = lines.end
@@ -199,7 +188,8 @@ class _Drain:
     def _pace(self) -> float:
         """Seconds between two commits."""
         since = min(self.behind_since.values(), default=float("inf"))
-        return max(COMMIT_SECONDS, min(CATCH_UP_SECONDS, CATCH_UP_SHARE * (time.monotonic() - since)))
+        catching_up = min(self.limits.catch_up_seconds, self.limits.catch_up_share * (time.monotonic() - since))
+        return max(self.limits.commit_seconds, catching_up)
 
     def _decode(self, lines: LogSlice) -> None:
         future = self.pool.submit(self._decode_in_thread, lines, datetime.now(UTC))
@@ -212,7 +202,8 @@ class _Drain:
         decoder, validator = self.free.pop()
         try:
             decoded = decoder.decode(lines, now)
-            many = are_worth_a_statement(len(decoded.deferred), sum(len(one.raw) for one in decoded.deferred))
+            size = sum(len(one.raw) for one in decoded.deferred)
+            many = self.limits.are_worth_a_statement(len(decoded.deferred), size)
             return validator.validate([decoded])[0] if many else decoded
         finally:
             self.free.append((decoder, validator))

@@ -11,9 +11,9 @@ import pytest
 from recsys_data.contracts import Contract
 from recsys_data.ingestion.streaming import consumer as drain_module
 from recsys_data.ingestion.streaming.decoding import decoded as decoded_module
-from recsys_data.ingestion.streaming.decoding import decoder as decode_module
 from recsys_data.ingestion.streaming.decoding import raw_lines as lines_module
 from recsys_data.ingestion.streaming.decoding.event_sql import EventSession
+from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data.storage import parquet as write_module
 from recsys_data_tests.support.decoding import ACCEPTED, NOW, VIEW, Decoding, slice_of
 from recsys_data_tests.support.draining import Platform, view
@@ -93,7 +93,7 @@ def test_few_long_lines_are_read_together_but_not_all_at_once(
     monkeypatch.setattr(EventSession, "query", noted)
     monkeypatch.setattr(lines_module, "VECTOR_BYTES", 200_000)
     # So that the last piece is worth a statement too.
-    monkeypatch.setattr(decode_module, "WORTH_BYTES", 1)
+    monkeypatch.setattr(fresh.decoder, "limits", ConsumerLimits(statement_bytes=1))
     assert {fate.reason for fate in fresh.fates(lines)} == {ACCEPTED}
     assert fresh.read_exactly == 0
     assert max(sizes) <= 200_000 + len(lines[0])
@@ -108,12 +108,13 @@ def test_what_is_no_object_is_seen_though_another_field_evens_it_out(fresh: Deco
 def test_a_burst_slows_commits_down_only_by_a_share_of_its_length(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drain_module, "SLICE_BYTES", 2000)
     platform.append([view(f"e{number}") for number in range(100)])
     monkeypatch.setattr(drain_module.time, "monotonic", lambda: 0.0)
     writer = drain_module.StreamWriter(platform.open_lake(), platform.settings)
     nothing: Any = None
-    drain = drain_module._Drain(platform.log, writer, [], nothing, nothing, nothing, drain_module.Until())
+    drain = drain_module._Drain(
+        platform.log, writer, [], nothing, nothing, nothing, drain_module.Until(), ConsumerLimits(slice_bytes=2000)
+    )
     assert drain._read() is not None
     paces = []
     for now in (0.0, 5.0, 50.0, 5000.0):

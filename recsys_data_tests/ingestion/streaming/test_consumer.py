@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from recsys_data.errors import Transient
-from recsys_data.ingestion.streaming import consumer as drain_module
 from recsys_data.ingestion.streaming.consumer import Until, drain, wait_until_stored
 from recsys_data.ingestion.streaming.consumer_lease import (
     DrainBusy,
@@ -119,10 +118,7 @@ def test_a_drain_waits_for_events_while_it_is_idle(platform: Platform) -> None:
     platform.assert_whole()
 
 
-def test_a_drain_ends_with_its_budget_and_leaves_nothing_half_done(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(drain_module, "SLICE_BYTES", 500)
+def test_a_drain_ends_with_its_budget_and_leaves_nothing_half_done(platform: Platform) -> None:
     stop = threading.Event()
 
     def traffic() -> None:
@@ -134,7 +130,7 @@ def test_a_drain_ends_with_its_budget_and_leaves_nothing_half_done(
     producer = threading.Thread(target=traffic)
     producer.start()
     begun = time.monotonic()
-    flushed = platform.drain(Until(idle=60, budget=1))
+    flushed = platform.drain(Until(idle=60, budget=1), slice_bytes=500)
     seconds = time.monotonic() - begun
     stop.set()
     producer.join()
@@ -143,7 +139,6 @@ def test_a_drain_ends_with_its_budget_and_leaves_nothing_half_done(
     assert read > 0
     assert platform.counts() == (read, read, 0, 0)
     assert lag_of(platform.log, platform.lake).events > 0
-    monkeypatch.setattr(drain_module, "SLICE_BYTES", 1 << 20)
     platform.drain()
     platform.assert_whole()
 
@@ -152,7 +147,6 @@ def test_events_of_every_partition_are_taken_in_turn(
     make_platform: MakePlatform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     platform = make_platform(partitions=3)
-    monkeypatch.setattr(drain_module, "SLICE_BYTES", 1000)
     for writer in range(3):
         platform.append([view(f"{writer}-{number}") for number in range(12)], writer)
     read: list[int] = []
@@ -165,27 +159,24 @@ def test_events_of_every_partition_are_taken_in_turn(
         return lines
 
     monkeypatch.setattr(platform.log, "read", noted)
-    platform.drain()
+    platform.drain(slice_bytes=1000)
     assert all(set(read[place : place + 3]) == {0, 1, 2} for place in range(0, len(read), 3)), read
     platform.assert_whole()
 
 
-def test_batches_are_bounded_by_what_is_read_at_once(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drain_module, "SLICE_BYTES", 800)
-    monkeypatch.setattr(drain_module, "COMMIT_ROWS", 8)
+def test_batches_are_bounded_by_what_is_read_at_once(platform: Platform) -> None:
     platform.append([view(f"e{number}") for number in range(24)])
-    flushed = platform.drain()
+    flushed = platform.drain(slice_bytes=800, commit_rows=8)
     assert sum(one.read for one in flushed) == 24
     assert max(one.read for one in flushed) <= 8 + 800 // len(view("e0"))
     platform.assert_whole()
 
 
-def test_long_lines_are_committed_before_they_are_many(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_lines_are_committed_before_they_are_many(platform: Platform) -> None:
     lines = [view(f"{n}", note="x" * 1000) for n in range(12)]
-    monkeypatch.setattr(drain_module, "SLICE_BYTES", 2 * len(lines[0]))
-    monkeypatch.setattr(drain_module, "COMMIT_BYTES", 4 * len(lines[0]))
     platform.append(lines)
-    assert max(flushed.read for flushed in platform.drain()) <= 8
+    flushed = platform.drain(slice_bytes=2 * len(lines[0]), commit_bytes=4 * len(lines[0]))
+    assert max(one.read for one in flushed) <= 8
     platform.assert_whole()
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from recsys_data.errors import ContractError, Permanent
-from recsys_data.ingestion.streaming import consumer as drain
 from recsys_data.ingestion.streaming.consumer import Until
 from recsys_data.ingestion.streaming.lag import lag_of
 from recsys_data.ingestion.streaming.positions import positions_of
@@ -18,12 +17,6 @@ from recsys_data_tests.support.contract_files import builtin, columns_of, custom
 from recsys_data_tests.support.draining import Platform, view
 
 Document = dict[str, Any]
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decoders are made for each contract anew, which takes long."""
-    monkeypatch.setattr(drain, "THREADS", 1)
 
 
 def grown(platform: Platform, make_platform: MakePlatform, folder: Path, *documents: Document) -> Platform:

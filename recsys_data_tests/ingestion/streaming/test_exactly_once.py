@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 
-from recsys_data.ingestion.streaming import consumer as drain
 from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.support.crashes import PLACES, Crash, Crashes
 from recsys_data_tests.support.draining import Platform, identify, view
@@ -41,15 +40,13 @@ def test_a_crash_at_any_step_leaves_the_same_lake(
                 delivered.append(lines[-1])
             for each in (platform, undisturbed):
                 each.append(lines, writer)
-        monkeypatch.setattr(drain, "SLICE_BYTES", rng.choice((400, 1 << 20)))
-        monkeypatch.setattr(drain, "COMMIT_ROWS", rng.choice((4, 1000)))
+        limits = {"slice_bytes": rng.choice((400, 1 << 20)), "commit_rows": rng.choice((4, 1000))}
         once = "persist" in place or "intent" in place
         crashes.arm(place, 1 if once else rng.randrange(1, 5))
-        _crash(platform, place)
+        _crash(platform, place, **limits)
         crashes.disarm()
         if rng.random() < 0.3:
             shutil.rmtree(platform.settings.data_dir / "ingest")
-    monkeypatch.setattr(drain, "SLICE_BYTES", 1 << 20)
     platform.drain()
     platform.assert_whole()
     undisturbed.drain()
@@ -57,10 +54,10 @@ def test_a_crash_at_any_step_leaves_the_same_lake(
     assert platform.content() == undisturbed.content()
 
 
-def _crash(platform: Platform, place: str) -> None:
+def _crash(platform: Platform, place: str, **limits: int) -> None:
     """Drain until it crashes there; whatever a reader sees then is sound, for no event stands there twice."""
     try:
-        platform.drain()
+        platform.drain(**limits)
     except Crash as crash:
         assert str(crash) == place
         for name in ("interactions", "identities", "contexts"):

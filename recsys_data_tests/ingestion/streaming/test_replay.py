@@ -11,7 +11,6 @@ from pyiceberg.catalog.sql import SqlCatalog
 
 from recsys_data.contracts import Contract
 from recsys_data.errors import Permanent, Transient
-from recsys_data.ingestion.streaming import consumer as drain
 from recsys_data.ingestion.streaming import dead_letters, replay
 from recsys_data.ingestion.streaming.dead_letters import Meant
 from recsys_data.ingestion.streaming.decoding.event_sql import EventPlan, EventSession
@@ -69,7 +68,6 @@ def changed(
     platform.append([view(LONG[2]), view(LONG[0]), view("nobody", user_id=None)], writer=1)
     platform.drain()
     platform.close()
-    monkeypatch.setattr(drain, "THREADS", 1)
     monkeypatch.setattr(replay, "EventSession", lambda *_: lenient_session)
     return make_platform(Path(platform.settings.dir), lenient)
 

@@ -148,7 +148,8 @@ def test_a_validation_that_failed_is_tried_again_with_what_was_read_meanwhile(
     assert_verified(platform)
 
 
-def test_lines_that_are_not_validated_yet_are_not_written(platform: Platform, decoder: Decoder) -> None:
+def test_lines_that_are_not_validated_yet_are_not_written(make_platform: MakePlatform, decoder: Decoder) -> None:
+    platform = make_platform(partitions=1)
     platform.append(LINES)
     decoded = decoder.decode(platform.log.read(0, 0, 1 << 20), NOW)
     writer = StreamWriter(platform.open_lake(), platform.settings)

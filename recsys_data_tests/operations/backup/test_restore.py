@@ -48,7 +48,6 @@ def test_what_the_lake_did_not_have_yet_is_stored_after_a_restore(platform, open
 def test_backups_while_events_come_and_a_drain_commits_lose_and_double_nothing(
     platform, open_platform, folder, monkeypatch
 ) -> None:
-    monkeypatch.setattr("recsys_data.ingestion.streaming.consumer.COMMIT_SECONDS", 0.01)
     feed(platform, "first")
     platform.drain()
     stop, sent, failures = threading.Event(), set(), []
@@ -63,7 +62,7 @@ def test_backups_while_events_come_and_a_drain_commits_lose_and_double_nothing(
     def drain() -> None:
         try:
             while not stop.is_set():
-                platform.drain(Until(idle=0.05, budget=1.0))
+                platform.drain(Until(idle=0.05, budget=1.0), commit_seconds=0.01)
         except BaseException as error:
             failures.append(error)
 

@@ -36,6 +36,7 @@ from recsys_data.ingestion.streaming.decoding.value_counts import (
     tally,
     tally_text,
 )
+from recsys_data.ingestion.streaming.limits import DEFAULT_LIMITS, ConsumerLimits
 from recsys_data.ingestion.streaming.log import LogSlice
 
 logger = logging.getLogger(__name__)
@@ -50,11 +51,6 @@ _KIND = {
     "object": OBJECT,
     "array": ARRAY,
 }
-# Planning a statement takes as long as reading this many lines one by one, or fewer long ones.
-WORTH_A_STATEMENT = 1000
-WORTH_BYTES = 400_000
-# Lines that are read one by one if the vectorised ways fail on any of them.
-SMALL_PIECE = 2 * WORTH_A_STATEMENT
 # Shares of lines below which a leaf is no longer read by the fast statement, and above which it is again.
 RARE, OFTEN = 0.001, 0.004
 Rows = npt.NDArray[np.int64]
@@ -64,10 +60,11 @@ Mask = npt.NDArray[np.bool_]
 class Decoder:
     """Decodes slices in a session that no other thread uses."""
 
-    def __init__(self, session: EventSession, max_event_bytes: int) -> None:
+    def __init__(self, session: EventSession, max_event_bytes: int, limits: ConsumerLimits = DEFAULT_LIMITS) -> None:
         self.session = session
         self.plan = session.plan
         self.max_event_bytes = max_event_bytes
+        self.limits = limits
         self._explainer = Explainer(self.plan)
         self._read = {column.name for column in self.plan.leaves}
         self._fast = self._whole = self.plan.judged(self.plan.fast_leaves(), self.plan.proofs)
@@ -107,7 +104,7 @@ class Decoder:
             try:
                 if candidate is None:
                     candidate, counts = _candidates(lines, settled)
-                if not _worth_it(lines, piece, candidate):
+                if not self._are_many(lines, piece.start + np.flatnonzero(candidate[piece.start : piece.stop])):
                     continue
                 table = lines_table(lines, candidate).slice(piece.start, len(piece))
                 proven = self._vectorised(lines, table, counts)
@@ -116,7 +113,7 @@ class Decoder:
                 if not is_of_the_input(error):
                     raise
                 logger.warning("Decoding %d lines at once failed: %s", len(piece), describe(error))
-                if candidate is not None and len(piece) > SMALL_PIECE:
+                if candidate is not None and len(piece) > 2 * self.limits.statement_lines:
                     middle = len(piece) // 2
                     waiting += [piece[middle:], piece[:middle]]
                 continue
@@ -145,17 +142,21 @@ class Decoder:
         # Where DuckDB delivered more values of a kind than there are, it cast one: no statement can prove the line.
         cast = (np.delete(delivered, OBJECT, axis=1) > np.delete(counts[rows], OBJECT, axis=1)).any(axis=1)
         left = np.flatnonzero(sound & ~proven & ~cast)
-        if self._rests and _are_many(lines, rows[left]):
+        if self._rests and self._are_many(lines, rows[left]):
             text = table.take(places(table["row"].to_numpy(), rows[left]))
             extra, proven = self._with_rests(text, judged.take(pa.array(left)), delivered[left], counts[rows[left]])
             found.append((extra, proven))
             left = left[~proven]
-        if not whole and self._retries and self._fast != self._whole and _are_many(lines, rows[left]):
+        if not whole and self._retries and self._fast != self._whole and self._are_many(lines, rows[left]):
             again = self._vectorised(lines, table.take(places(table["row"].to_numpy(), rows[left])), counts, whole=True)
             # Where it was not for want of a leaf, lines like these are not tried again.
             self._retries = 2 * sum(np.count_nonzero(proven) for _, proven in again) >= len(left)
             found += again
         return found
+
+    def _are_many(self, lines: LogSlice, rows: npt.NDArray[np.integer]) -> bool:
+        size = int((lines.bounds[rows + 1] - lines.bounds[rows]).sum())
+        return self.limits.are_worth_a_statement(len(rows), size)
 
     def _times_are_settled(self, judged: pa.Table) -> Mask:
         """Whether each row's times are read, or are none in any spelling that the exact way knows."""
@@ -192,7 +193,7 @@ class Decoder:
         """
         # Lines that are no JSON say nothing of those to come.
         total = sum(pc.sum(part["valid"]).as_py() or 0 for part in parts) + len(deferred)
-        if total < WORTH_A_STATEMENT:
+        if total < self.limits.statement_lines:
             return
         read = set(self.plan.always_read)
         one_by_one = Counter(chain.from_iterable(one.leaves for one in deferred))
@@ -259,20 +260,6 @@ def _sent(judged: pa.Table, name: str) -> pa.ChunkedArray:
     """A column as it was sent: before it was redacted, or found to be no time."""
     names = set(judged.column_names)
     return judged[next((sent for prefix in ("sent_", "raw_") if (sent := prefix + name) in names), name)]
-
-
-def _worth_it(lines: LogSlice, piece: range, candidate: Mask) -> bool:
-    """Whether the candidates in a piece of the lines are worth a statement."""
-    return _are_many(lines, piece.start + np.flatnonzero(candidate[piece.start : piece.stop]))
-
-
-def _are_many(lines: LogSlice, rows: npt.NDArray[np.integer]) -> bool:
-    return are_worth_a_statement(len(rows), int((lines.bounds[rows + 1] - lines.bounds[rows]).sum()))
-
-
-def are_worth_a_statement(lines: int, size: int) -> bool:
-    """Whether planning a statement costs less than to read so many lines, of `size` bytes, one by one."""
-    return lines >= WORTH_A_STATEMENT or size >= WORTH_BYTES
 
 
 def _kept(rows: pa.Table, valid: Mask) -> Candidates:

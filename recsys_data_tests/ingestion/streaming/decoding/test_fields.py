@@ -3,9 +3,7 @@
 import json
 from typing import Any
 
-import pytest
-
-from recsys_data.ingestion.streaming.decoding import decoder as decode
+from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data_tests.support.decoding import ACCEPTED, VIEW, Decoding
 
 IDENTIFY = {"type": "identify", "item_id": None}
@@ -98,9 +96,8 @@ def test_rejected_events_that_can_be_read_are_explained_vectorised(decoding: Dec
     assert decoding.read_exactly == 0
 
 
-def test_what_begins_to_occur_is_soon_read_vectorised_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "WORTH_A_STATEMENT", 1)
-    decoding = Decoding()
+def test_what_begins_to_occur_is_soon_read_vectorised_again() -> None:
+    decoding = Decoding(limits=ConsumerLimits(statement_lines=1))
     plain = [json.dumps(VIEW).encode()] * 50
     rich = [json.dumps(VIEW | {"query": "q", "position": 2, "context": {"app": {"name": "a"}}}).encode()] * 50
     for lines in (plain, rich, rich):

@@ -114,7 +114,7 @@ def test_what_is_the_machines_fault_makes_no_dead_letter(
     if place == "judge":
         fail_to_judge_poison(monkeypatch, fault)
     else:
-        monkeypatch.setattr(decode, "_worth_it", lambda candidate: False)
+        monkeypatch.setattr(decoding.decoder, "_are_many", lambda *_: False)
         fail_on_poison(monkeypatch, decode, place, fault)
     with pytest.raises(type(fault)):
         decode_lines(decoding.decoder, lines_with({3}, 20))
