@@ -1,12 +1,19 @@
-"""Durable files: what a commit refers to must outlive a power failure, and a reader sees whole files only."""
+"""Durable files: what a commit refers to must outlive a power failure, and a reader sees whole files only.
+
+Also folders for what is only needed while something runs.
+"""
 
 import contextlib
 import itertools
 import os
-from collections.abc import Iterable
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import unquote, urlparse
+
+from recsys_data.leases import try_lock
 
 # Folders whose entry in the one above this process has synced.
 _on_disk: set[Path] = set()
@@ -73,3 +80,35 @@ def write_atomically(path: Path, content: bytes) -> None:
     sync_file(temporary)
     temporary.replace(path)
     sync_file(path.parent)
+
+
+@contextlib.contextmanager
+def scratch(staging: Path, purpose: str) -> Iterator[Path]:
+    """A new folder below `staging` that is removed at the end; those that crashes left for the same purpose go first.
+
+    Each is locked by the process that uses it; what nobody locks was left behind by a crash.
+    """
+    staging.mkdir(parents=True, exist_ok=True)
+    for left in staging.glob(f"{purpose}.*"):
+        with contextlib.suppress(FileNotFoundError), _locked(left) as mine:
+            if mine:
+                shutil.rmtree(left)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=f"{purpose}.", dir=staging))
+        with contextlib.suppress(FileNotFoundError), _locked(folder) as mine:
+            # A process that cleans up may have taken it for a left one before it was locked.
+            if mine and folder.exists():
+                try:
+                    yield folder
+                finally:
+                    shutil.rmtree(folder)
+                return
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield try_lock(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,4 +1,7 @@
-"""Who may work: kernel locks on files, which end with their process."""
+"""Who may work: kernel locks on files, which end with their process, however it ends.
+
+They save work on one machine. What keeps tables right across machines is the compare-and-set of their commits.
+"""
 
 import contextlib
 import fcntl
@@ -7,23 +10,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.02
 
 
 @contextlib.contextmanager
-def file_lock(path: Path, wait_seconds: float) -> Iterator[bool]:
+def file_lock(path: Path, wait_seconds: float, shared: bool = False) -> Iterator[bool]:
     """Hold a lock file; gives False where another process still holds it after `wait_seconds`."""
     deadline = time.monotonic() + wait_seconds
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
-        while not (taken := _try(file)) and time.monotonic() < deadline:
+        while not (taken := try_lock(file, shared)) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         yield taken
 
 
-def _try(file: BinaryIO) -> bool:
+def try_lock(file: BinaryIO | int, shared: bool = False) -> bool:
+    """Lock an open file or folder, unless another holds it; closing it unlocks it."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
+
+
+def unlock(file: BinaryIO) -> None:
+    """Let others lock the file while it stays open."""
+    fcntl.flock(file, fcntl.LOCK_UN)

@@ -100,15 +100,71 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Folders of contracts beside the package's own."""
         return (Path(self.contracts).expanduser(),) if self.contracts else ()
 
+    # The layout of the state folder. Nothing else knows the names of its folders.
+
     @property
     def log_dir(self) -> Path:
-        """Where the embedded event log keeps its segments."""
+        """Segments of the embedded event log."""
         return self.data_dir / "log"
 
     @property
     def lake_dir(self) -> Path:
-        """Where the lake keeps its catalog and data files."""
+        """Catalog and data files of the lake."""
         return self.data_dir / "lake"
+
+    @property
+    def landing_dir(self) -> Path:
+        """Where sources deliver snapshots: `DATASET/DAY/FILE`."""
+        return self.data_dir / "landing"
+
+    @property
+    def dedup_index_dir(self) -> Path:
+        """The saved deduplication index, which is built from the lake where it is missing."""
+        return self.data_dir / "ingest" / "seen"
+
+    @property
+    def staging_dir(self) -> Path:
+        """What a snapshot or a history needs on the disk while it is made."""
+        return self.data_dir / "ingest" / "staging"
+
+    @property
+    def quarantine_dir(self) -> Path:
+        """Snapshots on hold: `DATASET/DAY`."""
+        return self.data_dir / "ingest" / "held"
+
+    @property
+    def runs_dir(self) -> Path:
+        """Lock files of the Dagster runs that are alive."""
+        return self.data_dir / "ingest" / "runs"
+
+    def lock_path(self, name: str) -> Path:
+        """The lock file of a kind of ingestion, e.g. of a snapshot dataset."""
+        return self.data_dir / "ingest" / f"{name}.lock"
+
+    @property
+    def standby_lock(self) -> Path:
+        """Held by the process that waits to become the next consumer; the consumer holds `lock_path("drain")`."""
+        return self.data_dir / "ingest" / "drain.next"
+
+    @property
+    def dagster_dir(self) -> Path:
+        """Dagster's own storage, unless `DAGSTER_HOME` names another."""
+        return self.data_dir / "dagster"
+
+    @property
+    def process_logs_dir(self) -> Path:
+        """What the processes of `recsys-data up` log."""
+        return self.data_dir / "logs"
+
+    @property
+    def up_lock(self) -> Path:
+        """Held by `recsys-data up`."""
+        return self.data_dir / "up.lock"
+
+    @property
+    def restoring_dir(self) -> Path:
+        """What `recsys-data restore` has not put in its place yet."""
+        return self.data_dir / ".restoring"
 
     @property
     def keys(self) -> Secrets:

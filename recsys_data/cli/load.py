@@ -40,7 +40,6 @@ def append_all(importer: Importer, path: Path) -> None:
     """Append all events below `path`, with the time of receipt, land the states, and say what comes next."""
     from recsys_data.cli.terminal import progress
     from recsys_data.ingestion.streaming.log.stamp import stamp
-    from recsys_data.sources.datasets.landing import LANDING
 
     begun = time.monotonic()
     appended = 0
@@ -61,7 +60,7 @@ def append_all(importer: Importer, path: Path) -> None:
                 err=True,
             )
             raise
-        landed = land_all(found.states, settings.data_dir / LANDING, bar)
+        landed = land_all(found.states, settings.landing_dir, bar)
     click.echo(f"Appended {appended:,} lines to the event log in {time.monotonic() - begun:,.1f} s.")
     click.echo("Next: recsys-data ingest --until-empty (a running `recsys-data up` takes them by itself).")
     if landed:

@@ -5,7 +5,6 @@ The demo also keeps a shop's database and exports, which the snapshots of users 
 """
 
 import errno
-import fcntl
 import json
 import os
 import secrets
@@ -22,6 +21,7 @@ import click
 
 from recsys_data.cli.commands import Exampled
 from recsys_data.errors import Transient, UserError
+from recsys_data.leases import try_lock
 from recsys_data.operations.local.dagster_home import dagster_home
 from recsys_data.operations.platform import opened
 from recsys_data.settings import PREFIX, Settings
@@ -80,7 +80,7 @@ def up(demo: bool, host: str, ui_host: str, port: int, collector_port: int, rate
         environment = environment_of(settings) | contracts
         token = ui_token(settings.data_dir)
         introduce(settings, ui, token, collector, contracts)
-        with Stop() as stop, Supervisor(settings.data_dir / "logs", environment) as supervisor:
+        with Stop() as stop, Supervisor(settings.process_logs_dir, environment) as supervisor:
             checks = {
                 "collector": partial(answers, f"{collector}/health"),
                 "code-server": code.listens,
@@ -156,7 +156,7 @@ def introduce(settings: Settings, ui: str, token: str, collector: str, contracts
     click.echo(f"Dagster UI  {ui}{opened_by}")
     click.echo(f"Collector   {collector}")
     click.echo(f"State       {settings.data_dir}")
-    click.echo(f"Logs        {settings.data_dir / 'logs'}")
+    click.echo(f"Logs        {settings.process_logs_dir}")
     for name, folder in contracts.items():
         click.echo(f"Demo        export {name}={shlex.quote(folder)}  # its users and items, for other terminals")
     click.echo(f"Send one    curl{key} {collector}/v1/events -d '{json.dumps(event)}'")
@@ -202,16 +202,14 @@ def only_one(settings: Settings) -> Iterator[None]:
     Raises:
         Transient: another one runs.
     """
-    with (settings.data_dir / "up.lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with settings.up_lock.open("a+b") as file:
+        if not try_lock(file):
             file.seek(0)
             raise Transient(
-                f"`recsys-data up` runs on {settings.data_dir} already, as process {file.read()}. Stop it first, "
-                "or set RECSYS_DATA_DIR to another folder."
-            ) from None
+                f"`recsys-data up` runs on {settings.data_dir} already, as process {file.read().decode()}. Stop it "
+                "first, or set RECSYS_DATA_DIR to another folder."
+            )
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(str(os.getpid()).encode())
         file.flush()
         yield

@@ -44,4 +44,4 @@ def unmark(settings: Settings, run_id: str) -> None:
 
 
 def _folder(settings: Settings) -> Path:
-    return settings.data_dir / "ingest" / "runs"
+    return settings.runs_dir

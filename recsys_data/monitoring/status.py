@@ -5,14 +5,14 @@ letters. Run alone: `recsys-data status`.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from recsys_data.contracts.model import Contract, Kind
 from recsys_data.contracts.rules import session
-from recsys_data.days import day_number
+from recsys_data.days import day_number, from_microseconds
 from recsys_data.ingestion.batch.due import due_day
 from recsys_data.ingestion.streaming.lag import lag_of
 from recsys_data.ingestion.streaming.log import EventLog
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
 Freshness = Literal["fresh", "stale", "empty"]
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class LogStatus(msgspec.Struct, frozen=True):
@@ -167,10 +166,10 @@ def _dataset(stored: Stored | None, contract: Contract, waiting: int, now: datet
     if stored is None or not stored.rows:
         return DatasetStatus(0, 0, None, "empty")
     newest = max((day.newest for day in stored.days.values() if day.newest is not None), default=None)
-    latest = None if newest is None else EPOCH + timedelta(microseconds=newest)
+    latest = None if newest is None else from_microseconds(newest)
     if contract.is_snapshot:
         # The age of the newest commit would let the backfill of an old day look fresh.
-        there = day_number(due_day(contract, now).isoformat()) in stored.days
+        there = day_number(due_day(contract, now)) in stored.days
         return DatasetStatus(stored.rows, len(stored.days), latest, "fresh" if there else "stale")
     return DatasetStatus(stored.rows, len(stored.days), latest, freshness_of(stored.committed, contract, waiting, now))
 

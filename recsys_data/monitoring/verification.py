@@ -201,7 +201,7 @@ def _partitions(rows: _Rows) -> Iterator[Finding]:
 
 def _index(rows: _Rows, settings: Settings) -> Finding:
     """The saved index has the ids of the primary tables, as far as it says that it covers them: count and hash."""
-    check, found = "deduplication index", read_index(settings.data_dir / "ingest" / "seen")
+    check, found = "deduplication index", read_index(settings.dedup_index_dir)
     ledger = rows.stored[rows.main].ledger
     if found is None:
         return ok(check, "not saved yet; it is built from the lake when it is needed")
@@ -219,9 +219,7 @@ def _index(rows: _Rows, settings: Settings) -> Finding:
     ).fetchall()[0]
     held = _sums(runs, manifest.positions)
     fault = f"it holds {held[0]:,} ids, and primary tables {expected[0]:,}, or other ones" if held != expected else ""
-    advice = (
-        f"Stop ingestion, remove {settings.data_dir / 'ingest' / 'seen'}, and start again: it is built from the lake."
-    )
+    advice = f"Stop ingestion, remove {settings.dedup_index_dir}, and start again: it is built from the lake."
     return problem(check, fault, advice) if fault else ok(check, f"{held[0]:,} ids, those of the primary tables")
 
 

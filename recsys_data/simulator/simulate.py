@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from recsys_data.days import to_microseconds
 from recsys_data.errors import UserError
 from recsys_data.simulator import rhythm
 from recsys_data.simulator.catalogue import PLACES
@@ -27,7 +28,6 @@ from recsys_data.simulator.truth import Truth
 from recsys_data.simulator.world import World, build
 
 LINES_PER_WINDOW = 20_000
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_DAY = datetime(1995, 1, 1, tzinfo=UTC)
 
 
@@ -82,7 +82,7 @@ class Batch:
 
 def microseconds(moment: datetime) -> int:
     """Whole microseconds since 1970 of an aware time."""
-    return (moment - EPOCH) // timedelta(microseconds=1)
+    return to_microseconds(moment)
 
 
 def people_by_place(world: World) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Compare-and-set commits: new rows and the new position become visible together, or not at all."""
 
 import contextlib
-import fcntl
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ import msgspec
 
 from recsys_data.durable import local_path
 from recsys_data.errors import PositionMoved, Transient
+from recsys_data.leases import file_lock
 from recsys_data.storage.catalog import commit_failures
 from recsys_data.storage.integrity import naming_damage
 from recsys_data.storage.ledger import (
@@ -33,9 +33,8 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 20
 PAUSE_SECONDS = 0.05
-# A swap of very many files is prepared in less; whoever stops within one holds up others no longer than this.
-TURN_SECONDS = 20.0
-TURN_POLL_SECONDS = 0.01
+# A swap of very many files is prepared in less; a process that is stopped within one holds up others no longer.
+LOCK_SECONDS = 20.0
 # Snapshots cost time in every later commit; these bounds keep commits flat. See docs/decisions/0002.
 EXPIRE_EVERY = 50
 SNAPSHOT_AGE = timedelta(minutes=2)
@@ -57,17 +56,14 @@ class Change(NamedTuple):
     compared: bool = True
 
 
-def compare_and_set(
-    table: "Table", prepare: "Callable[[Table], Change | bool]", lock: int = fcntl.LOCK_SH, attempts: int = ATTEMPTS
-) -> bool:
+def compare_and_set(table: "Table", prepare: "Callable[[Table], Change | bool]", exclusive: bool = False) -> bool:
     """Make one commit on top of the table's newest state, once, whatever the catalog reports and others commit.
 
     Args:
-        table: as loaded for the first attempt, unless the lock is exclusive; refreshed before every other.
+        table: as loaded for the first attempt, unless `exclusive`; refreshed before every other.
         prepare: what to commit, given the refreshed table; True if the table has it already, because the catalog took a
             commit that it reported as failed or another process made the same; False if it does not apply any more.
-        lock: of `turn`.
-        attempts: before it gives up.
+        exclusive: whether other commits on this machine wait, because to prepare this one takes long.
 
     Returns:
         Whether the table has the change.
@@ -76,12 +72,12 @@ def compare_and_set(
         Transient: the catalog cannot be written now.
     """
     failure: Exception | None = None
-    for attempt in range(attempts):
+    for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(PAUSE_SECONDS)
-        with turn(table, lock):
+        with table_lock(table, exclusive):
             try:
-                if attempt or lock == fcntl.LOCK_EX:
+                if attempt or exclusive:
                     table.refresh()
                 change = prepare(table)
                 if isinstance(change, bool):
@@ -91,7 +87,7 @@ def compare_and_set(
                 failure = error
             else:
                 return True
-    raise Transient(f"{'.'.join(table.name())} could not be committed in {attempts} attempts: {failure}. Try again.")
+    raise Transient(f"{'.'.join(table.name())} could not be committed in {ATTEMPTS} attempts: {failure}. Try again.")
 
 
 @naming_damage
@@ -171,7 +167,7 @@ def remove(
         removed = msgspec.structs.replace(count(stored), token=token)
         return Change(list(old.values()), left, {DELETIONS: msgspec.json.encode(removed).decode()})
 
-    if not compare_and_set(table, delete, fcntl.LOCK_EX):
+    if not compare_and_set(table, delete, exclusive=True):
         return False
     expire_old_snapshots(table)
     return True
@@ -200,26 +196,15 @@ def live_files(table: "Table") -> set[str]:
 
 
 @contextlib.contextmanager
-def turn(table: "Table", kind: int = fcntl.LOCK_EX) -> Iterator[None]:
-    """Keep commits (`fcntl.LOCK_SH`) and a swap of files (`LOCK_EX`) from overtaking each other on this machine.
+def table_lock(table: "Table", exclusive: bool) -> Iterator[None]:
+    """Keep commits (shared) and a swap of files (exclusive) from overtaking each other on this machine.
 
-    To prepare a swap takes seconds, and it would begin anew with every commit of a drain. Only work is saved: what
-    keeps a table right is the catalog. Who has waited for `TURN_SECONDS` goes on.
+    To prepare a swap takes seconds, and it would begin anew with every commit of a consumer. The lock only saves work:
+    what keeps a table right is the catalog. After `LOCK_SECONDS` the work goes on without it.
     """
     folder = local_path(table.location())
-    if folder is None:
-        yield
-        return
-    deadline = time.monotonic() + TURN_SECONDS
-    Path(folder).parent.mkdir(parents=True, exist_ok=True)
-    with Path(f"{folder}.lock").open("a+b") as file:
-        while time.monotonic() < deadline:
-            try:
-                fcntl.flock(file, kind | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(TURN_POLL_SECONDS)
-            else:
-                break
+    lock = file_lock(Path(f"{folder}.lock"), LOCK_SECONDS, shared=not exclusive) if folder else contextlib.nullcontext()
+    with lock:
         yield
 
 

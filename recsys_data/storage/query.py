@@ -8,12 +8,13 @@ micro-batches.
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from glob import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recsys_data.contracts.model import Contract, Kind
 from recsys_data.contracts.spill import open_session
+from recsys_data.days import from_microseconds, to_microseconds
 from recsys_data.durable import local_path
 from recsys_data.errors import UserError
 from recsys_data.sql import literal, quote
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from pyiceberg.table.snapshots import SnapshotLogEntry
     from pyiceberg.types import IcebergType
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MILLISECOND = timedelta(milliseconds=1)
 DUCKDB_TYPES = {
     "string": "VARCHAR",
     "long": "BIGINT",
@@ -196,7 +195,7 @@ def snapshot_at(table: "Table", moment: datetime) -> int | None:
     if moment > datetime.now(UTC):
         raise UserError(f"{shown(moment)} is yet to come; expected a moment of the past. Times without a zone are UTC.")
     kept, complete = _kept(table)
-    limit = (moment - EPOCH) // MILLISECOND
+    limit = to_microseconds(moment) // 1000
     for entry in reversed(kept):
         if entry.timestamp_ms <= limit:
             return entry.snapshot_id
@@ -255,4 +254,4 @@ def _kept(table: "Table") -> "tuple[list[SnapshotLogEntry], bool]":
 
 
 def _moment(milliseconds: int) -> datetime:
-    return EPOCH + timedelta(milliseconds=milliseconds)
+    return from_microseconds(milliseconds * 1000)

@@ -143,7 +143,7 @@ def test_a_commit_that_was_taken_is_found_under_a_later_one(
         return done
 
     monkeypatch.setattr(SqlCatalog, "commit_table", lost)
-    monkeypatch.setattr(commits, "TURN_SECONDS", 0)
+    monkeypatch.setattr(commits, "LOCK_SECONDS", 0)
     base = read_ledger(table)
     commit(table, base, Ledger({0: 9}, rows=base.rows), [])
     assert (ids(table), read_ledger(table).positions) == ("abc", {0: 9})

@@ -169,7 +169,7 @@ def _days_of(lake: Lake, name: str) -> dict[int, dict[str, Any]]:
     """The days (since 1970) that a dataset holds, or that its history is made of, with what there is to tell."""
     table = lake.table(name)
     if lake.contracts[name].kind is Kind.HISTORY:
-        return {day_number(taken.day.isoformat()): {} for taken in read_state(table).days}
+        return {day_number(taken.day): {} for taken in read_state(table).days}
     return {day: {"dagster/partition_row_count": stats.rows} for day, stats in days(table).items()}
 
 

@@ -87,7 +87,7 @@ def discard(settings: Settings, name: str, day: date) -> None:
 
 
 def _folder(settings: Settings, name: str, day: date) -> Path:
-    return settings.data_dir / "ingest" / "held" / name / day.isoformat()
+    return settings.quarantine_dir / name / day.isoformat()
 
 
 def _write(reader: "pa.RecordBatchReader", path: Path) -> None:

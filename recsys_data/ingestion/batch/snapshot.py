@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from recsys_data.contracts.model import Contract, rejected_name
 from recsys_data.contracts.spill import open_session
-from recsys_data.days import EPOCH, day_number
+from recsys_data.days import date_of, day_number
 from recsys_data.errors import Transient, UserError
 from recsys_data.ingestion.batch.quarantine import Reading, discard, hold, open_held
 from recsys_data.ingestion.batch.retention import check_kept
@@ -86,7 +86,7 @@ def accept_held(lake: Lake, settings: Settings, name: str, day: date) -> Taken:
 
 def _publish(lake: Lake, taken: Taken, rows: Reading, rejected: Reading) -> None:
     """Make a snapshot visible, after the rows that it refused, so that none of them is ever missing."""
-    number = day_number(taken.day.isoformat())
+    number = day_number(taken.day)
     publish(lake.table(rejected_name(taken.name)), number, rejected())
     table = lake.table(taken.name)
     publish(table, number, rows())
@@ -115,13 +115,13 @@ def stored_days(lake: Lake, name: str) -> list[date]:
     """The days whose snapshot is in the lake, oldest first."""
     if not lake.exists(name):
         return []
-    return [EPOCH + timedelta(days=number) for number in sorted(days(lake.table(name)))]
+    return [date_of(number) for number in sorted(days(lake.table(name)))]
 
 
 def refused_rows(lake: Lake, name: str, day: date) -> dict[str, int]:
     """How many rows of a stored day were refused, by reason, most frequent first."""
     table = lake.table(rejected_name(name))
-    files = [path for path, _ in files_of(table, day_number(day.isoformat()))]
+    files = [path for path, _ in files_of(table, day_number(day))]
     with open_session() as connection:
         counted = f"SELECT reason, count(*) FROM ({relation(table, files)}) GROUP BY 1 ORDER BY 2 DESC, 1"
         return dict(connection.sql(counted).fetchall())
@@ -142,7 +142,7 @@ def _compare(lake: Lake, contract: Contract, staged: Staged, day: date) -> Compa
     if not earlier:
         return Compared(rows)
     table = lake.table(contract.name)
-    before = relation(table, [path for path, _ in files_of(table, day_number(earlier[-1].isoformat()))])
+    before = relation(table, [path for path, _ in files_of(table, day_number(earlier[-1]))])
     keys = ", ".join(map(quote, contract.primary_key))
     first = quote(contract.primary_key[0])
     columns = [c for c in contract.columns if not c.system and not c.key]
@@ -155,13 +155,13 @@ def _compare(lake: Lake, contract: Contract, staged: Staged, day: date) -> Compa
 
 
 def _staging(settings: Settings, name: str) -> Path:
-    return settings.data_dir / "ingest" / "staging" / name
+    return settings.staging_dir / name
 
 
 @contextmanager
 def _alone(settings: Settings, name: str) -> Iterator[None]:
     """One at a time takes a dataset's snapshots on this machine."""
-    path = settings.data_dir / "ingest" / f"{name}.lock"
+    path = settings.lock_path(name)
     with file_lock(path, WAIT_SECONDS) as taken:
         if not taken:
             raise Transient(f"Another process is taking a snapshot of {name}: it holds {path}. Try again later.")

@@ -5,16 +5,16 @@ the next. Across machines the compare-and-set of the tables keeps everything cor
 """
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
 from recsys_data.errors import Transient
-from recsys_data.leases import POLL_SECONDS, _try
+from recsys_data.leases import POLL_SECONDS, try_lock, unlock
 from recsys_data.settings import Settings
 
 
@@ -42,17 +42,17 @@ def drain_lock(settings: Settings, wait_seconds: float, budget: float | None = N
         DrainBusy: another drain is alive after `wait_seconds`, or somebody waits already.
     """
     deadline = time.monotonic() + wait_seconds
-    with _open(settings, "next") as queue, _open(settings, "lock") as file:
-        if not _try(queue):
+    with _open(settings.standby_lock) as queue, _open(settings.lock_path("drain")) as file:
+        if not try_lock(queue):
             raise DrainBusy("Another process already waits to ingest. There is no need for a second one.")
-        while not _try(file):
+        while not try_lock(file):
             if time.monotonic() >= deadline:
                 raise DrainBusy(
                     f"Another process is ingesting: process {_read(file).process} holds {file.name}. "
                     "Let it finish, or stop it, and try again."
                 )
             time.sleep(POLL_SECONDS)
-        fcntl.flock(queue, fcntl.LOCK_UN)
+        unlock(queue)
         ends_at = None if budget is None else time.time() + budget
         file.seek(0)
         file.truncate()
@@ -63,14 +63,14 @@ def drain_lock(settings: Settings, wait_seconds: float, budget: float | None = N
 
 def running_drain(settings: Settings) -> Holder | None:
     """The drain that is alive now, if any."""
-    with _open(settings, "lock") as file:
-        return None if _try(file) else _read(file)
+    with _open(settings.lock_path("drain")) as file:
+        return None if try_lock(file) else _read(file)
 
 
 def successor_waits(settings: Settings) -> bool:
     """Whether a process waits to become the next drain."""
-    with _open(settings, "next") as file:
-        return not _try(file)
+    with _open(settings.standby_lock) as file:
+        return not try_lock(file)
 
 
 def drain_is_running(settings: Settings) -> bool:
@@ -78,8 +78,7 @@ def drain_is_running(settings: Settings) -> bool:
     return running_drain(settings) is not None
 
 
-def _open(settings: Settings, name: str) -> BinaryIO:
-    path = settings.data_dir / "ingest" / f"drain.{name}"
+def _open(path: Path) -> BinaryIO:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.open("a+b")
 

@@ -179,7 +179,7 @@ def _discarded(stored: Removed, rows: int) -> Removed:
 
 @contextlib.contextmanager
 def _alone(settings: Settings, wait_seconds: float) -> Iterator[bool]:
-    with file_lock(settings.data_dir / "ingest" / "replay.lock", wait_seconds) as taken:
+    with file_lock(settings.lock_path("replay"), wait_seconds) as taken:
         yield taken
 
 

@@ -337,7 +337,7 @@ class StreamWriter:
             frozenset(self._index_commits),
             sum(read_removed(table).retired for table in homes.values()),
         )
-        seen = SeenIds(settings.data_dir / "ingest" / "seen", state)
+        seen = SeenIds(settings.dedup_index_dir, state)
         covered = {partition: seen.covered.get(partition, 0) for partition in self._positions()}
         for table in homes.values():
             for keys in stored_keys(table, covered):

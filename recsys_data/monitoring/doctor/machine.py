@@ -122,7 +122,7 @@ def packages(settings: Settings) -> list[Finding]:
 def dagster_storage(settings: Settings) -> list[Finding]:
     """How large Dagster's own storage has become."""
     given = variable("DAGSTER_HOME")
-    folder = Path(given) if given else settings.data_dir / "dagster"
+    folder = Path(given) if given else settings.dagster_dir
     if not folder.is_dir():
         return [ok("Dagster storage", f"none in {folder}")]
     until = time.monotonic() + WALK_SECONDS

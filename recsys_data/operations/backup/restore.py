@@ -15,7 +15,6 @@ from recsys_data.errors import Permanent, UserError
 from recsys_data.operations.backup.store import OnProgress, Point, alone, copy, digest_of, is_backup, read_point
 from recsys_data.settings import Settings
 
-STAGED = ".restoring"
 COMPLETE = ".complete"
 SHOWN = 3
 
@@ -28,7 +27,7 @@ def restore(settings: Settings, folder: Path, progress: OnProgress = lambda done
         Permanent: the backup is damaged; the state folder stays empty.
     """
     with opened(folder) as point:
-        staged = settings.data_dir / STAGED
+        staged = settings.restoring_dir
         if not (staged / COMPLETE).exists():
             _check_place(settings, point, folder)
             shutil.rmtree(staged, ignore_errors=True)
@@ -87,7 +86,7 @@ def _check_place(settings: Settings, point: Point, folder: Path) -> None:
             "there on another machine or in a container."
         )
     there = [path.name for path in settings.data_dir.iterdir()] if settings.data_dir.is_dir() else []
-    if set(there) - {STAGED}:
+    if set(there) - {settings.restoring_dir.name}:
         raise UserError(
             f"{settings.data_dir} is not empty ({', '.join(sorted(there)[:SHOWN])}). Stop everything that uses it and "
             f"move it away, e.g. to {settings.data_dir}.old; then restore {folder} again."

@@ -27,7 +27,7 @@ def dagster_home(settings: Settings) -> Path:
         if not Path(given).is_absolute() or not Path(given).is_dir():
             raise UserError(f"DAGSTER_HOME is {given!r}; expected the absolute path of a folder. Create or unset it.")
         return Path(given)
-    home = settings.data_dir / "dagster"
+    home = settings.dagster_dir
     content = HEADER + yaml.safe_dump(placed(yaml.safe_load(shipped().read_text("utf-8")), home), sort_keys=False)
     write_atomically(home / "dagster.yaml", content.encode())
     return home

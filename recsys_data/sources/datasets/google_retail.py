@@ -13,20 +13,20 @@ Format: https://cloud.google.com/retail/docs/user-events. Run it alone: `recsys-
 import hashlib
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pyarrow as pa
 
+from recsys_data.days import to_microseconds
 from recsys_data.errors import UserError
 from recsys_data.sources.datasets import Import
 from recsys_data.sources.datasets.files import line_batches
 from recsys_data.sources.datasets.staging import Staging
 
 SOURCE = "google-retail"
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # eventType -> type, kind of page
 TYPES = {
     "home-page-view": ("page_view", "home"),
@@ -111,7 +111,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _microseconds(text: Any) -> int | None:
     try:
         moment = datetime.fromisoformat(text)
-        return (moment - EPOCH) // timedelta(microseconds=1)
+        return to_microseconds(moment)
     except (TypeError, ValueError):
         return None
 

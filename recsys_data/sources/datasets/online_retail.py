@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
 from itertools import chain, islice, pairwise
@@ -24,6 +24,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from recsys_data.days import to_microseconds
 from recsys_data.errors import UserError
 from recsys_data.sources.datasets import Import
 from recsys_data.sources.datasets.csv_files import read_csv
@@ -45,7 +46,6 @@ COLUMNS = (
 PER_DAY = "by-day"
 SHOP_ZONE = ZoneInfo("Europe/London")
 TIME_FORMATS = ("%Y-%m-%d %H:%M:%S", "%m/%d/%Y %H:%M")
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 INTEGER = re.compile(r"-?[0-9]{1,18}")
 DECIMAL = re.compile(r"-?[0-9]{1,18}([.][0-9]{1,18})?")
 
@@ -176,5 +176,5 @@ def _utc(text: str) -> tuple[int | None, str]:
     for form in TIME_FORMATS:
         with suppress(ValueError):
             moment = datetime.strptime(text, form).replace(tzinfo=SHOP_ZONE).astimezone(UTC)
-            return (moment - EPOCH) // timedelta(microseconds=1), moment.isoformat().replace("+00:00", "Z")
+            return to_microseconds(moment), moment.isoformat().replace("+00:00", "Z")
     return None, text

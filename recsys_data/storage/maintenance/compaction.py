@@ -4,7 +4,6 @@ Data flow: days of small files -> one file each -> old snapshots forgotten -> fi
 Run alone: `dagster asset materialize --select lake_upkeep -m recsys_data.definitions`.
 """
 
-import fcntl
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -84,7 +83,7 @@ def upkeep(lake: Lake, name: str, now: datetime | None = None) -> Upkept:
     notes = lake.warehouse / "upkeep" / f"{name}.db"
     in_background(forget_referenced, table, notes)
     if lake.contracts[name].is_stream:
-        compact_days(table, day_number(now.date().isoformat()) + 1)
+        compact_days(table, day_number(now.date()) + 1)
     expired = expire_old_snapshots(table.refresh(), enough=1, age=SNAPSHOTS_KEPT)
     intended = partial(referenced_files, lake.warehouse, table)
     orphans = in_background(remove_orphans, table, notes, now=now.timestamp(), intended=intended)
@@ -233,4 +232,4 @@ def _replace(table: "Table", old: Sequence["DataFile"], new: Sequence["DataFile"
 
     # What can be read before, commits do not have to wait for.
     read_manifests(table.refresh())
-    return compare_and_set(table, replace, fcntl.LOCK_EX)
+    return compare_and_set(table, replace, exclusive=True)

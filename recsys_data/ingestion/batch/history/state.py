@@ -6,11 +6,12 @@ applied, when each was known, and which files they were.
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from recsys_data.days import date_of, from_microseconds
 from recsys_data.errors import Permanent
 from recsys_data.storage.commit import Change, compare_and_set, expire_old_snapshots
 from recsys_data.storage.ledger import read_removed
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
 PROPERTY = "recsys_data.history"
-EPOCH = date(1970, 1, 1)
 # Day, and the earliest and latest `as_of` of its rows in microseconds since 1970.
 Known = tuple[date, int | None, int | None]
 
@@ -119,7 +119,7 @@ def stored_days(
                     f"The snapshot of {day} in {'.'.join(table.name())} says of some rows that they were known at "
                     "another moment than the rest, or not when. Take the snapshot of that day again."
                 )
-            moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=earliest)
+            moment = from_microseconds(earliest)
             known[day] = Applied(day, moment, prints[day])
     before = read_removed(table).retired_before
     retired = [taken for taken in state.days if before and taken.day < before and taken.day not in files]
@@ -150,7 +150,7 @@ def commit_state(table: "Table", state: State, gone: "list[DataFile]", added: "l
 def day_of(file: "DataFile") -> date:
     """The day whose rows a file of snapshots holds."""
     partition = file.partition[0]
-    return partition if isinstance(partition, date) else EPOCH + timedelta(days=int(str(partition)))
+    return partition if isinstance(partition, date) else date_of(int(str(partition)))
 
 
 def fingerprint(files: Iterable["DataFile"]) -> str:

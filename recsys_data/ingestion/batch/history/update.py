@@ -9,11 +9,13 @@ on. So days may come late, in any order, be taken again or be removed, and a cra
 import time
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys_data.contracts.model import history_name
+from recsys_data.days import to_microseconds
+from recsys_data.durable import scratch
 from recsys_data.errors import Permanent, Transient
 from recsys_data.ingestion.batch.history.compare import Comparison
 from recsys_data.ingestion.batch.history.state import (
@@ -25,7 +27,6 @@ from recsys_data.ingestion.batch.history.state import (
     read_state,
     stored_days,
 )
-from recsys_data.scratch import scratch
 from recsys_data.sql import quote
 from recsys_data.storage.duckdb_writer import copy_rows
 from recsys_data.storage.query import connect, file_path, relation
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ATTEMPTS = 3
 # Snapshots that are compared in one statement, by the size of their files: many small days, or one large one.
 DAYS_BYTES = 192 * 1024 * 1024
@@ -213,7 +213,7 @@ def _may_end_since(table: "Table", file: "DataFile", moment: datetime) -> bool:
 
     field = table.schema().find_field("valid_to")
     bound = (file.upper_bounds or {}).get(field.field_id)
-    return bound is None or int(from_bytes(field.field_type, bound)) >= (moment - EPOCH) // timedelta(microseconds=1)
+    return bound is None or int(from_bytes(field.field_type, bound)) >= to_microseconds(moment)
 
 
 def _runs(ahead: "dict[Applied, list[DataFile]]") -> list[list[Applied]]:

@@ -10,11 +10,11 @@ from pyiceberg.exceptions import CommitStateUnknownException
 from sqlalchemy.exc import OperationalError
 
 from recsys_data.contracts import Contract
+from recsys_data.durable import scratch
 from recsys_data.errors import Transient
 from recsys_data.ingestion.batch.history import update as history
 from recsys_data.ingestion.batch.history.state import read_state
 from recsys_data.ingestion.batch.history.update import overlaps
-from recsys_data.scratch import scratch
 from recsys_data.storage import commit as commits
 from recsys_data.storage import tables
 from recsys_data_tests.support.histories import Histories, day, moment, oracle, things

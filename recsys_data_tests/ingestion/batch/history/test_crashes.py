@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 
-from recsys_data import scratch
+from recsys_data import durable
 from recsys_data.contracts import Contract
 from recsys_data.ingestion.batch.history import state as history_state
 from recsys_data.ingestion.batch.history import update as history
@@ -46,8 +46,8 @@ class Crashes:
         for owner, name in {(owner, name) for owner, name, _, _ in PLACES}:
             patch.setattr(owner, name, self._wrapped(name, getattr(owner, name)))
         # A process that is killed does not tidy up.
-        rmtree = scratch.shutil.rmtree
-        patch.setattr(scratch.shutil, "rmtree", lambda path, *more: None if self.dead else rmtree(path, *more))
+        rmtree = durable.shutil.rmtree
+        patch.setattr(durable.shutil, "rmtree", lambda path, *more: None if self.dead else rmtree(path, *more))
         self.dead = False
 
     def arm(self, name: str, count: int, when: int) -> None:

@@ -9,7 +9,6 @@ were consumed, and the partition goes on beyond all positions that it may have h
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 from pathlib import Path
@@ -24,6 +23,7 @@ from recsys_data.ingestion.streaming.log.embedded.segments import (
     sync_folder,
     whole_length,
 )
+from recsys_data.leases import try_lock
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +50,10 @@ class PartitionWriter:
         sync_entries(folder)
         writer = cls(folder, segment_bytes, os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644))
         try:
-            fcntl.flock(writer._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not try_lock(writer._lock):
+                writer.close()
+                return None
             writer._take_up()
-        except BlockingIOError:
-            writer.close()
-            return None
         except BaseException:
             writer.close()
             raise
