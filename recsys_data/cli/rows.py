@@ -4,7 +4,6 @@ import csv
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,21 +14,15 @@ from recsys_data.errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from recsys_data.storage.read_only import Result
+
 TABLE_ROWS = 100
 CELL_CHARACTERS = 200
 # Numbers keep every digit that the database had; what JSON has no form for (intervals) is text.
 ENCODER = msgspec.json.Encoder(decimal_format="number", enc_hook=str)
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a query gives, a batch at a time."""
-
-    schema: "pa.Schema"
-    batches: "Iterator[pa.RecordBatch]"
-
-
-def write_json(result: Result) -> None:
+def write_json(result: "Result") -> None:
     """A list of objects, one a line; what JSON cannot say (NaN, infinity) is null."""
     names = distinct(result.schema.names)
     out = sys.stdout.buffer
@@ -41,7 +34,7 @@ def write_json(result: Result) -> None:
     out.flush()
 
 
-def write_csv(result: Result) -> None:
+def write_csv(result: "Result") -> None:
     """RFC 4180 with a header; NULL is an empty field, nested values are JSON."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(result.schema.names)
@@ -49,7 +42,7 @@ def write_csv(result: Result) -> None:
         writer.writerow([_text(value) for value in row])
 
 
-def write_table(result: Result) -> None:
+def write_table(result: "Result") -> None:
     """The first rows, and how many there are."""
     from recsys_data.cli.terminal import print_rows
 
@@ -118,7 +111,7 @@ def interval(months: int, days: int, nanoseconds: int) -> str:
     return " ".join(parts)
 
 
-def _rows(result: Result) -> Iterator[tuple[Any, ...]]:
+def _rows(result: "Result") -> Iterator[tuple[Any, ...]]:
     for batch in result.batches:
         yield from _tuples(batch)
 

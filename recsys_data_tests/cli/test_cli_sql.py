@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys_data.cli.rows import distinct, readable
-from recsys_data.cli.sql import only_query
 from recsys_data.cli.terminal import visible
 from recsys_data.contracts import load_contracts
 from recsys_data.errors import UserError
 from recsys_data.settings import Settings
+from recsys_data.storage.read_only import only_query
 from recsys_data.storage.tables import open_lake
 
 Run = Callable[..., Result]

@@ -15,6 +15,7 @@ from click.testing import Result
 from recsys_data.landlock import available
 from recsys_data.monitoring.doctor.machine import query_guard
 from recsys_data.settings import Settings
+from recsys_data.storage import read_only
 
 Run = Callable[..., Result]
 
@@ -83,7 +84,7 @@ def test_the_kernel_refuses_what_would_get_past_the_list_and_duckdb(
     }
     before = contents(tmp_path)
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr(sys.modules["recsys_data.cli.sql"], "only_query", lambda text: text)
+    monkeypatch.setattr(read_only, "only_query", lambda text: text)
     monkeypatch.setattr("recsys_data.storage.query._confine", lambda *_: None)
     for what, query in REACHING.items():
         answer = fed("sql", query.format(**places), "--format", "csv", code=1)
@@ -98,7 +99,7 @@ def test_a_session_takes_and_leaves_nothing_in_the_current_folder(
     (tmp_path / "here" / ".tmp").mkdir(parents=True)
     (tmp_path / "here" / ".tmp" / "left.csv").write_text("a\n1\n")
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr(sys.modules["recsys_data.cli.sql"], "only_query", lambda text: text)
+    monkeypatch.setattr(read_only, "only_query", lambda text: text)
     found = fed("sql", "SELECT current_setting('temp_directory') AS folder", "--format", "json").stdout
     folder = Path(json.loads(found)[0]["folder"])
     assert folder.is_absolute()
@@ -148,8 +149,8 @@ def test_a_query_for_more_memory_than_its_share_ends_with_a_message(run: Run, mo
     bounds = resource.getrlimit(resource.RLIMIT_DATA)
     taken = int(re.search(r"VmData:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024  # type: ignore[index]
     share = (taken + 2**30) / (os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    bounded = sys.modules["recsys_data.cli.sql"].bounded_memory
-    monkeypatch.setattr(sys.modules["recsys_data.cli.sql"], "bounded_memory", lambda: bounded(share))
+    bounded = read_only.bounded_memory
+    monkeypatch.setattr(read_only, "bounded_memory", lambda: bounded(share))
     # One list of 2.4 GB.
     said = run("sql", "SELECT len(range(300_000_000))", code=1).stderr
     assert "Out of Memory Error" in said
