@@ -1,32 +1,16 @@
-"""The Dagster code location: merges the stages' definitions and the resources; decides nothing."""
+"""The Dagster code location: loads the folder `defs`; decides nothing."""
+
+from pathlib import Path
 
 import dagster as dg
 
-from recsys_data.contracts import load_contracts
-from recsys_data.defs.ingestion import dead_letters as replay
-from recsys_data.defs.ingestion import snapshots
-from recsys_data.defs.ingestion import streaming as ingestion
-from recsys_data.defs.monitoring import alerts, instance
-from recsys_data.defs.monitoring import checks as monitoring
-from recsys_data.defs.resources import EventLogResource, LakeResource, SettingsResource
-from recsys_data.defs.storage import maintenance as lake
-from recsys_data.defs.storage.retention import retention
-from recsys_data.settings import Settings
+import recsys_data.defs
 
-_settings = Settings.from_env()
-_contracts = load_contracts(*_settings.contract_dirs)
 
-defs = dg.Definitions.merge(
-    ingestion.definitions(_contracts, _settings),
-    replay.definitions(),
-    snapshots.definitions(_contracts, _settings),
-    lake.definitions(),
-    monitoring.definitions(_contracts),
-    instance.definitions(),
-    alerts.definitions(),
-    dg.Definitions(
-        assets=[retention],
-        resources={"event_log": EventLogResource(), "lake": LakeResource(), "settings": SettingsResource()},
-        executor=dg.in_process_executor,
-    ),
-)
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Everything that Dagster runs and shows, as the environment's settings and contracts say."""
+    folder = Path(*recsys_data.defs.__path__)
+    tree = dg.ComponentTree.from_module(recsys_data.defs, project_root=folder.parents[1])
+    # Without a path Dagster also imports each package with components that is installed, boto3 among them, in each run.
+    return dg.Definitions.merge(dg.Definitions(component_tree=tree), tree.build_defs(folder))

@@ -28,6 +28,11 @@ def variable(name: str) -> str | None:
     return os.environ.get(name)
 
 
+def environment() -> dict[str, str]:
+    """A copy of the whole environment, for child processes."""
+    return dict(os.environ)
+
+
 class Secrets(tuple[str, ...]):
     """Keys that must not reach a log line: prints as a count."""
 

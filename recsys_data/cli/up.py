@@ -24,7 +24,7 @@ from recsys_data.errors import Transient, UserError
 from recsys_data.leases import try_lock
 from recsys_data.operations.local.dagster_home import dagster_home
 from recsys_data.operations.platform import opened
-from recsys_data.settings import PREFIX, Settings
+from recsys_data.settings import PREFIX, Settings, environment
 
 if TYPE_CHECKING:
     from recsys_data.operations.local.code_server import CodeServer
@@ -117,7 +117,7 @@ def dagster(code: "CodeServer", host: str, port: int) -> dict[str, list[str]]:
 
 def environment_of(settings: Settings) -> dict[str, str]:
     """The environment of the child processes: the same state folder, wherever they look from."""
-    return os.environ | {
+    return environment() | {
         "DAGSTER_HOME": str(dagster_home(settings)),
         "DAGSTER_DISABLE_TELEMETRY": "1",
         f"{PREFIX}DIR": str(settings.data_dir),

@@ -1,4 +1,4 @@
 """Everything that Dagster sees: the only package that imports it.
 
-One folder per stage; each module has `definitions()`, which `recsys_data.definitions` merges.
+`recsys_data.definitions` loads this folder: each module's own definitions, and the component of each `defs.yaml`.
 """

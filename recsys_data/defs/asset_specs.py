@@ -1,12 +1,12 @@
 """Contract -> Dagster: the asset's spec, freshness policy, partitions and everything the UI shows of it."""
 
-from collections.abc import Mapping
 from datetime import date, timedelta
 
 import dagster as dg
 
 from recsys_data.contracts.model import Column, Contract, Kind
 from recsys_data.contracts.types import duckdb_type
+from recsys_data.defs.markdown import table
 
 # Dagster looks at freshness every half minute and accepts no window below one.
 LEAST_WINDOW = timedelta(minutes=2)
@@ -36,7 +36,12 @@ def asset_spec(contract: Contract, partitions: dg.PartitionsDefinition, deps: li
             "dagster/partition_expr": contract.event_time.name,
             "dagster/table_name": f"recsys.{contract.name}",
             "contract": dg.MetadataValue.text(f"{contract.path.name} {contract.version}"),
-            "row rules": dg.MetadataValue.md(_rules(contract)),
+            "row rules": dg.MetadataValue.md(
+                table(
+                    ["reason", "rule", "predicate"],
+                    [[r.name, r.description, f"`{r.predicate}`"] for r in contract.rules],
+                )
+            ),
         },
     )
 
@@ -58,11 +63,6 @@ def column_schema(contract: Contract) -> dg.TableSchema:
     return dg.TableSchema(columns=[_column(column) for column in contract.columns])
 
 
-def shown_columns(contracts: Mapping[str, Contract], name: str) -> list[str]:
-    """Columns whose values may be shown as samples: nothing that is marked as personal."""
-    return [column.name for column in contracts[name].columns if not column.classification]
-
-
 def _column(column: Column) -> dg.TableColumn:
     return dg.TableColumn(
         name=column.name,
@@ -81,11 +81,3 @@ def _marks(column: Column) -> dict[str, str]:
     """What the UI shows beside a column: personal data, and what it may be used for."""
     marks = {"classification": column.classification} if column.classification else {}
     return marks | ({"permitted_use": ".".join(column.permitted_use)} if column.permitted_use else {})
-
-
-def _rules(contract: Contract) -> str:
-    rows = [
-        "| " + " | ".join([rule.name, rule.description, f"`{rule.predicate}`".replace("|", r"\|")]) + " |"
-        for rule in contract.rules
-    ]
-    return "\n".join(["| reason | rule | predicate |", "|---|---|---|", *rows]) if rows else "none"

@@ -8,7 +8,6 @@ import dagster as dg
 from recsys_data.contracts import load_contracts
 from recsys_data.defs.run_liveness import marked
 from recsys_data.ingestion.streaming.log import EventLog
-from recsys_data.ingestion.streaming.log.open import open_log
 from recsys_data.logs import bound, configure
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake, open_lake
@@ -25,6 +24,8 @@ class EventLogResource(dg.ConfigurableResource[EventLog]):
     """The event log that the settings name."""
 
     def create_resource(self, context: dg.InitResourceContext) -> EventLog:
+        from recsys_data.ingestion.streaming.log.open import open_log
+
         return open_log(Settings.from_env())
 
 
@@ -44,3 +45,12 @@ class LakeResource(dg.ConfigurableResource[Lake]):
     def create_resource(self, context: dg.InitResourceContext) -> Lake:
         settings = Settings.from_env()
         return open_lake(settings, load_contracts(*settings.contract_dirs))
+
+
+@dg.definitions
+def resources() -> dg.Definitions:
+    """The resources, and the executor: a run is one process."""
+    return dg.Definitions(
+        resources={"event_log": EventLogResource(), "lake": LakeResource(), "settings": SettingsResource()},
+        executor=dg.in_process_executor,
+    )

@@ -33,7 +33,7 @@ def is_small(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
 
 JOB = dg.define_asset_job("make_things", selection=[things])
 DEFS = dg.Definitions.merge(
-    alert_defs.definitions(),
+    dg.Definitions(sensors=[alert_defs.alerts_sensor]),
     dg.Definitions(
         [things],
         asset_checks=[is_small],
@@ -158,6 +158,6 @@ def test_a_dead_webhook_stops_nothing_and_is_told_when_it_is_back(there: Deploym
 def test_the_code_location_has_the_sensor_running() -> None:
     from recsys_data.definitions import defs
 
-    sensor = defs.resolve_sensor_def("alerts_sensor")
+    sensor = defs().resolve_sensor_def("alerts_sensor")
     assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
     assert sensor.minimum_interval_seconds == 30

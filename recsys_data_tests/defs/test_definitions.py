@@ -19,11 +19,11 @@ from recsys_data.storage.tables import open_lake
 STREAM = {"interactions", "contexts", "identities", "dead_letters"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def defs() -> dg.Definitions:
     from recsys_data.definitions import defs
 
-    return defs
+    return defs()
 
 
 @pytest.fixture

@@ -23,11 +23,11 @@ UPKEEP = {"lake_upkeep", "dagster_upkeep", "retention"}
 DAILY = dg.DailyPartitionsDefinition("2026-01-01", timezone="UTC")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def defs() -> dg.Definitions:
     from recsys_data.definitions import defs
 
-    return defs
+    return defs()
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_a_run_whose_process_is_asked_to_end_is_canceled(defs, lake, instance, m
         raise dg.DagsterExecutionInterruptedError
 
     feed(lake, 1)
-    monkeypatch.setattr(lake_defs, "upkeep", stopped)
+    monkeypatch.setattr(maintenance, "upkeep", stopped)
     run_upkeep(defs, instance)
     assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.CANCELED]
 
@@ -150,14 +150,14 @@ def test_a_run_whose_process_is_asked_to_end_is_canceled(defs, lake, instance, m
 def test_a_table_that_cannot_be_kept_up_does_not_stop_the_others(defs, lake, instance, monkeypatch):
     feed(lake)
     lake.table("contexts")
-    whole = lake_defs.upkeep
+    whole = maintenance.upkeep
 
     def broken(lake, name):
         if name == "contexts":
             raise Transient("contexts keeps being rewritten by others. Try again later.")
         return whole(lake, name)
 
-    monkeypatch.setattr(lake_defs, "upkeep", broken)
+    monkeypatch.setattr(maintenance, "upkeep", broken)
     result = run_upkeep(defs, instance)
     assert not result.success
     (failure,) = result.get_step_failure_events()

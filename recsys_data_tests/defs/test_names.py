@@ -1,13 +1,16 @@
 """The names that users, cursors, freshness and alerts hang on: a change of one is a deliberate edit of `names.json`."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import dagster as dg
 
 from recsys_data.contracts import load_contracts
-from recsys_data.definitions import defs
+from recsys_data.definitions import defs as code_location
 
+defs = code_location()
 NAMES = Path(__file__).with_name("names.json")
 
 
@@ -40,3 +43,24 @@ def test_every_table_has_an_owner_a_kind_and_a_description() -> None:
     for name in load_contracts():
         node = graph.get(dg.AssetKey(name))
         assert node.owners and node.kinds and node.description
+
+
+MOST_MODULES = 150
+HEAVY = ["numpy", "pandas", "pyarrow", "pyiceberg"]
+LOADED = f"""
+import sys, dagster
+before = {{*sys.modules}}
+from recsys_data.definitions import defs
+defs().get_repository_def().load_all_definitions()
+after = {{*sys.modules}} - before
+assert not after & {{*{HEAVY}}}, sorted(after & {{*{HEAVY}}})
+print(len([name for name in after if not name.startswith(("dagster", "recsys_data"))]))
+"""
+
+
+def test_loading_the_definitions_imports_nothing_heavy() -> None:
+    # Each run, and each reload in the UI, begins with it. DuckDB is there, because contracts are checked by it.
+    command = [sys.executable, "-W", "ignore", "-c", LOADED]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert loaded.returncode == 0, loaded.stderr
+    assert int(loaded.stdout) < MOST_MODULES

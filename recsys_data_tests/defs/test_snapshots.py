@@ -9,9 +9,8 @@ import pytest
 
 from recsys_data.contracts.servers import Reference
 from recsys_data.defs.asset_specs import daily_partitions
-from recsys_data.defs.ingestion import snapshots as snapshot_defs
-from recsys_data.defs.monitoring import checks as monitoring
-from recsys_data.defs.resources import LakeResource, SettingsResource
+from recsys_data.defs.contract_datasets import definitions
+from recsys_data.defs.resources import resources
 from recsys_data.ingestion.batch.due import due_day, missing_days, taken_on
 from recsys_data.ingestion.batch.history.update import bring_up_to_date
 from recsys_data.ingestion.batch.quarantine import held_back
@@ -38,13 +37,7 @@ def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Batch:
 
 @pytest.fixture
 def defs(batch: Batch) -> dg.Definitions:
-    return dg.Definitions.merge(
-        snapshot_defs.definitions(batch.contracts, batch.settings),
-        monitoring.definitions({n: c for n, c in batch.contracts.items() if not c.is_stream}),
-        dg.Definitions(
-            resources={"lake": LakeResource(), "settings": SettingsResource()}, executor=dg.in_process_executor
-        ),
-    )
+    return dg.Definitions.merge(definitions(batch.contracts, batch.settings), resources())
 
 
 @pytest.fixture
@@ -198,10 +191,7 @@ def test_a_sample_shows_no_personal_value(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("RECSYS_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("RECSYS_DATA_CONTRACTS", str(tmp_path / "contracts"))
     batch.land("user_profiles", "2026-01-01", [{"user_id": "secret-id", "city": "secret-city", "country": "IT"}])
-    defs = dg.Definitions.merge(
-        snapshot_defs.definitions({n: c for n, c in batch.contracts.items() if n.startswith("user")}, batch.settings),
-        dg.Definitions(resources={"lake": LakeResource(), "settings": SettingsResource()}),
-    )
+    defs = dg.Definitions.merge(definitions(batch.contracts, batch.settings), resources())
     result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance, asset_selection=[dg.AssetKey("user_profiles")], partition_key="2026-01-01"
     )

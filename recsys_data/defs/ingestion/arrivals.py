@@ -14,7 +14,6 @@ from recsys_data.contracts import Contract
 from recsys_data.contracts.model import history_name, rejected_name
 from recsys_data.contracts.servers import Server
 from recsys_data.errors import RecsysDataError
-from recsys_data.ingestion.batch.due import pending_days
 from recsys_data.settings import Settings
 from recsys_data.sources.extract import fingerprint
 from recsys_data.sources.source import is_live
@@ -39,6 +38,8 @@ def landed_days_sensor(contracts: Sequence[Contract]) -> dg.SensorDefinition:
     def sensor(
         context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]
     ) -> dg.SensorResult:
+        from recsys_data.ingestion.batch.due import pending_days
+
         seen = {name: days for name, days in json.loads(context.cursor or "{}").items() if isinstance(days, dict)}
         waiting: dict[str, dict[str, str]] = {}
         requests, troubles, observed = [], [], []

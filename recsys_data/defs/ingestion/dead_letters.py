@@ -4,15 +4,17 @@ Run alone: `dagster job launch -j replay_dead_letters -m recsys_data.definitions
 """
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from recsys_data.errors import Transient
-from recsys_data.ingestion.streaming.dead_letters import Meant, count, holders
 from recsys_data.ingestion.streaming.log import EventLog
-from recsys_data.ingestion.streaming.replay import discard, replay
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
+
+if TYPE_CHECKING:
+    from recsys_data.ingestion.streaming.dead_letters import Meant
 
 
 class DeadLettersConfig(dg.Config):
@@ -25,44 +27,45 @@ class DeadLettersConfig(dg.Config):
     discard: bool = False
 
 
-def definitions() -> dg.Definitions:
-    """The job."""
+@dg.op(description="Brings back dead letters that the contracts take now; the next drain stores them.")
+def replay_or_discard(
+    context: dg.OpExecutionContext,
+    config: DeadLettersConfig,
+    event_log: dg.ResourceParam[EventLog],
+    lake: dg.ResourceParam[Lake],
+    settings: dg.ResourceParam[Settings],
+) -> None:
+    from recsys_data.ingestion.streaming.dead_letters import Meant, count, holders
+    from recsys_data.ingestion.streaming.replay import discard, replay
 
-    @dg.op(description="Brings back dead letters that the contracts take now; the next drain stores them.")
-    def replay_or_discard(
-        context: dg.OpExecutionContext,
-        config: DeadLettersConfig,
-        event_log: dg.ResourceParam[EventLog],
-        lake: dg.ResourceParam[Lake],
-        settings: dg.ResourceParam[Settings],
-    ) -> None:
-        meant = _meant(config)
-        told: list[int] = []
-        stay: dict[str, int] = {}
-        try:
-            if config.discard:
-                discard(lake, settings, meant, told.append)
-            else:
-                stay = dict(replay(lake, event_log, settings, meant, told.append).most_common())
-        except Transient as error:
-            raise dg.RetryRequested(max_retries=3, seconds_to_wait=60) from error
-        fate = "discarded" if config.discard else "replayed"
-        metadata = {
-            fate: sum(told),
-            "stay, and why": dg.MetadataValue.json(stay),
-            "left, by reason": dg.MetadataValue.json(count(lake, Meant())),
-        }
-        for table in holders(lake):
-            context.log_event(dg.AssetObservation(table.name()[-1], metadata=metadata))
-
-    @dg.job(description="Replays dead letters after a contract was changed, or gives them up (`discard: true`).")
-    def replay_dead_letters() -> None:
-        replay_or_discard()
-
-    return dg.Definitions(jobs=[replay_dead_letters])
+    meant = _meant(config)
+    told: list[int] = []
+    stay: dict[str, int] = {}
+    try:
+        if config.discard:
+            discard(lake, settings, meant, told.append)
+        else:
+            stay = dict(replay(lake, event_log, settings, meant, told.append).most_common())
+    except Transient as error:
+        raise dg.RetryRequested(max_retries=3, seconds_to_wait=60) from error
+    fate = "discarded" if config.discard else "replayed"
+    metadata = {
+        fate: sum(told),
+        "stay, and why": dg.MetadataValue.json(stay),
+        "left, by reason": dg.MetadataValue.json(count(lake, Meant())),
+    }
+    for table in holders(lake):
+        context.log_event(dg.AssetObservation(table.name()[-1], metadata=metadata))
 
 
-def _meant(config: DeadLettersConfig) -> Meant:
+@dg.job(description="Replays dead letters after a contract was changed, or gives them up (`discard: true`).")
+def replay_dead_letters() -> None:
+    replay_or_discard()
+
+
+def _meant(config: DeadLettersConfig) -> "Meant":
+    from recsys_data.ingestion.streaming.dead_letters import Meant
+
     if config.discard and not config.reason:
         raise dg.Failure(
             "Name the reason of the dead letters to discard: `reason: malformed_json`.", allow_retries=False

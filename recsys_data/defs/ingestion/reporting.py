@@ -5,16 +5,23 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING
+
+import dagster as dg
 
 from recsys_data.contracts.rules import session
 from recsys_data.days import day_number
+from recsys_data.defs.markdown import table
 from recsys_data.durable import local_path
 from recsys_data.errors import UserError
-from recsys_data.ingestion.streaming.stream_writer import Flushed
+from recsys_data.ingestion.streaming.refused import Refused
 from recsys_data.sql import quote
 from recsys_data.storage.manifest_stats import DayStats, days
 from recsys_data.storage.query import relation
 from recsys_data.storage.tables import Lake
+
+if TYPE_CHECKING:
+    from recsys_data.ingestion.streaming.stream_writer import Flushed
 
 EVERY_SECONDS = 30.0
 # Late events touch dozens of older days, and telling of each takes a write to Dagster's storage.
@@ -55,7 +62,7 @@ class Reporter:
         self._gathered = Gathered()
         self._due = self._late_due = 0.0
 
-    def add(self, flushed: Flushed) -> None:
+    def add(self, flushed: "Flushed") -> None:
         gathered = self._gathered
         for name, added in flushed.rows.items():
             for day, rows in added.items():
@@ -115,22 +122,29 @@ def day_facts(lake: Lake, name: str) -> dict[int, DayStats]:
 def sample(lake: Lake, name: str, day: int) -> str:
     """A few rows of a day as a markdown table, without columns that are marked as personal."""
     shown = [column.name for column in lake.contracts[name].columns if not column.classification]
-    table = lake.table(name)
+    stored = lake.table(name)
     files = [
         str(local_path(task.file.file_path) or task.file.file_path)
-        for task in table.scan().plan_files()
+        for task in stored.scan().plan_files()
         if task.file.partition[0] == day
     ]
     with session() as connection:
         rows = connection.execute(
-            f"SELECT {', '.join(map(quote, shown))} FROM ({relation(table, files[:1])}) LIMIT {SAMPLE_ROWS}"
+            f"SELECT {', '.join(map(quote, shown))} FROM ({relation(stored, files[:1])}) LIMIT {SAMPLE_ROWS}"
         ).fetchall()
     filled = [i for i in range(len(shown)) if any(row[i] is not None for row in rows)]
-    head = [shown[i] for i in filled]
-    lines = [[_cell(row[i]) for i in filled] for row in rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *lines])
+    return table([shown[i] for i in filled], [[_cell(row[i]) for i in filled] for row in rows])
+
+
+def rejections(found: Sequence[Refused]) -> dg.MarkdownMetadataValue:
+    """What was rejected by reason, without the rows themselves: those may hold personal data."""
+    head = ["reason", "of", "count", "first", "last", "example"]
+    rows = [
+        [r.reason, r.dataset, r.count, f"{r.first:%Y-%m-%d %H:%M}", f"{r.last:%Y-%m-%d %H:%M}", r.place] for r in found
+    ]
+    return dg.MetadataValue.md(table(head, rows))
 
 
 def _cell(value: object) -> str:
     text = value.isoformat(timespec="milliseconds") if isinstance(value, datetime) else str(value)
-    return "" if value is None else text[:CELL_CHARACTERS].replace("|", "/").replace("\n", " ")
+    return "" if value is None else text[:CELL_CHARACTERS]

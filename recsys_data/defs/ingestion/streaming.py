@@ -15,18 +15,15 @@ import dagster as dg
 from recsys_data.contracts import Contract, Kind
 from recsys_data.days import day_key
 from recsys_data.defs.asset_specs import asset_spec, daily_partitions
-from recsys_data.defs.ingestion.reporting import Gathered, Reporter, day_facts, sample, wanted_days
+from recsys_data.defs.ingestion.reporting import Gathered, Reporter, day_facts, rejections, sample, wanted_days
 from recsys_data.defs.storage.maintenance import canceled_when_stopped
 from recsys_data.errors import UserError
-from recsys_data.ingestion.streaming.consumer import Until, drain, wait_until_stored
 from recsys_data.ingestion.streaming.consumer_lease import DrainBusy, drain_lock, running_drain, successor_waits
-from recsys_data.ingestion.streaming.lag import lag_of
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.ingestion.streaming.positions import positions_of
-from recsys_data.ingestion.streaming.refused import as_markdown, summary
+from recsys_data.ingestion.streaming.refused import summary
 from recsys_data.ingestion.streaming.supervision import DrainRun, decide
 from recsys_data.settings import Settings
-from recsys_data.storage.maintenance.compaction import compact_day
 from recsys_data.storage.manifest_stats import DayStats
 from recsys_data.storage.tables import Lake
 
@@ -85,6 +82,9 @@ def _drained(
     context: dg.AssetExecutionContext, config: DrainConfig, log: EventLog, lake: Lake, settings: Settings
 ) -> Iterator[dg.AssetMaterialization | dg.MaterializeResult]:
     """Drain, telling of touched days as they become visible, and of the run's own days in any case."""
+    from recsys_data.ingestion.streaming.consumer import Until, drain, wait_until_stored
+    from recsys_data.storage.maintenance.compaction import compact_day
+
     try:
         days = wanted_days(context.partition_keys, settings.first_day)
     except UserError as error:
@@ -134,7 +134,7 @@ def _result_metadata(lake: Lake, log: EventLog, gathered: Gathered, name: str, d
     if filled:
         metadata["sample"] = dg.MetadataValue.md(sample(lake, name, max(filled)))
     if lake.contracts[name].kind is Kind.DEAD_LETTERS:
-        metadata["by reason"] = dg.MetadataValue.md(as_markdown(summary(lake, origins=[name])))
+        metadata["by reason"] = rejections(summary(lake, origins=[name]))
     return metadata
 
 
@@ -148,6 +148,8 @@ def _day_metadata(facts: Mapping[int, DayStats], days: list[int]) -> Metadata:
 
 
 def _stream_metadata(lake: Lake, log: EventLog, gathered: Gathered) -> Metadata:
+    from recsys_data.ingestion.streaming.lag import lag_of
+
     metadata: Metadata = {
         "events waiting": lag_of(log, lake).events,
         "events read": gathered.read,
@@ -179,6 +181,8 @@ def _sensor(job, names: list[str], contracts: Mapping[str, Contract]) -> dg.Sens
         lake: dg.ResourceParam[Lake],
         settings: dg.ResourceParam[Settings],
     ) -> dg.SensorResult:
+        from recsys_data.ingestion.streaming.lag import lag_of
+
         now = time.time()
         cursor = json.loads(context.cursor or "{}")
         lag = lag_of(event_log, lake).events

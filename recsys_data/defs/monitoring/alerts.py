@@ -12,11 +12,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 import msgspec
-from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
-from dagster._core.definitions.freshness import FreshnessState
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
-from dagster._core.storage.dagster_run import RunRecord
 
+from recsys_data.defs.dagster_private import AssetCheckExecutionRecord, BaseAssetGraph, FreshnessState
 from recsys_data.errors import Transient
 from recsys_data.logs import configure
 from recsys_data.monitoring.alerts.incidents import (
@@ -40,11 +37,6 @@ BY_HAND = "__ASSET_JOB"
 SELECTED_SHOWN = 5
 STALE: dict[FreshnessState, Severity] = {FreshnessState.FAIL: "error", FreshnessState.WARN: "warning"}
 ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
-
-
-def definitions() -> dg.Definitions:
-    """The sensor."""
-    return dg.Definitions(sensors=[alerts_sensor])
 
 
 @dg.sensor(
@@ -155,7 +147,7 @@ def jobs(instance: dg.DagsterInstance, since: float) -> Iterable[Condition]:
         yield Condition("run", subject, severity, message, record.dagster_run.run_id, _ended(record))
 
 
-def _ended(record: RunRecord) -> float:
+def _ended(record: dg.RunRecord) -> float:
     return record.end_time or 0.0
 
 

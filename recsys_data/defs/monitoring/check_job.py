@@ -8,13 +8,12 @@ another and a newer materialization is there, which a drain has every half minut
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
-from dagster._core.events import DagsterEventType
 
 from recsys_data.defs.ingestion.streaming import DRAIN
+from recsys_data.defs.monitoring.checks import DatasetCheck
 from recsys_data.defs.storage.maintenance import canceled_when_stopped, last_run
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
@@ -28,26 +27,7 @@ IDLE_SECONDS = 3600.0
 SHARE = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class StreamCheck:
-    """A check of a stream dataset, to be run by hand as any other, and by the job."""
-
-    asset: str
-    name: str
-    description: str
-    judge: Callable[[Lake, Settings], dg.AssetCheckResult]
-
-    def definition(self) -> dg.AssetChecksDefinition:
-        """The check as Dagster runs it by hand."""
-
-        @dg.asset_check(asset=self.asset, name=self.name, description=self.description)
-        def check(lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
-            return self.judge(lake, settings)
-
-        return check
-
-
-def definitions(checks: Sequence[StreamCheck]) -> dg.Definitions:
+def definitions(checks: Sequence[DatasetCheck]) -> dg.Definitions:
     """A job that runs these checks, and the sensor that starts it."""
 
     @dg.op(description="Runs all checks of the stream datasets.")
@@ -70,22 +50,22 @@ def definitions(checks: Sequence[StreamCheck]) -> dg.Definitions:
     return dg.Definitions(jobs=[job], sensors=[_sensor(job, sorted({check.asset for check in checks}))])
 
 
-def _checked(context: dg.OpExecutionContext, check: StreamCheck, lake: Lake, settings: Settings) -> Iterator[str]:
+def _checked(context: dg.OpExecutionContext, check: DatasetCheck, lake: Lake, settings: Settings) -> Iterator[str]:
     """Run one check and tell of it; yields why it could not be run."""
     try:
-        result = check.judge(lake, settings)
+        result = check.result(lake, settings)
     # What is wrong with one table is no reason to leave the others.
     except Exception as error:
         context.log.exception(f"{check.name} of {check.asset} could not be run")
         yield f"{check.name} of {check.asset}: {error}"
         return
     context.log.info(f"{check.name} of {check.asset}: {'passed' if result.passed else 'failed'}")
-    tell(context.instance, check, result)
+    record(context.instance, check, result)
 
 
-def tell(instance: dg.DagsterInstance, check: StreamCheck, result: dg.AssetCheckResult) -> None:
+def record(instance: dg.DagsterInstance, check: DatasetCheck, result: dg.AssetCheckResult) -> None:
     """Record what a check found, as of the run that stores the dataset."""
-    key = dg.AssetKey(check.asset)
+    key = check.key.asset_key
     evaluation = dg.AssetCheckEvaluation(
         asset_key=key,
         check_name=check.name,
@@ -97,7 +77,7 @@ def tell(instance: dg.DagsterInstance, check: StreamCheck, result: dg.AssetCheck
     if not run_id:
         instance.report_runless_asset_event(evaluation)
         return
-    kind = DagsterEventType.ASSET_CHECK_EVALUATION.value
+    kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION.value
     instance.report_dagster_event(dg.DagsterEvent(kind, job_name=JOB, event_specific_data=evaluation), run_id)
 
 

@@ -1,56 +1,145 @@
-"""Monitoring as Dagster sees it: asset checks from the contracts, and partitions that match the lake.
+"""Asset checks from the contracts: one mechanism for streams and snapshots.
 
-Checks: the ledger balances, stored rows keep to their rules, dead letters are few, events arrive.
+A check is a function of the lake. Those of streams run by themselves (`check_job.py`); those of snapshots run in the
+op that stores the snapshot, because that op fails for a snapshot on hold and would leave later steps out.
 """
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import dagster as dg
 
-from recsys_data.contracts import Contract, Kind
+from recsys_data.contracts.model import Contract, Kind, history_name
 from recsys_data.contracts.servers import Reference
-from recsys_data.days import day_key, day_number
-from recsys_data.defs.monitoring import check_job as check_defs
-from recsys_data.defs.monitoring.check_job import StreamCheck
-from recsys_data.ingestion.batch.history.state import read_state
-from recsys_data.ingestion.streaming.refused import as_markdown, summary
+from recsys_data.defs.ingestion.reporting import rejections
+from recsys_data.defs.markdown import table
+from recsys_data.ingestion.batch.quarantine import held_back
+from recsys_data.ingestion.streaming.refused import summary
 from recsys_data.monitoring.quality import RECENT, reference_counts, rule_counts, stored_rows
 from recsys_data.monitoring.reconciliation import COUNTS, reconcile_lake
 from recsys_data.settings import Settings
-from recsys_data.storage.manifest_stats import days
 from recsys_data.storage.tables import Lake
 
-# A tick may take a minute; an event takes about 15 ms.
-TOLD_PER_TICK = 400
+MISSING_SHOWN = 30
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 
 
-def definitions(contracts: Mapping[str, Contract]) -> dg.Definitions:
-    """Checks and sensor of the stream datasets."""
-    checks = list(_checks(contracts))
-    told = [n for n, contract in contracts.items() if contract.is_filled]
-    own = dg.Definitions(asset_checks=[check.definition() for check in checks], sensors=[_partitions_sensor(told)])
-    return dg.Definitions.merge(
-        own, check_defs.definitions([check for check in checks if contracts[check.asset].is_stream])
-    )
+@dataclass(frozen=True, slots=True)
+class DatasetCheck:
+    """A check of a dataset: its name, and what evaluates it."""
+
+    asset: str
+    name: str
+    description: str
+    evaluate: Callable[[Lake, Settings], dg.AssetCheckResult]
+    blocking: bool = False
+
+    @property
+    def key(self) -> dg.AssetCheckKey:
+        return dg.AssetCheckKey(dg.AssetKey(self.asset), self.name)
+
+    def spec(self) -> dg.AssetCheckSpec:
+        """The check as part of the op that stores the dataset."""
+        return dg.AssetCheckSpec(self.name, asset=self.asset, description=self.description, blocking=self.blocking)
+
+    def result(self, lake: Lake, settings: Settings) -> dg.AssetCheckResult:
+        """What it finds now."""
+        return self.evaluate(lake, settings)._replace(asset_key=self.key.asset_key, check_name=self.name)
+
+    def definition(self) -> dg.AssetChecksDefinition:
+        """The check as a step of its own."""
+
+        @dg.asset_check(asset=self.asset, name=self.name, description=self.description)
+        def check(lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+            return self.result(lake, settings)
+
+        return check
 
 
-def _checks(contracts: Mapping[str, Contract]) -> Iterator[StreamCheck]:
-    for contract in contracts.values():
-        if contract.is_stream:
-            yield _ledger_check(contract.name)
-            if contract.is_fed_by_events:
-                yield _rules_check(contract)
-            for name, item in contract.checks.items():
-                yield _quality_check(contract, name, item)
-        for reference in contract.references:
-            yield _reference_check(contract, reference)
+def checks_of(contract: Contract) -> Iterator[DatasetCheck]:
+    """The checks of a dataset that are steps of their own."""
+    if contract.is_stream:
+        yield _ledger_check(contract.name)
+        if contract.is_fed_by_events:
+            yield _rules_check(contract)
+        for name, item in contract.checks.items():
+            yield _quality_check(contract, name, item)
+    for reference in contract.references:
+        yield _reference_check(contract, reference)
 
 
-def _ledger_check(name: str) -> StreamCheck:
+def snapshot_checks(contract: Contract) -> list[DatasetCheck]:
+    """The checks of a snapshot dataset and its history that run in the op that stores them."""
+    name = contract.name
+
+    def change_within_limits(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
+        held = {str(one.day): one.held for one in held_back(settings, name)}
+        return _result(not held, ERROR, {"on hold": dg.MetadataValue.json(held)})
+
+    def days_complete(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
+        from recsys_data.ingestion.batch.due import due_day, missing_days
+        from recsys_data.ingestion.batch.snapshot import stored_days
+
+        stored, missing = stored_days(lake, name), missing_days(lake, contract)
+        due = due_day(contract, datetime.now(UTC))
+        metadata = {
+            "expected": due.isoformat(),
+            "newest": stored[-1].isoformat() if stored else "none",
+            "missing between": len(missing),
+            "missing days": dg.MetadataValue.json([str(day) for day in missing[-MISSING_SHOWN:]]),
+        }
+        return _result(due in stored, WARN, metadata)
+
+    def rows_accepted(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
+        from recsys_data.ingestion.batch.snapshot import refused_rows, stored_days
+
+        stored = stored_days(lake, name)
+        rejected = refused_rows(lake, name, stored[-1]) if stored else {}
+        metadata = {"rejected": sum(rejected.values()), "by reason": dg.MetadataValue.json(rejected)}
+        return _result(not rejected, WARN, metadata)
+
+    def periods_do_not_overlap(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
+        from recsys_data.ingestion.batch.history.update import overlaps
+
+        count = overlaps(lake, name)
+        return _result(count == 0, ERROR, {"overlaps": count})
+
+    return [
+        DatasetCheck(
+            name,
+            "change_within_limits",
+            "Fails if a snapshot is on hold because it lost or changed more than the contract allows. The last good "
+            "snapshot stays published until someone accepts the new one.",
+            change_within_limits,
+            blocking=True,
+        ),
+        DatasetCheck(
+            name,
+            "days_complete",
+            "The snapshot that is expected by now is stored. Missing days between the first and the last are listed.",
+            days_complete,
+        ),
+        DatasetCheck(
+            name,
+            "rows_accepted",
+            "No row of the newest day was rejected. Rejections are counted by reason.",
+            rows_accepted,
+        ),
+        DatasetCheck(
+            history_name(name),
+            "periods_do_not_overlap",
+            "At any moment each key has at most one current row.",
+            periods_do_not_overlap,
+        ),
+    ]
+
+
+def _result(passed: bool, severity: dg.AssetCheckSeverity, metadata: Mapping) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(passed=passed, severity=severity, metadata=metadata)
+
+
+def _ledger_check(name: str) -> DatasetCheck:
     def ledger_balances(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
         found = reconcile_lake(lake, settings)
         faults = [fault.found for fault in found.faults if fault.dataset == name]
@@ -64,7 +153,7 @@ def _ledger_check(name: str) -> StreamCheck:
             metadata={**counts, **rows, "rows removed": own.removed.rows},
         )
 
-    return StreamCheck(
+    return DatasetCheck(
         name,
         "ledger_balances",
         "Nothing is lost or doubled: lines read = accepted + duplicates + dead letters, all stream tables agree on it, "
@@ -73,26 +162,25 @@ def _ledger_check(name: str) -> StreamCheck:
     )
 
 
-def _rules_check(contract: Contract) -> StreamCheck:
+def _rules_check(contract: Contract) -> DatasetCheck:
     def row_rules(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
         counts = rule_counts(lake, contract, settings, datetime.now(UTC) - RECENT)
-        table = "\n".join(f"| {reason} | {count} |" for reason, count in counts.broken.items())
         return dg.AssetCheckResult(
             passed=not any(counts.broken.values()),
             severity=ERROR,
             metadata={
                 "rows judged": counts.rows,
                 "rows that break a rule": sum(counts.broken.values()),
-                "by rule": dg.MetadataValue.md(f"| rule | rows |\n|---|---|\n{table}"),
+                "by rule": dg.MetadataValue.md(table(["rule", "rows"], counts.broken.items())),
             },
         )
 
-    return StreamCheck(
+    return DatasetCheck(
         contract.name, "row_rules", "No row stored in the last 24 hours breaks a rule of the contract.", row_rules
     )
 
 
-def _reference_check(contract: Contract, reference: Reference) -> StreamCheck:
+def _reference_check(contract: Contract, reference: Reference) -> DatasetCheck:
     def known(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
         counts = reference_counts(lake, contract, reference, datetime.now(UTC) - RECENT)
         return dg.AssetCheckResult(
@@ -108,7 +196,7 @@ def _reference_check(contract: Contract, reference: Reference) -> StreamCheck:
             },
         )
 
-    return StreamCheck(
+    return DatasetCheck(
         contract.name,
         f"known_{reference.column}",
         f"At most {reference.max_unknown:.0%} of the rows stored in the last 24 hours have a "
@@ -117,7 +205,7 @@ def _reference_check(contract: Contract, reference: Reference) -> StreamCheck:
     )
 
 
-def _quality_check(contract: Contract, name: str, item: Mapping) -> StreamCheck:
+def _quality_check(contract: Contract, name: str, item: Mapping) -> DatasetCheck:
     """A quality item of the contract that judges the dataset as a whole."""
     severity = WARN if item.get("severity") == "warning" else ERROR
     measure = _volume(contract, item) if item.get("metric") == "rowCount" else _share(contract, item)
@@ -126,7 +214,7 @@ def _quality_check(contract: Contract, name: str, item: Mapping) -> StreamCheck:
         passed, metadata = measure(lake)
         return dg.AssetCheckResult(passed=passed, severity=severity, metadata=metadata)
 
-    return StreamCheck(contract.name, name, item.get("description", ""), quality)
+    return DatasetCheck(contract.name, name, item.get("description", ""), quality)
 
 
 def _volume(contract: Contract, item: Mapping):
@@ -159,47 +247,7 @@ def _share(contract: Contract, item: Mapping):
             "at most": most,
             "rejected": rejected,
             "accepted": accepted,
-            "by reason": dg.MetadataValue.md(as_markdown(found)),
+            "by reason": rejections(found),
         }
 
     return measure
-
-
-def _days_of(lake: Lake, name: str) -> dict[int, dict[str, Any]]:
-    """The days (since 1970) that a dataset holds, or that its history is made of, with what there is to tell."""
-    table = lake.table(name)
-    if lake.contracts[name].kind is Kind.HISTORY:
-        return {day_number(taken.day): {} for taken in read_state(table).days}
-    return {day: {"dagster/partition_row_count": stats.rows} for day, stats in days(table).items()}
-
-
-def _partitions_sensor(names: list[str]) -> dg.SensorDefinition:
-    @dg.sensor(
-        name="lake_partitions_sensor",
-        minimum_interval_seconds=5,
-        default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells Dagster of days that were stored without it, e.g. by `recsys-data ingest`.",
-    )
-    def lake_partitions_sensor(context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake]) -> dg.SensorResult:
-        seen = json.loads(context.cursor or "{}")
-        told: list[dg.AssetMaterialization] = []
-        for name in names:
-            if not lake.exists(name):
-                continue
-            table = lake.table(name)
-            snapshot = str(table.metadata.current_snapshot_id)
-            if seen.get(name) == snapshot:
-                continue
-            known = context.instance.get_materialized_partitions(dg.AssetKey(name))
-            stored = _days_of(lake, name)
-            missing = [day for day in sorted(stored, reverse=True) if day_key(day) not in known]
-            room = TOLD_PER_TICK - len(told)
-            told += [
-                dg.AssetMaterialization(name, partition=day_key(day), metadata=stored[day]) for day in missing[:room]
-            ]
-            if len(missing) <= room:
-                seen[name] = snapshot
-        skip = None if told else "Dagster knows every day of the lake"
-        return dg.SensorResult(skip_reason=skip, cursor=json.dumps(seen), asset_events=told)
-
-    return lake_partitions_sensor

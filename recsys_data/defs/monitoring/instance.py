@@ -24,11 +24,6 @@ MOST = 5000
 PAGE = 100
 
 
-def definitions() -> dg.Definitions:
-    """The asset, which the job `upkeep` makes every hour, and the sensor."""
-    return dg.Definitions(assets=[dagster_upkeep], sensors=[dead_runs_sensor])
-
-
 @dg.sensor(
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,

@@ -8,13 +8,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from recsys_data.defs.markdown import table
 from recsys_data.errors import RecsysDataError
-from recsys_data.storage.maintenance.compaction import Upkept, count_live_files, upkeep
 from recsys_data.storage.tables import Lake
+
+if TYPE_CHECKING:
+    from recsys_data.storage.maintenance.compaction import Upkept
 
 logger = logging.getLogger(__name__)
 
@@ -26,17 +29,19 @@ HOUR_SECONDS = 3600.0 - 300.0
 # A busy table takes thousands of commits an hour, and each leaves files that whoever plans a query, or merges the
 # manifests in a commit, goes through. This many come in ten minutes when late events spread over a month.
 MANY_FILES = 5000
+HEAD = [
+    *("dataset", "files before", "after", "snapshots expired"),
+    *("files deleted", "bytes freed", "to be deleted", "seconds"),
+]
 
 
-def definitions() -> dg.Definitions:
-    """The asset, the job that makes everything of its group, and its schedule."""
-    job = dg.define_asset_job(
-        JOB,
-        selection=dg.AssetSelection.groups(GROUP),
-        description="Keeps the lake and Dagster's own storage small. Readers, drains and snapshots go on meanwhile.",
-        tags={"dagster/max_runtime": str(6 * 3600)},
-    )
-    return dg.Definitions(assets=[lake_upkeep], jobs=[job], schedules=[_schedule(job)])
+upkeep_job = dg.define_asset_job(
+    JOB,
+    selection=dg.AssetSelection.groups(GROUP),
+    description="Compacts tables and deletes what is no longer needed, in the lake and in Dagster's own storage. "
+    "Reading and ingestion go on meanwhile.",
+    tags={"dagster/max_runtime": str(6 * 3600)},
+)
 
 
 def last_run(instance: dg.DagsterInstance, job: str) -> dg.RunRecord | None:
@@ -57,31 +62,30 @@ def canceled_when_stopped(context: dg.AssetExecutionContext | dg.OpExecutionCont
         raise
 
 
-def _schedule(job) -> dg.ScheduleDefinition:
-    @dg.schedule(
-        name="upkeep_schedule",
-        job=job,
-        cron_schedule=TICKS,
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Every hour, and after ten minutes where the lake got {MANY_FILES:,} files in them.",
-    )
-    def upkeep_schedule(
-        context: dg.ScheduleEvaluationContext, lake: dg.ResourceParam[Lake]
-    ) -> dg.RunRequest | dg.SkipReason:
-        last = last_run(context.instance, JOB)
-        if last is None:
-            return dg.RunRequest()
-        if not last.dagster_run.is_finished:
-            return dg.SkipReason("the last upkeep goes on")
-        done = context.instance.get_latest_materialization_event(dg.AssetKey("lake_upkeep"))
-        left = done.asset_materialization.metadata["files after"] if done and done.asset_materialization else None
-        added = count_live_files(lake) - ((left.value or 0) if isinstance(left, dg.IntMetadataValue) else 0)
-        if added < MANY_FILES and time.time() - last.create_timestamp.timestamp() < HOUR_SECONDS:
-            return dg.SkipReason(f"upkeep ran less than an hour ago, and {added:,} files were added since")
-        return dg.RunRequest()
+@dg.schedule(
+    name="upkeep_schedule",
+    job=upkeep_job,
+    cron_schedule=TICKS,
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description=f"Every hour, and after ten minutes where the lake got {MANY_FILES:,} files in them.",
+)
+def upkeep_schedule(
+    context: dg.ScheduleEvaluationContext, lake: dg.ResourceParam[Lake]
+) -> dg.RunRequest | dg.SkipReason:
+    from recsys_data.storage.maintenance.compaction import count_live_files
 
-    return upkeep_schedule
+    last = last_run(context.instance, JOB)
+    if last is None:
+        return dg.RunRequest()
+    if not last.dagster_run.is_finished:
+        return dg.SkipReason("the last upkeep goes on")
+    done = context.instance.get_latest_materialization_event(dg.AssetKey("lake_upkeep"))
+    left = done.asset_materialization.metadata["files after"] if done and done.asset_materialization else None
+    added = count_live_files(lake) - ((left.value or 0) if isinstance(left, dg.IntMetadataValue) else 0)
+    if added < MANY_FILES and time.time() - last.create_timestamp.timestamp() < HOUR_SECONDS:
+        return dg.SkipReason(f"upkeep ran less than an hour ago, and {added:,} files were added since")
+    return dg.RunRequest()
 
 
 @dg.asset(
@@ -96,6 +100,8 @@ def lake_upkeep(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake])
 
 
 def _kept_up(context: dg.AssetExecutionContext, lake: Lake) -> dg.MaterializeResult:
+    from recsys_data.storage.maintenance.compaction import upkeep
+
     done: dict[str, Upkept] = {}
     failed: list[str] = []
     for name in lake.contracts:
@@ -114,13 +120,12 @@ def _kept_up(context: dg.AssetExecutionContext, lake: Lake) -> dg.MaterializeRes
     return dg.MaterializeResult(metadata=_metadata(done))
 
 
-def _metadata(done: dict[str, Upkept]) -> dict[str, Any]:
+def _metadata(done: "dict[str, Upkept]") -> dict[str, Any]:
     rows = [
-        f"| {name} | {one.files_before} | {one.files_after} | {one.expired} | {one.orphans.removed} "
-        f"| {one.orphans.removed_bytes} | {one.orphans.waiting} | {one.seconds:.1f} |"
+        [name, one.files_before, one.files_after, one.expired]
+        + [one.orphans.removed, one.orphans.removed_bytes, one.orphans.waiting, round(one.seconds, 1)]
         for name, one in done.items()
     ]
-    head = "| dataset | files before | after | snapshots forgotten | files removed | bytes freed | to go | seconds |"
     return {
         "files before": sum(one.files_before for one in done.values()),
         "files after": sum(one.files_after for one in done.values()),
@@ -129,5 +134,5 @@ def _metadata(done: dict[str, Upkept]) -> dict[str, Any]:
         "bytes freed": sum(one.orphans.removed_bytes for one in done.values()),
         "bytes freed next": sum(one.orphans.waiting_bytes for one in done.values()),
         "seconds": round(sum(one.seconds for one in done.values()), 1),
-        "by dataset": dg.MetadataValue.md("\n".join([head, "|---|" + "---:|" * 7, *rows])),
+        "by dataset": dg.MetadataValue.md(table(HEAD, rows)),
     }

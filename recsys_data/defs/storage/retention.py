@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from recsys_data.defs.markdown import table
 from recsys_data.defs.storage.maintenance import GROUP
 from recsys_data.errors import RecsysDataError
 from recsys_data.ingestion.batch.retention import Retired, retire
@@ -30,13 +31,11 @@ def retention(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -
             failed.append(f"{name}: {error}")
         else:
             context.log.info(f"{name}: {done[name]}")
-    rows = [f"| {name} | {one.kept_since or 'the beginning'} | {one.days} | {one.rows} |" for name, one in done.items()]
+    rows = [[name, one.kept_since or "the beginning", one.days, one.rows] for name, one in done.items()]
     metadata = {
         "days retired": sum(one.days for one in done.values()),
         "rows retired": sum(one.rows for one in done.values()),
-        "by dataset": dg.MetadataValue.md(
-            "\n".join(["| dataset | kept since | days | rows |", "|---|---|---:|---:|", *rows])
-        ),
+        "by dataset": dg.MetadataValue.md(table(["dataset", "kept since", "days", "rows"], rows)),
     }
     if failed:
         raise dg.Failure("\n".join(failed), metadata=metadata, allow_retries=False)

@@ -1,6 +1,6 @@
 """What was refused, by reason: lines of the stream (`dead_letters`) and rows of snapshots (`NAME_rejected`)."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -69,16 +69,6 @@ def summary(lake: Lake, since: datetime | None = None, origins: Collection[str] 
             ).fetchall()
         found += [Refused(name, *row) for row in rows]
     return sorted(found, key=lambda one: (-one.count, one.reason))
-
-
-def as_markdown(found: Sequence[Refused]) -> str:
-    """A table for the UI, without what was found: that may be personal."""
-    lines = [
-        f"| {one.reason} | {one.dataset or ''} | {one.count} | {one.first:%Y-%m-%d %H:%M} | {one.last:%Y-%m-%d %H:%M} "
-        f"| {one.place} |"
-        for one in found
-    ]
-    return "\n".join(["| reason | of | count | first | last | example |", "|---|---|---:|---|---|---|", *lines])
 
 
 def examples(lake: Lake, reason: str, limit: int) -> list[Example]:

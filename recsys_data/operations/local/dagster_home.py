@@ -1,11 +1,10 @@
 """Where Dagster keeps its own state when `recsys-data up` runs it."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from recsys_data.errors import UserError
-from recsys_data.settings import Settings
+from recsys_data.settings import Settings, variable
 
 # The folder that the project's dagster.yaml names, relative to a checkout.
 NAMED = "data/dagster"
@@ -22,7 +21,7 @@ def dagster_home(settings: Settings) -> Path:
 
     from recsys_data.durable import write_atomically
 
-    given = os.environ.get("DAGSTER_HOME")
+    given = variable("DAGSTER_HOME")
     if given:
         if not Path(given).is_absolute() or not Path(given).is_dir():
             raise UserError(f"DAGSTER_HOME is {given!r}; expected the absolute path of a folder. Create or unset it.")

@@ -7,10 +7,11 @@ only truth about what has been consumed is kept by the consumer, in the lake, as
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,8 @@ class LogSlice:
     start: int
     end: int
     data: bytes
-    bounds: npt.NDArray[np.int64]
-    positions: npt.NDArray[np.int64]
+    bounds: "npt.NDArray[np.int64]"
+    positions: "npt.NDArray[np.int64]"
 
     def __len__(self) -> int:
         return len(self.positions)

@@ -1,0 +1,135 @@
+"""What a run of a snapshot dataset does: it takes the run's days, and updates the history from what is stored."""
+
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from recsys_data.contracts import Contract
+from recsys_data.contracts.model import history_name, rejected_name
+from recsys_data.days import day_number
+from recsys_data.defs.ingestion.reporting import sample
+from recsys_data.defs.monitoring.checks import snapshot_checks
+from recsys_data.errors import RecsysDataError, UserError
+from recsys_data.ingestion.batch.history.update import Brought, bring_up_to_date
+from recsys_data.ingestion.batch.snapshot import accept_held, stored_days, take, takeable_days
+from recsys_data.ingestion.batch.taken import Taken
+from recsys_data.settings import Settings
+from recsys_data.storage.tables import Lake
+
+Metadata = dict[str, Any]
+Told = dg.AssetMaterialization | dg.AssetCheckResult
+
+
+def run(context: dg.AssetExecutionContext, accept: bool, lake: Lake, settings: Settings, name: str) -> Iterator[Told]:
+    """Take the run's days, tell of each as it is published, and fail at the end for what was held back."""
+    contract = lake.contracts[name]
+    selected = {key.to_user_string() for key in context.selected_asset_keys}
+    results: list[Taken] = []
+    try:
+        if selected & {name, rejected_name(name)}:
+            for day in _days(context, contract, settings):
+                context.log.info(f"Taking {name} of {day}.")
+                taken = _take(lake, settings, name, day, accept)
+                results.append(taken)
+                if taken.held:
+                    context.log.error(_held(taken))
+                else:
+                    yield from _published(lake, taken, selected)
+        if history_name(name) in selected:
+            yield from _history(context, lake, settings, name)
+    except RecsysDataError as error:
+        raise dg.Failure(str(error), allow_retries=not isinstance(error, UserError)) from None
+    for check in snapshot_checks(contract):
+        if check.key in context.selected_asset_check_keys:
+            yield check.result(lake, settings)
+    held = [taken for taken in results if taken.held]
+    if held:
+        raise dg.Failure("\n".join(map(_held, held)), allow_retries=False)
+
+
+def _days(context: dg.AssetExecutionContext, contract: Contract, settings: Settings) -> list[date]:
+    """The run's days; of several, those that the sources have, for a day without a state is missing, not empty."""
+    asked = [date.fromisoformat(key) for key in context.partition_keys]
+    if len(asked) == 1:
+        return asked
+    there = takeable_days(contract, settings)
+    days = [day for day in asked if day in set(there)]
+    context.log.info(f"The sources have {len(days)} of the {len(asked)} days.")
+    if not days:
+        raise UserError(
+            f"The sources of {contract.name} have none of the {len(asked)} days from {asked[0]} to {asked[-1]}. "
+            + (f"They have {there[0]} to {there[-1]}." if there else "They have none at all.")
+        )
+    return days
+
+
+def _take(lake: Lake, settings: Settings, name: str, day: date, accept: bool) -> Taken:
+    if accept:
+        try:
+            return accept_held(lake, settings, name, day)
+        except UserError:
+            # Nothing was held back of that day: it is taken now, and accepted in advance.
+            return take(lake, settings, name, day, accept=True)
+    return take(lake, settings, name, day)
+
+
+def _held(taken: Taken) -> str:
+    return (
+        f"The snapshot of {taken.name} of {taken.day} was held back: {taken.held}. The last good one stays. If it is "
+        "right, accept it: run this partition again with the config `accept: true`, or "
+        f"`recsys-data snapshot accept {taken.name} {taken.day}`."
+    )
+
+
+def _published(lake: Lake, taken: Taken, selected: set[str]) -> Iterator[Told]:
+    name, day = taken.name, taken.day.isoformat()
+    if name in selected:
+        compared = taken.compared
+        metadata: Metadata = {
+            "dagster/partition_row_count": compared.rows,
+            "as of": taken.as_of.isoformat(),
+            "new": compared.new,
+            "changed": compared.changed,
+            "gone": compared.lost,
+            "refused": sum(taken.rejected.values()),
+            "rows by source": dg.MetadataValue.json(taken.sources),
+            "seconds": round(taken.seconds, 2),
+            "sample": dg.MetadataValue.md(sample(lake, name, day_number(day))),
+        }
+        if compared.previous_day:
+            metadata["compared with"] = compared.previous_day.isoformat()
+        yield dg.AssetMaterialization(name, partition=day, metadata=metadata)
+    if rejected_name(name) in selected:
+        yield dg.AssetMaterialization(
+            rejected_name(name),
+            partition=day,
+            metadata={
+                "dagster/partition_row_count": sum(taken.rejected.values()),
+                "by reason": dg.MetadataValue.json(taken.rejected),
+            },
+        )
+
+
+def _history(context: dg.AssetExecutionContext, lake: Lake, settings: Settings, name: str) -> Iterator[Told]:
+    """Bring the history up to date; every stored day of the run, and every day that was applied, is told."""
+    brought = bring_up_to_date(lake, name, settings.staging_dir / history_name(name))
+    context.log.info(f"{len(brought.days)} days were applied to the history of {name} in {brought.seconds:.1f} s.")
+    stored = {day.isoformat() for day in stored_days(lake, name)}
+    own = [date.fromisoformat(key) for key in context.partition_keys if key in stored]
+    for day in sorted({*own, *brought.days}):
+        if day.isoformat() in stored:
+            yield dg.AssetMaterialization(
+                history_name(name), partition=day.isoformat(), metadata=_history_metadata(brought, day)
+            )
+
+
+def _history_metadata(brought: Brought, day: date) -> Metadata:
+    opened, closed = brought.by_day.get(day, (0, 0))
+    return {
+        "dagster/row_count": brought.rows,
+        "rows that hold": brought.current,
+        "opened by the day": opened,
+        "closed by the day": closed,
+    }
