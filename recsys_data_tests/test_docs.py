@@ -230,3 +230,16 @@ def test_readme_commands_are_those_of_the_whole_check() -> None:
 def test_shown_output_may_differ_in_widths_and_in_what_dots_stand_for() -> None:
     assert shows("a ... c\n...", "a  b c  \nmore\n")
     assert not shows("a ... c", "a b d")
+
+
+def test_functions_that_the_architecture_page_names_exist() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    stops = re.findall(r"`([\w/]+\.py):(\w+)`", text)
+    missing = [
+        f"{path}:{name}"
+        for path, name in stops
+        if not (file := ROOT / "recsys_data" / path).is_file()
+        or not re.search(rf"^ *(?:async )?(?:def|class) {name}\b", file.read_text("utf-8"), re.MULTILINE)
+    ]
+    assert len(stops) >= 20
+    assert missing == []
