@@ -66,6 +66,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         alert_url: where alerts are posted, http or https; none: they are only logged. Whoever knows it may write
             there, so it is treated as a secret.
         alert_format: what is posted, `json` or a message for `slack`.
+        duckdb_threads: threads of a session that reads many rows; 0: the processors of the process, at most four.
+        history_memory_mb: what making the history of a snapshot dataset may hold in memory before it spills to disk.
         log_format: of what commands and runs log: `text`, or `json`, one object a line.
         log_level: the least level that is logged; `debug` also names the events that are refused.
     """
@@ -86,6 +88,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     idle_seconds: Positive = 30
     alert_url: Url = ""
     alert_format: Literal["json", "slack"] = "json"
+    duckdb_threads: Annotated[int, msgspec.Meta(ge=0)] = 0
+    history_memory_mb: Positive = 1000
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

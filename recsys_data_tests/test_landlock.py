@@ -8,8 +8,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from recsys_data.contracts.spill import open_session
 from recsys_data.landlock import available, confine_thread
+from recsys_data.sql import open_session
 from recsys_data.storage.read_only import LIMITS
 
 pytestmark = pytest.mark.skipif(not available(), reason="the kernel has no Landlock")

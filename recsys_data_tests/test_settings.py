@@ -35,6 +35,8 @@ def test_each_field_is_set_by_its_variable() -> None:
         "RECSYS_DATA_IDLE_SECONDS": "5",
         "RECSYS_DATA_ALERT_URL": "https://hooks.example.org/services/secret",
         "RECSYS_DATA_ALERT_FORMAT": "slack",
+        "RECSYS_DATA_DUCKDB_THREADS": "3",
+        "RECSYS_DATA_HISTORY_MEMORY_MB": "200",
         "RECSYS_DATA_LOG_FORMAT": "json",
         "RECSYS_DATA_LOG_LEVEL": "debug",
     }

@@ -95,8 +95,9 @@ def accept(name: str, day: datetime) -> None:
 def _bring_up_to_date(platform: Platform, name: str) -> None:
     from recsys_data.ingestion.batch.history.update import bring_up_to_date
 
-    staging = platform.settings.staging_dir / history_name(name)
-    brought = bring_up_to_date(platform.lake, name, staging)
+    settings = platform.settings
+    staging = settings.staging_dir / history_name(name)
+    brought = bring_up_to_date(platform.lake, name, staging, settings.history_memory_mb * 1_000_000)
     click.echo(
         f"{history_name(name)}: {len(brought.days)} days applied, {brought.rows:,} rows, {brought.current:,} hold now."
     )

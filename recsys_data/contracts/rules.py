@@ -12,11 +12,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from recsys_data.contracts.model import Column, Contract
-from recsys_data.contracts.spill import open_session
 from recsys_data.contracts.sql_guard import LISTED, Refused, check_query
 from recsys_data.contracts.types import duckdb_type
 from recsys_data.errors import ContractError
-from recsys_data.sql import literal, quote
+from recsys_data.sql import literal, open_session, quote
 
 if TYPE_CHECKING:
     import duckdb
@@ -31,13 +30,13 @@ CREATE MACRO local_time(ts, zone) AS
 """
 
 
-def session(threads: int = 1, confined: bool = False) -> "duckdb.DuckDBPyConnection":
+def session(parallel: bool = False, confined: bool = False) -> "duckdb.DuckDBPyConnection":
     """An in-memory DuckDB session in which the expressions of contracts can be evaluated.
 
     Where it is `confined`, SQL reaches neither files nor the network: a rule judges what stands in an event.
     """
     # A batch is one Arrow table and its rows are told apart by number, not by order.
-    connection = open_session(threads, preserve_insertion_order=False)
+    connection = open_session(parallel, preserve_insertion_order=False)
     prepare(connection)
     if confined:
         connection.execute("SET enable_external_access = false")

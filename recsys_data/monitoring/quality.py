@@ -32,7 +32,7 @@ def rule_counts(lake: Lake, contract: Contract, settings: Settings, since: datet
     rules = reasons(contract)
     sums = ", ".join(f"count(*) FILTER (WHERE {broken}) AS {quote(reason)}" for reason, broken in rules)
     source, where = _stored_since(lake, contract, since)
-    with session(threads=2) as connection:
+    with session(parallel=True) as connection:
         set_variables(connection, settings.first_day, datetime.now(UTC))
         row = connection.execute(f"SELECT count(*), {sums} FROM ({source}) WHERE {where}").fetchall()[0]
     return RuleCounts(row[0], {reason: count for (reason, _), count in zip(rules, row[1:], strict=True)})
@@ -58,7 +58,7 @@ def reference_counts(lake: Lake, contract: Contract, reference: Reference, since
     keys = f"SELECT DISTINCT {quote(reference.key)} AS key FROM ({relation(history, data_files(history))})"
     source, where = _stored_since(lake, contract, since)
     column = quote(reference.column)
-    with session(threads=2) as connection:
+    with session(parallel=True) as connection:
         row = connection.execute(
             f"""WITH keys AS MATERIALIZED ({keys})
                 SELECT count(*), count(*) FILTER (WHERE key IS NULL), (SELECT count(*) FROM keys)

@@ -185,5 +185,5 @@ def _distinct_lines(homes: Sequence[Stored]) -> int:
     events = " UNION ALL ".join(
         f"SELECT log_partition, log_offset FROM ({relation(one.table, data_files(one.table))})" for one in homes
     )
-    with session(threads=2) as connection:
+    with session(parallel=True) as connection:
         return connection.execute(f"SELECT count(*) FROM (SELECT DISTINCT * FROM ({events}))").fetchall()[0][0]

@@ -155,7 +155,7 @@ def _reasons_in(tables: Sequence["Table"], condition: str = "true") -> dict[str,
     if not tables:
         return {}
     rejects = " UNION ALL BY NAME ".join(relation(table, data_files(table)) for table in tables)
-    with session(threads=2) as connection:
+    with session(parallel=True) as connection:
         rows = connection.execute(
             f"SELECT reason, count(*) FROM ({rejects}) WHERE {condition} GROUP BY ALL ORDER BY 2 DESC, 1"
         ).fetchall()

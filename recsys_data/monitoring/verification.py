@@ -93,7 +93,7 @@ def verify(
         "; ".join(fault.found for fault in found.faults),
         f"balanced: each of {found.read:,} lines read has one outcome",
     )
-    with session(threads=2) as connection:
+    with session(parallel=True) as connection:
         rows = _opened(stored, connection)
         for name in stored:
             progress(f"rows of {name}")

@@ -13,11 +13,10 @@ from glob import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recsys_data.contracts.model import Contract, Kind
-from recsys_data.contracts.spill import open_session
 from recsys_data.days import from_microseconds, to_microseconds
 from recsys_data.durable import local_path
 from recsys_data.errors import UserError
-from recsys_data.sql import literal, quote
+from recsys_data.sql import literal, open_session, quote
 from recsys_data.storage.integrity import naming_damage
 from recsys_data.storage.tables import Lake
 
@@ -97,9 +96,7 @@ def relation(table: "Table", files: Sequence[str], file_column: str | None = Non
     return f"SELECT * FROM read_parquet([{listed}], schema = MAP {{{entries}}}{named})"
 
 
-def connect(
-    lake: Lake, names: Iterable[str], threads: int = 2, as_of: datetime | None = None
-) -> "duckdb.DuckDBPyConnection":
+def connect(lake: Lake, names: Iterable[str], as_of: datetime | None = None) -> "duckdb.DuckDBPyConnection":
     """A DuckDB session with a view for each named dataset; it can read their files and nothing else.
 
     What is asked of it by others must be known to be a query: no setting of DuckDB tells reading from writing, so
@@ -108,14 +105,13 @@ def connect(
     Args:
         lake: where the datasets are.
         names: of datasets.
-        threads: of the session.
         as_of: all views show what was stored at that moment, in the columns of today; None: what is stored now.
             A dataset that had nothing then is empty. The moment must know its time zone.
 
     Raises:
         UserError: that moment is yet to come, or what a dataset held then has expired.
     """
-    return open_views(plan_views(lake, names, as_of), threads)
+    return open_views(plan_views(lake, names, as_of))
 
 
 class Views(NamedTuple):
@@ -146,9 +142,9 @@ def plan_views(lake: Lake, names: Iterable[str], as_of: datetime | None = None) 
     return planned
 
 
-def open_views(views: Views, threads: int = 2, **config: Any) -> "duckdb.DuckDBPyConnection":
+def open_views(views: Views, **config: Any) -> "duckdb.DuckDBPyConnection":
     """A session with these views, as `connect` gives; `config` holds settings of DuckDB."""
-    connection = open_session(threads, **config)
+    connection = open_session(parallel=True, **config)
     _confine(connection, views.files)
     for statement in views.statements:
         connection.execute(statement)

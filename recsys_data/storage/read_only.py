@@ -17,12 +17,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from recsys_data.contracts.spill import open_session
 from recsys_data.contracts.sql_guard import Refused, check_query
 from recsys_data.contracts.types import duckdb_type
 from recsys_data.errors import UserError
 from recsys_data.landlock import confine_thread
-from recsys_data.sql import literal, quote
+from recsys_data.sql import literal, open_session, quote
 from recsys_data.storage.query import (
     Expired,
     Views,

@@ -14,6 +14,7 @@ from recsys_data.contracts.types import arrow_schema
 from recsys_data.durable import make_folder
 from recsys_data.errors import ContractError, RecsysDataError, Transient, UserError
 from recsys_data.settings import Settings
+from recsys_data.sql import limit_threads
 from recsys_data.storage.catalog import NAMESPACE, metadata_location, open_catalog
 from recsys_data.storage.commit import Change, compare_and_set
 from recsys_data.storage.integrity import damaged_metadata
@@ -120,6 +121,7 @@ def open_lake(settings: Settings, contracts: Mapping[str, Contract]) -> Lake:
     from sqlalchemy.exc import OperationalError
 
     share_frozen_metadata()
+    limit_threads(settings.duckdb_threads)
     folder = settings.lake_dir
     try:
         make_folder(folder)

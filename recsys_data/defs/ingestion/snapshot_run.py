@@ -114,7 +114,8 @@ def _published(lake: Lake, taken: Taken, selected: set[str]) -> Iterator[Told]:
 
 def _history(context: dg.AssetExecutionContext, lake: Lake, settings: Settings, name: str) -> Iterator[Told]:
     """Bring the history up to date; every stored day of the run, and every day that was applied, is told."""
-    brought = bring_up_to_date(lake, name, settings.staging_dir / history_name(name))
+    staging = settings.staging_dir / history_name(name)
+    brought = bring_up_to_date(lake, name, staging, settings.history_memory_mb * 1_000_000)
     context.log.info(f"{len(brought.days)} days were applied to the history of {name} in {brought.seconds:.1f} s.")
     stored = {day.isoformat() for day in stored_days(lake, name)}
     own = [date.fromisoformat(key) for key in context.partition_keys if key in stored]

@@ -14,7 +14,6 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from recsys_data.contracts.model import Contract, rejected_name
-from recsys_data.contracts.spill import open_session
 from recsys_data.days import date_of, day_number
 from recsys_data.errors import Transient, UserError
 from recsys_data.ingestion.batch.quarantine import Reading, discard, hold, open_held
@@ -25,7 +24,7 @@ from recsys_data.leases import file_lock
 from recsys_data.settings import Settings
 from recsys_data.sources.extract import days_available
 from recsys_data.sources.source import is_live
-from recsys_data.sql import quote
+from recsys_data.sql import open_session, quote
 from recsys_data.storage.manifest_stats import days
 from recsys_data.storage.partition import files_of, publish
 from recsys_data.storage.query import relation

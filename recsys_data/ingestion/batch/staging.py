@@ -20,12 +20,12 @@ from recsys_data.errors import UserError
 from recsys_data.sources.casting.arrow import OF_ROW
 from recsys_data.sources.extract import days_available, extract
 from recsys_data.sources.source import Extract, Wanted, is_live
-from recsys_data.sql import literal, quote
+from recsys_data.sql import literal, open_session, quote
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MEMORY = "400MB"
+MEMORY_BYTES = 400_000_000
 PART_ROWS = 50_000
 PROBLEMS = "_problems"
 Told = Callable[[str, int], None]
@@ -45,19 +45,16 @@ class Staged:
     """One day's state while it is gathered and judged. Use it as a context manager."""
 
     def __init__(self, contract: Contract, folder: Path, first_day: date) -> None:
-        import duckdb
-
         self.contract = contract
         self.folder = folder
         # What a process that died here has left; whoever takes snapshots of the dataset is alone.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        self.connection: duckdb.DuckDBPyConnection = duckdb.connect(config={"memory_limit": MEMORY, "threads": 2})
+        self.connection = open_session(True, MEMORY_BYTES, folder / "spill")
         # Nobody recovers it, and DuckDB puts the log of a path with a question mark elsewhere.
         staged = f"{literal(str(folder / 'staged.duckdb'))} AS staged (RECOVERY_MODE no_wal_writes)"
         self.connection.execute(f"ATTACH {staged}")
         self.connection.execute("USE staged")
-        self.connection.execute(f"SET temp_directory = {literal(str(folder / 'spill'))}")
         prepare(self.connection)
         set_variables(self.connection, first_day, datetime.now(UTC))
         self.gathered: list[Gathered] = []

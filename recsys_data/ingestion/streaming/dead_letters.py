@@ -95,7 +95,7 @@ def count(lake: Lake, meant: Meant) -> dict[str, int]:
     for table in holders(lake):
         files = [file_path(task.file) for task in table.scan().plan_files()]
         where, values = meant.where()
-        with session(threads=2) as connection:
+        with session(parallel=True) as connection:
             rows = connection.execute(
                 f"SELECT reason, count(*) FROM ({relation(table, files)}) WHERE {where} GROUP BY ALL", values
             ).fetchall()
@@ -156,7 +156,7 @@ def _files(table: "Table", meant: Meant) -> list["DataFile"]:
     """The files that hold dead letters that are meant."""
     files = {file_path(task.file): task.file for task in table.scan().plan_files()}
     where, values = meant.where()
-    with session(threads=2) as connection:
+    with session(parallel=True) as connection:
         rows = connection.execute(
             f'SELECT DISTINCT "#file" FROM ({relation(table, list(files), "#file")}) WHERE {where}', values
         ).fetchall()

@@ -60,7 +60,7 @@ def summary(lake: Lake, since: datetime | None = None, origins: Collection[str] 
     for name, contract in _holders(lake).items():
         if origins is not None and name not in origins:
             continue
-        with session(threads=2) as connection:
+        with session(parallel=True) as connection:
             rows = connection.execute(
                 f"""SELECT reason, dataset, count(*), min(refused_at), max(refused_at),
                            arg_max(place, refused_at), arg_max(detail, refused_at)
@@ -75,7 +75,7 @@ def examples(lake: Lake, reason: str, limit: int) -> list[Example]:
     """The newest lines and rows that were refused for a reason."""
     found: list[Example] = []
     for contract in _holders(lake).values():
-        with session(threads=2) as connection:
+        with session(parallel=True) as connection:
             rows = connection.execute(
                 f"""SELECT place, refused_at, reason, detail, raw FROM ({_refused(lake, contract)})
                     WHERE reason = ? ORDER BY refused_at DESC, place LIMIT {int(limit)}""",

@@ -85,7 +85,7 @@ def rows_of(
         f"SELECT {', '.join(map(quote, [*stored, file]))} FROM ({relation(table, data_files(table), file)}) "
         f"WHERE {wanted} OR {there} ORDER BY {there} DESC, log_partition, log_offset LIMIT {MOST + 1}"
     )
-    with session(threads=2) as connection:
+    with session(parallel=True) as connection:
         try:
             return connection.sql(query, params=list(ids)).to_arrow_table().to_pylist()
         except duckdb.IOException as error:

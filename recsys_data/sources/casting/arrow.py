@@ -7,11 +7,11 @@ is cast by one DuckDB statement (`sql.py`), and text that is not what a column t
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recsys_data.contracts.spill import open_session
 from recsys_data.contracts.types import arrow_type, decimal_of
 from recsys_data.errors import UserError
 from recsys_data.sources.casting.sql import SHOWN, cast_sql
 from recsys_data.sources.source import PROBLEMS, ROW
+from recsys_data.sql import open_session
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -4,7 +4,6 @@ Data flow: Arrow batches -> a DuckDB table that spills to the temporary folder (
 Everything is read before the first line is handed out: a file that turns out to be damaged loads nothing.
 """
 
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,31 +19,23 @@ import pyarrow as pa
 from recsys_data.errors import Transient
 from recsys_data.sources.datasets import Import
 from recsys_data.sources.datasets.landing import State
+from recsys_data.sql import open_session
 
 BATCH_LINES = 10_000
-MAX_THREADS = 4
 
 
 class Scratch:
     """A DuckDB session that holds little in memory and spills the rest."""
 
-    def __init__(self, memory: str = "512MB") -> None:
+    def __init__(self, memory_bytes: int = 512_000_000) -> None:
         """Open it.
 
         Args:
-            memory: what DuckDB may hold before it spills.
+            memory_bytes: what DuckDB may hold before it spills.
         """
         self._folder = Path(tempfile.gettempdir()) / f"recsys-data-{uuid4().hex}"
         # DuckDB makes the folder when it first spills, and removes it with the last reference to the session.
-        # Each thread takes its share of the memory, so that many of them would not get along with little.
-        self._session = duckdb.connect(
-            config={
-                "temp_directory": str(self._folder),
-                "memory_limit": memory,
-                "threads": min(MAX_THREADS, os.cpu_count() or 1),
-                "preserve_insertion_order": False,
-            }
-        )
+        self._session = open_session(True, memory_bytes, self._folder, preserve_insertion_order=False)
 
     def run(self, statement: str) -> None:
         with self.room():
@@ -94,14 +85,14 @@ class Staging:
     read), `ordinal` (BIGINT), `line` (BLOB), and those that the importer adds.
     """
 
-    def __init__(self, columns: str = "", memory: str = "512MB") -> None:
+    def __init__(self, columns: str = "", memory_bytes: int = 512_000_000) -> None:
         """Make the table.
 
         Args:
             columns: SQL of further columns.
-            memory: what DuckDB may hold before it spills.
+            memory_bytes: what DuckDB may hold before it spills.
         """
-        self.scratch = Scratch(memory)
+        self.scratch = Scratch(memory_bytes)
         extra = f", {columns}" if columns else ""
         self.scratch.run(f"CREATE TABLE staged (happened BIGINT, ordinal BIGINT, line BLOB{extra})")
         self._total = 0

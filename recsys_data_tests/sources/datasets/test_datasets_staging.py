@@ -29,7 +29,7 @@ def test_lines_come_by_time_then_as_they_came_and_without_a_time_first(batches):
 
 def spilling(monkeypatch, folder, rows: int) -> Staging:
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    staging = Staging(memory="60MB")
+    staging = Staging(memory_bytes=60_000_000)
     for start in range(0, rows, 50_000):
         happened = [number * 7_919 % rows for number in range(start, start + 50_000)]
         staging.add_lines([b"%0100d" % time for time in happened], happened)

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from recsys_data.contracts.model import Contract
 from recsys_data.ingestion.batch.history.state import Applied, Known
-from recsys_data.sql import literal, quote
+from recsys_data.sql import literal, open_session, quote
 
 # More threads would each need memory of their own, and the rest of the machine is draining the stream.
-THREADS = 2
 
 
 class Comparison:
@@ -28,19 +27,13 @@ class Comparison:
     """
 
     def __init__(self, contract: Contract, folder: Path, memory_bytes: int) -> None:
-        import duckdb
-
         columns = [column for column in contract.columns if not column.system]
         self.key = [quote(column.name) for column in columns if column.key]
         self.states = [quote(column.name) for column in columns]
         self._values = [column for column in columns if not column.key]
         self.days = 0
         self._all_new = False
-        self.connection = duckdb.connect(config={"threads": THREADS})
-        self.connection.execute("SET TimeZone = 'UTC'")
-        self.connection.execute(f"SET memory_limit = '{max(1, memory_bytes // 1_000_000)}MB'")
-        self.connection.execute(f"SET temp_directory = {literal(str(folder / 'spill'))}")
-        self.connection.execute("SET preserve_insertion_order = false")
+        self.connection = open_session(True, memory_bytes, folder / "spill", preserve_insertion_order=False)
 
     def close(self) -> None:
         self.connection.close()
