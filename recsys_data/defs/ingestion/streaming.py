@@ -18,11 +18,17 @@ from recsys_data.defs.asset_specs import asset_spec, daily_partitions
 from recsys_data.defs.ingestion.reporting import Gathered, Reporter, day_facts, rejections, sample, wanted_days
 from recsys_data.defs.storage.maintenance import canceled_when_stopped
 from recsys_data.errors import UserError
-from recsys_data.ingestion.streaming.consumer_lease import DrainBusy, drain_lock, running_drain, successor_waits
+from recsys_data.ingestion.streaming.consumer_lease import (
+    DrainBusy,
+    DrainRun,
+    decide,
+    drain_lock,
+    running_drain,
+    successor_waits,
+)
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.ingestion.streaming.positions import positions_of
 from recsys_data.ingestion.streaming.refused import summary
-from recsys_data.ingestion.streaming.supervision import DrainRun, decide
 from recsys_data.settings import Settings
 from recsys_data.storage.manifest_stats import DayStats
 from recsys_data.storage.tables import Lake

@@ -4,13 +4,16 @@ Data flow: `Decoded` -> `StreamWriter.add` -> `flush` (deduplication, Parquet fi
 table). A crash between two tables' commits leaves an intent that the next writer completes; see `storage/intent.py`.
 """
 
+import hashlib
 import logging
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,7 +25,6 @@ from recsys_data.contracts.model import Contract
 from recsys_data.errors import Permanent, PositionMoved
 from recsys_data.ingestion.streaming.decoding.decoded import Decoded
 from recsys_data.ingestion.streaming.deduplication import LakeState, SeenIds, key_of
-from recsys_data.ingestion.streaming.fingerprint import decided_by
 from recsys_data.ingestion.streaming.micro_batch import MicroBatch, build
 from recsys_data.ingestion.streaming.positions import first_dataset, main_dataset, primary_datasets
 from recsys_data.logs import trail
@@ -48,6 +50,7 @@ from recsys_data.storage.tables import Lake
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
+
 
 logger = logging.getLogger(__name__)
 
@@ -386,3 +389,20 @@ def _stamp(picked: list[Picked], contract: Contract, moment: pa.Scalar) -> list[
                 table = table.append_column(name, pa.repeat(moment, len(table)))
         stamped.append(Picked(table.select([name for name in stored if name in table.column_names]), mask))
     return stamped
+
+
+CODE = ("recsys-data", "duckdb", "msgspec", "pyarrow")
+
+
+def decided_by(contracts: Mapping[str, Contract], settings: Settings) -> dict[str, str]:
+    """By name, the fingerprint or version of each thing that decisions about lines depend on."""
+    digest = hashlib.sha256()
+    for name in sorted(contracts):
+        # Where a contract lies changes nothing.
+        digest.update(repr(replace(contracts[name], path=Path())).encode())
+    return {
+        "contracts": digest.hexdigest()[:16],
+        "RECSYS_DATA_FIRST_DAY": settings.first_day.isoformat(),
+        "RECSYS_DATA_MAX_EVENT_BYTES": str(settings.max_event_bytes),
+        **{name: version(name) for name in CODE},
+    }

@@ -1,5 +1,4 @@
-from recsys_data.ingestion.streaming.consumer_lease import Holder
-from recsys_data.ingestion.streaming.supervision import LEAD_SECONDS, DrainRun, decide
+from recsys_data.ingestion.streaming.consumer_lease import LEAD_SECONDS, DrainRun, Holder, decide
 
 NOW = 1000.0
 

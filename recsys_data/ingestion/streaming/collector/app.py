@@ -23,17 +23,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from recsys_data.ingestion.streaming.collector import bodies
 from recsys_data.ingestion.streaming.collector import event_lines as lines
-from recsys_data.ingestion.streaming.collector import uploads
+from recsys_data.ingestion.streaming.collector.bodies import Upload
 from recsys_data.ingestion.streaming.collector.connections import CROWDED
 from recsys_data.ingestion.streaming.collector.group_commit import MAX_QUEUE_BYTES, RETRY_SECONDS, Budget, Hold, Writer
-from recsys_data.ingestion.streaming.collector.metrics import CountRequests, Metrics
+from recsys_data.ingestion.streaming.collector.middleware import CountRequests, Metrics, RequestIds
 from recsys_data.ingestion.streaming.collector.parser import Parser
-from recsys_data.ingestion.streaming.collector.request_ids import RequestIds
 from recsys_data.ingestion.streaming.collector.requests import Refused, basic_key, check_body_key, check_key, read_body
 from recsys_data.ingestion.streaming.collector.segment import messages as segment
 from recsys_data.ingestion.streaming.collector.segment.clock import Arrival
-from recsys_data.ingestion.streaming.collector.uploads import Upload
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.settings import Settings
 
@@ -63,7 +62,7 @@ class Collector:
         # Of that, what may be held for requests that have not shown a key yet.
         self._strangers = Budget(max(MAX_QUEUE_BYTES // 4, settings.max_request_bytes))
         self._parser = Parser()
-        self._max_items = settings.max_request_bytes // uploads.LEAST_ITEM_BYTES
+        self._max_items = settings.max_request_bytes // bodies.LEAST_ITEM_BYTES
         self._metrics = Metrics()
         self._writer = Writer(log, self._metrics)
         self._metrics.queue_bytes.set_function(lambda: self._budget.used)
@@ -106,17 +105,17 @@ class Collector:
 
     async def message(self, call: str, request: Request) -> Response:
         """A single Segment message, of the kind that the path says."""
-        await self._accept(request, uploads.read_message, partial(lines.segment_lines, call=call))
+        await self._accept(request, bodies.read_message, partial(lines.segment_lines, call=call))
         return as_json(200, {"success": True})
 
     async def batch(self, request: Request, corrects: bool = True) -> Response:
         """A Segment batch; a historical import keeps its times and says nothing about who sent it."""
-        await self._accept(request, uploads.read_batch, partial(lines.segment_lines, call=None), corrects)
+        await self._accept(request, bodies.read_batch, partial(lines.segment_lines, call=None), corrects)
         return as_json(200, {"success": True})
 
     async def events(self, request: Request) -> Response:
         """Native events."""
-        count = await self._accept(request, uploads.read_events, lines.native_lines)
+        count = await self._accept(request, bodies.read_events, lines.native_lines)
         return as_json(200, {"accepted": count})
 
     async def _accept(

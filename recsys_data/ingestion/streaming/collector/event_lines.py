@@ -14,11 +14,10 @@ from typing import Any
 
 import msgspec
 
-from recsys_data.ingestion.streaming.collector.bodies import Item
+from recsys_data.ingestion.streaming.collector.bodies import Item, Upload
 from recsys_data.ingestion.streaming.collector.segment import messages as segment
 from recsys_data.ingestion.streaming.collector.segment.clock import Arrival, set_times
 from recsys_data.ingestion.streaming.collector.segment.fields import keep, text
-from recsys_data.ingestion.streaming.collector.uploads import Upload
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import Context
 
 from recsys_data.errors import RecsysDataError
-from recsys_data.ingestion.streaming.collector.metrics import Metrics
+from recsys_data.ingestion.streaming.collector.middleware import Metrics
 from recsys_data.ingestion.streaming.collector.requests import Refused
 from recsys_data.ingestion.streaming.log import Appended, EventLog
 from recsys_data.logs import bound_field, trail

@@ -19,12 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys_data.errors import BadRecord
-from recsys_data.ingestion.streaming.decoding.bisection import UNDECODABLE, describe, is_of_the_input
 from recsys_data.ingestion.streaming.decoding.decoded import Candidates, DeadLetters, Decoded, Deferred, filled
 from recsys_data.ingestion.streaming.decoding.event_sql import UNMODELLED, EventSession
-from recsys_data.ingestion.streaming.decoding.explain import Explainer
+from recsys_data.ingestion.streaming.decoding.explain import UNDECODABLE, Explainer, describe, is_of_the_input
 from recsys_data.ingestion.streaming.decoding.raw_lines import is_utf8, lines_table, pieces, places, raw_lines
-from recsys_data.ingestion.streaming.decoding.repeated import repeats_key
 from recsys_data.ingestion.streaming.decoding.strict import RFC3339, read_exactly
 from recsys_data.ingestion.streaming.decoding.value_counts import (
     ARRAY,
@@ -33,6 +31,7 @@ from recsys_data.ingestion.streaming.decoding.value_counts import (
     NUMBER,
     OBJECT,
     STRING,
+    repeats_key,
     tally,
     tally_text,
 )

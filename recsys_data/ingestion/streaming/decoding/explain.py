@@ -4,7 +4,10 @@ Rows of one reason are explained together, and only the columns that it speaks o
 client may send nothing but such rows.
 """
 
+import re
 from collections.abc import Callable
+from pathlib import Path
+from traceback import extract_tb
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +16,7 @@ import pyarrow.compute as pc
 
 from recsys_data.contracts.model import Contract
 from recsys_data.contracts.rules import columns_of, reasons
+from recsys_data.errors import Permanent, Transient
 from recsys_data.ingestion.streaming.decoding.decoded import DeadLetters
 from recsys_data.ingestion.streaming.decoding.event_sql import IN, PATTERNS, EventPlan
 
@@ -96,3 +100,35 @@ def _details(rows: pa.Table, reason: str, contract: Contract, broken: str, names
     form = ", ".join(f"{name} = {{!r}}" for name in names)
     records = zip(*(rows[name].to_pylist() for name in names), strict=True)
     return [f"{says}Found {form.format(*record)}." for record in records]
+
+
+UNDECODABLE = "undecodable"
+
+SHOWN = 200
+
+# What an error quotes of its input may be personal.
+QUOTED = re.compile(r"'(?:[^'\n]|'')*'|\"[^\"\n]*\"|`[^`\n]*`|\d+")
+
+INPUT_BEGINS = re.compile(r"\s*Input:.*", re.DOTALL)
+
+
+def is_of_the_input(error: Exception) -> bool:
+    """Whether a step that failed so fails because of its lines, hence again."""
+    import duckdb
+
+    machine = (duckdb.OperationalError, duckdb.InterruptException)
+    return not isinstance(error, (MemoryError, OSError, Transient, Permanent, *machine))
+
+
+def describe(error: Exception) -> str:
+    r"""What failed, and where, without a word of the line.
+
+    >>> describe(ValueError("Could not convert string 'Ada' to INT32\n\nLINE 1: ..."))
+    'ValueError: Could not convert string … to INT…'
+    """
+    message = str(error).encode("utf-8", "replace").decode()
+    first = next(iter(INPUT_BEGINS.sub("", message).strip().splitlines()), "")
+    text = f"{type(error).__name__}: {QUOTED.sub('…', first)[:SHOWN]}".rstrip(": ")
+    frames = extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).parent == Path(__file__).parent]
+    return f"{text} ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else text

@@ -2,22 +2,22 @@
 
 Data flow: leaves -> the SQL of the contracts, one statement for all slices, since planning it takes as long as
 validating a thousand events -> the slices, with nothing deferred. An event that makes the SQL itself fail is found and
-becomes a dead letter; see `bisection.py`.
+becomes a dead letter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from recsys_data.errors import Permanent
-from recsys_data.ingestion.streaming.decoding.bisection import UNDECODABLE, describe, isolate
 from recsys_data.ingestion.streaming.decoding.decoded import Candidates, DeadLetters, Decoded, Deferred, filled
 from recsys_data.ingestion.streaming.decoding.event_sql import EventSession
-from recsys_data.ingestion.streaming.decoding.explain import Explainer
+from recsys_data.ingestion.streaming.decoding.explain import UNDECODABLE, Explainer, describe, is_of_the_input
 
 ADVICE = (
     "A rule or a computed column must have a value for whatever clients send: use TRY_CAST, or TRY(...), in the one "
@@ -127,3 +127,35 @@ def _leaf_type(logical: str) -> pa.DataType:
     if logical == "integer":
         return pa.int64()
     return {"number": pa.float64(), "boolean": pa.bool_()}.get(logical, pa.string())
+
+
+T = TypeVar("T")
+
+
+def isolate(items: Sequence[T], step: Callable[[Sequence[T]], None], give_up: Callable[[T, Exception], None]) -> None:
+    """Do a step for all items, in pieces where it fails, and give up those that it fails on alone.
+
+    It takes about two attempts a halving for each bad item. The step must change nothing where it fails.
+
+    Raises:
+        Exception: of the step, where it is the machine's fault.
+
+    >>> done, bad = [], []
+    >>> def step(numbers): done.extend([10 // number for number in numbers])
+    >>> isolate([5, 0, 2, 1], step, lambda number, error: bad.append(number))
+    >>> done, bad
+    ([2, 5, 10], [0])
+    """
+    waiting = [items]
+    while waiting:
+        piece = waiting.pop()
+        try:
+            step(piece)
+        except Exception as error:
+            if not is_of_the_input(error):
+                raise
+            if len(piece) == 1:
+                give_up(piece[0], error)
+            else:
+                middle = len(piece) // 2
+                waiting += [piece[middle:], piece[:middle]]

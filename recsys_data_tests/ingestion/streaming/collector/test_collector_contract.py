@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_data.contracts import load_contracts
+from recsys_data.ingestion.streaming.collector import bodies
 from recsys_data.ingestion.streaming.collector import event_lines as lines
-from recsys_data.ingestion.streaming.collector import uploads
 from recsys_data.ingestion.streaming.collector.segment.clock import Arrival
 from recsys_data.ingestion.streaming.decoding.decoded import DeadLetter
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
@@ -27,7 +27,7 @@ def decoder() -> Decoder:
 
 
 def judge(decoder: Decoder, messages: list[dict]) -> tuple[list[dict], list[DeadLetter]]:
-    upload = uploads.read_batch(msgspec.json.encode({"batch": messages, "sentAt": SENT_AT}))
+    upload = bodies.read_batch(msgspec.json.encode({"batch": messages, "sentAt": SENT_AT}))
     arrival = Arrival(NOW, SENT_AT, user_agent="ua", ip="203.0.113.9")
     return decode_lines(decoder, list(lines.segment_lines(upload, arrival, None)), now=NOW)
 

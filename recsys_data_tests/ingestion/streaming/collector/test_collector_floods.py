@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from recsys_data.ingestion.streaming.collector import app, parser, requests, uploads
+from recsys_data.ingestion.streaming.collector import app, bodies, parser, requests
 from recsys_data.ingestion.streaming.collector.parser import SMALL_BYTES, Parser
 from recsys_data.ingestion.streaming.collector.requests import MAX_GZIP_MEMBERS, Gunzip, Refused
 
@@ -44,7 +44,7 @@ def test_a_body_without_a_right_key_is_not_parsed(open_client, monkeypatch, body
         raise AssertionError("a stranger's body was parsed")
 
     for name in ("read_batch", "read_message", "read_events"):
-        monkeypatch.setattr(uploads, name, unparsed)
+        monkeypatch.setattr(bodies, name, unparsed)
     client = open_client(write_keys="good, other")
     for path in ("/v1/b", "/v1/t", "/v1/events"):
         assert client.post(path, content=body).status_code == 401
@@ -137,7 +137,7 @@ def test_a_body_at_the_limit_may_be_packed_however_badly():
 @pytest.mark.parametrize("form", ["array", "lines", "batch"])
 def test_a_body_holds_a_bounded_number_of_messages(open_client, log, form):
     most = 100
-    client = open_client(max_request_bytes=most * uploads.LEAST_ITEM_BYTES)
+    client = open_client(max_request_bytes=most * bodies.LEAST_ITEM_BYTES)
 
     def send(count: int) -> int:
         one = '{"a":1}'
@@ -154,20 +154,20 @@ def test_too_many_messages_are_not_parsed_one_by_one(client, monkeypatch):
     def unparsed(_):
         raise AssertionError("a message was parsed")
 
-    monkeypatch.setattr(uploads.parse, "item", unparsed)
+    monkeypatch.setattr(bodies, "item", unparsed)
     assert client.post("/v1/events", content="[" + "{}," * 300_000 + "{}]").status_code == 413
 
 
 def test_every_valid_event_fits_into_the_number_of_messages():
     shortest = {"event_id": "1", "type": "tag", "user_id": "1", "item_id": "1", "event_ts": "2026-01-02T03:04:05Z"}
-    assert len(json.dumps(shortest, separators=(",", ":"))) >= uploads.LEAST_ITEM_BYTES
+    assert len(json.dumps(shortest, separators=(",", ":"))) >= bodies.LEAST_ITEM_BYTES
 
 
 # --- Beside the event loop ---
 
 
 def test_small_requests_are_answered_while_a_large_one_is_parsed(client, monkeypatch):
-    read, begun, leave = uploads.read_events, threading.Event(), threading.Event()
+    read, begun, leave = bodies.read_events, threading.Event(), threading.Event()
 
     def slow(body, most):
         if len(body) > SMALL_BYTES:
@@ -175,7 +175,7 @@ def test_small_requests_are_answered_while_a_large_one_is_parsed(client, monkeyp
             assert leave.wait(30)
         return read(body, most)
 
-    monkeypatch.setattr(uploads, "read_events", slow)
+    monkeypatch.setattr(bodies, "read_events", slow)
     large = client.start("POST", "/v1/events", content=LARGE)
     assert begun.wait(30)
     assert client.post("/v1/events", json=EVENT).status_code == 200

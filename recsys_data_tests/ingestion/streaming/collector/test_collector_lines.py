@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_data.ingestion.streaming.collector import bodies as parse
+from recsys_data.ingestion.streaming.collector import bodies
 from recsys_data.ingestion.streaming.collector import event_lines as lines
-from recsys_data.ingestion.streaming.collector import uploads
 from recsys_data.ingestion.streaming.collector.requests import Refused
 from recsys_data.ingestion.streaming.collector.segment.clock import Arrival
 
@@ -175,7 +174,7 @@ def test_a_number_beyond_a_double_is_kept_as_it_is_spelled(client, log):
 def test_a_newline_within_a_string_stays_no_json(client, log):
     body = b"[" + json.dumps(EVENT).encode() + b',{"event_id": "e\n2"}]'
     assert client.post("/v1/events", content=body).status_code == 200
-    assert not parse.is_json(log.lines()[1])
+    assert not bodies.is_json(log.lines()[1])
 
 
 def test_no_line_holds_a_newline(client, log):
@@ -201,7 +200,7 @@ FRAGMENTS = st.sampled_from(
 @given(st.lists(FRAGMENTS, max_size=12).map(b"".join), st.sampled_from(["batch", "message", "events"]))
 def test_any_body_becomes_lines_or_is_refused_with_a_reason(body, kind):
     try:
-        upload = getattr(uploads, f"read_{kind}")(body)
+        upload = getattr(bodies, f"read_{kind}")(body)
     except Refused as refusal:
         assert refusal.status == 400
         return

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys_data.ingestion.streaming.collector import bodies
 from recsys_data.ingestion.streaming.collector import event_lines as lines
-from recsys_data.ingestion.streaming.collector import uploads
 from recsys_data.ingestion.streaming.collector.segment.clock import Arrival, parse
 
 SENT = "2026-01-02T12:00:01Z"
@@ -103,7 +103,7 @@ def test_a_client_cannot_set_the_time_of_receipt(collect):
 
 def ids(body: bytes, arrival: Arrival | None = None) -> list[str]:
     arrival = arrival or Arrival(parse(SENT), SENT)
-    found = lines.segment_lines(uploads.read_batch(body), arrival, None)
+    found = lines.segment_lines(bodies.read_batch(body), arrival, None)
     return [msgspec.json.decode(line)["event_id"] for line in found]
 
 
@@ -209,7 +209,7 @@ def leaves(value: object) -> set:
 @given(st.lists(MESSAGES, min_size=1, max_size=3))
 def test_nothing_that_a_client_sends_is_thrown_away(messages):
     sent = [{**message, "messageId": f"m{number}"} for number, message in enumerate(messages)]
-    upload = uploads.read_batch(msgspec.json.encode({"batch": sent}))
+    upload = bodies.read_batch(msgspec.json.encode({"batch": sent}))
     found = [msgspec.json.decode(line) for line in lines.segment_lines(upload, Arrival(parse(SENT)), None)]
     for message in sent:
         events = [e for e in found if e["event_id"].partition(":")[0] == message["messageId"]]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from recsys_data.errors import Transient
-from recsys_data.ingestion.streaming.collector import app, uploads
+from recsys_data.ingestion.streaming.collector import app, bodies
 from recsys_data.ingestion.streaming.collector import group_commit as writer
 
 EVENT = {"event_id": "e1", "type": "like", "user_id": "u1", "item_id": "i1", "event_ts": "2026-01-02T03:04:05Z"}
@@ -89,15 +89,15 @@ def test_what_a_request_was_parsed_from_does_not_wait_with_its_lines(client, gat
         """A list that can be referred to weakly."""
 
     alive: list[weakref.ref[Watched]] = []
-    read = uploads.read_events
+    read = bodies.read_events
 
-    def watched(body: bytes, most: int) -> uploads.Upload:
+    def watched(body: bytes, most: int) -> bodies.Upload:
         upload = read(body, most)
         items = Watched(upload.items)
         alive.append(weakref.ref(items))
         return replace(upload, items=items)
 
-    monkeypatch.setattr(uploads, "read_events", watched)
+    monkeypatch.setattr(bodies, "read_events", watched)
     answer = client.start("POST", "/v1/events", json=[EVENT, EVENT])
     gate.wait()
     gc.collect()
