@@ -20,7 +20,7 @@ from recsys_data.contracts.servers import Server
 from recsys_data.errors import Permanent, RecsysDataError, Transient, UserError
 from recsys_data.logs import TextFormatter
 from recsys_data.monitoring.alerts.incidents import Alert
-from recsys_data.monitoring.alerts.notifiers import WebhookSink
+from recsys_data.monitoring.alerts.notifiers import WebhookNotifier
 from recsys_data.redaction import redacted, redacted_url, secrets_of
 from recsys_data.settings import Settings
 from recsys_data.sources.databases import connect as connecting
@@ -146,7 +146,7 @@ ALERTS = [
 @pytest.mark.parametrize("url", ALERTS)
 def test_nothing_of_an_alert_url_comes_out(url: str, tmp_path: Path) -> None:
     alert = Alert("1", "check", "subject", "problem", "error", "message", 1.0)
-    said = told(lambda: WebhookSink(url, "slack").send([alert], ""))
+    said = told(lambda: WebhookNotifier(url, "slack").send([alert], ""))
     assert "could not be delivered to RECSYS_DATA_ALERT_URL" in said
     settings = Settings(dir=str(tmp_path), alert_url=url, event_log="kafka://u:hunter2secret@h")
     for shown in (said, repr(settings), TextFormatter([url]).format(logging.makeLogRecord({"msg": f"to {url!r}"}))):
@@ -156,7 +156,7 @@ def test_nothing_of_an_alert_url_comes_out(url: str, tmp_path: Path) -> None:
 def test_the_login_of_an_alert_url_is_sent_as_one() -> None:
     with webhook() as hook:
         url = hook.url.replace("://", "://me:p%40ss@")
-        WebhookSink(url, "json").send([Alert("1", "check", "s", "problem", "error", "m", 1.0)], "")
+        WebhookNotifier(url, "json").send([Alert("1", "check", "s", "problem", "error", "m", 1.0)], "")
         assert hook.headers[0]["Authorization"] == "Basic " + base64.b64encode(b"me:p@ss").decode()
 
 

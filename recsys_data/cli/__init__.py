@@ -46,7 +46,7 @@ EXAMPLES = [
 def cli() -> None:
     """The data backbone of a recommender system: events into one trustworthy lake.
 
-    All state lies in the folder that RECSYS_DATA_DIR names (default: ./data).
+    All state is in the folder RECSYS_DATA_DIR (default: ./data).
     """
 
 
@@ -58,16 +58,16 @@ for _command in (*_stream, *_watching, backup, restore, sql, contract):
 
 def main() -> None:
     """Run the command line on the arguments of this process, and exit."""
-    # What people did is for the owner of the files and at most for the group, also where a child writes it.
+    # Files hold what people did: only their owner and its group may read them, also those that children write.
     os.umask(os.umask(0o077) | 0o027)
-    # Cleanup belongs to the end of a command also when a supervisor asks for it.
+    # A command cleans up also when a supervisor ends it.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.excepthook = _show_traceback
     cli(prog_name="recsys-data")
 
 
 def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """A defect, shown whole but for the secrets in it."""
+    """Show the traceback of a defect without the secrets in it."""
     secrets: list[str] = []
     with suppress(UserError):
         settings = Settings.from_env()

@@ -1,4 +1,4 @@
-"""`recsys-data alerts`: whether alerts arrive."""
+"""`recsys-data alerts`: sends a test alert."""
 
 import time
 
@@ -24,22 +24,25 @@ def alerts() -> None:
     ]
 )
 def test() -> None:
-    """Send a test to every place that is told.
+    """Send a test alert to the log and to RECSYS_DATA_ALERT_URL.
 
-    Ends with 1 if one did not take it.
+    Exit code 1 if it was not accepted.
     """
     from recsys_data.monitoring.alerts.incidents import Alert
-    from recsys_data.monitoring.alerts.notifiers import sinks_of
+    from recsys_data.monitoring.alerts.notifiers import notifiers_of
 
     now = time.time()
     message = "This is a test of recsys-data: alerts arrive here."
     alert = Alert(f"test-{int(now * 1000)}", "test", "alerts", "recovered", "warning", message, now)
     settings = Settings.from_env()
-    for sink in sinks_of(settings):
+    for notifier in notifiers_of(settings):
         try:
-            sink.send([alert], "")
+            notifier.send([alert], "")
         except Transient as error:
             raise click.ClickException(str(error)) from None
-        click.echo(f"Sent to {sink.name}.")
+        click.echo(f"Sent to {notifier.name}.")
     if not settings.alert_url:
-        click.echo("Nobody is told: set RECSYS_DATA_ALERT_URL to a webhook (RECSYS_DATA_ALERT_FORMAT=slack for Slack).")
+        click.echo(
+            "Alerts are only logged. To receive them, set RECSYS_DATA_ALERT_URL to a webhook (for Slack also "
+            "RECSYS_DATA_ALERT_FORMAT=slack)."
+        )

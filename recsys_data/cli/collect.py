@@ -1,4 +1,4 @@
-"""`recsys-data collect`: the HTTP endpoint that takes events."""
+"""`recsys-data collect`: the HTTP endpoint that receives events."""
 
 import click
 
@@ -16,12 +16,12 @@ from recsys_data.settings import Settings
     ],
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Name or address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes any free port.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 chooses a free port.")
 def collect(host: str, port: int) -> None:
-    """Take events over HTTP, until Ctrl-C.
+    """Receive events over HTTP until Ctrl-C.
 
-    What was accepted is safe in the event log. Speaks the Segment HTTP tracking API (/v1/batch, /v1/track ...) and
-    takes native events at /v1/events. Beyond this machine only with RECSYS_DATA_WRITE_KEYS.
+    Accepted events are durable in the event log. Accepts the Segment HTTP tracking API (/v1/batch, /v1/track ...) and
+    native events at /v1/events. Without RECSYS_DATA_WRITE_KEYS it only listens on this machine.
     """
     from recsys_data.ingestion.streaming.collector.server import serve
     from recsys_data.logs import configure

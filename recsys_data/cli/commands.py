@@ -1,4 +1,4 @@
-"""What all commands share: errors that are explained, in the order they are listed, and what they work on."""
+"""What all commands share: examples in the help, and messages in place of tracebacks."""
 
 from collections.abc import Sequence
 from typing import Any

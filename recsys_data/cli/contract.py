@@ -1,4 +1,4 @@
-"""`recsys-data contract`: what is collected, as the contracts say it."""
+"""`recsys-data contract`: shows and checks data contracts."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def contract() -> None:
     """Show and check data contracts.
 
-    They follow the Open Data Contract Standard. RECSYS_DATA_CONTRACTS names a folder of further contracts; one
-    replaces the built-in one of its name.
+    They follow the Open Data Contract Standard. RECSYS_DATA_CONTRACTS names a folder of further contracts; a contract
+    there replaces the built-in one of the same name.
     """
 
 
@@ -74,7 +74,7 @@ def show(name: str) -> None:
 def check(paths: tuple[Path, ...]) -> None:
     """Check contracts: files and folders of them, or those in use.
 
-    Each is looked at by itself, and then together with those in use.
+    Each is checked by itself, then together with those in use.
     """
     from recsys_data.contracts import load_contract
     from recsys_data.contracts.load import CONTRACTS_DIR
@@ -103,7 +103,7 @@ def check(paths: tuple[Path, ...]) -> None:
 )
 @click.argument("name")
 def jsonschema(name: str) -> None:
-    """Print the JSON Schema of a dataset's events, for those who send them."""
+    """Print the JSON Schema of a dataset's events, for producers."""
     import msgspec
 
     from recsys_data.contracts.jsonschema import json_schema
@@ -126,7 +126,7 @@ def named(name: str) -> "Contract":
     """
     contracts = loaded()
     if name not in contracts:
-        raise UserError(f"There is no dataset {name}. There are: {', '.join(contracts)}.")
+        raise UserError(f"Unknown dataset {name!r}. Choose one of {', '.join(contracts)}.")
     return contracts[name]
 
 
@@ -159,5 +159,5 @@ def contract_files(paths: Iterable[Path]) -> Iterator[Path]:
             continue
         found = sorted(path.glob(f"*{SUFFIX}"))
         if not found:
-            raise UserError(f"{path} holds no contracts. Their names end with {SUFFIX}.")
+            raise UserError(f"{path} holds no contracts. Expected files whose names end with {SUFFIX}.")
         yield from found

@@ -1,4 +1,4 @@
-"""`recsys-data dead-letters`: what was refused, why, and what becomes of it."""
+"""`recsys-data dead-letters`: shows, replays and discards rejected lines and rows."""
 
 import time
 from collections.abc import Callable
@@ -21,13 +21,13 @@ MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"])
 
 @click.group("dead-letters", cls=Commands)
 def dead_letters() -> None:
-    """Look at what was refused (lines of the stream, rows of snapshots), bring lines back, or give them up."""
+    """List and show rejected lines and snapshot rows, replay lines or discard them."""
 
 
 @dead_letters.command("list", examples=["recsys-data dead-letters list", "recsys-data dead-letters list --json"])
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def list_(as_json: bool) -> None:
-    """List the reasons, with counts, first and last time, and where an example is."""
+    """List the reasons, with counts, first and last time, and the place of an example."""
     import msgspec
 
     from recsys_data.cli.terminal import print_table
@@ -39,7 +39,7 @@ def list_(as_json: bool) -> None:
         click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
         return
     if not found:
-        click.echo("Nothing was refused.")
+        click.echo("Nothing was rejected.")
         return
     rows = [
         (
@@ -58,17 +58,17 @@ def list_(as_json: bool) -> None:
 @dead_letters.command(
     examples=[
         "recsys-data dead-letters show missing_actor",
-        "recsys-data dead-letters show wrong_type --limit 10000 --raw > mended.ndjson",
+        "recsys-data dead-letters show wrong_type --limit 10000 --raw > fixed.ndjson",
     ]
 )
 @click.argument("reason")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=10, show_default=True, help="How many, newest first.")
-@click.option("--raw", is_flag=True, help="Print what came and nothing else, one a line.")
+@click.option("--raw", is_flag=True, help="Print only the lines as they came.")
 def show(reason: str, limit: int, raw: bool) -> None:
-    """Show what was refused for a reason, as it came; personal data included.
+    """Show the lines or rows that were rejected for a reason, as they came, including personal data.
 
-    What has to be changed line by line is written to a file with --raw, changed there, loaded with `recsys-data load
-    events FILE`, and then discarded here.
+    To fix lines by hand, write them to a file with --raw, edit it, load it with `recsys-data load events FILE`, then
+    discard the originals here.
     """
     from recsys_data.errors import UserError
     from recsys_data.ingestion.streaming.refused import examples, summary
@@ -89,7 +89,7 @@ def _show(one: "Example") -> None:
     from recsys_data.cli.terminal import print_table
 
     facts = [
-        ("refused", f"{one.refused_at:%Y-%m-%d %H:%M:%S} UTC"),
+        ("rejected", f"{one.refused_at:%Y-%m-%d %H:%M:%S} UTC"),
         ("detail", one.detail),
         ("as it came", one.text),
     ]
@@ -98,12 +98,12 @@ def _show(one: "Example") -> None:
 
 
 def _nothing(reason: str, known: list[str]) -> str:
-    there = f"There are: {', '.join(known)}." if known else "Nothing was refused at all."
-    return f"Nothing was refused for {reason}. {there}"
+    there = f"Known reasons: {', '.join(known)}." if known else "Nothing was rejected at all."
+    return f"Nothing was rejected for {reason!r}. {there}"
 
 
 def _selecting(command: Callable[..., None]) -> Callable[..., None]:
-    """With the options by which dead letters are told."""
+    """Add the options that select dead letters."""
     for option in (
         click.option("--until", type=MOMENT, metavar="TIME", help="Only those rejected before then (UTC)."),
         click.option("--since", type=MOMENT, metavar="TIME", help="Only those rejected then or later (UTC)."),
@@ -122,10 +122,10 @@ def _selecting(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument("reason", required=False)
 @_selecting
 def replay(reason: str | None, dataset: str | None, since: datetime | None, until: datetime | None) -> None:
-    """Bring rejected lines of the stream back, after a contract was changed.
+    """Append rejected lines to the event log again, after a contract was changed.
 
-    Those that keep to the contracts now go to the event log again, and are stored by the next drain, unless an event
-    of the same id was stored meanwhile. The others stay as they are. Interrupting it is safe at any time.
+    Lines that are valid now are stored by the next run, unless an event of the same id was stored meanwhile. The others
+    stay as they are. Interrupting it is safe at any time.
     """
     from recsys_data.cli.terminal import print_table, progress
     from recsys_data.ingestion.streaming.replay import replay as replay_meant
@@ -138,7 +138,7 @@ def replay(reason: str | None, dataset: str | None, since: datetime | None, unti
     rows += [("stay", f"would be {why} again", f"{count:,}") for why, count in stay.most_common()]
     print_table(("dead letters", "", "count"), rows, right=("count",))
     if replayed.done:
-        click.echo("Next: recsys-data ingest --until-empty (a running `recsys-data up` takes them by itself).")
+        click.echo("Next: recsys-data ingest --until-empty (a running `recsys-data up` does it by itself).")
 
 
 @dead_letters.command(examples=["recsys-data dead-letters discard malformed_json --until 2026-11-01"])
@@ -146,7 +146,7 @@ def replay(reason: str | None, dataset: str | None, since: datetime | None, unti
 @_selecting
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def discard(reason: str, dataset: str | None, since: datetime | None, until: datetime | None, yes: bool) -> None:
-    """Give up rejected lines of the stream for good. The ledger goes on counting them."""
+    """Delete rejected lines of the stream for good. The ledger keeps counting them."""
     from recsys_data.cli.terminal import progress
     from recsys_data.ingestion.streaming.replay import discard as discard_meant
 
@@ -181,11 +181,11 @@ def _meant(
     origins = {one.origin for one in summary(platform.lake) if one.reason == reason} - set(_streamed(platform))
     if origins:
         raise UserError(
-            f"Rows refused for {reason} are in {', '.join(sorted(origins))}: they came with snapshots. Mend the source "
-            "or the contract, and take the day's snapshot again; what is no longer refused then leaves by itself."
+            f"Rows rejected for {reason} are in {', '.join(sorted(origins))}: they came with snapshots. Fix the source "
+            "or the contract and take the day's snapshot again; rows that are valid then are removed there."
         )
     known = sorted(count(platform.lake, Meant()))
-    raise UserError(f"{_nothing(reason or 'that', known)} Look at `recsys-data dead-letters list`.")
+    raise UserError(f"{_nothing(reason or 'that', known)} See `recsys-data dead-letters list`.")
 
 
 def _streamed(platform: Platform) -> list[str]:

@@ -23,7 +23,7 @@ from recsys_data.redaction import redacted, redacted_url, secrets_of
 from recsys_data.settings import Settings
 
 GROUP_LINES = 5_000
-# A collector also counts what it makes of the lines against its limit.
+# A collector also counts the parsed lines against its limit.
 SHARE_OF_REQUEST = 0.5
 EVENTS_PATH = "/v1/events"
 EXAMPLE = "http://127.0.0.1:8080"
@@ -89,7 +89,7 @@ class LogTarget:
 
 
 class CollectorTarget:
-    """A collector: requests are repeated until they are taken, as SDKs do it."""
+    """A collector: requests are repeated until they are accepted, as SDKs do."""
 
     def __init__(self, url: str, settings: Settings, sleep: Callable[[float], None]) -> None:
         shown = redacted_url(url)
@@ -116,16 +116,16 @@ class CollectorTarget:
         self._refused: list[bytes] = []
 
     def deliver(self, lines: Sequence[bytes]) -> None:
-        # A request in which nothing is JSON is refused whole, so that such lines wait for better company.
+        # A request without any JSON is rejected whole, so such lines wait for valid ones to be sent with.
         waiting, self._refused = [*self._refused, *lines], []
         for group in in_groups(waiting, self._most_bytes):
             self._send(group)
 
     def close(self) -> None:
-        """Say what the collector refused for good."""
+        """Report what the collector rejected for good."""
         self._connection.close()
         if self._refused:
-            click.echo(f"The collector refused {len(self._refused)} lines in which nothing was JSON.", err=True)
+            click.echo(f"The collector rejected {len(self._refused)} lines that are not JSON.", err=True)
 
     def _send(self, lines: list[bytes]) -> None:
         status, text = self._insist(b"\n".join(lines))

@@ -1,4 +1,4 @@
-"""`recsys-data doctor`: whether a deployment is well, and what to do where it is not."""
+"""`recsys-data doctor`: checks a deployment and says how to fix what is wrong."""
 
 import click
 
@@ -18,8 +18,8 @@ from recsys_data.settings import Settings
 def doctor(as_json: bool) -> None:
     """Check a deployment, and say for each finding what to do.
 
-    Looks at the machine, the contracts, the event log, the lake and the sources of snapshots, for a few seconds each;
-    nothing is changed. Ends with 0 if there is no problem; warnings are none.
+    Checks the machine, the contracts, the event log, the lake and the sources of snapshots, for a few seconds each,
+    and changes nothing. Exit code 0 unless there is a problem (warnings do not count).
     """
     import msgspec
 
@@ -29,7 +29,7 @@ def doctor(as_json: bool) -> None:
     try:
         findings = list(examine(Settings.from_env()))
     except UserError as error:
-        findings = [Finding("settings", "problem", str(error), "Do as it says.")]
+        findings = [Finding("settings", "problem", str(error), "Fix the setting or file that the message names.")]
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(findings), indent=2))
     else:

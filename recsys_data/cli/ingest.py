@@ -1,4 +1,4 @@
-"""`recsys-data ingest`: drains the event log into the lake without Dagster."""
+"""`recsys-data ingest`: stores the event log in the lake without Dagster."""
 
 import math
 import time
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         "recsys-data ingest --until-empty",
     ],
 )
-@click.option("--until-empty", is_flag=True, help="Stop when nothing waits.")
+@click.option("--until-empty", is_flag=True, help="Stop when the log is read to its end.")
 @click.option(
     "--wait",
     type=click.FloatRange(min=0),
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     help="How long to wait for another process that ingests.",
 )
 def ingest(until_empty: bool, wait: float) -> None:
-    """Store what waits in the event log, commit by commit.
+    """Store the events of the event log in the lake.
 
-    Without --until-empty it goes on with what arrives, until Ctrl-C, which is safe at any time: what is not
-    committed is read again by the next one. One process ingests at a time.
+    Without --until-empty it continues with new events until Ctrl-C, which is safe at any time: events that are not
+    committed are read again. One process ingests at a time.
     """
     from recsys_data.ingestion.streaming.consumer import drain_lock
     from recsys_data.logs import configure_command
@@ -88,7 +88,7 @@ class Totals:
 
 
 def follow(platform: Platform, until_empty: bool, totals: Totals) -> None:
-    """Drain, with a progress bar."""
+    """Consume the log, with a progress bar."""
     from recsys_data.cli.terminal import progress
     from recsys_data.ingestion.streaming.consumer import Until, drain
     from recsys_data.ingestion.streaming.lag import lag_of
@@ -96,8 +96,8 @@ def follow(platform: Platform, until_empty: bool, totals: Totals) -> None:
     until = Until(idle=0.0 if until_empty else math.inf)
     with progress("waiting") as bar:
         seen = bar.console.is_terminal
-        # Counting takes as long as reading, so that it is done for a watcher only, and again only when what
-        # was known is done.
+        # Counting the lag takes as long as reading, so it is done on a terminal only, and again when the counted events
+        # are stored.
         lag = lag_of(platform.log, platform.lake).events if seen else 0
         task = bar.add_task("ingesting", total=lag, rate=0.0, waiting=lag)
         for flushed in drain(platform.log, platform.lake, platform.settings, until):

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 def load() -> None:
     """Append a data set to the event log.
 
-    What it tells about users and items goes to the landing folders, one full state a day. Loading it again
-    changes nothing: its events are known by their ids, its states are replaced by the same.
+    Its users and items are written to the landing folders, one full snapshot a day. Loading it again changes nothing:
+    events are deduplicated by their ids, and snapshots are replaced by equal ones.
     """
 
 
@@ -56,7 +56,7 @@ def append_all(importer: Importer, path: Path) -> None:
         except BaseException:
             click.echo(
                 f"Stopped after {appended:,} of {found.total:,} lines. Load it again: "
-                "what is in the event log already is dropped as a duplicate.",
+                "lines that are in the event log already are dropped as duplicates.",
                 err=True,
             )
             raise

@@ -80,7 +80,7 @@ def distinct(names: list[str]) -> list[str]:
 
 
 def readable(value: Any) -> Any:
-    r"""Bytes as text, with what is no UTF-8 escaped; also within lists and structs.
+    r"""Bytes as text, with bytes that are not UTF-8 escaped; also within lists and structs.
 
     >>> readable([b"caf\xc3\xa9", {"raw": b"\xff!"}])
     ['café', {'raw': '\\xff!'}]

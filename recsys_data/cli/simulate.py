@@ -22,7 +22,7 @@ AHEAD = timedelta(hours=24)
 
 
 class Moment(click.ParamType):
-    """A time with its zone; a day alone is its beginning in UTC."""
+    """A time with its zone; a date means midnight UTC."""
 
     name = "time"
 
@@ -32,7 +32,7 @@ class Moment(click.ParamType):
         try:
             found = datetime.fromisoformat(value)
         except ValueError:
-            self.fail(f"{value!r} is no time. Give one like 2026-11-22T10:00:00Z or 2026-11-22.", param, ctx)
+            self.fail(f"{value!r} is not a time. Expected one like 2026-11-22T10:00:00Z or 2026-11-22.", param, ctx)
         if found.tzinfo is None and "T" in value:
             self.fail(f"{value!r} has no time zone. Add one, e.g. {value}Z.", param, ctx)
         return found if found.tzinfo else found.replace(tzinfo=UTC)
@@ -46,13 +46,21 @@ class Moment(click.ParamType):
         "recsys-data simulate --events 1000 --end 2026-11-22 --to events.ndjson",
     ],
 )
-@click.option("--events", type=click.IntRange(min=0), help="How many lines, faults and redeliveries included.")
+@click.option("--events", type=click.IntRange(min=0), help="How many lines to send, including faults and redeliveries.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Lines per second.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Another seed, other traffic.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the traffic.")
 @click.option("--end", type=Moment(), help="When the run ends. [default: now]")
-@click.option("--days", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True, help="Its length.")
-@click.option("--truth", type=click.Path(dir_okay=False, path_type=Path), help="Write what was really sent, as JSON.")
-@click.option("--to", default="log", show_default=True, metavar="log|URL|FILE", help="Where to; `-` is stdout.")
+@click.option(
+    "--days",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="How many days the run covers.",
+)
+@click.option(
+    "--truth", type=click.Path(dir_okay=False, path_type=Path), help="Write the truth of what was sent, as JSON."
+)
+@click.option("--to", default="log", show_default=True, metavar="log|URL|FILE", help="Where to send it; `-` is stdout.")
 @click.pass_context
 def simulate(
     ctx: click.Context,
@@ -66,19 +74,19 @@ def simulate(
 ) -> None:
     """Simulate the traffic of a shop.
 
-    Among good events are faults, redeliveries and late events, and the truth tells how many of each.
+    The traffic includes faults, redeliveries and late events; --truth writes how many of each.
 
-    --events alone sends a planned run as fast as it goes, with --rate no faster than that. --rate alone sends
-    what happens now, until Ctrl-C. The log takes lines as a collector would have stamped them; a URL is that
-    of a collector; a FILE holds them as clients send them.
+    Use --events N for a fixed number of events (optionally limited by --rate), or --rate R for continuous live
+    traffic until Ctrl-C. --to log writes to the event log directly, --to URL posts to a collector, --to FILE writes
+    the raw client payloads.
     """
     from recsys_data.cli.delivery import target
     from recsys_data.operations.local.stopping import Stop
 
     if events is None and rate is None:
-        raise click.UsageError("Give --events N for a planned run, or --rate R for endless traffic.")
+        raise click.UsageError("Give --events N for a fixed number of events, or --rate R for continuous traffic.")
     if events is None and (end or ctx.get_parameter_source("days") != click.core.ParameterSource.DEFAULT):
-        raise click.UsageError("--end and --days belong to a planned run: give --events too.")
+        raise click.UsageError("--end and --days need --events.")
     if truth and not truth.absolute().parent.is_dir():
         raise UserError(f"The folder of {truth} does not exist. Create it first.")
     settings = Settings.from_env()
@@ -93,7 +101,7 @@ def simulate(
 
 
 def endless(rate: float | None, seed: int, stop: "Stop") -> "Iterator[Batch]":
-    """What happens now, at the rate."""
+    """Live traffic at a rate."""
     from recsys_data.simulator.live import live
 
     return live(rate or 0.0, seed, sleep=stop.wait)
@@ -105,7 +113,7 @@ def planned(
     """The lines of a planned run.
 
     Raises:
-        UserError: ingestion would see the run otherwise than its truth tells.
+        UserError: ingestion would reject events that the truth counts as accepted.
     """
     from recsys_data.simulator import simulate as storefront
     from recsys_data.simulator.sessions import LATE_DAYS
@@ -114,13 +122,13 @@ def planned(
     plan = storefront.Plan(events=events, end=end, days=days, seed=seed)
     if end > datetime.now(UTC) + AHEAD:
         raise UserError(
-            f"The run ends at {end}: events of more than 24 hours ahead are refused. Give an earlier --end."
+            f"The run ends at {end}: events more than 24 hours in the future are rejected. Give an earlier --end."
         )
     first = (end - timedelta(days=days + LATE_DAYS)).date()
     if to == "log" and first < settings.first_day:
         raise UserError(
-            f"The run begins at {first}, late events included, and what happened before {settings.first_day} is "
-            "refused. Give a later --end, fewer --days, or an earlier RECSYS_DATA_FIRST_DAY."
+            f"The run begins at {first}, late events included, and events before {settings.first_day} are "
+            "rejected. Give a later --end, fewer --days, or an earlier RECSYS_DATA_FIRST_DAY."
         )
     return storefront.simulate(plan)
 
@@ -143,7 +151,7 @@ def deliver(
                 place.deliver(lines)
                 sent += len(lines)
                 bar.update(task, completed=sent, rate=sent / max(time.monotonic() - begun, 1e-3))
-            # The totals go on counting when the next batch is made, which may never be delivered.
+            # Making the next batch, which may never be delivered, increases the totals.
             truth = batch.truth.to_dict()
     return sent, truth
 
@@ -159,13 +167,15 @@ def write_truth(path: Path, truth: dict[str, Any], sent: int) -> None:
 
     truth = truth or Truth(build(Plan(0).world)).to_dict()
     if truth["events"] != sent:
-        click.echo(f"Interrupted: {path} is not written, for the truth of a part is not known.", err=True)
+        click.echo(
+            f"Interrupted: {path} is not written, because the truth of a partly sent batch is not known.", err=True
+        )
         return
     write_atomically(path, msgspec.json.format(msgspec.json.encode(truth), indent=2) + b"\n")
 
 
 def paced(lines: list[bytes], rate: float | None, begun: float, sent: int, stop: "Stop") -> Iterator[list[bytes]]:
-    """The lines, in pieces that are due by now; all at once without a rate. Ends early when asked to stop."""
+    """The lines in pieces, each when it is due; all at once without a rate. Ends early when asked to stop."""
     if rate is None:
         yield lines
         return

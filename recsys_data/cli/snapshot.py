@@ -1,4 +1,4 @@
-"""`recsys-data snapshot`: the batch side without Dagster: take, look at and accept snapshots of users and items."""
+"""`recsys-data snapshot`: takes, lists and accepts snapshots of users and items without Dagster."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -19,8 +19,8 @@ DAY = click.DateTime(["%Y-%m-%d"])
 def snapshot() -> None:
     """Take and accept snapshots of datasets such as user_profiles and item_catalog.
 
-    A snapshot is the full state of a day. One that lost or changed more than its contract allows is held back, and
-    the last good one stays, until somebody accepts it.
+    A snapshot is the full state of a day. One that lost or changed more than its contract allows is held back: the last
+    good one stays published until someone accepts the new one.
     """
 
 
@@ -31,10 +31,10 @@ def snapshot() -> None:
     ]
 )
 @click.argument("name")
-@click.option("--day", type=DAY, help="The day. Default: every day that the sources have and the lake has not.")
-@click.option("--accept", is_flag=True, help="However much it lost or changed.")
+@click.option("--day", type=DAY, help="The day. Default: every day that the sources have and the lake does not.")
+@click.option("--accept", is_flag=True, help="Publish it however much it lost or changed.")
 def take(name: str, day: datetime | None, accept: bool) -> None:
-    """Take snapshots and bring the history up to date."""
+    """Take snapshots and refresh the history."""
     from recsys_data.errors import UserError
     from recsys_data.ingestion.batch.snapshot import snapshot_contract, stored_days, takeable_days
     from recsys_data.ingestion.batch.snapshot import take as take_one
@@ -49,7 +49,7 @@ def take(name: str, day: datetime | None, accept: bool) -> None:
         days = [one for one in there if one not in done]
         if not there:
             places = ", ".join(map(named, contract.servers))
-            raise UserError(f"The sources of {name} have no day to take. They are looked for at {places}.")
+            raise UserError(f"The sources of {name} have no snapshot. Looked at {places}.")
         taken = [take_one(platform.lake, platform.settings, name, one, accept, told) for one in days]
         _bring_up_to_date(platform, name)
     _show(taken)
@@ -83,7 +83,7 @@ def list_(name: str | None) -> None:
 @click.argument("name")
 @click.argument("day", type=DAY)
 def accept(name: str, day: datetime) -> None:
-    """Publish a snapshot that was held back, as it was read then."""
+    """Publish a snapshot that was held back, as it was read."""
     from recsys_data.ingestion.batch.snapshot import accept_held
 
     with opened() as platform:
@@ -99,7 +99,7 @@ def _bring_up_to_date(platform: Platform, name: str) -> None:
     staging = settings.staging_dir / history_name(name)
     brought = bring_up_to_date(platform.lake, name, staging, settings.history_memory_mb * 1_000_000)
     click.echo(
-        f"{history_name(name)}: {len(brought.days)} days applied, {brought.rows:,} rows, {brought.current:,} hold now."
+        f"{history_name(name)}: {len(brought.days)} days applied, {brought.rows:,} rows, {brought.current:,} current."
     )
 
 
@@ -138,9 +138,9 @@ def _show(taken: "list[Taken]") -> None:
         for one in taken
     ]
     if not rows:
-        click.echo("Nothing to do: every day that the sources have is stored.")
+        click.echo("Nothing to do: every snapshot that the sources have is stored.")
         return
-    head = ("dataset", "day", "rows", "new", "changed", "gone", "refused", "for", "state")
+    head = ("dataset", "day", "rows", "new", "changed", "deleted", "rejected", "reasons", "state")
     print_table(head, rows, right=head[2:7])
 
 
@@ -150,4 +150,4 @@ def _refuse_held(taken: "list[Taken]") -> None:
     held = [one for one in taken if one.held]
     if held:
         commands = "; ".join(f"recsys-data snapshot accept {one.name} {one.day}" for one in held)
-        raise UserError(f"{len(held)} of {len(taken)} snapshots were held back. If they are right: {commands}")
+        raise UserError(f"{len(held)} of {len(taken)} snapshots were held back. To publish them: {commands}")

@@ -1,4 +1,4 @@
-"""`recsys-data status`: how much waits, what became of each line, how fresh everything is."""
+"""`recsys-data status`: lag, ledger, latency and datasets."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def status(as_json: bool) -> None:
     """Show lag, ledger, latency and datasets.
 
-    A ledger is balanced when each line read has one outcome (accepted, duplicate, dead letter) and the tables
-    hold exactly the rows that were counted.
+    The ledger is balanced when every line read is accepted, a duplicate or a dead letter, and the row counts of the
+    tables match it.
     """
     import msgspec
 

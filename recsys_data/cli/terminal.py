@@ -1,4 +1,4 @@
-"""What commands show: progress on stderr while somebody watches, tables on stdout."""
+"""Output of commands: progress bars on stderr if it is a terminal, tables on stdout."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -42,7 +42,7 @@ def progress(*fields: str) -> "Progress":
 
 
 def printed() -> "Console":
-    """The console of stdout; as wide as it takes where nobody watches."""
+    """The console of stdout; of unlimited width if it is not a terminal."""
     from rich.console import Console
 
     console = Console()

@@ -1,4 +1,4 @@
-"""`recsys-data trace`: where one event is."""
+"""`recsys-data trace`: finds one event in the log and the tables."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     ],
 )
 @click.argument("event", metavar="EVENT_ID|PARTITION:OFFSET")
-@click.option("--rows", is_flag=True, help="Show columns and lines too, which may hold personal data.")
+@click.option("--rows", is_flag=True, help="Also show columns and lines, which may hold personal data.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def trace(event: str, rows: bool, as_json: bool) -> None:
-    """Tell where an event is, by its id or its place in the log.
+    """Find an event by its id or its position in the log.
 
-    It is a row (which file, since which snapshot), a dead letter (why), waiting in the log (behind how much), or
-    nowhere. Lines of it that were delivered again and dropped are shown while the log keeps them. Ends with 1 if the
-    event is nowhere, or unaccounted for. Takes as long as reading the log and the ids of the tables.
+    It is a row (in which file, since which snapshot), a dead letter (why), waiting in the log (behind how much), or
+    nowhere. Redeliveries that were dropped are shown while the log keeps them. Exit code 1 if the event is nowhere or
+    unaccounted for. Scans the whole log and all ids, so it can take a while.
     """
     import msgspec
 
@@ -80,10 +80,10 @@ def show(found: "Trace") -> None:
 
 
 def show_lines(found: "Trace") -> None:
-    """Print the lines that the log keeps beside rows and dead letters."""
+    """Print the lines in the log that are neither rows nor dead letters."""
     from recsys_data.cli.terminal import print_table
 
-    said = {"duplicate": "delivered again, and dropped", "unaccounted": "read, and neither stored nor rejected"}
+    said = {"duplicate": "delivered again, dropped", "unaccounted": "read, but neither stored nor rejected"}
     lines = [
         (
             one.log_partition,

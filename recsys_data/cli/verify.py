@@ -1,4 +1,4 @@
-"""`recsys-data verify`: reads the rows and says whether anything is lost or doubled, whatever the ledgers say."""
+"""`recsys-data verify`: checks by the rows themselves that no event is lost or doubled."""
 
 import click
 
@@ -14,7 +14,7 @@ from recsys_data.operations.platform import opened
     ],
 )
 @click.option("--deep", is_flag=True, help="Also read all data files with their checksums, and all lines of the log.")
-@click.option("--accept-lost", is_flag=True, help="Accept what the log has lost, so that it alarms no more.")
+@click.option("--accept-lost", is_flag=True, help="Accept lines that the log has lost: report them no more.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def verify(deep: bool, accept_lost: bool, as_json: bool) -> None:
     """Read all rows of the stream tables and compare them with ledgers, deduplication index and log.

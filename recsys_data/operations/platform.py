@@ -29,23 +29,23 @@ ADVICE = {
 
 
 def explain(error: Exception) -> str | None:
-    """What went wrong and what to do, if it is nothing that a programmer has to look at."""
+    """What went wrong and what to do; None for a defect."""
     if isinstance(error, RecsysDataError):
         return str(error)
-    # A reader that went away, as in `recsys-data sql ... | head`, is left to click, which ends quietly.
+    # click ends quietly when the reader went away, as in `recsys-data sql ... | head`.
     if isinstance(error, OSError) and error.errno != errno.EPIPE:
         place = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror or error}{place}. {ADVICE.get(error.errno or 0, '')}".strip()
-    # The lake's catalog is a database; what has not been imported has not been raised either.
+    # The catalog is a database; an error of a module that was not imported cannot have been raised.
     database = sys.modules.get("sqlalchemy.exc")
     if database and isinstance(error, database.OperationalError):
-        return f"The lake's catalog cannot be used now: {error.orig}. Look after its disk and permissions."
+        return f"The lake's catalog cannot be used now: {error.orig}. Check its disk and permissions."
     return None
 
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """The settings and what they name."""
+    """The settings, and the contracts, log and lake that they name."""
 
     settings: Settings
     contracts: "Mapping[str, Contract]"

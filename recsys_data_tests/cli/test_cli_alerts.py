@@ -11,7 +11,7 @@ Run = Callable[..., Result]
 
 
 def test_a_test_arrives_at_every_place(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "Nobody is told: set RECSYS_DATA_ALERT_URL" in run("alerts", "test").stdout
+    assert "Alerts are only logged. To receive them, set RECSYS_DATA_ALERT_URL" in run("alerts", "test").stdout
     with webhook() as hook:
         monkeypatch.setenv("RECSYS_DATA_ALERT_URL", hook.url)
         assert run("alerts", "test").stdout == "Sent to log.\nSent to webhook json.\n"

@@ -37,7 +37,7 @@ def test_a_contract_is_shown(run: Run) -> None:
 def test_an_unknown_dataset_is_explained(run: Run) -> None:
     for command in ("show", "jsonschema"):
         error = run("contract", command, "purchases", code=1).stderr
-        assert error == f"Error: There is no dataset purchases. There are: {', '.join(load_contracts())}.\n"
+        assert error == f"Error: Unknown dataset 'purchases'. Choose one of {', '.join(load_contracts())}.\n"
 
 
 def test_contracts_in_use_are_sound(run: Run, other: Path) -> None:

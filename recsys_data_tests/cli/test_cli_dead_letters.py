@@ -59,22 +59,22 @@ def test_what_was_refused_is_shown_without_power_over_the_terminal(run: Run, set
 
 
 def test_a_reason_that_does_not_occur_is_explained(run: Run, settings: Settings) -> None:
-    assert run("dead-letters", "list").stdout == "Nothing was refused.\n"
-    assert "Nothing was refused at all" in run("dead-letters", "show", "missing_actor", code=1).stderr
+    assert run("dead-letters", "list").stdout == "Nothing was rejected.\n"
+    assert "Nothing was rejected at all" in run("dead-letters", "show", "missing_actor", code=1).stderr
     refuse(run, settings)
     error = run("dead-letters", "show", "nonsense'; --", code=1).stderr
-    assert "There are: malformed_json, missing_actor, nothing_known." in error
+    assert "Known reasons: malformed_json, missing_actor, nothing_known." in error
 
 
-def test_lines_are_mended_by_hand_or_given_up(run: Run, settings: Settings, status: Callable[[], dict]) -> None:
+def test_lines_are_fixed_by_hand_or_discarded(run: Run, settings: Settings, status: Callable[[], dict]) -> None:
     refuse(run, settings)
     stay = run("dead-letters", "replay").stdout
     assert re.search(r"stay +would be missing_actor again +2", stay)
     assert "Next:" not in stay
     raw = run("dead-letters", "show", "missing_actor", "--raw").stdout
-    mended = settings.data_dir.parent / "mended.ndjson"
-    mended.write_text(raw.replace("{", '{"user_id": "u", '))
-    run("load", "events", str(mended))
+    fixed = settings.data_dir.parent / "fixed.ndjson"
+    fixed.write_text(raw.replace("{", '{"user_id": "u", '))
+    run("load", "events", str(fixed))
     run("ingest", "--until-empty")
     assert "Delete 2 dead letters" in run("dead-letters", "discard", "missing_actor", stdin="n\n", code=1).stdout
     assert status()["ledger"]["discarded"] == 0
@@ -103,7 +103,8 @@ def test_a_changed_contract_lets_lines_be_replayed(
 def test_what_cannot_be_replayed_is_explained(run: Run, settings: Settings) -> None:
     refuse(run, settings)
     assert "take the day's snapshot again" in run("dead-letters", "replay", "nothing_known", code=1).stderr
-    assert "There are: malformed_json, missing_actor" in run("dead-letters", "replay", "nonsense", code=1).stderr
+    assert "Known reasons: malformed_json, missing_actor" in run("dead-letters", "replay", "nonsense", code=1).stderr
     assert (
-        "Nothing was refused" in run("dead-letters", "discard", "missing_actor", "--until", "2026-01-01", code=1).stderr
+        "Nothing was rejected"
+        in run("dead-letters", "discard", "missing_actor", "--until", "2026-01-01", code=1).stderr
     )

@@ -126,7 +126,7 @@ def test_lines_refused_to_the_end_are_told(server: Server, opened: Opener, capsy
     place = opened()
     place.deliver([b"not JSON"])
     place.close()
-    assert "refused 1 lines" in capsys.readouterr().err
+    assert "rejected 1 lines" in capsys.readouterr().err
 
 
 def test_a_collector_that_refuses_everything_ends_it(server: Server, opened: Opener) -> None:

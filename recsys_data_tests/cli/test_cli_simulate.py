@@ -109,7 +109,7 @@ def test_an_interrupted_plan_has_no_truth(start: Any, tmp_path: Path) -> None:
         ((), 2, "--events N"),
         (("--rate", "5", "--days", "2"), 2, "planned run"),
         (("--rate", "5", "--end", "2026-01-01"), 2, "planned run"),
-        (("--events", "5", "--end", "soon"), 2, "is no time"),
+        (("--events", "5", "--end", "soon"), 2, "is not a time"),
         (("--events", "5", "--end", "2026-01-01T00:00:00"), 2, "no time zone"),
         (("--events", "5", "--end", f"{datetime.now(UTC) + timedelta(days=2):%Y-%m-%d}"), 1, "earlier --end"),
         (("--events", "5", "--truth", "/nowhere/at/all"), 1, "does not exist"),

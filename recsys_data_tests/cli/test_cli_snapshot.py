@@ -29,7 +29,7 @@ def test_all_days_that_landed_are_taken_once(run: Run, land: Land) -> None:
     for day, price in (("2026-01-01", 1.5), ("2026-01-02", 2)):
         land(day, 3, price)
     taken = run("snapshot", "take", "item_catalog").stdout
-    assert "item_catalog_history: 2 days applied, 4 rows, 3 hold now." in taken
+    assert "item_catalog_history: 2 days applied, 4 rows, 3 current." in taken
     assert [line.split()[:3] for line in taken.splitlines() if line.startswith("item_catalog ")] == [
         ["item_catalog", "2026-01-01", "3"],
         ["item_catalog", "2026-01-02", "3"],
@@ -62,7 +62,7 @@ def test_mistakes_are_explained(run: Run, land: Land) -> None:
             ("take", "interactions"),
             "interactions is no dataset that is taken as snapshots; expected one of item_catalog",
         ),
-        (("take", "item_catalog"), "The sources of item_catalog have no day to take"),
+        (("take", "item_catalog"), "The sources of item_catalog have no snapshot"),
         (("accept", "item_catalog", "2026-01-01"), "held back are those of: none"),
     ):
         assert expected in run("snapshot", *arguments, code=1).stderr

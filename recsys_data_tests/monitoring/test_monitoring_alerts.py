@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys_data.errors import Transient, UserError
-from recsys_data.monitoring.alerts import notifiers as alert_sinks
+from recsys_data.monitoring.alerts import notifiers
 from recsys_data.monitoring.alerts.incidents import (
     MOST,
     RUN_FORGOTTEN_SECONDS,
@@ -27,7 +27,7 @@ from recsys_data.monitoring.alerts.incidents import (
     summary,
     untold,
 )
-from recsys_data.monitoring.alerts.notifiers import LogSink, WebhookSink, sinks_of
+from recsys_data.monitoring.alerts.notifiers import LogNotifier, WebhookNotifier, notifiers_of
 from recsys_data.settings import Settings
 from recsys_data_tests.support.webhook import SECRET, Webhook, webhook
 
@@ -126,7 +126,7 @@ def test_a_bad_night_is_summed_up() -> None:
 
 
 def test_the_generic_form_has_everything(hook: Webhook) -> None:
-    WebhookSink(hook.url, "json").send([alert(message="line\nbreak " + "x" * 999)], "and 1 more problems")
+    WebhookNotifier(hook.url, "json").send([alert(message="line\nbreak " + "x" * 999)], "and 1 more problems")
     (body,) = hook.posted
     assert (body["version"], body["source"], body["rest"]) == (1, socket.gethostname(), "and 1 more problems")
     (one,) = body["alerts"]
@@ -136,7 +136,7 @@ def test_the_generic_form_has_everything(hook: Webhook) -> None:
 
 
 def test_slack_is_sent_text_that_mentions_nobody(hook: Webhook) -> None:
-    WebhookSink(hook.url, "slack").send([alert(message="<!channel> look & see")], "")
+    WebhookNotifier(hook.url, "slack").send([alert(message="<!channel> look & see")], "")
     (body,) = hook.posted
     assert list(body) == ["text"]
     assert ":red_circle: *subject 0* (check): &lt;!channel&gt; look &amp; see" in body["text"]
@@ -146,7 +146,7 @@ def test_slack_is_sent_text_that_mentions_nobody(hook: Webhook) -> None:
 def test_a_refusal_is_told_without_the_secret_url(hook: Webhook, status: int) -> None:
     hook.status = status
     with pytest.raises(Transient, match=f"it was answered {status}") as failure:
-        WebhookSink(hook.url, "json").send([alert()], "")
+        WebhookNotifier(hook.url, "json").send([alert()], "")
     assert SECRET not in str(failure.value) and len(hook.posted) == 1
 
 
@@ -154,7 +154,7 @@ def test_a_dead_webhook_is_told_without_the_secret_url() -> None:
     with webhook() as hook:
         url = hook.url
     with pytest.raises(Transient, match="Connection refused") as failure:
-        WebhookSink(url, "json").send([alert()], "")
+        WebhookNotifier(url, "json").send([alert()], "")
     assert SECRET not in str(failure.value)
 
 
@@ -162,14 +162,14 @@ def test_a_webhook_that_never_answers_is_given_up(hook: Webhook, monkeypatch: py
     hook.hold = threading.Event()
     for limit, seconds in (("SECONDS", 0.1), ("SECONDS_IN_ALL", 0.2)):
         with monkeypatch.context() as patch:
-            patch.setattr(alert_sinks, limit, seconds)
+            patch.setattr(notifiers, limit, seconds)
             with pytest.raises(Transient, match="no answer within 0.2 s|timed out|TimeoutError"):
-                WebhookSink(hook.url, "json").send([alert()], "")
+                WebhookNotifier(hook.url, "json").send([alert()], "")
 
 
 def test_the_log_is_told_by_severity(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        LogSink().send([alert(1)], "and 3 more")
+        LogNotifier().send([alert(1)], "and 3 more")
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("ERROR", "a message"),
         ("WARNING", "and 3 more"),
@@ -177,12 +177,12 @@ def test_the_log_is_told_by_severity(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_settings_choose_the_sinks_and_hide_the_url() -> None:
-    assert [sink.name for sink in sinks_of(Settings())] == ["log"]
+    assert [notifier.name for notifier in notifiers_of(Settings())] == ["log"]
     settings = Settings.from_env({"RECSYS_DATA_ALERT_URL": f"https://hooks.example.org/{SECRET}"})
-    assert [sink.name for sink in sinks_of(settings)] == ["log", "webhook json"]
+    assert [notifier.name for notifier in notifiers_of(settings)] == ["log", "webhook json"]
     assert SECRET not in repr(settings) and "alert_url=<1 hidden>" in repr(settings)
     for wrong in (f"ftp://x/{SECRET}", f"file:///{SECRET}", SECRET):
         with pytest.raises(UserError, match="RECSYS_DATA_ALERT_URL is a hidden value") as failure:
             Settings.from_env({"RECSYS_DATA_ALERT_URL": wrong})
         assert SECRET not in str(failure.value)
-    assert json.loads(json.dumps(repr(sinks_of(settings)[1]))).find(SECRET) == -1
+    assert json.loads(json.dumps(repr(notifiers_of(settings)[1]))).find(SECRET) == -1

@@ -1,7 +1,7 @@
 """Alerts as Dagster sees them: a sensor that looks at freshness, checks and runs, and tells what changed.
 
-Data flow: Dagster's own records -> conditions -> `alerts.State`, which is the sensor's cursor -> sinks.
-A sink that does not answer stops nothing: the tick says so, and what it was not told is sent again. Freshness is
+Data flow: Dagster's own records -> conditions -> `alerts.State`, which is the sensor's cursor -> notifiers.
+A notifier that does not answer stops nothing: the tick says so, and what it was not told is sent again. Freshness is
 Dagster's own evaluation of the policies in the contracts; a check counts by its latest completed evaluation; a job is
 bad from a run that failed until one that succeeds, whatever is started by hand counting by what it selects.
 """
@@ -26,7 +26,7 @@ from recsys_data.monitoring.alerts.incidents import (
     summary,
     untold,
 )
-from recsys_data.monitoring.alerts.notifiers import Sink, moment, sinks_of
+from recsys_data.monitoring.alerts.notifiers import Notifier, moment, notifiers_of
 from recsys_data.settings import Settings
 
 INTERVAL_SECONDS = 30
@@ -51,7 +51,7 @@ def alerts_sensor(context: dg.SensorEvaluationContext, settings: dg.ResourcePara
     graph = context.repository_def.asset_graph
     before = msgspec.json.decode(context.cursor, type=State) if context.cursor else State()
     state = looked_at(before, context.instance, graph, time.time())
-    state, said = told(state, sinks_of(settings), time.time())
+    state, said = told(state, notifiers_of(settings), time.time())
     context.update_cursor(msgspec.json.encode(state).decode())
     for line in said:
         # So that the tick's own log in the UI has it too.
@@ -71,22 +71,22 @@ def looked_at(state: State, instance: dg.DagsterInstance, graph: BaseAssetGraph,
     return msgspec.structs.replace(observed(state, conditions, now), runs_until=now)
 
 
-def told(state: State, sinks: Sequence[Sink], now: float) -> tuple[State, list[str]]:
-    """The state after each sink was told what it did not know, and what happened."""
-    names = {sink.name for sink in sinks}
+def told(state: State, notifiers: Sequence[Notifier], now: float) -> tuple[State, list[str]]:
+    """The state after each notifier was told what it did not know, and what happened."""
+    names = {notifier.name for notifier in notifiers}
     state = msgspec.structs.replace(state, told={name: one for name, one in state.told.items() if name in names})
     said = []
-    for sink in sinks:
-        alerts = untold(state, sink.name, now)
+    for notifier in notifiers:
+        alerts = untold(state, notifier.name, now)
         if not alerts:
             continue
         try:
-            sink.send(*summary(alerts))
+            notifier.send(*summary(alerts))
         except Transient as error:
             said.append(str(error))
         else:
-            state = delivered(state, sink.name)
-            said.append(f"{len(alerts)} told to {sink.name}")
+            state = delivered(state, notifier.name)
+            said.append(f"{len(alerts)} told to {notifier.name}")
     return state, said
 
 

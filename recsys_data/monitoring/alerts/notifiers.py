@@ -1,8 +1,8 @@
-"""Where alerts go: the log always, and a URL that takes JSON or Slack's messages, if the settings name one.
+"""Delivery of alerts: to the log and, if the settings name one, to a webhook (generic JSON or Slack).
 
-Data flow: alerts of a look -> one request -> 2xx, or `Transient`, and the same is sent again at the next look.
-The URL is a secret: neither it nor what the server answers is ever shown, only the status. Which hosts may be reached
-is the operator's choice. Run alone: `recsys-data alerts test`.
+Data flow: alerts of an evaluation -> one request -> 2xx, or `Transient`, and the next evaluation sends them again.
+The URL is a secret: neither it nor the server's answer is ever shown, only the status. The operator
+chooses which hosts may be reached. Run alone: `recsys-data alerts test`.
 """
 
 import logging
@@ -31,25 +31,25 @@ MESSAGE_CHARACTERS = 500
 SLACK_SIGNS = {"error": ":red_circle:", "warning": ":large_yellow_circle:", "recovered": ":large_green_circle:"}
 
 
-class Sink(Protocol):
-    """A place that is told."""
+class Notifier(Protocol):
+    """Delivers alerts to one place."""
 
     @property
     def name(self) -> str:
-        """Under which the state keeps what it was told."""
+        """The key of its deliveries in the state."""
         ...
 
     def send(self, alerts: Sequence[Alert], rest: str) -> None:
-        """Tell it; `rest` is a line about what is left out.
+        """Deliver alerts; `rest` is a line about those that are left out.
 
         Raises:
-            Transient: it may not have taken them.
+            Transient: they may not have been delivered.
         """
         ...
 
 
-class LogSink:
-    """The log of whatever process looks."""
+class LogNotifier:
+    """The log of this process."""
 
     name = "log"
 
@@ -62,8 +62,8 @@ class LogSink:
             logger.warning("%s", rest)
 
 
-class WebhookSink:
-    """A URL that is posted one request for all alerts of a look."""
+class WebhookNotifier:
+    """A URL that gets one POST for all alerts of an evaluation."""
 
     def __init__(self, url: str, form: str) -> None:
         self._url = url
@@ -71,13 +71,13 @@ class WebhookSink:
 
     @property
     def name(self) -> str:
-        """Another form is another sink: it has been told nothing."""
+        """Another format is another notifier, to which nothing was delivered yet."""
         return f"webhook {self._form}"
 
     def send(self, alerts: Sequence[Alert], rest: str) -> None:
         content = slack_message(alerts, rest) if self._form == "slack" else json_message(alerts, rest)
         failure: list[str] = []
-        # A daemon: a server that never ends its answer must not keep anything from ending.
+        # A daemon thread: a server that never ends its answer must not keep this process alive.
         thread = threading.Thread(
             target=_post, args=(self._url, msgspec.json.encode(content), failure), name="alerts", daemon=True
         )
@@ -86,20 +86,20 @@ class WebhookSink:
         found = f"no answer within {SECONDS_IN_ALL:g} s" if thread.is_alive() else "".join(failure)
         if found:
             raise Transient(
-                f"Alerts could not be delivered to RECSYS_DATA_ALERT_URL: {found}. They are sent again at the next "
-                "look; try it with `recsys-data alerts test`."
+                f"Alerts could not be delivered to RECSYS_DATA_ALERT_URL: {found}. They are sent again within "
+                "a minute; try it with `recsys-data alerts test`."
             )
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirected POST would become a GET that tells nothing."""
+    """A redirected POST would become a GET without the alerts."""
 
     def redirect_request(self, *_: object, **__: object) -> None:
         return None
 
 
 def _request(url: str, body: bytes) -> urllib.request.Request:
-    """A POST; what the URL says of user and password is sent as Basic authentication."""
+    """A POST; user and password of the URL are sent as Basic authentication."""
     headers = {"Content-Type": "application/json", "User-Agent": "recsys-data"}
     parts = urlsplit(url)
     login, at, host = parts.netloc.rpartition("@")
@@ -122,16 +122,16 @@ def _post(url: str, body: bytes, failure: list[str]) -> None:
         failure.append(f"{type(cause).__name__}" + (f" ({cause.strerror})" if getattr(cause, "strerror", None) else ""))
 
 
-def sinks_of(settings: Settings) -> list[Sink]:
-    """The places that the settings name."""
-    sinks: list[Sink] = [LogSink()]
+def notifiers_of(settings: Settings) -> list[Notifier]:
+    """The notifiers that the settings name."""
+    notifiers: list[Notifier] = [LogNotifier()]
     if settings.alert_url:
-        sinks.append(WebhookSink(settings.alert_url, settings.alert_format))
-    return sinks
+        notifiers.append(WebhookNotifier(settings.alert_url, settings.alert_format))
+    return notifiers
 
 
 def json_message(alerts: Sequence[Alert], rest: str) -> dict[str, Any]:
-    """The generic form; `source` is the machine that looked."""
+    """The generic format; `source` is this machine."""
     return {
         "version": 1,
         "source": socket.gethostname(),
@@ -144,7 +144,7 @@ def json_message(alerts: Sequence[Alert], rest: str) -> dict[str, Any]:
 
 
 def slack_message(alerts: Sequence[Alert], rest: str) -> dict[str, Any]:
-    """What Slack's incoming webhooks, and those that imitate them, take."""
+    """The format of Slack's incoming webhooks, and of those compatible with them."""
     lines = [
         f"{SLACK_SIGNS[one.severity if one.state == 'problem' else one.state]} *{escaped(one.subject)}* "
         f"({one.kind}): {escaped(shortened(one.message))}"
@@ -160,7 +160,7 @@ def shortened(message: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text without the characters by which Slack knows links and mentions.
+    """Text in which Slack finds no links and mentions.
 
     >>> escaped("<!channel> a & b")
     '&lt;!channel&gt; a &amp; b'

@@ -1,4 +1,4 @@
-"""What `recsys-data up` shows while it runs: one line of numbers, and whether every process is well."""
+"""The status line of `recsys-data up`: numbers of the ledger, and the state of every process."""
 
 import http.client
 import time
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TICK_SECONDS = 1.0
-# What waits is counted by reading it; at most this share of the time goes into that.
+# The lag is counted by reading the log; at most this share of the time goes into that.
 READING_SHARE = 0.1
 PLAIN_SECONDS = 10.0
 ANSWER_SECONDS = 2.0
@@ -34,7 +34,7 @@ class Dashboard:
     Args:
         platform: whose numbers are shown.
         supervisor: whose processes are shown.
-        checks: whether the process of that name is well now; one without is ready at once.
+        checks: whether the process of that name answers; one without a check is ready at once.
     """
 
     def __init__(self, platform: Platform, supervisor: Supervisor, checks: "Mapping[str, Callable[[], bool]]") -> None:
@@ -79,7 +79,7 @@ class Dashboard:
             message = explain(error)
             if message is None:
                 raise
-            # The processes go on, and each says in its log what it makes of it.
+            # The processes keep running, and each logs the error that it gets.
             return f"no numbers: {message}"
         p95 = latency_of(ledger.latencies).p95_s
         return (
@@ -134,7 +134,7 @@ def answers(url: str, headers: Mapping[str, str] = MappingProxyType({})) -> bool
 
 
 def exit_report(child: Child) -> str:
-    """Which process ended, how, and its last words."""
+    """Which process ended, how, and the end of its log."""
     code = child.exit_code or 0
     how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
     return f"The {child.name} {how}. The end of {child.log}:\n\n{child.tail()}\n\nThe other processes were stopped."

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that is granted between two steps, for commands that go on for ever."""
+"""Ctrl-C and SIGTERM as a flag that a long-running command checks between two steps."""
 
 import signal
 import threading
@@ -17,7 +17,7 @@ class Stop:
         self.number: int | None = None
 
     def __enter__(self) -> "Stop":
-        # What is ignored (nohup, jobs of a script) stays ignored.
+        # Signals that are ignored (nohup, background jobs of a script) stay ignored.
         heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
         self._before = {number: signal.signal(number, self._asked) for number in heard}
         return self
