@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from recsys_data.cli.commands import Commands
-from recsys_data.contracts.model import history_name
 from recsys_data.operations.platform import opened_log
 from recsys_data.settings import Settings
 from recsys_data.sources.datasets import IMPORTERS, Importer
@@ -69,6 +68,7 @@ def append_all(importer: Importer, path: Path) -> None:
 
 def land_all(states: "Sequence[State]", folder: Path, bar: "Progress") -> str:
     """Write every state; returns what was written and what to do with it, nothing for no states."""
+    from recsys_data.contracts.model import history_name
     from recsys_data.sources.datasets.landing import land
 
     if not states:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import click
 
 from recsys_data.cli.commands import Commands
-from recsys_data.contracts.model import history_name
 from recsys_data.operations.platform import Platform, opened
 
 if TYPE_CHECKING:
@@ -93,6 +92,7 @@ def accept(name: str, day: datetime) -> None:
 
 
 def _bring_up_to_date(platform: Platform, name: str) -> None:
+    from recsys_data.contracts.model import history_name
     from recsys_data.ingestion.batch.history.update import bring_up_to_date
 
     settings = platform.settings

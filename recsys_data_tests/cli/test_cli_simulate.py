@@ -107,8 +107,8 @@ def test_an_interrupted_plan_has_no_truth(start: Any, tmp_path: Path) -> None:
     ("arguments", "code", "said"),
     [
         ((), 2, "--events N"),
-        (("--rate", "5", "--days", "2"), 2, "planned run"),
-        (("--rate", "5", "--end", "2026-01-01"), 2, "planned run"),
+        (("--rate", "5", "--days", "2"), 2, "need --events"),
+        (("--rate", "5", "--end", "2026-01-01"), 2, "need --events"),
         (("--events", "5", "--end", "soon"), 2, "is not a time"),
         (("--events", "5", "--end", "2026-01-01T00:00:00"), 2, "no time zone"),
         (("--events", "5", "--end", f"{datetime.now(UTC) + timedelta(days=2):%Y-%m-%d}"), 1, "earlier --end"),
@@ -122,7 +122,7 @@ def test_what_makes_no_sense_is_refused(run: Run, arguments: tuple[str, ...], co
     assert said in run("simulate", *arguments, code=code).stderr
 
 
-def test_a_run_that_ingestion_would_refuse_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_ingestion_would_reject_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECSYS_DATA_FIRST_DAY", "2026-01-01")
     error = run("simulate", "--events", "5", "--end", "2026-01-15", code=1).stderr
-    assert "happened before 2026-01-01 is refused" in error
+    assert "events before 2026-01-01 are rejected" in error
