@@ -100,10 +100,10 @@ def prepare(folder: Path, day: int, rows: int) -> float:
 
 def ours(folder: Path, day: int) -> float:
     """Seconds of the call; the lake is open, as it is in a process that works with it."""
-    from recsys_data.ingestion.batch.history.update import bring_up_to_date
+    from recsys_data.ingestion.batch.history.update import refresh_history
 
     lake = lake_in(folder)
-    brought = bring_up_to_date(lake, "item_catalog", folder / "staging", MEMORY_BYTES)
+    brought = refresh_history(lake, "item_catalog", folder / "staging", MEMORY_BYTES)
     assert brought.days == [DAYS[day]], brought
     return brought.seconds
 
@@ -180,7 +180,7 @@ def compare(rows: int, repeat: int, parent: Path | None) -> None:
     lines = [
         f"{rows:,} rows x {len(STATES) + 1} columns, {THREADS} threads, {MEMORY_BYTES // 1_000_000} MB for DuckDB; "
         f"median of {repeat}, peak of the process",
-        f"{'':12}{'plain DuckDB':>22}{'bring_up_to_date':>22}{'ratio':>8}",
+        f"{'':12}{'plain DuckDB':>22}{'refresh_history':>22}{'ratio':>8}",
     ]
     for day, label in enumerate(("first day", "second day")):
         (plain_s, plain_mb), (ours_s, ours_mb) = (summary(found[way, day]) for way in ("plain", "ours"))

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from recsys_data.contracts import load_contracts
-from recsys_data.ingestion.batch.history.update import bring_up_to_date, overlaps
-from recsys_data.ingestion.batch.snapshot import take
+from recsys_data.ingestion.batch.history.update import overlaps, refresh_history
+from recsys_data.ingestion.batch.snapshot import take_snapshot
 from recsys_data.monitoring.reconciliation import reconcile_lake
 from recsys_data.monitoring.verification import verify
 from recsys_data.storage.query import connect
@@ -74,9 +74,9 @@ def test_snapshots_and_their_history_continue(platform: Platform) -> None:
     folder = platform.settings.data_dir / "landing" / name / "2026-01-03"
     folder.mkdir()
     (folder / "part.jsonl").write_text('{"item_id": "i1", "title": "Soap"}\n{"item_id": "i3", "title": "Fig"}\n')
-    taken = take(lake, platform.settings, name, date(2026, 1, 3), accept=True)
+    taken = take_snapshot(lake, platform.settings, name, date(2026, 1, 3), accept=True)
     assert (taken.compared.rows, taken.compared.new, taken.compared.lost) == (2, 1, 1)
-    updated = bring_up_to_date(lake, name, platform.settings.data_dir / "ingest" / "staging" / f"{name}_history")
+    updated = refresh_history(lake, name, platform.settings.staging_dir / f"{name}_history")
     # Snapshots are recognised by the paths of their files, which have changed: the history is made of all of them.
     assert updated.days == [date(2026, 1, day) for day in (1, 2, 3)]
     assert overlaps(lake, name) == 0

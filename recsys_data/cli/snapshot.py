@@ -9,7 +9,7 @@ from recsys_data.cli.commands import Commands
 from recsys_data.operations.platform import Platform, opened
 
 if TYPE_CHECKING:
-    from recsys_data.ingestion.batch.taken import Taken
+    from recsys_data.ingestion.batch.quarantine import SnapshotResult
 
 DAY = click.DateTime(["%Y-%m-%d"])
 
@@ -35,21 +35,21 @@ def snapshot() -> None:
 def take(name: str, day: datetime | None, accept: bool) -> None:
     """Take snapshots and refresh the history."""
     from recsys_data.errors import UserError
-    from recsys_data.ingestion.batch.snapshot import snapshot_contract, stored_days, takeable_days
-    from recsys_data.ingestion.batch.snapshot import take as take_one
+    from recsys_data.ingestion.batch.partitions import available_days, stored_days
+    from recsys_data.ingestion.batch.snapshot import snapshot_contract, take_snapshot
     from recsys_data.logs import configure_command
     from recsys_data.sources.locations import named
 
     with opened() as platform, _watched() as told:
         configure_command(platform.settings)
         contract = snapshot_contract(platform.lake, name)
-        there = [day.date()] if day else takeable_days(contract, platform.settings)
+        there = [day.date()] if day else available_days(contract, platform.settings)
         done = set() if day else set(stored_days(platform.lake, name)) - {datetime.now(UTC).date()}
         days = [one for one in there if one not in done]
         if not there:
             places = ", ".join(map(named, contract.servers))
             raise UserError(f"The sources of {name} have no snapshot. Looked at {places}.")
-        taken = [take_one(platform.lake, platform.settings, name, one, accept, told) for one in days]
+        taken = [take_snapshot(platform.lake, platform.settings, name, one, accept, told) for one in days]
         _bring_up_to_date(platform, name)
     _show(taken)
     _refuse_held(taken)
@@ -60,9 +60,9 @@ def take(name: str, day: datetime | None, accept: bool) -> None:
 def list_(name: str | None) -> None:
     """List the days that are stored, held back and missing."""
     from recsys_data.cli.terminal import print_table
-    from recsys_data.ingestion.batch.due import due_day, missing_days
-    from recsys_data.ingestion.batch.quarantine import held_back
-    from recsys_data.ingestion.batch.snapshot import snapshot_contract, stored_days
+    from recsys_data.ingestion.batch.partitions import expected_day, missing_days, stored_days
+    from recsys_data.ingestion.batch.quarantine import quarantined
+    from recsys_data.ingestion.batch.snapshot import snapshot_contract
 
     rows = []
     with opened() as platform:
@@ -70,8 +70,8 @@ def list_(name: str | None) -> None:
         for one in names:
             contract = snapshot_contract(platform.lake, one)
             stored = stored_days(platform.lake, one)
-            held = ", ".join(f"{taken.day} ({taken.held})" for taken in held_back(platform.settings, one))
-            due = due_day(contract, datetime.now(UTC))
+            held = ", ".join(f"{taken.day} ({taken.violation})" for taken in quarantined(platform.settings, one))
+            due = expected_day(contract, datetime.now(UTC))
             first, last = (str(stored[0]), str(stored[-1])) if stored else ("-", "-")
             missing = len(missing_days(platform.lake, contract))
             rows.append((one, len(stored), first, last, missing, f"{due}{'' if due in stored else ' missing'}", held))
@@ -83,21 +83,21 @@ def list_(name: str | None) -> None:
 @click.argument("day", type=DAY)
 def accept(name: str, day: datetime) -> None:
     """Publish a snapshot that was held back, as it was read."""
-    from recsys_data.ingestion.batch.snapshot import accept_held
+    from recsys_data.ingestion.batch.snapshot import accept_snapshot
 
     with opened() as platform:
-        taken = accept_held(platform.lake, platform.settings, name, day.date())
+        taken = accept_snapshot(platform.lake, platform.settings, name, day.date())
         _bring_up_to_date(platform, name)
     _show([taken])
 
 
 def _bring_up_to_date(platform: Platform, name: str) -> None:
     from recsys_data.contracts.model import history_name
-    from recsys_data.ingestion.batch.history.update import bring_up_to_date
+    from recsys_data.ingestion.batch.history.update import refresh_history
 
     settings = platform.settings
     staging = settings.staging_dir / history_name(name)
-    brought = bring_up_to_date(platform.lake, name, staging, settings.history_memory_mb * 1_000_000)
+    brought = refresh_history(platform.lake, name, staging, settings.history_memory_mb * 1_000_000)
     click.echo(
         f"{history_name(name)}: {len(brought.days)} days applied, {brought.rows:,} rows, {brought.current:,} current."
     )
@@ -120,7 +120,7 @@ def _watched():
     return shown()
 
 
-def _show(taken: "list[Taken]") -> None:
+def _show(taken: "list[SnapshotResult]") -> None:
     from recsys_data.cli.terminal import print_table
 
     rows = [
@@ -133,7 +133,7 @@ def _show(taken: "list[Taken]") -> None:
             one.compared.lost,
             sum(one.rejected.values()),
             ", ".join(f"{reason} {count:,}" for reason, count in one.rejected.items()),
-            one.held or "published",
+            one.violation or "published",
         )
         for one in taken
     ]
@@ -144,10 +144,10 @@ def _show(taken: "list[Taken]") -> None:
     print_table(head, rows, right=head[2:7])
 
 
-def _refuse_held(taken: "list[Taken]") -> None:
+def _refuse_held(taken: "list[SnapshotResult]") -> None:
     from recsys_data.errors import UserError
 
-    held = [one for one in taken if one.held]
+    held = [one for one in taken if one.violation]
     if held:
         commands = "; ".join(f"recsys-data snapshot accept {one.name} {one.day}" for one in held)
         raise UserError(f"{len(held)} of {len(taken)} snapshots were held back. To publish them: {commands}")

@@ -13,7 +13,7 @@ import msgspec
 from recsys_data.contracts.model import Contract, Kind
 from recsys_data.contracts.rules import session
 from recsys_data.days import day_number, from_microseconds
-from recsys_data.ingestion.batch.due import due_day
+from recsys_data.ingestion.batch.partitions import expected_day
 from recsys_data.ingestion.streaming.lag import lag_of
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.ingestion.streaming.positions import main_dataset
@@ -169,7 +169,7 @@ def _dataset(stored: Stored | None, contract: Contract, waiting: int, now: datet
     latest = None if newest is None else from_microseconds(newest)
     if contract.is_snapshot:
         # The age of the newest commit would let the backfill of an old day look fresh.
-        there = day_number(due_day(contract, now)) in stored.days
+        there = day_number(expected_day(contract, now)) in stored.days
         return DatasetStatus(stored.rows, len(stored.days), latest, "fresh" if there else "stale")
     return DatasetStatus(stored.rows, len(stored.days), latest, freshness_of(stored.committed, contract, waiting, now))
 

@@ -51,7 +51,7 @@ def test_a_held_snapshot_says_how_to_accept_it(run: Run, land: Land) -> None:
     assert "published" in run("snapshot", "accept", "item_catalog", "2026-01-02").stdout
     assert "2026-01-02" in run("snapshot", "list", "item_catalog").stdout
     assert (
-        "No snapshot of item_catalog of 2026-01-02"
+        "item_catalog 2026-01-02 is not held back"
         in run("snapshot", "accept", "item_catalog", "2026-01-02", code=1).stderr
     )
 
@@ -60,10 +60,10 @@ def test_mistakes_are_explained(run: Run, land: Land) -> None:
     for arguments, expected in (
         (
             ("take", "interactions"),
-            "interactions is no dataset that is taken as snapshots; expected one of item_catalog",
+            "Unknown snapshot dataset 'interactions'. Choose one of item_catalog",
         ),
         (("take", "item_catalog"), "The sources of item_catalog have no snapshot"),
-        (("accept", "item_catalog", "2026-01-01"), "held back are those of: none"),
+        (("accept", "item_catalog", "2026-01-01"), "is not held back; held back: nothing"),
     ):
         assert expected in run("snapshot", *arguments, code=1).stderr
     land("2026-01-01", 1)

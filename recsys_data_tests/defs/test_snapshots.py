@@ -11,10 +11,9 @@ from recsys_data.contracts.servers import Reference
 from recsys_data.defs.asset_specs import daily_partitions
 from recsys_data.defs.contract_datasets import definitions
 from recsys_data.defs.resources import resources
-from recsys_data.ingestion.batch.due import due_day, missing_days, taken_on
-from recsys_data.ingestion.batch.history.update import bring_up_to_date
-from recsys_data.ingestion.batch.quarantine import held_back
-from recsys_data.ingestion.batch.snapshot import stored_days
+from recsys_data.ingestion.batch.history.update import refresh_history
+from recsys_data.ingestion.batch.partitions import expected_day, missing_days, snapshot_date_of, stored_days
+from recsys_data.ingestion.batch.quarantine import quarantined
 from recsys_data.monitoring.quality import reference_counts
 from recsys_data.storage.tables import Lake
 from recsys_data_tests.support.contract_files import builtin, custom
@@ -137,10 +136,10 @@ def test_a_held_snapshot_fails_its_run_and_is_accepted_by_the_next(batch: Batch,
     checks = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
     assert checks["change_within_limits"] is False
     assert partitions(instance, "stores") == {"2026-01-01"}
-    assert len(held_back(batch.settings, "stores")) == 1
+    assert len(quarantined(batch.settings, "stores")) == 1
     assert run(defs, instance, "2026-01-02", accept=True).success
     assert partitions(instance, "stores") == partitions(instance, "stores_history") == {"2026-01-01", "2026-01-02"}
-    assert held_back(batch.settings, "stores") == []
+    assert quarantined(batch.settings, "stores") == []
 
 
 def test_a_day_that_no_source_has_fails_with_the_days_that_there_are(batch: Batch, defs, instance) -> None:
@@ -167,17 +166,17 @@ def test_a_schedule_takes_the_day_that_is_over_or_what_is_known_now(batch: Batch
         "customProperties": custom(table="stores"),
     }
     live = Batch.of(tmp_path, stores(servers=[server])).contracts["stores"]
-    assert taken_on(live, moment) == date(2026, 3, 2)
+    assert snapshot_date_of(live, moment) == date(2026, 3, 2)
 
 
 def test_a_day_is_due_at_its_deadline(batch: Batch) -> None:
     contract = batch.contracts["stores"]
-    assert due_day(contract, datetime(2026, 3, 2, 5, 59, tzinfo=UTC)) == date(2026, 2, 28)
-    assert due_day(contract, datetime(2026, 3, 2, 6, 0, tzinfo=UTC)) == date(2026, 3, 1)
+    assert expected_day(contract, datetime(2026, 3, 2, 5, 59, tzinfo=UTC)) == date(2026, 2, 28)
+    assert expected_day(contract, datetime(2026, 3, 2, 6, 0, tzinfo=UTC)) == date(2026, 3, 1)
 
 
 def test_an_old_day_does_not_make_a_dataset_look_complete(batch: Batch, defs, instance) -> None:
-    due = due_day(batch.contracts["stores"], datetime.now(UTC))
+    due = expected_day(batch.contracts["stores"], datetime.now(UTC))
     for day, complete in ((date(2020, 1, 1), False), (due, True), (date(2020, 1, 2), True)):
         batch.land("stores", day.isoformat(), some(2))
         result = run(defs, instance, day.isoformat())
@@ -206,7 +205,7 @@ def test_references_are_checked_against_every_key_there_ever_was(batch: Batch) -
     for day, count in (("2026-01-01", 3), ("2026-01-02", 2)):
         batch.land("stores", day, some(count))
         batch.take("stores", day)
-    bring_up_to_date(lake, "stores", batch.folder / "staging")
+    refresh_history(lake, "stores", batch.folder / "staging")
     reference, since = Reference("item_id", "stores", "store_id", 0.1), datetime(2026, 1, 1, tzinfo=UTC)
     counts = reference_counts(lake, batch.contracts["interactions"], reference, since)
     assert (counts.rows, counts.unknown, counts.known_keys, counts.share) == (0, 0, 3, 0.0)
@@ -287,7 +286,7 @@ def test_days_taken_without_dagster_are_told(batch: Batch, defs, instance) -> No
     for day in ("2026-01-01", "2026-01-02"):
         batch.land("stores", day, some(2))
         batch.take("stores", day)
-    bring_up_to_date(batch.lake, "stores", batch.folder / "staging")
+    refresh_history(batch.lake, "stores", batch.folder / "staging")
     sensor = defs.resolve_sensor_def("lake_partitions_sensor")
     with dg.build_sensor_context(instance, definitions=defs, resources={"lake": batch.lake}) as context:
         told = sensor.evaluate_tick(context).asset_events

@@ -14,8 +14,7 @@ import msgspec
 import pytest
 
 from recsys_data.contracts import Contract
-from recsys_data.ingestion.batch.quarantine import hold
-from recsys_data.ingestion.batch.taken import Compared, Taken
+from recsys_data.ingestion.batch.quarantine import Compared, SnapshotResult, quarantine
 from recsys_data.ingestion.streaming.consumer import drain_lock
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.ingestion.streaming.log.embedded.segments import segment_firsts, segment_path
@@ -207,8 +206,8 @@ def test_a_snapshot_that_is_held_back_is_told_with_what_to_do(settings: Settings
 
     empty = pa.table({"item_id": pa.array([], pa.string())})
     day = date(2026, 1, 2)
-    taken = Taken("item_catalog", day, datetime.now(UTC), Compared(1), held="sudden_loss: all are gone")
-    hold(settings, taken, empty.to_reader, empty.to_reader)
+    taken = SnapshotResult("item_catalog", day, datetime.now(UTC), Compared(1), violation="sudden_loss: all are gone")
+    quarantine(settings, taken, empty.to_reader, empty.to_reader)
     told = found(settings, "snapshots of item_catalog")
     assert "that of 2026-01-02 is held back: sudden_loss" in told[0].found
     assert "recsys-data snapshot accept item_catalog 2026-01-02" in told[0].advice

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -59,7 +59,7 @@ def test_an_event_of_a_compacted_day_is_found_in_its_new_file(log: EventLog, lak
     before = trace(log, lake, "a").stored[0]
     log.append([view("b")])
     ingest()
-    assert compact_day(lake.table("interactions"), day_number("2026-01-01")) == 2
+    assert compact_day(lake.table("interactions"), day_number(date(2026, 1, 1))) == 2
     after = trace(log, lake, "a").stored[0]
     assert (after.log_partition, after.log_offset) == (before.log_partition, before.log_offset)
     assert after.file != before.file and after.snapshot != before.snapshot

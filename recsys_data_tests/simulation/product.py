@@ -20,7 +20,7 @@ from pyiceberg.utils.concurrent import ExecutorFactory
 
 from recsys_data import durable as files
 from recsys_data.ingestion.batch import retention, snapshot
-from recsys_data.ingestion.batch.history.update import bring_up_to_date
+from recsys_data.ingestion.batch.history.update import refresh_history as refresh
 from recsys_data.ingestion.streaming import consumer as drain
 from recsys_data.ingestion.streaming import deduplication as deduplicate
 from recsys_data.ingestion.streaming import replay
@@ -79,16 +79,16 @@ def outbox_lines(lake: Lake) -> list[bytes]:
 
 
 def take_snapshot(lake: Lake, settings: Settings, name: str, day: date) -> None:
-    snapshot.take(lake, settings, name, day, accept=True)
+    snapshot.take_snapshot(lake, settings, name, day, accept=True)
 
 
 def refresh_history(lake: Lake, settings: Settings, name: str) -> None:
-    bring_up_to_date(lake, name, settings.data_dir / "ingest" / "staging", 200_000_000)
+    refresh(lake, name, settings.data_dir / "ingest" / "staging", 200_000_000)
 
 
 def retire(lake: Lake, now: datetime) -> None:
     for name in lake.contracts:
-        retention.retire(lake, name, now)
+        retention.expire(lake, name, now)
 
 
 def maintain(lake: Lake, name: str) -> None:

@@ -8,10 +8,11 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
+from recsys_data.days import to_microseconds
 from recsys_data.simulator import rhythm
 from recsys_data.simulator.catalogue import PLACES
 from recsys_data.simulator.sessions import MODES, WORK, draw
-from recsys_data.simulator.simulate import Plan, microseconds, simulate
+from recsys_data.simulator.simulate import Plan, simulate
 from recsys_data.simulator.stream import Shares
 from recsys_data.simulator.world import build
 
@@ -41,7 +42,7 @@ def test_evenings_are_busy_and_nights_are_quiet(pages, area):
 @pytest.mark.parametrize("zone", sorted({place.timezone for place in PLACES}))
 def test_visits_follow_the_local_hour_in_every_time_zone(zone):
     world = build()
-    start = microseconds(datetime(2026, 6, 1, tzinfo=UTC))
+    start = to_microseconds(datetime(2026, 6, 1, tzinfo=UTC))
     sessions = draw(world, np.random.default_rng(9), start, start + 28 * rhythm.DAY, 30_000, 0.0)
     here = [PLACES[place].timezone == zone for place in world.people.place[sessions.person]]
     times = [datetime.fromtimestamp(second, ZoneInfo(zone)).hour for second in sessions.start[here] // rhythm.SECOND]
@@ -57,19 +58,19 @@ def test_weekends_are_busier(pages):
 def test_offsets_follow_the_change_of_clocks():
     berlin = next(i for i, place in enumerate(PLACES) if place.city == "Berlin")
     times = [datetime(2026, 3, 29, 0, 59, tzinfo=UTC), datetime(2026, 3, 29, 1, 0, tzinfo=UTC)]
-    offsets = rhythm.utc_offsets(np.array([berlin, berlin]), np.array([microseconds(time) for time in times]))
+    offsets = rhythm.utc_offsets(np.array([berlin, berlin]), np.array([to_microseconds(time) for time in times]))
     assert (offsets // rhythm.HOUR).tolist() == [1, 2]
 
 
 def test_local_weekday_starts_on_monday():
-    monday = microseconds(datetime(2026, 1, 5, 13, 30, tzinfo=UTC))
+    monday = to_microseconds(datetime(2026, 1, 5, 13, 30, tzinfo=UTC))
     hour, weekday = rhythm.local_hour_and_weekday(np.array([monday, monday + 6 * rhythm.DAY]))
     assert (hour.tolist(), weekday.tolist()) == ([13, 13], [0, 6])
 
 
 def test_work_visits_come_in_office_hours():
     world = build()
-    start = microseconds(datetime(2026, 1, 5, tzinfo=UTC))
+    start = to_microseconds(datetime(2026, 1, 5, tzinfo=UTC))
     sessions = draw(world, np.random.default_rng(1), start, start + 7 * rhythm.DAY, 20_000, 0.0)
     hour, weekday = rhythm.local_hour_and_weekday(sessions.start + sessions.offset)
     office = (weekday < 5) & (hour >= 9) & (hour < 17)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from recsys_data.contracts import Contract
 from recsys_data.contracts.derived import history_of
 from recsys_data.ingestion.batch.history import update as history
-from recsys_data.ingestion.batch.history.update import Brought
+from recsys_data.ingestion.batch.history.update import HistoryUpdate
 from recsys_data.settings import Settings
 from recsys_data.storage.parquet import dictionary_columns, file_schema, write_day
 from recsys_data.storage.query import connect
@@ -100,9 +100,9 @@ class Histories:
                     overwrite.append_data_file(write_day(table, partition, [part], dictionary_columns(part)))
         transaction.commit_transaction()
 
-    def bring(self) -> Brought:
+    def bring(self) -> HistoryUpdate:
         """Bring up to date as a process of its own would."""
-        return history.bring_up_to_date(self.open_lake(), self.name, self.staging, 200_000_000)
+        return history.refresh_history(self.open_lake(), self.name, self.staging, 200_000_000)
 
     def rows(self) -> list[dict[str, Any]]:
         return self.lake.table(f"{self.name}_history").scan().to_arrow().to_pylist()

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from recsys_data.contracts import Contract
-from recsys_data.ingestion.batch.snapshot import take
-from recsys_data.ingestion.batch.taken import Taken
+from recsys_data.ingestion.batch.quarantine import SnapshotResult
+from recsys_data.ingestion.batch.snapshot import take_snapshot
 from recsys_data.settings import Settings
 from recsys_data.storage.query import data_files, relation
 from recsys_data.storage.tables import Lake, open_lake
@@ -48,8 +48,8 @@ class Batch:
         path.write_text(text, "utf-8")
         return path
 
-    def take(self, name: str, day: str, accept: bool = False) -> Taken:
-        return take(self.lake, self.settings, name, date.fromisoformat(day), accept)
+    def take(self, name: str, day: str, accept: bool = False) -> SnapshotResult:
+        return take_snapshot(self.lake, self.settings, name, date.fromisoformat(day), accept)
 
     def rows(self, name: str, order: str = "ALL") -> list[Row]:
         """The rows of a dataset as they can be queried now."""

@@ -38,14 +38,14 @@ def landed_days_sensor(contracts: Sequence[Contract]) -> dg.SensorDefinition:
     def sensor(
         context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]
     ) -> dg.SensorResult:
-        from recsys_data.ingestion.batch.due import pending_days
+        from recsys_data.ingestion.batch.partitions import arrived_days
 
         seen = {name: days for name, days in json.loads(context.cursor or "{}").items() if isinstance(days, dict)}
         waiting: dict[str, dict[str, str]] = {}
         requests, troubles, observed = [], [], []
         for contract in contracts:
             try:
-                days = _fingerprints(contract, pending_days(lake, contract, settings), settings)
+                days = _fingerprints(contract, arrived_days(lake, contract, settings), settings)
             except RecsysDataError as error:
                 troubles.append(f"{contract.name}: {error}")
                 continue

@@ -110,7 +110,7 @@ def wanted_days(partition_keys: Sequence[str], first_day: date) -> list[int]:
             raise UserError(f"Partition {key!r} is no day. Give one as YYYY-MM-DD, e.g. {today}.") from None
         if not first_day <= day <= today:
             raise UserError(f"Partition {key} is outside {first_day} to {today} (UTC). Choose a day in between.")
-        days.append(day_number(key))
+        days.append(day_number(day))
     return days
 
 

@@ -12,9 +12,10 @@ from recsys_data.days import day_number
 from recsys_data.defs.ingestion.reporting import sample
 from recsys_data.defs.monitoring.checks import snapshot_checks
 from recsys_data.errors import RecsysDataError, UserError
-from recsys_data.ingestion.batch.history.update import Brought, bring_up_to_date
-from recsys_data.ingestion.batch.snapshot import accept_held, stored_days, take, takeable_days
-from recsys_data.ingestion.batch.taken import Taken
+from recsys_data.ingestion.batch.history.update import HistoryUpdate, refresh_history
+from recsys_data.ingestion.batch.partitions import available_days, stored_days
+from recsys_data.ingestion.batch.quarantine import SnapshotResult
+from recsys_data.ingestion.batch.snapshot import accept_snapshot, take_snapshot
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
 
@@ -26,14 +27,14 @@ def run(context: dg.AssetExecutionContext, accept: bool, lake: Lake, settings: S
     """Take the run's days, tell of each as it is published, and fail at the end for what was held back."""
     contract = lake.contracts[name]
     selected = {key.to_user_string() for key in context.selected_asset_keys}
-    results: list[Taken] = []
+    results: list[SnapshotResult] = []
     try:
         if selected & {name, rejected_name(name)}:
             for day in _days(context, contract, settings):
                 context.log.info(f"Taking {name} of {day}.")
                 taken = _take(lake, settings, name, day, accept)
                 results.append(taken)
-                if taken.held:
+                if taken.violation:
                     context.log.error(_held(taken))
                 else:
                     yield from _published(lake, taken, selected)
@@ -44,7 +45,7 @@ def run(context: dg.AssetExecutionContext, accept: bool, lake: Lake, settings: S
     for check in snapshot_checks(contract):
         if check.key in context.selected_asset_check_keys:
             yield check.result(lake, settings)
-    held = [taken for taken in results if taken.held]
+    held = [taken for taken in results if taken.violation]
     if held:
         raise dg.Failure("\n".join(map(_held, held)), allow_retries=False)
 
@@ -54,7 +55,7 @@ def _days(context: dg.AssetExecutionContext, contract: Contract, settings: Setti
     asked = [date.fromisoformat(key) for key in context.partition_keys]
     if len(asked) == 1:
         return asked
-    there = takeable_days(contract, settings)
+    there = available_days(contract, settings)
     days = [day for day in asked if day in set(there)]
     context.log.info(f"The sources have {len(days)} of the {len(asked)} days.")
     if not days:
@@ -65,25 +66,25 @@ def _days(context: dg.AssetExecutionContext, contract: Contract, settings: Setti
     return days
 
 
-def _take(lake: Lake, settings: Settings, name: str, day: date, accept: bool) -> Taken:
+def _take(lake: Lake, settings: Settings, name: str, day: date, accept: bool) -> SnapshotResult:
     if accept:
         try:
-            return accept_held(lake, settings, name, day)
+            return accept_snapshot(lake, settings, name, day)
         except UserError:
             # Nothing was held back of that day: it is taken now, and accepted in advance.
-            return take(lake, settings, name, day, accept=True)
-    return take(lake, settings, name, day)
+            return take_snapshot(lake, settings, name, day, accept=True)
+    return take_snapshot(lake, settings, name, day)
 
 
-def _held(taken: Taken) -> str:
+def _held(taken: SnapshotResult) -> str:
     return (
-        f"The snapshot of {taken.name} of {taken.day} was held back: {taken.held}. The last good one stays. If it is "
-        "right, accept it: run this partition again with the config `accept: true`, or "
+        f"The snapshot of {taken.name} of {taken.day} was held back: {taken.violation}. The last good one stays. If "
+        "it is right, accept it: run this partition again with the config `accept: true`, or "
         f"`recsys-data snapshot accept {taken.name} {taken.day}`."
     )
 
 
-def _published(lake: Lake, taken: Taken, selected: set[str]) -> Iterator[Told]:
+def _published(lake: Lake, taken: SnapshotResult, selected: set[str]) -> Iterator[Told]:
     name, day = taken.name, taken.day.isoformat()
     if name in selected:
         compared = taken.compared
@@ -115,7 +116,7 @@ def _published(lake: Lake, taken: Taken, selected: set[str]) -> Iterator[Told]:
 def _history(context: dg.AssetExecutionContext, lake: Lake, settings: Settings, name: str) -> Iterator[Told]:
     """Bring the history up to date; every stored day of the run, and every day that was applied, is told."""
     staging = settings.staging_dir / history_name(name)
-    brought = bring_up_to_date(lake, name, staging, settings.history_memory_mb * 1_000_000)
+    brought = refresh_history(lake, name, staging, settings.history_memory_mb * 1_000_000)
     context.log.info(f"{len(brought.days)} days were applied to the history of {name} in {brought.seconds:.1f} s.")
     stored = {day.isoformat() for day in stored_days(lake, name)}
     own = [date.fromisoformat(key) for key in context.partition_keys if key in stored]
@@ -126,7 +127,7 @@ def _history(context: dg.AssetExecutionContext, lake: Lake, settings: Settings, 
             )
 
 
-def _history_metadata(brought: Brought, day: date) -> Metadata:
+def _history_metadata(brought: HistoryUpdate, day: date) -> Metadata:
     opened, closed = brought.by_day.get(day, (0, 0))
     return {
         "dagster/row_count": brought.rows,

@@ -101,9 +101,9 @@ def _schedule(contract: Contract, job) -> dg.ScheduleDefinition:
         description=f"Takes the day's snapshot of {contract.name}; it is due by {schedule.deadline}.",
     )
     def daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        from recsys_data.ingestion.batch.due import taken_on
+        from recsys_data.ingestion.batch.partitions import snapshot_date_of
 
-        day = taken_on(contract, context.scheduled_execution_time)
+        day = snapshot_date_of(contract, context.scheduled_execution_time)
         return dg.RunRequest(run_key=day.isoformat(), partition_key=day.isoformat())
 
     return daily

@@ -14,7 +14,7 @@ from recsys_data.contracts.model import Contract, Kind, history_name
 from recsys_data.contracts.servers import Reference
 from recsys_data.defs.ingestion.reporting import rejections
 from recsys_data.defs.markdown import table
-from recsys_data.ingestion.batch.quarantine import held_back
+from recsys_data.ingestion.batch.quarantine import quarantined
 from recsys_data.ingestion.streaming.refused import summary
 from recsys_data.monitoring.quality import RECENT, reference_counts, rule_counts, stored_rows
 from recsys_data.monitoring.reconciliation import COUNTS, reconcile_lake
@@ -74,15 +74,14 @@ def snapshot_checks(contract: Contract) -> list[DatasetCheck]:
     name = contract.name
 
     def change_within_limits(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
-        held = {str(one.day): one.held for one in held_back(settings, name)}
+        held = {str(one.day): one.violation for one in quarantined(settings, name)}
         return _result(not held, ERROR, {"on hold": dg.MetadataValue.json(held)})
 
     def days_complete(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
-        from recsys_data.ingestion.batch.due import due_day, missing_days
-        from recsys_data.ingestion.batch.snapshot import stored_days
+        from recsys_data.ingestion.batch.partitions import expected_day, missing_days, stored_days
 
         stored, missing = stored_days(lake, name), missing_days(lake, contract)
-        due = due_day(contract, datetime.now(UTC))
+        due = expected_day(contract, datetime.now(UTC))
         metadata = {
             "expected": due.isoformat(),
             "newest": stored[-1].isoformat() if stored else "none",
@@ -92,10 +91,11 @@ def snapshot_checks(contract: Contract) -> list[DatasetCheck]:
         return _result(due in stored, WARN, metadata)
 
     def rows_accepted(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
-        from recsys_data.ingestion.batch.snapshot import refused_rows, stored_days
+        from recsys_data.ingestion.batch.partitions import stored_days
+        from recsys_data.ingestion.batch.snapshot import rejected_rows
 
         stored = stored_days(lake, name)
-        rejected = refused_rows(lake, name, stored[-1]) if stored else {}
+        rejected = rejected_rows(lake, name, stored[-1]) if stored else {}
         metadata = {"rejected": sum(rejected.values()), "by reason": dg.MetadataValue.json(rejected)}
         return _result(not rejected, WARN, metadata)
 

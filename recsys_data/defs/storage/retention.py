@@ -10,7 +10,7 @@ import dagster as dg
 from recsys_data.defs.markdown import table
 from recsys_data.defs.storage.maintenance import GROUP
 from recsys_data.errors import RecsysDataError
-from recsys_data.ingestion.batch.retention import Retired, retire
+from recsys_data.ingestion.batch.retention import Expired, expire
 from recsys_data.storage.tables import Lake
 
 
@@ -21,12 +21,12 @@ from recsys_data.storage.tables import Lake
 )
 def retention(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
     now = datetime.now(UTC)
-    done: dict[str, Retired] = {}
+    done: dict[str, Expired] = {}
     failed: list[str] = []
     for name in lake.contracts:
         # What is wrong with one table is no reason to leave the others.
         try:
-            done[name] = retire(lake, name, now)
+            done[name] = expire(lake, name, now)
         except RecsysDataError as error:
             failed.append(f"{name}: {error}")
         else:

@@ -1,8 +1,8 @@
 """Days that are older than their contract keeps them leave the lake: whole files, in one commit a dataset.
 
-Data flow: `retention` of the contract -> the days before it -> out of the table, counted as retired. Readers that began
+Data flow: `retention` of the contract -> the days before it -> out of the table, counted as expired. Readers that began
 before go on reading; the files themselves are removed by upkeep, once no snapshot of the table refers to them.
-A history outlives the snapshots that it was made of: it goes on as if they were still there.
+A history outlives the snapshots that it was made of: it continues as if they were still there.
 """
 
 from collections.abc import Sequence
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Retired:
-    """What retiring old days of a dataset did.
+class Expired:
+    """What expiring old days of a dataset did.
 
     Attributes:
         kept_since: the first day that the contract keeps; None if it keeps all.
-        days: how many days had rows that were retired.
+        days: how many days had rows that expired.
     """
 
     kept_since: date | None
@@ -39,17 +39,17 @@ class Retired:
     rows: int = 0
 
 
-def retire(lake: Lake, name: str, now: datetime) -> Retired:
-    """Take the days out of a dataset that its contract no longer keeps at `now`.
+def expire(lake: Lake, name: str, now: datetime) -> Expired:
+    """Remove the days of a dataset that its contract no longer keeps at `now`.
 
-    Of snapshots, the newest stays however old it is, and none goes before the history has taken it.
+    Of snapshots, the newest stays however old it is, and none goes before it was applied to the history.
 
     Raises:
         Transient: the catalog cannot be written now; nothing was changed.
     """
     contract = lake.contracts[name]
     if contract.retention is None or not lake.exists(name):
-        return Retired(None)
+        return Expired(None)
     since = (now.astimezone(UTC) - contract.retention).date()
     table = lake.table(name)
     by_day = _by_day(table)
@@ -57,18 +57,18 @@ def retire(lake: Lake, name: str, now: datetime) -> Retired:
     if contract.is_snapshot:
         old = _in_history(lake, name, by_day, old)
     if not old:
-        return Retired(since)
+        return Expired(since)
     files = [file for day in old for file in by_day[day]]
     rows = sum(file.record_count for file in files)
     before = old[-1] + timedelta(days=1)
-    if not remove(table, files, [], lambda stored: _retired(stored, rows, before)):
+    if not remove(table, files, [], lambda stored: _with_expired(stored, rows, before)):
         # Somebody has just rewritten one of them; the next run is early enough.
-        return Retired(since)
-    return Retired(since, len(old), rows)
+        return Expired(since)
+    return Expired(since, len(old), rows)
 
 
 def kept_since(lake: Lake, name: str, now: datetime) -> date:
-    """The first day that may be stored: neither older than the contract keeps, nor among those retired."""
+    """The first day that may be stored: neither older than the contract keeps, nor among those that expired."""
     retention = lake.contracts[name].retention
     kept = date.min if retention is None else (now.astimezone(UTC) - retention).date()
     retired = read_removed(lake.table(name)).retired_before if lake.exists(name) else None
@@ -76,7 +76,7 @@ def kept_since(lake: Lake, name: str, now: datetime) -> date:
 
 
 def check_kept(lake: Lake, name: str, day: date) -> None:
-    """Refuse a day that would be retired at once, or that the history can no longer take.
+    """Refuse a day that would expire at once, or that can no longer be applied to the history.
 
     Raises:
         UserError: it is too old.
@@ -85,7 +85,7 @@ def check_kept(lake: Lake, name: str, day: date) -> None:
     if day < since:
         raise UserError(
             f"{day} is older than {name} is kept: since {since}. Choose a later day, or raise `retention` in "
-            f"{lake.contracts[name].path}, which brings back nothing that was retired."
+            f"{lake.contracts[name].path}, which brings back nothing that has expired."
         )
 
 
@@ -95,16 +95,16 @@ def _by_day(table: "Table") -> "dict[date, list[DataFile]]":
 
 
 def _in_history(lake: Lake, name: str, by_day: "dict[date, list[DataFile]]", old: Sequence[date]) -> list[date]:
-    """The first of these days, as far as the history has taken them as they are."""
+    """The first of these days, as far as they are applied to the history as they are."""
     history = history_name(name)
     if not lake.exists(history):
         return []
-    taken = {one.day: one.files for one in read_state(lake.table(history)).days}
+    applied = {one.day: one.files for one in read_state(lake.table(history)).days}
     newest = max(by_day)
-    return list(takewhile(lambda day: day < newest and taken.get(day) == fingerprint(by_day[day]), old))
+    return list(takewhile(lambda day: day < newest and applied.get(day) == fingerprint(by_day[day]), old))
 
 
-def _retired(stored: Removed, rows: int, before: date) -> Removed:
+def _with_expired(stored: Removed, rows: int, before: date) -> Removed:
     return msgspec.structs.replace(
         stored,
         retired=stored.retired + rows,

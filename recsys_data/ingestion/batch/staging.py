@@ -1,7 +1,7 @@
-"""The day's state of a snapshot dataset, gathered from its servers and judged, in a DuckDB database on disk.
+"""The day's state of a snapshot dataset, gathered from its servers and validated, in a DuckDB database on disk.
 
 Data flow: `extract` (one consistent read a server) -> a table a server -> `merged` (by key, precedence a column)
--> `judged` (redacted, computed, first broken rule) -> accepted and rejected rows, streamed as Arrow.
+-> `validated` (redacted, computed, first broken rule) -> accepted and rejected rows, streamed as Arrow.
 Nothing here is visible to anybody; the folder is removed when it is closed.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MEMORY_BYTES = 400_000_000
 PART_ROWS = 50_000
 PROBLEMS = "_problems"
-Told = Callable[[str, int], None]
+Progress = Callable[[str, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +42,12 @@ class Gathered:
 
 
 class Staged:
-    """One day's state while it is gathered and judged. Use it as a context manager."""
+    """One day's state while it is gathered and validated. Use it as a context manager."""
 
     def __init__(self, contract: Contract, folder: Path, first_day: date) -> None:
         self.contract = contract
         self.folder = folder
-        # What a process that died here has left; whoever takes snapshots of the dataset is alone.
+        # What a process that died here has left; one process at a time reads snapshots of a dataset.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self.connection = open_session(True, MEMORY_BYTES, folder / "spill")
@@ -71,7 +71,7 @@ class Staged:
         """When the state was known: at the latest of its servers' reads."""
         return max(one.as_of for one in self.gathered)
 
-    def gather(self, day: date, data_dir: Path, told: Told, rest_seconds: float) -> None:
+    def gather(self, day: date, data_dir: Path, on_progress: Progress, rest_seconds: float) -> None:
         """Read every server once; files that changed within `rest_seconds` are waited for.
 
         Raises:
@@ -83,7 +83,7 @@ class Staged:
         for number, server in enumerate(servers):
             theirs = _newest_before(server, day, data_dir) if live and not is_live(server) else day
             with extract(server, _wanted(self.contract, server), theirs, data_dir, rest_seconds) as found:
-                rows = self._load(f"source_{number}", found, told)
+                rows = self._load(f"source_{number}", found, on_progress)
             self.gathered.append(Gathered(server.name, found.columns, rows, found.as_of))
         given = {name for one in self.gathered for name in one.columns}
         missing = [name for name in self.contract.primary_key if name not in self.gathered[0].columns]
@@ -95,7 +95,7 @@ class Staged:
                 f"customProperties (columns) of {self.contract.path.name}."
             )
 
-    def _load(self, table: str, found: Extract, told: Told) -> int:
+    def _load(self, table: str, found: Extract, on_progress: Progress) -> int:
         import pyarrow as pa
 
         columns = [(name, duckdb_type(self.contract.column(name).type)) for name in found.columns]
@@ -107,22 +107,22 @@ class Staged:
             self.connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM batch")
             self.connection.unregister("batch")
             read += len(batch)
-            told(f"read {self.contract.name}", read)
+            on_progress(f"read {self.contract.name}", read)
         return read
 
-    def judge(self) -> dict[str, int]:
-        """Merge the servers' rows and judge them; how many rows were rejected, by reason."""
-        statement = _judged(self.contract, self.gathered)
+    def validate(self) -> dict[str, int]:
+        """Merge the servers' rows and validate them; how many rows were rejected, by reason."""
+        statement = _validated(self.contract, self.gathered)
         # The first of several rows of a key is told by its row id; from here on the order means nothing.
         self.connection.execute("SET preserve_insertion_order = false")
-        self.connection.execute(f"CREATE TABLE judged AS {statement}")
-        counted = "SELECT reason, count(*) FROM judged WHERE reason IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"
+        self.connection.execute(f"CREATE TABLE validated AS {statement}")
+        counted = "SELECT reason, count(*) FROM validated WHERE reason IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"
         return dict(self.connection.sql(counted).fetchall())
 
     @property
     def accepted(self) -> int:
         """How many rows keep to the contract."""
-        return self.connection.sql("SELECT count(*) FROM judged WHERE reason IS NULL").fetchall()[0][0]
+        return self.connection.sql("SELECT count(*) FROM validated WHERE reason IS NULL").fetchall()[0][0]
 
     def rows(self, day: date) -> "pa.RecordBatchReader":
         """Rows that keep to the contract, with every column of the snapshot table."""
@@ -131,7 +131,7 @@ class Staged:
             f"{system.get(c.system or '', 'now()') if c.system else quote(c.name)} AS {quote(c.name)}"
             for c in self.contract.columns
         )
-        return self._stream(f"SELECT {columns} FROM judged WHERE reason IS NULL")
+        return self._stream(f"SELECT {columns} FROM validated WHERE reason IS NULL")
 
     def rejected(self, contract: Contract, day: date) -> "pa.RecordBatchReader":
         """Rows that do not, as rows of `contract` (`NAME_rejected`)."""
@@ -147,7 +147,7 @@ class Staged:
         columns = ", ".join(
             f"{system.get(c.system, 'now()') if c.system else own[c.name]} AS {quote(c.name)}" for c in contract.columns
         )
-        return self._stream(f"SELECT {columns} FROM judged WHERE reason IS NOT NULL")
+        return self._stream(f"SELECT {columns} FROM validated WHERE reason IS NOT NULL")
 
     def _stream(self, statement: str) -> "pa.RecordBatchReader":
         return self.connection.sql(statement).to_arrow_reader(batch_size=PART_ROWS)
@@ -191,7 +191,7 @@ def _detail(contract: Contract) -> str:
     return f"coalesce(array_to_string({PROBLEMS}, '; '), CASE reason {whens} ELSE reason END)"
 
 
-def _judged(contract: Contract, gathered: Sequence[Gathered]) -> str:
+def _validated(contract: Contract, gathered: Sequence[Gathered]) -> str:
     """SQL: every row with its columns, redacted and computed, and the first reason to reject it."""
     merged = _merged(contract, gathered)
     computed = "SELECT * FROM redacted"
@@ -203,7 +203,7 @@ def _judged(contract: Contract, gathered: Sequence[Gathered]) -> str:
         f"CASE WHEN {quote(c.consent or '')} THEN {quote(c.name)} ELSE {c.without_consent} END AS {quote(c.name)}"
         for c in guarded
     )
-    judged = replace(contract, columns=tuple(_data_columns(contract)))
+    columns = replace(contract, columns=tuple(_data_columns(contract)))
     return f"""
         WITH merged AS ({merged}),
         redacted AS (SELECT * {f"REPLACE ({redactions})" if guarded else ""} FROM merged),
@@ -211,7 +211,7 @@ def _judged(contract: Contract, gathered: Sequence[Gathered]) -> str:
         SELECT *, CASE WHEN starts_with({PROBLEMS}[1], {literal(OF_ROW)}) THEN 'malformed_row'
                        WHEN {PROBLEMS} IS NOT NULL THEN 'wrong_type'
                        WHEN repeated THEN 'duplicate_key'
-                       ELSE {reason_case(judged)} END AS reason FROM computed"""
+                       ELSE {reason_case(columns)} END AS reason FROM computed"""
 
 
 def _merged(contract: Contract, gathered: Sequence[Gathered]) -> str:

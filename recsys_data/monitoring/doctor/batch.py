@@ -5,9 +5,8 @@ from datetime import UTC, datetime
 from recsys_data.contracts.model import Contract
 from recsys_data.contracts.servers import Server
 from recsys_data.errors import RecsysDataError, Transient, UserError
-from recsys_data.ingestion.batch.due import due_day, missing_days
-from recsys_data.ingestion.batch.quarantine import held_back
-from recsys_data.ingestion.batch.snapshot import stored_days
+from recsys_data.ingestion.batch.partitions import expected_day, missing_days, stored_days
+from recsys_data.ingestion.batch.quarantine import quarantined
 from recsys_data.monitoring.doctor.deployment import Deployment
 from recsys_data.monitoring.doctor.findings import Finding, ok, warning
 from recsys_data.sources.extract import days_available, extract
@@ -21,16 +20,16 @@ def snapshots(there: Deployment, contract: Contract) -> list[Finding]:
     found = [
         warning(
             name,
-            f"that of {taken.day} is held back: {taken.held}",
+            f"that of {taken.day} is held back: {taken.violation}",
             f"Look at it; then `recsys-data snapshot accept {contract.name} {taken.day}`, or mend the source.",
         )
-        for taken in held_back(there.settings, contract.name)
+        for taken in quarantined(there.settings, contract.name)
     ]
     stored = stored_days(there.lake, contract.name) if there.lake else []
     if not stored:
         advice = f"Deliver a state to its source, then `recsys-data snapshot take {contract.name}`."
         return [*found, warning(name, "none was ever taken", advice)]
-    due = due_day(contract, datetime.now(UTC))
+    due = expected_day(contract, datetime.now(UTC))
     missing = len(missing_days(there.lake, contract)) if there.lake else 0
     said = f"{len(stored):,} days, the newest {stored[-1]}" + (f"; {missing:,} between have none" if missing else "")
     if stored[-1] < due:

@@ -8,11 +8,11 @@ import pytest
 
 from recsys_data.contracts.model import history_name
 from recsys_data.errors import ContractError, Permanent, UserError
-from recsys_data.ingestion.batch import due, retention
-from recsys_data.ingestion.batch.due import pending_days
+from recsys_data.ingestion.batch import partitions, retention
 from recsys_data.ingestion.batch.history import update as history
-from recsys_data.ingestion.batch.history.update import bring_up_to_date
-from recsys_data.ingestion.batch.retention import retire
+from recsys_data.ingestion.batch.history.update import refresh_history
+from recsys_data.ingestion.batch.partitions import arrived_days
+from recsys_data.ingestion.batch.retention import expire
 from recsys_data.monitoring.reconciliation import reconcile_lake
 from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.support.contract_files import builtin, load_one
@@ -44,7 +44,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> type[Clock]:
     """It is the fifth of January 2026, until it is set."""
     monkeypatch.setattr(Clock, "moment", Clock.moment)
     monkeypatch.setattr(retention, "datetime", Clock)
-    monkeypatch.setattr(due, "datetime", Clock)
+    monkeypatch.setattr(partitions, "datetime", Clock)
     return Clock
 
 
@@ -64,7 +64,7 @@ def take_all(batch: Batch, *days: int) -> None:
 
 
 def bring(batch: Batch) -> None:
-    bring_up_to_date(batch.lake, NAME, batch.folder / "staging")
+    refresh_history(batch.lake, NAME, batch.folder / "staging")
 
 
 def periods(batch: Batch) -> list[tuple[Any, ...]]:
@@ -90,7 +90,7 @@ def test_without_retention_everything_stays(make_platform: MakePlatform) -> None
     platform = make_platform()
     platform.append([view("old", day=1)])
     platform.drain()
-    assert retire(platform.lake, "interactions", NOW + timedelta(days=9999)).kept_since is None
+    assert expire(platform.lake, "interactions", NOW + timedelta(days=9999)).kept_since is None
     assert platform.ids() == ["old"]
 
 
@@ -98,17 +98,17 @@ def test_old_days_of_a_stream_are_retired_and_the_ledger_balances(make_platform:
     platform = make_platform(given=Batch.of(tmp_path, keeping("interactions", 3)).contracts)
     platform.append([view(f"{day}", day=day) for day in (1, 2, 6, 7, 9)])
     platform.drain()
-    done = retire(platform.lake, "interactions", NOW)
+    done = expire(platform.lake, "interactions", NOW)
     assert (done.kept_since, done.days, done.rows) == (date(2026, 1, 7), 3, 3)
     assert platform.ids() == ["7", "9"]
-    assert retire(platform.lake, "interactions", NOW).rows == 0
+    assert expire(platform.lake, "interactions", NOW).rows == 0
     # A late event is stored, and expires the next night; so does a redelivery of what has expired, whose id is no
     # longer in the deduplication index, because no table holds it.
     platform.append([view("late", day=2), view("1", day=1), view("9", day=9)])
     platform.drain()
     assert platform.ids() == ["1", "7", "9", "late"]
     assert platform.counts()[2] == 1
-    assert retire(platform.lake, "interactions", NOW).rows == 2
+    assert expire(platform.lake, "interactions", NOW).rows == 2
     assert reconcile_lake(platform.lake, platform.settings).balanced
     platform.append([view("new", day=9)])
     platform.drain()
@@ -120,7 +120,7 @@ def test_old_days_of_a_stream_are_retired_and_the_ledger_balances(make_platform:
 def test_a_history_outlives_the_snapshots_that_it_is_made_of(batch: Batch, tmp_path_factory: Any) -> None:
     take_all(batch, 5, 6, 7)
     bring(batch)
-    assert retire(batch.lake, NAME, NOW).days == 2
+    assert expire(batch.lake, NAME, NOW).days == 2
     assert stored(batch) == [7]
     before = periods(batch)
     bring(batch)
@@ -144,27 +144,27 @@ def test_a_history_outlives_the_snapshots_that_it_is_made_of(batch: Batch, tmp_p
 
 def test_no_snapshot_goes_before_the_history_has_it(batch: Batch) -> None:
     take_all(batch, 5, 6)
-    assert retire(batch.lake, NAME, NOW).days == 0
+    assert expire(batch.lake, NAME, NOW).days == 0
     bring(batch)
     batch.land(NAME, "2026-01-06", [{"item_id": "i5", "title": "changed"}])
     take_all(batch, 6, 7)
-    assert retire(batch.lake, NAME, NOW).days == 1
+    assert expire(batch.lake, NAME, NOW).days == 1
     assert stored(batch) == [6, 7]
     bring(batch)
-    assert retire(batch.lake, NAME, NOW).days == 1
+    assert expire(batch.lake, NAME, NOW).days == 1
     assert stored(batch) == [7]
 
 
 def test_the_newest_snapshot_stays_however_old_it_is(batch: Batch) -> None:
     take_all(batch, 5, 6)
     bring(batch)
-    assert retire(batch.lake, NAME, NOW + timedelta(days=99)).days == 1
+    assert expire(batch.lake, NAME, NOW + timedelta(days=99)).days == 1
     assert stored(batch) == [6]
 
 
 def test_a_day_that_is_no_longer_kept_is_not_taken(batch: Batch, clock: type[Clock]) -> None:
     clock.moment = NOW
-    assert [day.day for day in pending_days(batch.lake, batch.contracts[NAME], batch.settings)] == [7, 8, 9]
+    assert [day.day for day in arrived_days(batch.lake, batch.contracts[NAME], batch.settings)] == [7, 8, 9]
     with pytest.raises(UserError, match="2026-01-06 is older than item_catalog is kept: since 2026-01-07"):
         take_all(batch, 6)
 
@@ -172,7 +172,7 @@ def test_a_day_that_is_no_longer_kept_is_not_taken(batch: Batch, clock: type[Clo
 def test_a_history_that_would_need_what_is_gone_says_so(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     take_all(batch, 7, 8)
     bring(batch)
-    retire(batch.lake, NAME, NOW + timedelta(days=1))
+    expire(batch.lake, NAME, NOW + timedelta(days=1))
     assert stored(batch) == [8]
     before = periods(batch)
     plan = history.make_plan

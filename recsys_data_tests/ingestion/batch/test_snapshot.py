@@ -14,9 +14,10 @@ import pytest
 
 from recsys_data.errors import UserError
 from recsys_data.ingestion.batch import snapshot
-from recsys_data.ingestion.batch.history.update import bring_up_to_date
-from recsys_data.ingestion.batch.quarantine import held_back
-from recsys_data.ingestion.batch.snapshot import accept_held, stored_days
+from recsys_data.ingestion.batch.history.update import refresh_history
+from recsys_data.ingestion.batch.partitions import stored_days
+from recsys_data.ingestion.batch.quarantine import quarantined
+from recsys_data.ingestion.batch.snapshot import accept_snapshot
 from recsys_data.sources import extract
 from recsys_data.sources.files.resting import at_rest
 from recsys_data.storage.query import connect
@@ -40,7 +41,7 @@ def test_a_landed_day_becomes_its_snapshot(tmp_path: Path) -> None:
     row = {"store_id": "s1", "city": "Łódź", "area": 12.5, "tags": ["a", "b"], "opens_at": "2026-01-05T09:00:00+01:00"}
     batch.land("stores", "2026-01-01", [row, {"store_id": "s2"}])
     taken = batch.take("stores", "2026-01-01")
-    assert (taken.held, taken.compared.rows, taken.rejected) == (None, 2, {})
+    assert (taken.violation, taken.compared.rows, taken.rejected) == (None, 2, {})
     first, second = batch.rows("stores", "store_id")
     assert first == {
         "store_id": "s1",
@@ -66,7 +67,7 @@ def test_a_state_folder_whose_name_looks_like_a_pattern_is_read_and_no_other(
     shutil.copytree(tmp_path / name, tmp_path / other)
     for file in (tmp_path / other).rglob("*.parquet"):
         file.write_bytes(b"of another")
-    bring_up_to_date(batch.lake, "stores", tmp_path / name / "staging")
+    refresh_history(batch.lake, "stores", tmp_path / name / "staging")
     with connect(batch.lake, ["stores", "stores_history"]) as connection:
         assert connection.sql("SELECT count(*) FROM stores").fetchall() == [(3,)]
         assert connection.sql("SELECT count(*) FROM stores_history WHERE is_current").fetchall() == [(2,)]
@@ -97,7 +98,7 @@ def test_a_file_that_is_still_written_is_waited_for(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(extract, "at_rest", partial(at_rest, sleep=write))
     settings = msgspec.structs.replace(batch.settings, landing_rest_seconds=5)
-    assert snapshot.take(batch.lake, settings, "stores", date(2026, 1, 1)).compared.rows == 5
+    assert snapshot.take_snapshot(batch.lake, settings, "stores", date(2026, 1, 1)).compared.rows == 5
     assert len(slept) == 4
 
 
@@ -146,7 +147,7 @@ def test_taking_a_mended_day_again_clears_its_refused_rows(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("second", "objection"),
+    ("second", "violated"),
     [
         (some(4), r"sudden_loss: 6 of 10 rows of 2026-01-01 are gone \(60.0%\); at most 40% may be"),
         (some(10, city="Oslo"), "sudden_change: 10 of 10 rows of 2026-01-01 are different"),
@@ -154,30 +155,30 @@ def test_taking_a_mended_day_again_clears_its_refused_rows(tmp_path: Path) -> No
     ids=["lost", "changed"],
 )
 def test_a_snapshot_beyond_the_limits_is_held_back_until_it_is_accepted(
-    tmp_path: Path, second: list[dict[str, Any]], objection: str
+    tmp_path: Path, second: list[dict[str, Any]], violated: str
 ) -> None:
     batch = Batch.of(tmp_path, stores(quality=LIMITS))
     batch.land("stores", "2026-01-01", some(10))
     batch.take("stores", "2026-01-01")
     landed = batch.land("stores", "2026-01-02", second)
-    held = batch.take("stores", "2026-01-02").held
+    held = batch.take("stores", "2026-01-02").violation
     assert held is not None
-    assert re.search(objection, held)
+    assert re.search(violated, held)
     assert stored_days(batch.lake, "stores") == [date(2026, 1, 1)]
-    assert [one.day for one in held_back(batch.settings, "stores")] == [date(2026, 1, 2)]
+    assert [one.day for one in quarantined(batch.settings, "stores")] == [date(2026, 1, 2)]
     # What is accepted is what was read, not what the source says by now.
     landed.write_text("")
-    accepted = accept_held(batch.lake, batch.settings, "stores", date(2026, 1, 2))
-    assert (accepted.held, accepted.compared.rows) == (None, len(second))
+    accepted = accept_snapshot(batch.lake, batch.settings, "stores", date(2026, 1, 2))
+    assert (accepted.violation, accepted.compared.rows) == (None, len(second))
     assert stored_days(batch.lake, "stores") == [date(2026, 1, 1), date(2026, 1, 2)]
-    assert held_back(batch.settings, "stores") == []
+    assert quarantined(batch.settings, "stores") == []
 
 
 def test_a_snapshot_beyond_the_limits_can_be_accepted_in_advance(tmp_path: Path) -> None:
     batch = Batch.of(tmp_path, stores(quality=LIMITS))
     for day, count in (("2026-01-01", 10), ("2026-01-02", 1)):
         batch.land("stores", day, some(count))
-        assert batch.take("stores", day, accept=True).held is None
+        assert batch.take("stores", day, accept=True).violation is None
 
 
 def test_a_good_snapshot_takes_the_place_of_one_that_was_held_back(tmp_path: Path) -> None:
@@ -185,9 +186,9 @@ def test_a_good_snapshot_takes_the_place_of_one_that_was_held_back(tmp_path: Pat
     for day, count in (("2026-01-01", 10), ("2026-01-02", 1), ("2026-01-02", 9)):
         batch.land("stores", day, some(count))
         batch.take("stores", day)
-    assert held_back(batch.settings, "stores") == []
-    with pytest.raises(UserError, match="No snapshot of stores of 2026-01-02 is held back"):
-        accept_held(batch.lake, batch.settings, "stores", date(2026, 1, 2))
+    assert quarantined(batch.settings, "stores") == []
+    with pytest.raises(UserError, match="stores 2026-01-02 is not held back"):
+        accept_snapshot(batch.lake, batch.settings, "stores", date(2026, 1, 2))
 
 
 def test_a_late_day_is_compared_with_the_day_before_it(tmp_path: Path) -> None:
@@ -195,12 +196,12 @@ def test_a_late_day_is_compared_with_the_day_before_it(tmp_path: Path) -> None:
     for day, count in (("2026-01-01", 2), ("2026-01-05", 3), ("2026-01-03", 2)):
         batch.land("stores", day, some(count))
         taken = batch.take("stores", day)
-        assert taken.held is None
+        assert taken.violation is None
     assert taken.compared.previous_day == date(2026, 1, 1)
     assert (taken.compared.new, taken.compared.lost, taken.compared.changed) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("step", ["publish", "hold"])
+@pytest.mark.parametrize("step", ["publish", "quarantine"])
 def test_what_breaks_midway_leaves_the_last_good_snapshot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -208,7 +209,7 @@ def test_what_breaks_midway_leaves_the_last_good_snapshot(
     batch.land("stores", "2026-01-01", some(4))
     batch.take("stores", "2026-01-01")
     batch.land("stores", "2026-01-01", some(5))
-    if step == "hold":
+    if step == "quarantine":
         batch.land("stores", "2026-01-02", some(1))
 
     def broken(*_: object) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from recsys_data.ingestion.batch.retention import retire
+from recsys_data.ingestion.batch.retention import expire
 from recsys_data.ingestion.streaming import stream_writer as writer_module
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.ingestion.streaming.decoding.validator import Validator
@@ -87,7 +87,7 @@ def test_deliveries_of_an_event_that_has_expired_are_no_loss(make_platform: Make
     platform = make_platform(tmp_path / "state", load(tmp_path / "kept", kept))
     platform.append([view("old"), view("old"), view("old"), view("new", day=25)])
     platform.drain()
-    assert retire(platform.lake, "interactions", datetime(2026, 2, 15, tzinfo=UTC)).rows == 1
+    assert expire(platform.lake, "interactions", datetime(2026, 2, 15, tzinfo=UTC)).rows == 1
     assert_verified(platform)
 
 

@@ -1,7 +1,7 @@
 """Comparing snapshots in SQL: each with the state before it, any number of days in one statement.
 
-Data flow: the rows that are open (`base`) and the snapshots of some days (`taken`) -> `events`, one for each key and
-day on which its state began, ended or both -> the rows that are open afterwards, and those that were closed.
+Data flow: the rows that are open (`base`) and the `snapshots` of some days -> `events`, one for each key and day on
+which its state began, ended or both -> the rows that are open afterwards, and those that were closed.
 Everything is streamed and spilled by DuckDB; names of its own begin with #, which no column does.
 """
 
@@ -49,14 +49,14 @@ class Comparison:
         """Say which rows are open before: SQL with the columns of a state, valid_from and changed."""
         self.connection.execute(f"CREATE OR REPLACE TEMP VIEW base AS {base}")
 
-    def take(self, snapshots: str, days: Sequence[Applied]) -> None:
+    def add_snapshots(self, snapshots: str, days: Sequence[Applied]) -> None:
         """Say what comes next: SQL of the snapshots of these days, which are in the order in which they were known."""
         self.days = len(days)
         listed = ", ".join(f"(DATE '{t.day}', {n}, TIMESTAMPTZ '{t.as_of}')" for n, t in enumerate(days, start=1))
         run = self.connection.execute
         run(f'CREATE OR REPLACE TEMP TABLE days AS FROM (VALUES {listed}) AS t("#day", "#n", "#as_of")')
         run(
-            f'CREATE OR REPLACE TEMP VIEW taken AS SELECT "#n", "#as_of", {", ".join(self.states)} '
+            f'CREATE OR REPLACE TEMP VIEW snapshots AS SELECT "#n", "#as_of", {", ".join(self.states)} '
             f'FROM ({snapshots}) JOIN days ON snapshot_date = "#day"'
         )
 
@@ -69,7 +69,7 @@ class Comparison:
         states = ", ".join(self.states)
         before = f'SELECT 1 AS "#n", {states} FROM base'
         if self.days > 1:
-            before += f' UNION ALL SELECT "#n" + 1, {states} FROM taken WHERE "#n" < {self.days}'
+            before += f' UNION ALL SELECT "#n" + 1, {states} FROM snapshots WHERE "#n" < {self.days}'
         same = " AND ".join(f"p.{key} = c.{key}" for key in [*self.key, '"#n"'])
         keys = ", ".join(f"coalesce(c.{key}, p.{key}) AS {key}" for key in self.key)
         values = "".join(f"c.{quote(column.name)}, " for column in self._values)
@@ -82,7 +82,7 @@ class Comparison:
                 c."#n" IS NOT NULL AS "#opens", p."#n" IS NOT NULL AS "#closes",
                 CASE WHEN "#opens" AND "#closes" THEN list_filter([{changed}], lambda name: name IS NOT NULL)
                      ELSE []::VARCHAR[] END AS changed
-            FROM ({before}) p FULL JOIN taken c ON {same}
+            FROM ({before}) p FULL JOIN snapshots c ON {same}
             WHERE {either}"""
         )
 
@@ -97,7 +97,7 @@ class Comparison:
     def counts(self) -> dict[date, tuple[int, int]]:
         """Rows opened and closed on each day on which there were any."""
         if self._all_new:
-            found = self.connection.sql('SELECT "#day", count(*), 0 FROM taken JOIN days USING ("#n") GROUP BY ALL')
+            found = self.connection.sql('SELECT "#day", count(*), 0 FROM snapshots JOIN days USING ("#n") GROUP BY ALL')
         else:
             found = self.connection.sql(
                 'SELECT "#day", count(*) FILTER ("#opens"), count(*) FILTER ("#closes") '
@@ -116,7 +116,7 @@ class Comparison:
         if self._all_new:
             return (
                 f'SELECT {states}, "#as_of" AS valid_from, NULL::TIMESTAMPTZ AS valid_to, []::VARCHAR[] AS changed, '
-                "true AS is_current FROM taken"
+                "true AS is_current FROM snapshots"
             )
         return (
             f"{self.unchanged()} ANTI JOIN events USING ({', '.join(self.key)}) UNION ALL BY NAME "

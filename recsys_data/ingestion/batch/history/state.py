@@ -74,6 +74,7 @@ def read_state(table: "Table") -> State:
 def make_plan(state: State, stored: Iterable[Applied], key: tuple[str, ...]) -> Plan:
     """Compare what was applied with what is stored.
 
+    >>> from datetime import UTC
     >>> monday, tuesday = (Applied(date(2026, 1, day), datetime(2026, 1, day + 1, tzinfo=UTC), "f") for day in (5, 6))
     >>> plan = make_plan(State((tuesday,), ("id",)), [tuesday, monday], ("id",))
     >>> plan.undo_from == tuesday.as_of, plan.ahead == [monday, tuesday]
@@ -89,13 +90,13 @@ def make_plan(state: State, stored: Iterable[Applied], key: tuple[str, ...]) -> 
 
 def effective(days: Iterable[Applied]) -> list[Applied]:
     """In the order in which they were known; of two known at one moment the later day, for no period is empty."""
-    return list({taken.as_of: taken for taken in sorted(days, key=lambda taken: (taken.as_of, taken.day))}.values())
+    return list({one.as_of: one for one in sorted(days, key=lambda one: (one.as_of, one.day))}.values())
 
 
 def stored_days(
     table: "Table", state: State, known_at: Callable[[str], Sequence[Known]]
 ) -> dict[Applied, list["DataFile"]]:
-    """The stored snapshots and their files; those that were retired since they were applied have none.
+    """The stored snapshots and their files; those that have expired since they were applied have none.
 
     Args:
         table: of the snapshots.
@@ -110,7 +111,7 @@ def stored_days(
         if task.file.record_count:
             files.setdefault(day_of(task.file), []).append(task.file)
     prints = {day: fingerprint(of_day) for day, of_day in files.items()}
-    known = {taken.day: taken for taken in state.days if prints.get(taken.day) == taken.files}
+    known = {one.day: one for one in state.days if prints.get(one.day) == one.files}
     unknown = [file_path(file) for day, of_day in files.items() if day not in known for file in of_day]
     if unknown:
         for day, earliest, latest in known_at(relation(table, unknown)):
@@ -119,11 +120,10 @@ def stored_days(
                     f"The snapshot of {day} in {'.'.join(table.name())} says of some rows that they were known at "
                     "another moment than the rest, or not when. Take the snapshot of that day again."
                 )
-            moment = from_microseconds(earliest)
-            known[day] = Applied(day, moment, prints[day])
+            known[day] = Applied(day, from_microseconds(earliest), prints[day])
     before = read_removed(table).retired_before
-    retired = [taken for taken in state.days if before and taken.day < before and taken.day not in files]
-    return {taken: [] for taken in retired} | {known[day]: of_day for day, of_day in files.items()}
+    expired = [one for one in state.days if before and one.day < before and one.day not in files]
+    return {one: [] for one in expired} | {known[day]: of_day for day, of_day in files.items()}
 
 
 def commit_state(table: "Table", state: State, gone: "list[DataFile]", added: "list[DataFile]") -> bool:

@@ -3,7 +3,7 @@
 Data flow: `NAME` (a full state a day) -> `history_sql` (what began and ended on which day) -> `NAME_history`. The
 history is a function of the stored snapshots alone: a table property names those that it is made of, in the same
 commit as the rows, and whatever differs from what is stored now is undone and made again from the first difference
-on. So days may come late, in any order, be taken again or be removed, and a crash is healed by the next call.
+on. So days may come late, in any order, be read again or be removed, and the next call repairs what a crash left.
 """
 
 import time
@@ -46,15 +46,15 @@ SMALL_FILES = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Brought:
-    """What bringing a history up to date did.
+class HistoryUpdate:
+    """What refreshing a history did.
 
     Attributes:
         days: snapshot days that were applied, in the order in which they were known.
         opened: rows that were opened on those days.
         closed: rows that were closed on those days.
         rows: rows of the history.
-        current: rows of it that hold now.
+        current: current rows of it.
         seconds: how long it took.
         by_day: opened and closed, by day.
     """
@@ -68,7 +68,7 @@ class Brought:
     by_day: dict[date, tuple[int, int]]
 
 
-def bring_up_to_date(lake: Lake, name: str, staging: Path, memory_bytes: int = 1_000_000_000) -> Brought:
+def refresh_history(lake: Lake, name: str, staging: Path, memory_bytes: int = 1_000_000_000) -> HistoryUpdate:
     """Make `NAME_history` what the stored snapshots of NAME say, in one commit.
 
     Args:
@@ -80,7 +80,7 @@ def bring_up_to_date(lake: Lake, name: str, staging: Path, memory_bytes: int = 1
     Raises:
         Transient: others kept changing the history, or memory and disk did not suffice; nothing was changed.
         Permanent: rows of one day's snapshot do not agree on when they were known, or snapshots that would be needed
-            again were retired.
+            again have expired.
     """
     import duckdb
 
@@ -92,7 +92,7 @@ def bring_up_to_date(lake: Lake, name: str, staging: Path, memory_bytes: int = 1
             try:
                 update = _Update(lake, name, comparison, folder)
                 if update.make():
-                    return update.brought(time.perf_counter() - began)
+                    return update.result(time.perf_counter() - began)
             except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
                 first = str(error).strip().splitlines()[0]
                 raise Transient(
@@ -124,27 +124,27 @@ class _Update:
         self.plan = make_plan(self.state, days, self.contract.primary_key)
         if not self.plan.differs:
             return True
-        if gone := [taken.day for taken in self.plan.ahead if not days[taken]]:
+        if gone := [one.day for one in self.plan.ahead if not days[one]]:
             raise Permanent(
                 f"{history_name(self.contract.name)} cannot be made again from {min(gone)} on, because the "
                 "snapshots of that time have expired. Did its key change, or was a snapshot added that was known "
                 "before them? Undo that."
             )
         before = [*self.current, *self.closed]
-        self._write({taken: days[taken] for taken in self.plan.ahead})
+        self._write({one: days[one] for one in self.plan.ahead})
         after = [*self.current, *self.closed]
         state = State(tuple(days), self.contract.primary_key, uuid.uuid4().hex)
         gone = [file for file in before if file not in after]
         return commit_state(self.table, state, gone, [file for file in after if file not in before])
 
-    def brought(self, seconds: float) -> Brought:
+    def result(self, seconds: float) -> HistoryUpdate:
         """What was done."""
-        days = [taken.day for taken in self.plan.ahead]
+        days = [one.day for one in self.plan.ahead]
         by_day = {day: self.by_day.get(day, (0, 0)) for day in days}
         opened, closed = (sum(pair[side] for pair in by_day.values()) for side in (0, 1))
         current = sum(file.record_count for file in self.current)
         rows = current + sum(file.record_count for file in self.closed)
-        return Brought(days, opened, closed, rows, current, seconds, by_day)
+        return HistoryUpdate(days, opened, closed, rows, current, seconds, by_day)
 
     def _write(self, ahead: "dict[Applied, list[DataFile]]") -> None:
         """Write the files of which the history is to consist."""
@@ -153,8 +153,8 @@ class _Update:
         current = comparison.unchanged() if self.plan.undo_from else None
         self._rewrite_closed()
         for number, run in enumerate(runs := _runs(ahead)):
-            files = [file_path(file) for taken in run for file in ahead[taken]]
-            comparison.take(relation(self.snapshots, files), run)
+            files = [file_path(file) for one in run for file in ahead[one]]
+            comparison.add_snapshots(relation(self.snapshots, files), run)
             comparison.compare(nothing_before=not self.plan.behind and number == 0)
             by_day = comparison.counts()
             self.by_day |= by_day
@@ -220,18 +220,18 @@ def _runs(ahead: "dict[Applied, list[DataFile]]") -> list[list[Applied]]:
     """Days to be compared in one statement: as many as are small, in their order; a large one by itself."""
     runs: list[list[Applied]] = []
     size = 0
-    for taken, files in ahead.items():
+    for applied, files in ahead.items():
         more = sum(file.file_size_in_bytes for file in files)
         if not runs or size + more > DAYS_BYTES:
             runs.append([])
             size = 0
-        runs[-1].append(taken)
+        runs[-1].append(applied)
         size += more
     return runs
 
 
 def overlaps(lake: Lake, name: str) -> int:
-    """What is wrong with `NAME_history`; 0 for a sound one.
+    """What is wrong with `NAME_history`; 0 if nothing is.
 
     Returns:
         Rows whose period is empty or reaches into that of the next row of their key, plus keys with more than one

@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_told(three: Histories) -> None:
     with pytest.raises(
         Transient, match="(?s)history of things could not be made: .*Free memory, or space in .*staging"
     ):
-        history.bring_up_to_date(three.lake, "things", three.staging, memory_bytes=1_000_000)
+        history.refresh_history(three.lake, "things", three.staging, memory_bytes=1_000_000)
     assert list(three.staging.iterdir()) == []
     assert three.bring().days == [day(3)]
 
