@@ -1,7 +1,7 @@
 """`recsys-data up`: everything on one machine, in one terminal.
 
-Data flow: demo traffic -> collector -> event log -> Dagster's draining runs -> lake; each a child process.
-The demo also keeps a shop's database and exports, which the snapshots of users and items are taken from.
+Data flow: demo traffic -> collector -> event log -> Dagster's drain runs -> lake; each a child process. The demo also
+updates a shop's database and exports, the sources of the snapshots of users and items.
 """
 
 import errno
@@ -11,25 +11,25 @@ import secrets
 import shlex
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from types import MappingProxyType
 
 import click
 
 from recsys_data.cli.commands import Exampled
 from recsys_data.errors import Transient, UserError
-from recsys_data.leases import try_lock
+from recsys_data.leases import file_lock
 from recsys_data.operations.local.dagster_home import dagster_home
-from recsys_data.operations.platform import opened
+from recsys_data.operations.platform import Platform, opened
 from recsys_data.settings import PREFIX, Settings, environment
 
-if TYPE_CHECKING:
-    from recsys_data.operations.local.code_server import CodeServer
-
 PORT = click.IntRange(1, 65535)
+# Two processes that create Dagster's database at once fail on each other's tables.
+ONE_BY_ONE = ("code-server", "webserver")
+ANSWER_SECONDS = 2.0
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -46,7 +46,7 @@ LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
     "--ui-host",
     default="127.0.0.1",
     show_default=True,
-    help="The same for the Dagster UI. Whoever has its token can start runs and read samples.",
+    help="The same for the Dagster UI. Anyone who has its token can start runs and see sample rows.",
 )
 @click.option("--port", type=PORT, default=3000, show_default=True, help="Port of the Dagster UI.")
 @click.option("--collector-port", type=PORT, default=8080, show_default=True, help="Port of the collector.")
@@ -60,14 +60,11 @@ LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 def up(demo: bool, host: str, ui_host: str, port: int, collector_port: int, rate: float) -> None:
     """Run everything: collector, Dagster and demo traffic.
 
-    What the processes print is in the folder `logs` of the state folder. Ctrl-C stops them all, and so does the
-    end of any of them.
+    The output of the processes is in the folder `logs` of the state folder. Ctrl-C stops them all. If one of them
+    ends, the others are stopped.
     """
     from recsys_data.ingestion.streaming.collector.server import bind
     from recsys_data.operations.local.code_server import code_server
-    from recsys_data.operations.local.dashboard import Dashboard, answers
-    from recsys_data.operations.local.stopping import Stop
-    from recsys_data.operations.local.supervisor import Supervisor
     from recsys_data.operations.ui.token import ui_token
 
     check_port(ui_host, port, "--port")
@@ -77,28 +74,56 @@ def up(demo: bool, host: str, ui_host: str, port: int, collector_port: int, rate
         settings = platform.settings
         bind(host, collector_port, keyless=not settings.keys).close()
         contracts = demo_contracts(settings) if demo else {}
-        environment = environment_of(settings) | contracts
         token = ui_token(settings.data_dir)
         introduce(settings, ui, token, collector, contracts)
-        with Stop() as stop, Supervisor(settings.process_logs_dir, environment) as supervisor:
-            checks = {
-                "collector": partial(answers, f"{collector}/health"),
-                "code-server": code.listens,
-                "webserver": partial(answers, f"{ui}/server_info", {"Authorization": f"Bearer {token}"}),
-            }
-            dashboard = Dashboard(platform, supervisor, checks)
-            listen = ("--host", host, "--port", str(collector_port))
+        processes = {
+            "collector": recsys_data("collect", "--host", host, "--port", str(collector_port)),
+            "code-server": code.arguments,
+            "webserver": ["-m", "recsys_data.operations.ui", *code.clients, "--host", ui_host, "--port", str(port)],
+            "daemon": ["-m", "dagster._daemon", "run", *code.clients],
+        }
+        if demo:
             traffic = ("simulate", "--rate", str(rate), "--to", collector)
-            supervisor.start("collector", recsys_data("collect", *listen))
-            # In turn: two processes that create Dagster's database at once fail on each other's tables.
-            for name, arguments in dagster(code, ui_host, port).items():
-                if not stop:
-                    supervisor.start(name, arguments)
-                    dashboard.watch(stop, until=name)
-            if demo and not stop:
-                supervisor.start("demo", ["-m", "recsys_data.cli.demo", *traffic])
-            dashboard.watch(stop)
-            click.echo("Stopping ...")
+            processes["demo"] = ["-m", "recsys_data.cli.demo", *traffic]
+        checks = {
+            "collector": partial(answers, f"{collector}/health"),
+            "code-server": code.listens,
+            "webserver": partial(answers, f"{ui}/server_info", {"Authorization": f"Bearer {token}"}),
+        }
+        supervise(platform, processes, checks, environment_of(settings) | contracts)
+
+
+def supervise(
+    platform: Platform,
+    processes: Mapping[str, Sequence[str]],
+    checks: Mapping[str, Callable[[], bool]],
+    environment: Mapping[str, str],
+) -> None:
+    """Start processes in order, and show their state until asked to stop or until one ends.
+
+    Args:
+        platform: whose numbers are shown.
+        processes: Python's arguments by name.
+        checks: whether the process of that name answers.
+        environment: of the processes.
+
+    Raises:
+        Permanent: a process ended.
+    """
+    from recsys_data.operations.local.dashboard import Dashboard
+    from recsys_data.operations.local.stopping import Stop
+    from recsys_data.operations.local.supervisor import Supervisor
+
+    with Stop() as stop, Supervisor(platform.settings.process_logs_dir, environment) as supervisor:
+        dashboard = Dashboard(platform, supervisor, checks)
+        for name, arguments in processes.items():
+            if stop:
+                break
+            supervisor.start(name, arguments)
+            if name in ONE_BY_ONE:
+                dashboard.watch(stop, until=name)
+        dashboard.watch(stop)
+        click.echo("Stopping ...")
 
 
 def recsys_data(*arguments: str) -> list[str]:
@@ -106,17 +131,22 @@ def recsys_data(*arguments: str) -> list[str]:
     return ["-m", "recsys_data.cli", *arguments]
 
 
-def dagster(code: "CodeServer", host: str, port: int) -> dict[str, list[str]]:
-    """Python's arguments for Dagster's processes by name, in the order in which they are started."""
-    return {
-        "code-server": code.arguments,
-        "webserver": ["-m", "recsys_data.operations.ui", *code.clients, "--host", host, "--port", str(port)],
-        "daemon": ["-m", "dagster._daemon", "run", *code.clients],
-    }
+def answers(url: str, headers: Mapping[str, str] = MappingProxyType({})) -> bool:
+    """Whether the URL answers 200."""
+    import http.client
+    import urllib.request
+
+    request = urllib.request.Request(url, headers=dict(headers))
+    try:
+        # Environment variables for proxies are for other hosts.
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=ANSWER_SECONDS):
+            return True
+    except (OSError, http.client.HTTPException):
+        return False
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """The environment of the child processes: the same state folder, wherever they look from."""
+    """The environment of the child processes, with the state folder as an absolute path."""
     return environment() | {
         "DAGSTER_HOME": str(dagster_home(settings)),
         "DAGSTER_DISABLE_TELEMETRY": "1",
@@ -128,7 +158,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
 def demo_contracts(settings: Settings) -> dict[str, str]:
     """Contracts that take users and items from the demo's sources, as a variable for the child processes.
 
-    Contracts of the user's own are left alone: the demo's are written, for comparison, and not used.
+    If the user has contracts of their own, those of the demo are written, for comparison, but not used.
     """
     from recsys_data.simulator.shop.contracts import write_contracts
 
@@ -140,7 +170,7 @@ def demo_contracts(settings: Settings) -> dict[str, str]:
 
 
 def introduce(settings: Settings, ui: str, token: str, collector: str, contracts: Mapping[str, str]) -> None:
-    """Say where everything is; `contracts` is the variable that commands in other terminals need."""
+    """Print where everything is; `contracts` is the variable that commands in other terminals need."""
     from recsys_data.operations.ui.token import FILE
 
     key = " -u WRITE_KEY:" if settings.keys else ""
@@ -151,7 +181,7 @@ def introduce(settings: Settings, ui: str, token: str, collector: str, contracts
         "item_id": "i1",
         "event_ts": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    # A terminal forgets what it shows; where output is kept, as by systemd, others may read it.
+    # A terminal's output is not kept; that of a service is, as by systemd, and others may read it.
     opened_by = f"/?token={token}" if sys.stdout.isatty() else f"/?token=...  # it is in {settings.data_dir / FILE}"
     click.echo(f"Dagster UI  {ui}{opened_by}")
     click.echo(f"Collector   {collector}")
@@ -202,14 +232,12 @@ def only_one(settings: Settings) -> Iterator[None]:
     Raises:
         Transient: another one runs.
     """
-    with settings.up_lock.open("a+b") as file:
-        if not try_lock(file):
-            file.seek(0)
+    path = settings.data_dir / "up.lock"
+    with file_lock(path, 0) as taken:
+        if not taken:
             raise Transient(
-                f"`recsys-data up` runs on {settings.data_dir} already, as process {file.read().decode()}. Stop it "
-                "first, or set RECSYS_DATA_DIR to another folder."
+                f"`recsys-data up` runs on {settings.data_dir} already, as process {path.read_text()}. Stop it first, "
+                "or set RECSYS_DATA_DIR to another folder."
             )
-        file.truncate(0)
-        file.write(str(os.getpid()).encode())
-        file.flush()
+        path.write_text(str(os.getpid()))
         yield

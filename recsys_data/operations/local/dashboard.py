@@ -1,13 +1,10 @@
 """The status line of `recsys-data up`: numbers of the ledger, and the state of every process."""
 
-import http.client
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from types import MappingProxyType
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import click
 
@@ -25,7 +22,6 @@ TICK_SECONDS = 1.0
 # The lag is counted by reading the log; at most this share of the time goes into that.
 READING_SHARE = 0.1
 PLAIN_SECONDS = 10.0
-ANSWER_SECONDS = 2.0
 
 
 class Dashboard:
@@ -118,19 +114,6 @@ def display() -> "Iterator[Callable[[str], None]]":
             click.echo(f"{datetime.now():%H:%M:%S} {line}")  # noqa: DTZ005 - the watcher's own clock
 
     yield show
-
-
-def answers(url: str, headers: Mapping[str, str] = MappingProxyType({})) -> bool:
-    """Whether the URL answers 200."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=ANSWER_SECONDS)
-    try:
-        connection.request("GET", parts.path, headers=dict(headers))
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def exit_report(child: Child) -> str:
