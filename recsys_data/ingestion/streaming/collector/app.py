@@ -23,6 +23,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from recsys_data.contracts.load import load_contracts
 from recsys_data.ingestion.streaming.collector import bodies
 from recsys_data.ingestion.streaming.collector import event_lines as lines
 from recsys_data.ingestion.streaming.collector.bodies import Upload
@@ -33,6 +34,7 @@ from recsys_data.ingestion.streaming.collector.parser import Parser
 from recsys_data.ingestion.streaming.collector.requests import Refused, basic_key, check_body_key, check_key, read_body
 from recsys_data.ingestion.streaming.collector.segment import messages as segment
 from recsys_data.ingestion.streaming.collector.segment.clock import Arrival
+from recsys_data.ingestion.streaming.collector.segment.event_types import EventTypes
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.settings import Settings
 
@@ -45,19 +47,27 @@ CLIENT_GONE = 499
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def create_app(log: EventLog, settings: Settings) -> Starlette:
+def create_app(log: EventLog, settings: Settings, types: EventTypes | None = None) -> Starlette:
     """The app over an event log that the caller opens and closes.
 
-    Of the settings it takes `keys` and `max_request_bytes`.
+    Args:
+        log: where lines go.
+        settings: of them it takes `keys`, `max_request_bytes` and, without `types`, `contracts`.
+        types: the native event types.
+
+    Raises:
+        ContractError: a contract makes no sense.
     """
-    return Collector(log, settings).app
+    types = types or EventTypes.of(load_contracts(*settings.contract_dirs)["interactions"])
+    return Collector(log, settings, types).app
 
 
 class Collector:
     """The endpoints, with what they share."""
 
-    def __init__(self, log: EventLog, settings: Settings) -> None:
+    def __init__(self, log: EventLog, settings: Settings, types: EventTypes) -> None:
         self._settings = settings
+        self._types = types
         self._budget = Budget(MAX_QUEUE_BYTES)
         # Of that, what may be held for requests that have not shown a key yet.
         self._strangers = Budget(max(MAX_QUEUE_BYTES // 4, settings.max_request_bytes))
@@ -105,12 +115,14 @@ class Collector:
 
     async def message(self, call: str, request: Request) -> Response:
         """A single Segment message, of the kind that the path says."""
-        await self._accept(request, bodies.read_message, partial(lines.segment_lines, call=call))
+        await self._accept(request, bodies.read_message, partial(lines.segment_lines, call=call, types=self._types))
         return as_json(200, {"success": True})
 
     async def batch(self, request: Request, corrects: bool = True) -> Response:
         """A Segment batch; a historical import keeps its times and says nothing about who sent it."""
-        await self._accept(request, bodies.read_batch, partial(lines.segment_lines, call=None), corrects)
+        await self._accept(
+            request, bodies.read_batch, partial(lines.segment_lines, call=None, types=self._types), corrects
+        )
         return as_json(200, {"success": True})
 
     async def events(self, request: Request) -> Response:

@@ -17,6 +17,7 @@ import msgspec
 from recsys_data.ingestion.streaming.collector.bodies import Item, Upload
 from recsys_data.ingestion.streaming.collector.segment import messages as segment
 from recsys_data.ingestion.streaming.collector.segment.clock import Arrival, set_times
+from recsys_data.ingestion.streaming.collector.segment.event_types import EventTypes
 from recsys_data.ingestion.streaming.collector.segment.fields import keep, text
 
 logger = logging.getLogger(__name__)
@@ -26,13 +27,14 @@ WRITE_KEY = re.compile(rb'"writeKey"\s*:\s*"[^"]*"')
 MERGED = ("context", "integrations")
 
 
-def segment_lines(upload: Upload, arrival: Arrival, call: str | None) -> list[bytes]:
+def segment_lines(upload: Upload, arrival: Arrival, call: str | None, types: EventTypes) -> list[bytes]:
     """The lines of a Segment request.
 
     Args:
         upload: the request's content; its messages are used up.
         arrival: when and from whom it came.
         call: what the path says that the message is; None for a batch, whose messages say it themselves.
+        types: the native types.
     """
     merged = {name: upload.shared[name] for name in MERGED if isinstance(upload.shared.get(name), dict)}
     apart = {name: value for name, value in upload.shared.items() if name not in merged}
@@ -50,7 +52,7 @@ def segment_lines(upload: Upload, arrival: Arrival, call: str | None) -> list[by
         message["messageId"] = _message_id(message, kind, seen, arrival)
         if apart:
             keep(message, "batch", apart)
-        return segment.to_events(message, kind, arrival, len(item.raw))
+        return segment.to_events(message, kind, arrival, len(item.raw), types)
 
     return [line for item in upload.items for line in _lines(item, events)]
 

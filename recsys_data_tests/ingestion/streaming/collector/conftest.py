@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from starlette.applications import Starlette
 
+from recsys_data.contracts.load import load_contracts
 from recsys_data.ingestion.streaming.collector.app import create_app
+from recsys_data.ingestion.streaming.collector.segment.event_types import EventTypes
 from recsys_data.ingestion.streaming.collector.server import bind, server_for
 from recsys_data.ingestion.streaming.log import Appended
 from recsys_data.ingestion.streaming.log.embedded.log import EmbeddedLog
@@ -77,13 +79,18 @@ class Client:
         return self.request("GET", path)
 
 
+@cache
+def builtin_types() -> EventTypes:
+    return EventTypes.of(load_contracts()["interactions"])
+
+
 @pytest.fixture
 def open_client(log: FailingLog) -> Iterator[Callable[..., Client]]:
     """Starts a collector with the given settings; `peer` is the address that its client calls from."""
     with start_blocking_portal() as portal, ExitStack() as running:
 
         def start(peer: str = "127.0.0.1", **settings: Any) -> Client:
-            app = create_app(log, Settings(**settings))
+            app = create_app(log, Settings(**settings), builtin_types())
             running.enter_context(portal.wrap_async_context_manager(app.router.lifespan_context(app)))
             return Client(app, portal, peer)
 

@@ -1,10 +1,4 @@
-from pathlib import Path
-
 import pytest
-import yaml
-
-import recsys_data.contracts
-from recsys_data.ingestion.streaming.collector.segment import commerce
 
 PRODUCT = {
     "product_id": "p1",
@@ -224,11 +218,3 @@ def test_a_list_that_would_swell_beyond_measure_stays_one_event(collect):
     properties = {"note": "x" * 20_000, "products": [{"product_id": str(n)} for n in range(100)]}
     [found] = collect(event="Product List Viewed", properties=properties)
     assert (found["type"], found["properties"]) == ("custom", properties)
-
-
-def test_the_types_are_those_of_the_contract():
-    path = Path(recsys_data.contracts.__file__).parent / "interactions.odcs.yaml"
-    columns = yaml.safe_load(path.read_text())["schema"][0]["properties"]
-    enum = next(column["enum"] for column in columns if column["name"] == "type")
-    known = {entry["value"] for entry in enum} - {"custom"}
-    assert known == commerce.ITEM_TYPES | commerce.ITEMLESS_TYPES

@@ -11,9 +11,12 @@ from recsys_data.contracts import load_contracts
 from recsys_data.ingestion.streaming.collector import bodies
 from recsys_data.ingestion.streaming.collector import event_lines as lines
 from recsys_data.ingestion.streaming.collector.segment.clock import Arrival
+from recsys_data.ingestion.streaming.collector.segment.event_types import EventTypes
 from recsys_data.ingestion.streaming.decoding.decoded import DeadLetter
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.settings import Settings
+from recsys_data_tests.ingestion.streaming.collector.conftest import builtin_types
+from recsys_data_tests.support.contract_files import builtin, columns_of, load
 from recsys_data_tests.support.decoding import decode_lines, decoder_of
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -26,10 +29,13 @@ def decoder() -> Decoder:
     return decoder_of(load_contracts(), Settings().first_day, Settings().max_event_bytes)
 
 
-def judge(decoder: Decoder, messages: list[dict]) -> tuple[list[dict], list[DeadLetter]]:
+def judge(
+    decoder: Decoder, messages: list[dict], types: EventTypes | None = None
+) -> tuple[list[dict], list[DeadLetter]]:
+    types = types or builtin_types()
     upload = bodies.read_batch(msgspec.json.encode({"batch": messages, "sentAt": SENT_AT}))
     arrival = Arrival(NOW, SENT_AT, user_agent="ua", ip="203.0.113.9")
-    return decode_lines(decoder, list(lines.segment_lines(upload, arrival, None)), now=NOW)
+    return decode_lines(decoder, list(lines.segment_lines(upload, arrival, None, types)), now=NOW)
 
 
 def test_good_messages_of_every_kind_are_accepted(decoder):
@@ -100,3 +106,33 @@ def test_no_odd_value_costs_an_event(decoder, messages):
     events, dead = judge(decoder, sent)
     assert [(letter.reason, letter.detail) for letter in dead] == []
     assert len(events) >= len(messages)
+
+
+def test_an_event_type_of_the_contract_alone_is_accepted_from_native_and_segment_clients(tmp_path):
+    document = builtin("interactions")
+    kinds = next(column for column in columns_of(document) if column["name"] == "type")["enum"]
+    kinds.append({"value": "try_on", "description": "an item was tried on"})
+    contracts = load(tmp_path, document)
+    types = EventTypes.of(contracts["interactions"])
+    decoder = decoder_of(contracts)
+    track = {"type": "track", "userId": "u", **TIMES}
+    sent = [
+        {**track, "messageId": "a", "event": "Try On", "properties": {"product_id": 5}},
+        {**track, "messageId": "b", "event": "Try On", "properties": {"colour": "red"}},
+    ]
+    events, dead = judge(decoder, sent, types)
+    assert ([(event["type"], event["item_id"]) for event in events], dead) == ([("try_on", "5"), ("custom", None)], [])
+    native = {"event_id": "n", "type": "try_on", "user_id": "u", "item_id": "5", "event_ts": SENT_AT}
+    upload = bodies.read_events(msgspec.json.encode([native, native | {"item_id": None}]))
+    events, dead = decode_lines(decoder, lines.native_lines(upload, Arrival(NOW)), now=NOW)
+    assert [event["type"] for event in events] == ["try_on"]
+    assert [letter.reason for letter in dead] == ["missing_item"]
+    assert types.required["try_on"] == {"item_id"}
+
+
+def test_what_a_type_needs_is_what_the_rules_of_the_contract_say():
+    required = builtin_types().required
+    assert required["rating"] == {"item_id", "rating"}
+    assert {name for name, needed in required.items() if not needed} == {"search", "page_view"}
+    assert all("item_id" in needed for needed in required.values() if needed)
+    assert "custom" not in required

@@ -9,6 +9,7 @@ from recsys_data.ingestion.streaming.collector import bodies
 from recsys_data.ingestion.streaming.collector import event_lines as lines
 from recsys_data.ingestion.streaming.collector.requests import Refused
 from recsys_data.ingestion.streaming.collector.segment.clock import Arrival
+from recsys_data_tests.ingestion.streaming.collector.conftest import builtin_types
 
 MESSAGE = {"type": "track", "event": "x", "userId": "u1", "messageId": "m1"}
 EVENT = {"event_id": "e1", "type": "like", "user_id": "u1", "item_id": "i1", "event_ts": "2026-01-02T03:04:05Z"}
@@ -206,6 +207,10 @@ def test_any_body_becomes_lines_or_is_refused_with_a_reason(body, kind):
         return
     arrival = Arrival(datetime(2026, 1, 2, tzinfo=UTC))
     count = len(upload.items)
-    found = lines.native_lines(upload, arrival) if kind == "events" else lines.segment_lines(upload, arrival, None)
+    found = (
+        lines.native_lines(upload, arrival)
+        if kind == "events"
+        else lines.segment_lines(upload, arrival, None, builtin_types())
+    )
     assert len(found) == count
     assert not any(b"\n" in line or line == b"" for line in found)

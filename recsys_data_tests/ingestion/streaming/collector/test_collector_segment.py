@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from recsys_data.ingestion.streaming.collector import bodies
 from recsys_data.ingestion.streaming.collector import event_lines as lines
 from recsys_data.ingestion.streaming.collector.segment.clock import Arrival, parse
+from recsys_data_tests.ingestion.streaming.collector.conftest import builtin_types
 
 SENT = "2026-01-02T12:00:01Z"
 
@@ -103,7 +104,7 @@ def test_a_client_cannot_set_the_time_of_receipt(collect):
 
 def ids(body: bytes, arrival: Arrival | None = None) -> list[str]:
     arrival = arrival or Arrival(parse(SENT), SENT)
-    found = lines.segment_lines(bodies.read_batch(body), arrival, None)
+    found = lines.segment_lines(bodies.read_batch(body), arrival, None, builtin_types())
     return [msgspec.json.decode(line)["event_id"] for line in found]
 
 
@@ -210,7 +211,9 @@ def leaves(value: object) -> set:
 def test_nothing_that_a_client_sends_is_thrown_away(messages):
     sent = [{**message, "messageId": f"m{number}"} for number, message in enumerate(messages)]
     upload = bodies.read_batch(msgspec.json.encode({"batch": sent}))
-    found = [msgspec.json.decode(line) for line in lines.segment_lines(upload, Arrival(parse(SENT)), None)]
+    found = [
+        msgspec.json.decode(line) for line in lines.segment_lines(upload, Arrival(parse(SENT)), None, builtin_types())
+    ]
     for message in sent:
         events = [e for e in found if e["event_id"].partition(":")[0] == message["messageId"]]
         assert events, message

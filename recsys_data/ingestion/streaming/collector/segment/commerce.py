@@ -12,14 +12,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from recsys_data.ingestion.streaming.collector.segment import fields
+from recsys_data.ingestion.streaming.collector.segment.event_types import EventTypes
 from recsys_data.ingestion.streaming.collector.segment.fields import Table, between, integer, number, table, text
-
-# The types of the interactions contract, by what they must carry besides an actor.
-ITEM_TYPES = frozenset(
-    {"impression", "view", "click", "add_to_cart", "remove_from_cart", "purchase", "refund"}
-    | {"rating", "like", "dislike", "dwell", "scroll", "tag", "share", "bookmark"}
-)
-ITEMLESS_TYPES = frozenset({"search", "page_view"})
 
 # A product list is repeated around each of its products; beyond this many bytes it stays one event.
 MAX_EXPANSION_BYTES = 1024 * 1024
@@ -90,8 +84,6 @@ RULES = {
     "addedproduct": Rule("add_to_cart"),
     "removedproduct": Rule("remove_from_cart"),
     "completedorder": Rule("purchase", "order"),
-    # Native types by their own names.
-    **{name.replace("_", ""): Rule(name) for name in ITEM_TYPES | ITEMLESS_TYPES},
     "impression": Rule("impression", "list"),
     "purchase": Rule("purchase", "order"),
     "refund": Rule("refund", "order"),
@@ -99,16 +91,27 @@ RULES = {
 
 
 @lru_cache(maxsize=4096)
-def rule_of(event_name: str) -> Rule | None:
+def _canonical(event_name: str) -> str:
+    return "".join(filter(str.isalnum, event_name.lower()))
+
+
+@lru_cache(maxsize=4)
+def _rules(types: EventTypes) -> dict[str, Rule]:
+    """The rules of the specification, and the native types by their own names."""
+    return {_canonical(name): Rule(name) for name in types.required} | RULES
+
+
+def rule_of(event_name: str, types: EventTypes) -> Rule | None:
     """The rule for an event name, however it is spelled.
 
-    >>> rule_of("Product Viewed") == rule_of("product_viewed") == rule_of("ProductViewed")
-    True
+    >>> types = EventTypes({"view": frozenset({"item_id"})})
+    >>> [rule_of(name, types).type for name in ("Product Viewed", "product_viewed", "VIEW")]
+    ['view', 'view', 'view']
     """
-    return RULES.get("".join(filter(str.isalnum, event_name.lower())))
+    return _rules(types).get(_canonical(event_name))
 
 
-def to_parts(event_name: str | None, properties: dict[str, Any], size: int) -> list[Part]:
+def to_parts(event_name: str | None, properties: dict[str, Any], size: int, types: EventTypes) -> list[Part]:
     """The native events of a track call, without what all calls have in common (ids, times, context).
 
     Each comes with what its id adds to the id of the message: nothing, or `:<n>` for the n-th product.
@@ -117,26 +120,27 @@ def to_parts(event_name: str | None, properties: dict[str, Any], size: int) -> l
         event_name: the client's name of the event.
         properties: is used up.
         size: bytes of the message, of which everything but the products is repeated for each product.
+        types: the native types.
     """
-    rule = rule_of(event_name) if event_name and len(event_name) <= MAX_NAME else None
+    rule = rule_of(event_name, types) if event_name and len(event_name) <= MAX_NAME else None
     if rule is None:
-        return [("", single("custom", properties, EVENT_COLUMNS))]
+        return [("", single("custom", properties, EVENT_COLUMNS, types))]
     products = properties.get("products")
     if rule.shared and products and isinstance(products, list) and _affordable(products, size):
         del properties["products"]
-        return _lines(rule.type, rule.shared, products, properties)
-    return [("", single(rule.type, properties, PRODUCT_COLUMNS))]
+        return _lines(rule, products, properties, types)
+    return [("", single(rule.type, properties, PRODUCT_COLUMNS, types))]
 
 
-def single(kind: str, properties: dict[str, Any], columns: Table) -> dict[str, Any]:
+def single(kind: str, properties: dict[str, Any], columns: Table, types: EventTypes) -> dict[str, Any]:
     """One event of type `kind`, or a custom one if it lacks what that type needs. Uses up `properties`."""
     native = fields.take(properties, columns)
     if kind != "impression":
         _set_value(native)
-    return {"type": _fitting(kind, native), **native, "properties": properties}
+    return {"type": types.fitting(kind, native), **native, "properties": properties}
 
 
-def _lines(kind: str, shared: str, products: list[Any], properties: dict[str, Any]) -> list[Part]:
+def _lines(rule: Rule, products: list[Any], properties: dict[str, Any], types: EventTypes) -> list[Part]:
     common = fields.take(properties, SHARED)
     parts = []
     for rank, given in enumerate(products, start=1):
@@ -144,20 +148,14 @@ def _lines(kind: str, shared: str, products: list[Any], properties: dict[str, An
         native = fields.take(product, PRODUCT_COLUMNS)
         rest = properties | {name: common[name] for name in native.keys() & common.keys()}
         native = common | native
-        if shared == "list":
+        if rule.shared == "list":
             native.setdefault("position", rank)
         else:
             _set_value(native)
         if rest:
-            fields.keep(product, shared, rest)
-        parts.append((f":{rank}", {"type": _fitting(kind, native), **native, "properties": product}))
+            fields.keep(product, rule.shared or "", rest)
+        parts.append((f":{rank}", {"type": types.fitting(rule.type, native), **native, "properties": product}))
     return parts
-
-
-def _fitting(kind: str, native: dict[str, Any]) -> str:
-    if kind in ITEM_TYPES and "item_id" not in native:
-        return "custom"
-    return "custom" if kind == "rating" and "rating" not in native else kind
 
 
 def _set_value(native: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from recsys_data.ingestion.streaming.collector.segment import commerce, context, fields
 from recsys_data.ingestion.streaming.collector.segment.clock import Arrival, set_times
+from recsys_data.ingestion.streaming.collector.segment.event_types import EventTypes
 from recsys_data.ingestion.streaming.collector.segment.fields import table, text
 
 Message = dict[str, Any]
@@ -20,7 +21,7 @@ PAGE_NAME = table(("event_name", text, ("name",)))
 SESSION = table(("session_id", text, ("sessionId", "session_id")))
 
 
-def to_events(message: Message, call: str, arrival: Arrival, size: int) -> list[dict[str, Any]]:
+def to_events(message: Message, call: str, arrival: Arrival, size: int, types: EventTypes) -> list[dict[str, Any]]:
     """The native events of a message; an order or a product list has one per product. Uses up `message`.
 
     Args:
@@ -28,6 +29,7 @@ def to_events(message: Message, call: str, arrival: Arrival, size: int) -> list[
         call: one of `CALLS`.
         arrival: when and from whom the request came.
         size: bytes of the message as sent.
+        types: the native types.
     """
     message_id = message.pop("messageId")
     common = _common(message, arrival)
@@ -37,9 +39,9 @@ def to_events(message: Message, call: str, arrival: Arrival, size: int) -> list[
     common["source"] = (text(source.get("name")) if isinstance(source, dict) else None) or "segment"
     if call == "track":
         common |= fields.take(message, NAME)
-        parts = commerce.to_parts(common.get("event_name"), properties, size)
+        parts = commerce.to_parts(common.get("event_name"), properties, size, types)
     elif call in ("page", "screen"):
-        parts = [("", _page_view(message, properties, given, call))]
+        parts = [("", _page_view(message, properties, given, call, types))]
     else:
         parts = [("", {**_identity(message, given, call), "properties": properties})]
     _add_context(common, given, arrival)
@@ -67,7 +69,9 @@ def _common(message: Message, arrival: Arrival) -> dict[str, Any]:
     return common
 
 
-def _page_view(message: Message, properties: dict[str, Any], given: dict[str, Any], call: str) -> dict[str, Any]:
+def _page_view(
+    message: Message, properties: dict[str, Any], given: dict[str, Any], call: str, types: EventTypes
+) -> dict[str, Any]:
     """A page or screen call; where its context does not say which page it was, its properties do."""
     name = fields.take(message, PAGE_NAME)
     if call == "screen":
@@ -77,7 +81,7 @@ def _page_view(message: Message, properties: dict[str, Any], given: dict[str, An
         described = {"path": name["event_name"]} if name else {}
         described |= {key: properties[key] for key in ("path", "url", "referrer") if key in properties}
         given["page"] = described | known
-    return {**commerce.single("page_view", properties, commerce.EVENT_COLUMNS), **name}
+    return {**commerce.single("page_view", properties, commerce.EVENT_COLUMNS, types), **name}
 
 
 def _identity(message: Message, given: dict[str, Any], call: str) -> dict[str, Any]:
