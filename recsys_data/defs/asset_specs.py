@@ -7,6 +7,8 @@ import dagster as dg
 from recsys_data.contracts.model import Column, Contract, Kind
 from recsys_data.contracts.types import duckdb_type
 from recsys_data.defs.markdown import table
+from recsys_data.settings import Settings
+from recsys_data.storage.catalog import NAMESPACE
 
 # Dagster looks at freshness every half minute and accepts no window below one.
 LEAST_WINDOW = timedelta(minutes=2)
@@ -18,8 +20,9 @@ def daily_partitions(first_day: date) -> dg.DailyPartitionsDefinition:
     return dg.DailyPartitionsDefinition(start_date=first_day.isoformat(), timezone="UTC", end_offset=1)
 
 
-def asset_spec(contract: Contract, partitions: dg.PartitionsDefinition, deps: list[dg.AssetKey]) -> dg.AssetSpec:
+def asset_spec(contract: Contract, settings: Settings, deps: list[dg.AssetKey]) -> dg.AssetSpec:
     """The asset of a dataset."""
+    lineage = column_lineage(contract, deps)
     return dg.AssetSpec(
         key=dg.AssetKey(contract.name),
         deps=deps,
@@ -28,13 +31,16 @@ def asset_spec(contract: Contract, partitions: dg.PartitionsDefinition, deps: li
         owners=[f"team:{contract.owner}"] if contract.owner else [],
         kinds={"iceberg", "parquet"},
         tags={"domain": contract.domain, **dict.fromkeys(contract.tags, "")},
-        partitions_def=partitions,
+        partitions_def=daily_partitions(settings.first_day),
+        code_version=contract.version,
         freshness_policy=_freshness(contract),
         skippable=not contract.is_stream,
         metadata={
             "dagster/column_schema": column_schema(contract),
             "dagster/partition_expr": contract.event_time.name,
-            "dagster/table_name": f"recsys.{contract.name}",
+            "dagster/table_name": f"{NAMESPACE}.{contract.name}",
+            "dagster/uri": (settings.lake_dir / NAMESPACE / contract.name).as_uri(),
+            **({"dagster/column_lineage": lineage} if lineage.deps_by_column else {}),
             "contract": dg.MetadataValue.text(f"{contract.path.name} {contract.version}"),
             "row rules": dg.MetadataValue.md(
                 table(
@@ -56,6 +62,20 @@ def _freshness(contract: Contract) -> dg.FreshnessPolicy | None:
         return dg.FreshnessPolicy.cron(f"{int(minute)} {int(hour)} * * *", DAY, contract.schedule.timezone)
     window = max(contract.latency, LEAST_WINDOW)
     return dg.FreshnessPolicy.time_window(fail_window=window, warn_window=window / 2)
+
+
+def column_lineage(contract: Contract, deps: list[dg.AssetKey]) -> dg.TableColumnLineage:
+    """Where columns come from: fields of the event, or the columns of a snapshot whose history this is."""
+    (source,) = deps[:1] or [None]
+    paths = {column.name: ".".join(column.source) for column in contract.columns if column.source}
+    if contract.kind is Kind.HISTORY:
+        paths = {column.name: column.name for column in contract.columns if not column.system}
+    elif not contract.is_stream:
+        # A snapshot has several sources, and which of them a value is from differs by row.
+        paths = {}
+    return dg.TableColumnLineage(
+        {name: [dg.TableColumnDep(source, path)] for name, path in paths.items()} if source else {}
+    )
 
 
 def column_schema(contract: Contract) -> dg.TableSchema:

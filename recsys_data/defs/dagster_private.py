@@ -3,9 +3,16 @@
 import dagster
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph
 from dagster._core.definitions.freshness import FreshnessState
+from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecord
 
-__all__ = ["AssetCheckExecutionRecord", "BaseAssetGraph", "FreshnessState"]
+__all__ = [
+    "AssetCheckExecutionRecord",
+    "BaseAssetGraph",
+    "CheckRunHealthResult",
+    "FreshnessState",
+    "WorkerStatus",
+]
 
 VERSION = "1.13."
 

@@ -19,17 +19,17 @@ from recsys_data.storage.tables import open_lake
 STREAM = {"interactions", "contexts", "identities", "dead_letters"}
 
 
-@pytest.fixture(scope="module")
-def defs() -> dg.Definitions:
-    from recsys_data.definitions import defs
-
-    return defs()
-
-
 @pytest.fixture
 def settings(tmp_path, monkeypatch) -> Settings:
     monkeypatch.setenv("RECSYS_DATA_DIR", str(tmp_path))
     return Settings.from_env()
+
+
+@pytest.fixture
+def defs(settings) -> dg.Definitions:
+    from recsys_data.definitions import defs
+
+    return defs()
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_dead_letters_are_shown_by_reason_and_given_up_by_a_job(defs, instance, 
     assert launched().success
     observed = instance.fetch_observations(dg.AssetKey("dead_letters"), limit=1).records[0].asset_observation.metadata
     assert observed["replayed"].value == 0
-    assert observed["stay, and why"].value == {"missing_actor": 2, "malformed_json": 1}
+    assert observed["not replayed, by reason"].value == {"missing_actor": 2, "malformed_json": 1}
     assert launched(reason="missing_actor", discard=True).success
     assert lake.table("dead_letters").scan().to_arrow()["reason"].to_pylist() == ["malformed_json"]
 

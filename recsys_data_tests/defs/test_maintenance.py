@@ -23,17 +23,17 @@ UPKEEP = {"lake_upkeep", "dagster_upkeep", "retention"}
 DAILY = dg.DailyPartitionsDefinition("2026-01-01", timezone="UTC")
 
 
-@pytest.fixture(scope="module")
-def defs() -> dg.Definitions:
-    from recsys_data.definitions import defs
-
-    return defs()
-
-
 @pytest.fixture
 def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
     monkeypatch.setenv("RECSYS_DATA_DIR", str(tmp_path / "data"))
     return open_lake(Settings.from_env(), load_contracts())
+
+
+@pytest.fixture
+def defs(lake) -> dg.Definitions:
+    from recsys_data.definitions import defs
+
+    return defs()
 
 
 @pytest.fixture
@@ -115,14 +115,14 @@ def test_what_upkeep_did_is_told_by_dataset(defs, lake, instance, monkeypatch):
     feed(lake)
     monkeypatch.setattr(maintenance, "SNAPSHOTS_KEPT", -timedelta(minutes=1))
     told = metadata(run_upkeep(defs, instance), "lake_upkeep")
-    assert (told["files before"], told["files after"], told["files removed"]) == (9, 1, 0)
-    assert told["snapshots forgotten"] > 8
-    assert told["bytes freed next"] > 0
+    assert (told["files before"], told["files after"], told["files deleted"]) == (9, 1, 0)
+    assert told["snapshots expired"] > 8
+    assert told["bytes to be freed"] > 0
     assert "| dead_letters | 9 | 1 |" in told["by dataset"]
     assert len(lake.table("dead_letters").scan().to_arrow()) == 9
 
 
-def test_days_that_the_contract_no_longer_keeps_are_retired(defs, tmp_path, monkeypatch, instance):
+def test_days_that_the_contract_no_longer_keeps_are_retired(tmp_path, monkeypatch, instance):
     document = builtin("dead_letters")
     document["slaProperties"].append({"property": "retention", "value": 30, "unit": "d"})
     write(tmp_path / "contracts", document)
@@ -131,8 +131,10 @@ def test_days_that_the_contract_no_longer_keeps_are_retired(defs, tmp_path, monk
     settings = Settings.from_env()
     lake = open_lake(settings, load_contracts(*settings.contract_dirs))
     feed(lake, 2)
-    told = metadata(run_upkeep(defs, instance), "retention")
-    assert (told["days retired"], told["rows retired"]) == (1, 2)
+    from recsys_data.definitions import defs
+
+    told = metadata(run_upkeep(defs(), instance), "retention")
+    assert (told["days expired"], told["rows expired"]) == (1, 2)
     assert "| interactions | the beginning | 0 | 0 |" in told["by dataset"]
     assert len(lake.table("dead_letters").scan().to_arrow()) == 0
 

@@ -94,7 +94,7 @@ def test_a_day_is_taken_and_becomes_history(batch: Batch, defs, instance) -> Non
     assert result.success
     assert {name: partitions(instance, name) for name in NAMES} == dict.fromkeys(NAMES, {"2026-01-01"})
     told = instance.get_latest_materialization_event(dg.AssetKey("stores")).asset_materialization.metadata
-    assert (told["dagster/partition_row_count"].value, told["new"].value, told["refused"].value) == (3, 0, 1)
+    assert (told["dagster/partition_row_count"].value, told["new"].value, told["rejected"].value) == (3, 0, 1)
     assert told["as of"].value == "2026-01-02T00:00:00+00:00"
     checks = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
     assert checks == {

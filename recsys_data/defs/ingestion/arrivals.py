@@ -1,4 +1,4 @@
-"""The sensor that watches the sources of snapshots: it tells of days that wait, and takes those that have landed.
+"""The arrival sensor: watches the sources of snapshots and takes the days that have arrived.
 
 Data flow: day folders -> `landed_days_sensor` -> one run of `take_NAME` for all days that wait.
 """
@@ -33,7 +33,7 @@ def landed_days_sensor(contracts: Sequence[Contract]) -> dg.SensorDefinition:
         target=dg.AssetSelection.assets(*(name for contract in contracts for name in _assets(contract))),
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Takes the snapshots of days that are over, whose state is there and that nobody has taken.",
+        description="Takes the snapshots of past days whose files have arrived and that are not stored yet.",
     )
     def sensor(
         context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]
@@ -56,7 +56,7 @@ def landed_days_sensor(contracts: Sequence[Contract]) -> dg.SensorDefinition:
             rested = [date.fromisoformat(day) for day in days if dict(before).get(day) == days[day]]
             if rested and [*before] == [*days]:
                 requests.append(_request(contract, rested))
-        skip = None if requests else "; ".join(troubles) or "No day waits to be taken"
+        skip = None if requests else "; ".join(troubles) or "No new day has arrived"
         return dg.SensorResult(requests, skip_reason=skip, cursor=json.dumps(waiting), asset_events=observed)
 
     return sensor
@@ -91,7 +91,7 @@ def _observations(contract: Contract, waiting: Sequence[str]) -> list[dg.AssetOb
 
 
 def _request(contract: Contract, days: Sequence[date]) -> dg.RunRequest:
-    """One run for all of them. The same days are asked for once: what fails is looked after by somebody."""
+    """One run for all of them. The same days are requested once: a failure needs somebody to look at it."""
     keys = [day.isoformat() for day in days]
     run_key = f"{contract.name}:{hashlib.sha256(' '.join(keys).encode()).hexdigest()[:16]}"
     selection = [dg.AssetKey(name) for name in _assets(contract)]

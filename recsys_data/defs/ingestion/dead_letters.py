@@ -1,4 +1,4 @@
-"""Replay of dead letters as Dagster sees it: a job that is launched by hand, with what is meant as its config.
+"""Replay of dead letters as Dagster sees it: a job that is launched by hand, with a filter as its config.
 
 Run alone: `dagster job launch -j replay_dead_letters -m recsys_data.definitions`.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class DeadLettersConfig(dg.Config):
-    """Which dead letters are meant (times in ISO 8601, UTC unless they say otherwise), and whether to give them up."""
+    """Filters dead letters (times in ISO 8601, UTC unless they carry an offset); `discard` drops them for good."""
 
     reason: str | None = None
     dataset: str | None = None
@@ -27,7 +27,7 @@ class DeadLettersConfig(dg.Config):
     discard: bool = False
 
 
-@dg.op(description="Brings back dead letters that the contracts take now; the next drain stores them.")
+@dg.op(description="Replays dead letters that the contracts accept now; the next drain stores them.")
 def replay_or_discard(
     context: dg.OpExecutionContext,
     config: DeadLettersConfig,
@@ -51,14 +51,14 @@ def replay_or_discard(
     fate = "discarded" if config.discard else "replayed"
     metadata = {
         fate: sum(told),
-        "stay, and why": dg.MetadataValue.json(stay),
-        "left, by reason": dg.MetadataValue.json(count(lake, Meant())),
+        "not replayed, by reason": dg.MetadataValue.json(stay),
+        "remaining, by reason": dg.MetadataValue.json(count(lake, Meant())),
     }
     for table in holders(lake):
         context.log_event(dg.AssetObservation(table.name()[-1], metadata=metadata))
 
 
-@dg.job(description="Replays dead letters after a contract was changed, or gives them up (`discard: true`).")
+@dg.job(description="Replays dead letters after a contract was changed, or discards them (`discard: true`).")
 def replay_dead_letters() -> None:
     replay_or_discard()
 

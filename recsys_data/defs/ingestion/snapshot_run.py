@@ -20,11 +20,11 @@ from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
 
 Metadata = dict[str, Any]
-Told = dg.AssetMaterialization | dg.AssetCheckResult
+Event = dg.AssetMaterialization | dg.AssetCheckResult
 
 
-def run(context: dg.AssetExecutionContext, accept: bool, lake: Lake, settings: Settings, name: str) -> Iterator[Told]:
-    """Take the run's days, tell of each as it is published, and fail at the end for what was held back."""
+def run(context: dg.AssetExecutionContext, accept: bool, lake: Lake, settings: Settings, name: str) -> Iterator[Event]:
+    """Take the run's days, report each as it is published, and fail at the end for snapshots on hold."""
     contract = lake.contracts[name]
     selected = {key.to_user_string() for key in context.selected_asset_keys}
     results: list[SnapshotResult] = []
@@ -51,7 +51,7 @@ def run(context: dg.AssetExecutionContext, accept: bool, lake: Lake, settings: S
 
 
 def _days(context: dg.AssetExecutionContext, contract: Contract, settings: Settings) -> list[date]:
-    """The run's days; of several, those that the sources have, for a day without a state is missing, not empty."""
+    """The run's days; of several, those that the sources have, because a day without a state is missing, not empty."""
     asked = [date.fromisoformat(key) for key in context.partition_keys]
     if len(asked) == 1:
         return asked
@@ -71,20 +71,20 @@ def _take(lake: Lake, settings: Settings, name: str, day: date, accept: bool) ->
         try:
             return accept_snapshot(lake, settings, name, day)
         except UserError:
-            # Nothing was held back of that day: it is taken now, and accepted in advance.
+            # Nothing of that day is on hold: it is taken now, and accepted in advance.
             return take_snapshot(lake, settings, name, day, accept=True)
     return take_snapshot(lake, settings, name, day)
 
 
 def _held(taken: SnapshotResult) -> str:
     return (
-        f"The snapshot of {taken.name} of {taken.day} was held back: {taken.violation}. The last good one stays. If "
-        "it is right, accept it: run this partition again with the config `accept: true`, or "
+        f"The snapshot of {taken.name} of {taken.day} is on hold: {taken.violation}. The last good one stays "
+        "published. If it is correct, accept it: run this partition again with the config `accept: true`, or "
         f"`recsys-data snapshot accept {taken.name} {taken.day}`."
     )
 
 
-def _published(lake: Lake, taken: SnapshotResult, selected: set[str]) -> Iterator[Told]:
+def _published(lake: Lake, taken: SnapshotResult, selected: set[str]) -> Iterator[Event]:
     name, day = taken.name, taken.day.isoformat()
     if name in selected:
         compared = taken.compared
@@ -93,8 +93,8 @@ def _published(lake: Lake, taken: SnapshotResult, selected: set[str]) -> Iterato
             "as of": taken.as_of.isoformat(),
             "new": compared.new,
             "changed": compared.changed,
-            "gone": compared.lost,
-            "refused": sum(taken.rejected.values()),
+            "deleted": compared.lost,
+            "rejected": sum(taken.rejected.values()),
             "rows by source": dg.MetadataValue.json(taken.sources),
             "seconds": round(taken.seconds, 2),
             "sample": dg.MetadataValue.md(sample(lake, name, day_number(day))),
@@ -113,8 +113,8 @@ def _published(lake: Lake, taken: SnapshotResult, selected: set[str]) -> Iterato
         )
 
 
-def _history(context: dg.AssetExecutionContext, lake: Lake, settings: Settings, name: str) -> Iterator[Told]:
-    """Bring the history up to date; every stored day of the run, and every day that was applied, is told."""
+def _history(context: dg.AssetExecutionContext, lake: Lake, settings: Settings, name: str) -> Iterator[Event]:
+    """Update the history; report each stored day of the run, and each day that was applied."""
     staging = settings.staging_dir / history_name(name)
     brought = refresh_history(lake, name, staging, settings.history_memory_mb * 1_000_000)
     context.log.info(f"{len(brought.days)} days were applied to the history of {name} in {brought.seconds:.1f} s.")
@@ -131,7 +131,7 @@ def _history_metadata(brought: HistoryUpdate, day: date) -> Metadata:
     opened, closed = brought.by_day.get(day, (0, 0))
     return {
         "dagster/row_count": brought.rows,
-        "rows that hold": brought.current,
-        "opened by the day": opened,
-        "closed by the day": closed,
+        "current rows": brought.current,
+        "periods opened by the day": opened,
+        "periods closed by the day": closed,
     }

@@ -11,7 +11,7 @@ import dagster as dg
 from recsys_data.contracts import Contract
 from recsys_data.contracts.model import history_name, rejected_name
 from recsys_data.contracts.servers import Server
-from recsys_data.defs.asset_specs import asset_spec, daily_partitions
+from recsys_data.defs.asset_specs import asset_spec
 from recsys_data.defs.ingestion.arrivals import landed_days_sensor, source_key
 from recsys_data.defs.monitoring.checks import snapshot_checks
 from recsys_data.defs.storage.maintenance import canceled_when_stopped
@@ -25,7 +25,8 @@ class SnapshotConfig(dg.Config):
     """How snapshots are taken.
 
     Attributes:
-        accept: publish what was held back of the days, or if nothing was, take them however much they changed.
+        accept: publish the snapshots of the days that are on hold or, if there are none, take the days however much
+            they changed.
     """
 
     accept: bool = False
@@ -42,21 +43,20 @@ def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Def
 
 def _dataset(contract: Contract, contracts: Mapping[str, Contract], settings: Settings) -> dg.Definitions:
     name = contract.name
-    partitions = daily_partitions(settings.first_day)
     sources = [_source(contract, server) for server in contract.servers]
     keys = [source.key for source in sources]
 
     @dg.multi_asset(
         name=f"{name}_snapshot",
         specs=[
-            asset_spec(contract, partitions, keys),
-            asset_spec(contracts[rejected_name(name)], partitions, keys),
-            asset_spec(contracts[history_name(name)], partitions, [dg.AssetKey(name)]),
+            asset_spec(contract, settings, keys),
+            asset_spec(contracts[rejected_name(name)], settings, keys),
+            asset_spec(contracts[history_name(name)], settings, [dg.AssetKey(name)]),
         ],
         check_specs=[check.spec() for check in snapshot_checks(contract)],
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        # A source that cannot be read now is tried again; what a user has to mend is not.
+        # A source that cannot be read now is tried again, but not what a user has to fix.
         retry_policy=dg.RetryPolicy(max_retries=2, delay=RETRY_SECONDS),
     )
     def snapshot(

@@ -14,7 +14,7 @@ import dagster as dg
 
 from recsys_data.contracts import Contract, Kind
 from recsys_data.days import day_key
-from recsys_data.defs.asset_specs import asset_spec, daily_partitions
+from recsys_data.defs.asset_specs import asset_spec
 from recsys_data.defs.ingestion.reporting import Gathered, Reporter, day_facts, rejections, sample, wanted_days
 from recsys_data.defs.storage.maintenance import canceled_when_stopped
 from recsys_data.errors import UserError
@@ -51,7 +51,6 @@ class DrainConfig(dg.Config):
 def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Definitions:
     """Assets, job and sensor of the stream datasets."""
     stream = {name: contract for name, contract in contracts.items() if contract.is_stream}
-    partitions = daily_partitions(settings.first_day)
     log = dg.AssetSpec(
         EVENT_LOG,
         description="The message queue: native events, one a line, as the collector and importers appended them.",
@@ -61,7 +60,7 @@ def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Def
 
     @dg.multi_asset(
         name="event_stream",
-        specs=[asset_spec(contract, partitions, [EVENT_LOG]) for contract in stream.values()],
+        specs=[asset_spec(contract, settings, [EVENT_LOG]) for contract in stream.values()],
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
@@ -78,7 +77,7 @@ def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Def
     job = dg.define_asset_job(
         DRAIN,
         selection=dg.AssetSelection.assets(*stream).without_checks(),
-        description="Drains the event log into the lake for a while; started and followed up by the sensor.",
+        description="Reads the event log into the lake for a limited time; started by `event_log_sensor`.",
         tags={"dagster/max_runtime": str(settings.drain_seconds + settings.idle_seconds + 600)},
     )
     return dg.Definitions(assets=[log, event_stream], jobs=[job], sensors=[_sensor(job, list(stream), contracts)])
@@ -179,7 +178,8 @@ def _sensor(job, names: list[str], contracts: Mapping[str, Contract]) -> dg.Sens
         job=job,
         minimum_interval_seconds=5,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Starts a draining run when events wait, and its successor before its time is over.",
+        description="Keeps one drain run going: starts it when events are waiting and hands over to a new one before "
+        "the time limit.",
     )
     def event_log_sensor(
         context: dg.SensorEvaluationContext,
@@ -245,7 +245,7 @@ def _heartbeats(lake: Lake, names: list[str]) -> list[dg.AssetMaterialization]:
             partition=today,
             metadata={
                 "dagster/row_count": sum(stats.rows for stats in facts[name].values()),
-                "up to date": "nothing waits in the event log",
+                "up to date": "no events are waiting",
             },
         )
         for name in names

@@ -42,8 +42,8 @@ ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 @dg.sensor(
     minimum_interval_seconds=INTERVAL_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Tells of stale datasets, failed checks and failed jobs, and when they are well again, each once: in "
-    "the log and, with RECSYS_DATA_ALERT_URL, to a webhook. Starts no run.",
+    description="Sends one alert when a dataset goes stale or a check or a job fails, and one when it recovers: to the "
+    "log and, with RECSYS_DATA_ALERT_URL, to a webhook. Starts no run.",
 )
 def alerts_sensor(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SkipReason:
     assert context.repository_def is not None

@@ -41,7 +41,7 @@ def definitions(checks: Sequence[DatasetCheck]) -> dg.Definitions:
 
     @dg.job(
         name=JOB,
-        description="Checks what the stream datasets hold; started by the sensor.",
+        description="Runs all checks of the stream datasets; started by `stream_checks_sensor`.",
         tags={"dagster/max_runtime": "3600"},
     )
     def job() -> None:
@@ -109,8 +109,8 @@ def _sensor(job: dg.JobDefinition, names: Sequence[str]) -> dg.SensorDefinition:
         job=job,
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Has stream datasets checked once for each drain, though not more often than every five minutes, "
-        "and every hour otherwise; less often where that would take more than a tenth of the time.",
+        description="Checks stream datasets after each drain, at most every five minutes, and hourly when idle; less "
+        "often if checks would take more than a tenth of the time.",
     )
     def stream_checks_sensor(context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake]) -> dg.SensorResult:
         if not all(lake.exists(name) and lake.table(name).metadata.current_snapshot_id for name in names):

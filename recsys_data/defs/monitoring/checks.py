@@ -169,7 +169,7 @@ def _rules_check(contract: Contract) -> DatasetCheck:
             passed=not any(counts.broken.values()),
             severity=ERROR,
             metadata={
-                "rows judged": counts.rows,
+                "rows checked": counts.rows,
                 "rows that break a rule": sum(counts.broken.values()),
                 "by rule": dg.MetadataValue.md(table(["rule", "rows"], counts.broken.items())),
             },
@@ -190,7 +190,7 @@ def _reference_check(contract: Contract, reference: Reference) -> DatasetCheck:
             metadata={
                 "share unknown": round(counts.share, 5),
                 "at most": reference.max_unknown,
-                "rows judged": counts.rows,
+                "rows checked": counts.rows,
                 "rows unknown": counts.unknown,
                 f"keys in {reference.dataset}": counts.known_keys,
             },

@@ -1,4 +1,4 @@
-"""Dagster's own records, kept true and small: runs whose process is gone are ended, old ones are forgotten.
+"""Dagster's own records, kept small: old runs are deleted.
 
 A run, its events and its output go together. Ticks are limited by `retention` in dagster.yaml. A run stays while it
 holds the newest event of a partition, for without it Dagster would take the partition for missing.
@@ -6,14 +6,13 @@ Run alone: `dagster asset materialize --select dagster_upkeep -m recsys_data.def
 """
 
 import itertools
-import json
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 
-from recsys_data.defs.run_liveness import dead_runs, unmark
+from recsys_data.defs.run_liveness import remove_old_marks
 from recsys_data.defs.storage.maintenance import GROUP
 from recsys_data.settings import Settings
 
@@ -24,42 +23,15 @@ MOST = 5000
 PAGE = 100
 
 
-@dg.sensor(
-    minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Ends runs that Dagster takes for running though their process is gone, e.g. after a power failure.",
-)
-def dead_runs_sensor(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SkipReason:
-    # A run that was found dead twice is: whoever else may end it had its time.
-    suspects = set(json.loads(context.cursor or "[]"))
-    ended, waiting = end_dead_runs(context.instance, settings, suspects)
-    context.update_cursor(json.dumps(sorted(waiting)))
-    return dg.SkipReason(f"Ended: {', '.join(ended)}" if ended else "Every running run has a process")
-
-
-def end_dead_runs(instance: dg.DagsterInstance, settings: Settings, suspects: set[str]) -> tuple[list[str], list[str]]:
-    """End the dead runs among the suspects; returns them, and those that are suspects from now on."""
-    ended, waiting = [], []
-    for run_id in dead_runs(settings):
-        run = instance.get_run_by_id(run_id)
-        if run and not run.is_finished and run_id not in suspects:
-            waiting.append(run_id)
-            continue
-        if run and not run.is_finished:
-            instance.report_run_failed(run, "The process of this run ended without a word; what it committed stays.")
-            ended.append(run_id)
-        unmark(settings, run_id)
-    return ended, waiting
-
-
 @dg.asset(
     group_name=GROUP,
     kinds={"dagster"},
-    description=f"Runs that ended {RUNS_KEPT.days} days ago are forgotten with their events and their output, but for "
-    "those that hold what is known of a partition.",
+    description=f"Deletes runs that ended {RUNS_KEPT.days} days ago, with their events and output, except those that "
+    "hold the latest event of a partition.",
 )
-def dagster_upkeep(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def dagster_upkeep(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
     began = datetime.now(UTC)
+    remove_old_marks(settings, context.instance)
     deleted, kept = prune_runs(context.instance, began - RUNS_KEPT)
     seconds = (datetime.now(UTC) - began).total_seconds()
     return dg.MaterializeResult(metadata={"runs deleted": deleted, "old runs kept": kept, "seconds": seconds})

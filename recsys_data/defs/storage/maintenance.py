@@ -68,7 +68,7 @@ def canceled_when_stopped(context: dg.AssetExecutionContext | dg.OpExecutionCont
     cron_schedule=TICKS,
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description=f"Every hour, and after ten minutes where the lake got {MANY_FILES:,} files in them.",
+    description=f"Every hour, and after ten minutes in which the lake got {MANY_FILES:,} files.",
 )
 def upkeep_schedule(
     context: dg.ScheduleEvaluationContext, lake: dg.ResourceParam[Lake]
@@ -91,8 +91,8 @@ def upkeep_schedule(
 @dg.asset(
     group_name=GROUP,
     kinds={"iceberg"},
-    description="Many small files of a day become one, old snapshots are forgotten, and files to which nothing "
-    "refers any more are removed, hours later (data files: a day). What the tables hold stays as it is.",
+    description="Compacts small files, expires old snapshots, and deletes unreferenced files (metadata after three "
+    "hours, data files after a day). The rows stay as they are.",
 )
 def lake_upkeep(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
     with canceled_when_stopped(context):
@@ -111,7 +111,7 @@ def _kept_up(context: dg.AssetExecutionContext, lake: Lake) -> dg.MaterializeRes
         try:
             done[name] = upkeep(lake, name)
             context.log.info(f"{name}: {done[name]}")
-            logger.info("Upkept.", extra={"dataset": name, **asdict(done[name])})
+            logger.info("Maintained.", extra={"dataset": name, **asdict(done[name])})
         except RecsysDataError as error:
             failed.append(f"{name}: {error}")
             logger.error("Upkeep failed: %s", error, extra={"dataset": name})
@@ -129,10 +129,10 @@ def _metadata(done: "dict[str, Upkept]") -> dict[str, Any]:
     return {
         "files before": sum(one.files_before for one in done.values()),
         "files after": sum(one.files_after for one in done.values()),
-        "snapshots forgotten": sum(one.expired for one in done.values()),
-        "files removed": sum(one.orphans.removed for one in done.values()),
+        "snapshots expired": sum(one.expired for one in done.values()),
+        "files deleted": sum(one.orphans.removed for one in done.values()),
         "bytes freed": sum(one.orphans.removed_bytes for one in done.values()),
-        "bytes freed next": sum(one.orphans.waiting_bytes for one in done.values()),
+        "bytes to be freed": sum(one.orphans.waiting_bytes for one in done.values()),
         "seconds": round(sum(one.seconds for one in done.values()), 1),
         "by dataset": dg.MetadataValue.md(table(HEAD, rows)),
     }

@@ -17,7 +17,7 @@ from recsys_data.storage.tables import Lake
 @dg.asset(
     group_name=GROUP,
     kinds={"iceberg"},
-    description="Days that are older than the `retention` of their contract leave the lake. A history stays.",
+    description="Deletes days that are older than the `retention` of their contract. Histories stay.",
 )
 def retention(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -> dg.MaterializeResult:
     now = datetime.now(UTC)
@@ -33,8 +33,8 @@ def retention(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -
             context.log.info(f"{name}: {done[name]}")
     rows = [[name, one.kept_since or "the beginning", one.days, one.rows] for name, one in done.items()]
     metadata = {
-        "days retired": sum(one.days for one in done.values()),
-        "rows retired": sum(one.rows for one in done.values()),
+        "days expired": sum(one.days for one in done.values()),
+        "rows expired": sum(one.rows for one in done.values()),
         "by dataset": dg.MetadataValue.md(table(["dataset", "kept since", "days", "rows"], rows)),
     }
     if failed:
