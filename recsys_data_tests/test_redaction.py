@@ -161,7 +161,7 @@ def test_the_login_of_an_alert_url_is_sent_as_one() -> None:
 
 
 def test_a_collector_is_named_without_the_login_of_its_url(tmp_path: Path) -> None:
-    from recsys_data.cli.delivery import CollectorTarget
+    from recsys_data.cli.support.delivery import CollectorTarget
 
     for url in ("http://me:hunter2secret@127.0.0.1:1", "http://me:hunter2secret@h:x", "http://hunter2secret@"):
         target = lambda url=url: CollectorTarget(url, Settings(dir=str(tmp_path)), lambda _: None).deliver([b"{}"])  # noqa: E731

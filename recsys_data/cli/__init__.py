@@ -12,22 +12,22 @@ from types import TracebackType
 
 import click
 
-from recsys_data.cli.alerts import alerts
 from recsys_data.cli.backup import backup, restore
 from recsys_data.cli.collect import collect
-from recsys_data.cli.commands import Commands
 from recsys_data.cli.contract import contract
 from recsys_data.cli.dead_letters import dead_letters
-from recsys_data.cli.doctor import doctor
 from recsys_data.cli.ingest import ingest
 from recsys_data.cli.load import load
+from recsys_data.cli.monitoring.alerts import alerts
+from recsys_data.cli.monitoring.doctor import doctor
+from recsys_data.cli.monitoring.status import status
+from recsys_data.cli.monitoring.trace import trace
+from recsys_data.cli.monitoring.verify import verify
 from recsys_data.cli.simulate import simulate
 from recsys_data.cli.snapshot import snapshot
 from recsys_data.cli.sql import sql
-from recsys_data.cli.status import status
-from recsys_data.cli.trace import trace
+from recsys_data.cli.support.commands import Commands
 from recsys_data.cli.up import up
-from recsys_data.cli.verify import verify
 from recsys_data.errors import UserError
 from recsys_data.redaction import redacted
 from recsys_data.settings import Settings

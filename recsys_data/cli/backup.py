@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recsys_data.cli.commands import Exampled
+from recsys_data.cli.support.commands import Exampled
 from recsys_data.settings import Settings
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def watched(description: str) -> Iterator["OnProgress"]:
     """A progress bar of files."""
     from rich.progress import Progress
 
-    from recsys_data.cli.terminal import watched as console
+    from recsys_data.cli.support.terminal import watched as console
 
     with Progress(console=console(), transient=True, disable=not console().is_terminal) as bar:
         task = bar.add_task(description, total=None)

@@ -2,7 +2,7 @@
 
 import click
 
-from recsys_data.cli.commands import Exampled
+from recsys_data.cli.support.commands import Exampled
 from recsys_data.operations.platform import opened_log
 from recsys_data.settings import Settings
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recsys_data.cli.commands import Commands
+from recsys_data.cli.support.commands import Commands
 from recsys_data.errors import ContractError, UserError
 from recsys_data.settings import Settings
 
@@ -31,7 +31,7 @@ def contract() -> None:
 )
 def list_() -> None:
     """List the datasets."""
-    from recsys_data.cli.terminal import print_table
+    from recsys_data.cli.support.terminal import print_table
 
     head = ("dataset", "version", "kind", "columns", "rules", "stale after", "one row is")
     rows = []
@@ -49,7 +49,7 @@ def list_() -> None:
 @click.argument("name")
 def show(name: str) -> None:
     """Show the columns and rules of a dataset."""
-    from recsys_data.cli.terminal import print_table
+    from recsys_data.cli.support.terminal import print_table
     from recsys_data.contracts.types import duckdb_type
 
     found = named(name)

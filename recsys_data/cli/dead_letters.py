@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recsys_data.cli.commands import Commands
+from recsys_data.cli.support.commands import Commands
 from recsys_data.operations.platform import Platform, opened
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def list_(as_json: bool) -> None:
     """List the reasons, with counts, first and last time, and the place of an example."""
     import msgspec
 
-    from recsys_data.cli.terminal import print_table
+    from recsys_data.cli.support.terminal import print_table
     from recsys_data.ingestion.streaming.refused import summary
 
     with opened() as platform:
@@ -86,7 +86,7 @@ def show(reason: str, limit: int, raw: bool) -> None:
 
 
 def _show(one: "Example") -> None:
-    from recsys_data.cli.terminal import print_table
+    from recsys_data.cli.support.terminal import print_table
 
     facts = [
         ("rejected", f"{one.refused_at:%Y-%m-%d %H:%M:%S} UTC"),
@@ -127,7 +127,7 @@ def replay(reason: str | None, dataset: str | None, since: datetime | None, unti
     Lines that are valid now are stored by the next run, unless an event of the same id was stored meanwhile. The others
     stay as they are. Interrupting it is safe at any time.
     """
-    from recsys_data.cli.terminal import print_table, progress
+    from recsys_data.cli.support.terminal import print_table, progress
     from recsys_data.ingestion.streaming.replay import replay as replay_meant
 
     with opened() as platform, progress() as bar:
@@ -147,7 +147,7 @@ def replay(reason: str | None, dataset: str | None, since: datetime | None, unti
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def discard(reason: str, dataset: str | None, since: datetime | None, until: datetime | None, yes: bool) -> None:
     """Delete rejected lines of the stream for good. The ledger keeps counting them."""
-    from recsys_data.cli.terminal import progress
+    from recsys_data.cli.support.terminal import progress
     from recsys_data.ingestion.streaming.replay import discard as discard_meant
 
     with opened() as platform:

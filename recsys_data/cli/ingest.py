@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recsys_data.cli.commands import Exampled
+from recsys_data.cli.support.commands import Exampled
 from recsys_data.operations.platform import Platform, opened
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Totals:
 
     def show(self, reasons: dict[str, int]) -> None:
         """Print the totals."""
-        from recsys_data.cli.terminal import print_table
+        from recsys_data.cli.support.terminal import print_table
 
         rows = [
             ("read", f"{self.read:,}"),
@@ -89,7 +89,7 @@ class Totals:
 
 def follow(platform: Platform, until_empty: bool, totals: Totals) -> None:
     """Consume the log, with a progress bar."""
-    from recsys_data.cli.terminal import progress
+    from recsys_data.cli.support.terminal import progress
     from recsys_data.ingestion.streaming.consumer import Until, drain
     from recsys_data.ingestion.streaming.lag import lag_of
 

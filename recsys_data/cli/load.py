@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recsys_data.cli.commands import Commands
+from recsys_data.cli.support.commands import Commands
 from recsys_data.operations.platform import opened_log
 from recsys_data.settings import Settings
 from recsys_data.sources.datasets import IMPORTERS, Importer
@@ -37,7 +37,7 @@ def load() -> None:
 
 def append_all(importer: Importer, path: Path) -> None:
     """Append all events below `path`, with the time of receipt, land the states, and say what comes next."""
-    from recsys_data.cli.terminal import progress
+    from recsys_data.cli.support.terminal import progress
     from recsys_data.ingestion.streaming.log.stamp import stamp
 
     begun = time.monotonic()

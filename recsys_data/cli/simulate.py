@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recsys_data.cli.commands import Exampled
+from recsys_data.cli.support.commands import Exampled
 from recsys_data.errors import UserError
 from recsys_data.settings import Settings
 
 if TYPE_CHECKING:
-    from recsys_data.cli.delivery import Target
+    from recsys_data.cli.support.delivery import Target
     from recsys_data.operations.local.stopping import Stop
     from recsys_data.simulator.simulate import Batch
 
@@ -80,7 +80,7 @@ def simulate(
     traffic until Ctrl-C. --to log writes to the event log directly, --to URL posts to a collector, --to FILE writes
     the raw client payloads.
     """
-    from recsys_data.cli.delivery import target
+    from recsys_data.cli.support.delivery import target
     from recsys_data.operations.local.stopping import Stop
 
     if events is None and rate is None:
@@ -137,7 +137,7 @@ def deliver(
     batches: "Iterator[Batch]", place: "Target", events: int | None, rate: float | None, stop: "Stop"
 ) -> tuple[int, dict[str, Any]]:
     """Deliver until the end or until asked to stop; returns how many lines, and the truth up to the last batch."""
-    from recsys_data.cli.terminal import progress
+    from recsys_data.cli.support.terminal import progress
 
     truth: dict[str, Any] = {}
     sent = 0

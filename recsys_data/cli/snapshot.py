@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recsys_data.cli.commands import Commands
+from recsys_data.cli.support.commands import Commands
 from recsys_data.operations.platform import Platform, opened
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def take(name: str, day: datetime | None, accept: bool) -> None:
 @click.argument("name", required=False)
 def list_(name: str | None) -> None:
     """List the days that are stored, held back and missing."""
-    from recsys_data.cli.terminal import print_table
+    from recsys_data.cli.support.terminal import print_table
     from recsys_data.ingestion.batch.partitions import expected_day, missing_days, stored_days
     from recsys_data.ingestion.batch.quarantine import quarantined
     from recsys_data.ingestion.batch.snapshot import snapshot_contract
@@ -106,7 +106,7 @@ def _bring_up_to_date(platform: Platform, name: str) -> None:
 def _watched():
     from contextlib import contextmanager
 
-    from recsys_data.cli.terminal import watched
+    from recsys_data.cli.support.terminal import watched
 
     @contextmanager
     def shown():
@@ -121,7 +121,7 @@ def _watched():
 
 
 def _show(taken: "list[SnapshotResult]") -> None:
-    from recsys_data.cli.terminal import print_table
+    from recsys_data.cli.support.terminal import print_table
 
     rows = [
         (

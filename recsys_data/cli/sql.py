@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import click
 
-from recsys_data.cli.commands import Exampled
-from recsys_data.cli.rows import FORMATS
+from recsys_data.cli.support.commands import Exampled
+from recsys_data.cli.support.rows import FORMATS
 from recsys_data.errors import UserError
 from recsys_data.operations.platform import opened
 

@@ -19,7 +19,7 @@ from types import MappingProxyType
 
 import click
 
-from recsys_data.cli.commands import Exampled
+from recsys_data.cli.support.commands import Exampled
 from recsys_data.errors import Transient, UserError
 from recsys_data.leases import file_lock
 from recsys_data.operations.local.dagster_home import dagster_home

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from recsys_data.cli import cli
-from recsys_data.cli.commands import Commands
+from recsys_data.cli.support.commands import Commands
 from recsys_data.errors import Transient
 from recsys_data.operations.platform import explain
 from recsys_data.settings import Settings

@@ -10,7 +10,7 @@ from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_data.cli.delivery import MOST_REFUSED, CollectorTarget, in_groups
+from recsys_data.cli.support.delivery import MOST_REFUSED, CollectorTarget, in_groups
 from recsys_data.errors import Permanent, Transient
 from recsys_data.ingestion.streaming.collector.server import bind, server_for
 from recsys_data.ingestion.streaming.log.open import open_log

@@ -13,8 +13,8 @@ from click.testing import Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_data.cli.rows import distinct, readable
-from recsys_data.cli.terminal import visible
+from recsys_data.cli.support.rows import distinct, readable
+from recsys_data.cli.support.terminal import visible
 from recsys_data.contracts import load_contracts
 from recsys_data.errors import UserError
 from recsys_data.settings import Settings

@@ -4,7 +4,7 @@ import time
 
 import click
 
-from recsys_data.cli.commands import Commands
+from recsys_data.cli.support.commands import Commands
 from recsys_data.errors import Transient
 from recsys_data.settings import Settings
 

@@ -2,7 +2,7 @@
 
 import click
 
-from recsys_data.cli.commands import Exampled
+from recsys_data.cli.support.commands import Exampled
 from recsys_data.errors import UserError
 from recsys_data.settings import Settings
 
@@ -23,7 +23,7 @@ def doctor(as_json: bool) -> None:
     """
     import msgspec
 
-    from recsys_data.cli.terminal import print_table
+    from recsys_data.cli.support.terminal import print_table
     from recsys_data.monitoring.doctor import Finding, examine
 
     try:

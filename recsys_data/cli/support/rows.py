@@ -44,7 +44,7 @@ def write_csv(result: "Result") -> None:
 
 def write_table(result: "Result") -> None:
     """The first rows, and how many there are."""
-    from recsys_data.cli.terminal import print_rows
+    from recsys_data.cli.support.terminal import print_rows
 
     shown: list[list[str]] = []
     total = 0

@@ -2,7 +2,7 @@
 
 import click
 
-from recsys_data.cli.commands import Exampled
+from recsys_data.cli.support.commands import Exampled
 from recsys_data.operations.platform import opened
 
 
@@ -24,7 +24,7 @@ def verify(deep: bool, accept_lost: bool, as_json: bool) -> None:
     import msgspec
     from rich.console import Console
 
-    from recsys_data.cli.terminal import print_table
+    from recsys_data.cli.support.terminal import print_table
     from recsys_data.ingestion.streaming.positions import main_dataset
     from recsys_data.monitoring.verification import verify as verify_lake
     from recsys_data.storage.commit import accept_losses

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recsys_data.cli.commands import Exampled
+from recsys_data.cli.support.commands import Exampled
 from recsys_data.operations.platform import opened
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def trace(event: str, rows: bool, as_json: bool) -> None:
 
 def show(found: "Trace") -> None:
     """Print a trace for people."""
-    from recsys_data.cli.terminal import print_table, visible
+    from recsys_data.cli.support.terminal import print_table, visible
 
     click.echo(visible(f"{found.asked}: {found.meaning}"))
     for one in found.stored:
@@ -81,7 +81,7 @@ def show(found: "Trace") -> None:
 
 def show_lines(found: "Trace") -> None:
     """Print the lines in the log that are neither rows nor dead letters."""
-    from recsys_data.cli.terminal import print_table
+    from recsys_data.cli.support.terminal import print_table
 
     said = {"duplicate": "delivered again, dropped", "unaccounted": "read, but neither stored nor rejected"}
     lines = [

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recsys_data.cli.commands import Exampled
+from recsys_data.cli.support.commands import Exampled
 from recsys_data.operations.platform import opened
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def status(as_json: bool) -> None:
 
 def show(found: "Status") -> None:
     """Print the status for people."""
-    from recsys_data.cli.terminal import print_table
+    from recsys_data.cli.support.terminal import print_table
 
     ledger, latency = found.ledger, found.latency
     removed = {"(replayed)": ledger.replayed, "(discarded)": ledger.discarded}
