@@ -47,9 +47,9 @@ CHUNK_ROWS = 50_000
 def extract_rows(url: str) -> int:
     from recsys_data.contracts.servers import Server
     from recsys_data.sources.extract import extract
-    from recsys_data.sources.source import Wanted
+    from recsys_data.sources.source import ColumnRequest
 
-    wanted = [Wanted(name, kind, name) for name, kind in TYPES.items()]
+    wanted = [ColumnRequest(name, kind, name) for name, kind in TYPES.items()]
     with extract(Server("benchmark", url, table=TABLE), wanted, datetime.now(UTC).date(), Path()) as found:
         return sum(batch.num_rows for batch in found.batches)
 

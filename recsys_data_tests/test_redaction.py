@@ -26,7 +26,7 @@ from recsys_data.settings import Settings
 from recsys_data.sources.databases import connect as connecting
 from recsys_data.sources.extract import days_available, extract, without_secrets
 from recsys_data.sources.locations import named
-from recsys_data.sources.source import Wanted
+from recsys_data.sources.source import ColumnRequest
 from recsys_data_tests.support.webhook import webhook
 
 # What no message may hold of each password; all of them are long enough to be found by nothing else.
@@ -73,7 +73,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_way_to_spell_a_password_comes_out_of_a_source(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scheme: str, password: str, pieces: list[str]
 ) -> None:
-    wanted = [Wanted("id", "string", "id")]
+    wanted = [ColumnRequest("id", "string", "id")]
     for spelling, make in SPELLINGS.items():
         location = make(scheme.removesuffix("-endpoint"), password)
         monkeypatch.setenv("PW", password)
@@ -247,7 +247,7 @@ def test_errors_of_sources_stay_errors_that_are_explained(tmp_path: Path) -> Non
     server = Server("app", "postgresql://u:hunter2secret@127.0.0.1:1/db", table="t")
     with (
         pytest.raises(RecsysDataError) as raised,
-        extract(server, [Wanted("id", "string", "id")], datetime.now(UTC).date(), tmp_path),
+        extract(server, [ColumnRequest("id", "string", "id")], datetime.now(UTC).date(), tmp_path),
     ):
         pass
     assert isinstance(raised.value, Transient)

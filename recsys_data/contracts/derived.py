@@ -63,7 +63,7 @@ def rejected_of(contract: Contract) -> Contract:
         contract,
         name=rejected_name(contract.name),
         purpose=f"Rows of the sources of {contract.name} that broke its contract, each with the reason.",
-        usage="Mend the source or the contract, and take the day's snapshot again.",
+        usage="Fix the source or the contract, and run the snapshot of the day again.",
         grain="One row per refused row and day.",
         tags=tuple(tag for tag in contract.tags if tag != "snapshot") + ("dead-letters",),
         columns=(

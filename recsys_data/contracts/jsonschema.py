@@ -1,7 +1,7 @@
 """Contract -> JSON Schema of its native events, for those who send them.
 
 It says what can be said of one event by itself: names, types, which fields must be there. The row rules are
-told in words; `recsys-data ingest` is the judge. Run alone: `recsys-data contract jsonschema interactions`.
+stated in words; `recsys-data ingest` validates them. Run alone: `recsys-data contract jsonschema interactions`.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ TYPES: dict[str, dict[str, Any]] = {
     "array": {"type": "array"},
     "binary": {"type": "string"},
 }
-# Set by whoever appends to the event log, whatever a client says.
+# Set by the process that appends to the event log, whatever a client says.
 STAMPED = "received_at"
 
 

@@ -29,7 +29,7 @@ def load_contracts(*folders: Path) -> dict[str, Contract]:
     What is derived from snapshot datasets (`NAME_history`, `NAME_rejected`) stands beside them.
 
     Raises:
-        ContractError: a file cannot be read, is no valid ODCS, makes no sense, or does not go with the others.
+        ContractError: a file cannot be read, is not valid ODCS, makes no sense, or does not go with the others.
     """
     from recsys_data.contracts.derived import history_of, rejected_of
     from recsys_data.contracts.validate import check_references, check_stream
@@ -37,7 +37,7 @@ def load_contracts(*folders: Path) -> dict[str, Contract]:
     contracts: dict[str, Contract] = {}
     for folder in (CONTRACTS_DIR, *folders):
         if not folder.is_dir():
-            raise ContractError(f"{folder} is no folder of contracts. Set RECSYS_DATA_CONTRACTS to one.")
+            raise ContractError(f"{folder} is not a folder of contracts. Set RECSYS_DATA_CONTRACTS to one.")
         for path in sorted(folder.glob(f"*{SUFFIX}")):
             contract = load_contract(path)
             alike = next((name for name in contracts if name.lower() == contract.name.lower()), contract.name)

@@ -33,7 +33,7 @@ def _validator() -> Draft201909Validator:
 
 @cache
 def _fault(text: str) -> str | None:
-    """What the standard's schema says against a document, given as JSON; kept, for it takes a tenth of a second."""
+    """What the standard's schema says against a document, given as JSON; kept, because it takes a tenth of a second."""
     document = json.loads(text)
     best = best_match(_validator().iter_errors(document))
     if best is None:

@@ -20,7 +20,7 @@ from recsys_data.sql import literal, open_session, quote
 if TYPE_CHECKING:
     import duckdb
 
-# Local times beyond the years 1 to 9999 are none, for what reads the lake cannot hold them.
+# Local times beyond the years 1 to 9999 are none, because readers of the lake cannot hold them.
 MACROS = """
 CREATE TABLE known_time_zones AS SELECT name FROM pg_timezone_names();
 CREATE MACRO local_time(ts, zone) AS

@@ -23,7 +23,7 @@ class Server:
             `${VARIABLE}` of the environment, whose value is never shown.
         table: of a database: a table or view, with its schema if need be.
         query: of a database, in place of a table: a SELECT statement.
-        format: of files: csv, tsv (quotes are characters), jsonl or parquet; told by their suffix if None.
+        format: of files: csv, tsv (quotes are characters), jsonl or parquet; recognised by their suffix if None.
         columns: column of the contract -> its name here (in JSON a dotted path), where they differ.
         endpoint: of `s3://` locations that are not Amazon's.
         adds_rows: it adds rows too; all but the first server only add columns otherwise.

@@ -17,7 +17,7 @@ SYSTEM = {
     "snapshot_date": "date",
     "as_of": "timestamp",
 }
-# A snapshot is told by the first, and the history is made by the second.
+# The first make a dataset a snapshot; the second are the history's own.
 SNAPSHOT_COLUMNS = ("snapshot_date", "as_of")
 HISTORY_COLUMNS = ("valid_from", "valid_to", "changed", "is_current")
 LIMITS = ("maxShareLost", "maxShareChanged")
@@ -155,14 +155,14 @@ def _check_snapshot(contract: Contract) -> None:
             if server not in servers:
                 raise _refusal(
                     contract,
-                    f"column {column.name} is to come from {server}, which is no server of the contract; "
+                    f"column {column.name} is to come from {server}, which is not a server of the contract; "
                     f"expected one of {', '.join(sorted(servers))}.",
                 )
     for server in contract.servers:
         for name in server.columns:
             if name not in names:
                 raise _refusal(
-                    contract, f"servers: {server.name} gives a name to {name}, which is no column of the contract."
+                    contract, f"servers: {server.name} gives a name to {name}, which is not a column of the contract."
                 )
 
 
@@ -187,7 +187,7 @@ def _check_names(contract: Contract) -> None:
         )
     for name in [*(column.name for column in contract.columns), *(rule.name for rule in contract.rules)]:
         if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
-            raise _refusal(contract, f"{name[:80]!r} is no name; expected 1 to {MAX_NAME} printable characters.")
+            raise _refusal(contract, f"{name[:80]!r} is not a name; expected 1 to {MAX_NAME} printable characters.")
     for kind, names in (
         ("column", [column.name for column in contract.columns]),
         ("rule", [rule.name for rule in contract.rules]),
@@ -231,7 +231,7 @@ def _check_column(contract: Contract, column: Column) -> None:
         )
     if column.consent and not any(c.name == column.consent and c.type == "boolean" for c in contract.columns):
         raise _refusal(
-            contract, f"column {column.name} asks for consent in {column.consent}, which is no boolean column of it."
+            contract, f"column {column.name} asks for consent in {column.consent}, which is not a boolean column of it."
         )
 
 
@@ -255,7 +255,7 @@ def _check_stream_columns(contract: Contract) -> None:
             raise _refusal(
                 contract,
                 f"a dataset of the event stream needs the column {name} ({kind}), by which redelivery and replay "
-                "are told. Copy its declaration from interactions.odcs.yaml.",
+                "are recognised. Copy its declaration from interactions.odcs.yaml.",
             )
 
 

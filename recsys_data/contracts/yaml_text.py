@@ -1,6 +1,6 @@
 """YAML text -> plain values, as JSON knows them; refused where YAML allows more than a document needs.
 
-What a small file can do to whoever reads it is bounded: no tags that make objects, no aliases that multiply into
+What a small file can do to its reader is bounded: no tags that make objects, no aliases that multiply into
 gigabytes or lead back into themselves, no key that silently replaces an equal one.
 """
 
@@ -43,12 +43,12 @@ def parse_yaml(path: Path, text: str) -> Any:
     try:
         return _parsed(path, text)
     except yaml.MarkedYAMLError as error:
-        raise ContractError(f"{path}: is no valid YAML at {_place(error.problem_mark)}: {error.problem}.") from None
+        raise ContractError(f"{path}: is not valid YAML at {_place(error.problem_mark)}: {error.problem}.") from None
     except yaml.YAMLError as error:
-        raise ContractError(f"{path}: is no valid YAML: {error}.") from None
+        raise ContractError(f"{path}: is not valid YAML: {error}.") from None
     except (AttributeError, LookupError, ValueError, TypeError, RecursionError) as error:
         # What the parser's own constructors raise where a value is none of its tag.
-        raise ContractError(f"{path}: is no valid YAML: {error}. Quote what is meant as text.") from None
+        raise ContractError(f"{path}: is not valid YAML: {error}. Quote what is meant as text.") from None
 
 
 def _parsed(path: Path, text: str) -> Any:
@@ -66,7 +66,7 @@ def _parsed(path: Path, text: str) -> Any:
 
 
 class _Values:
-    """Counts values, and refuses what is no plain tree of them."""
+    """Counts values, and refuses what is not a plain tree of them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -94,7 +94,7 @@ class _Values:
         seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise self._refusal(key, "a key is no text. Write a name before the colon")
+                raise self._refusal(key, "a key is not text. Write a name before the colon")
             if key.value in seen:
                 raise self._refusal(key, f"the key {key.value} stands there already. Keep one")
             seen.add(key.value)

@@ -2,7 +2,7 @@
 
 Data flow: server of a contract -> database (`sqlalchemy.py`, `postgresql.py`) or files (`files.py`) -> `arrow.py` ->
 batches with a column `_problems`, which says of each row why it cannot be taken; the caller makes dead letters of
-those. A source is read once, in one consistent read, in bounded memory; whoever stops early leaves nothing behind.
+those. A source is read once, in one consistent read, in bounded memory; stopping early leaves nothing behind.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from recsys_data.redaction import redacted, secrets_of
 from recsys_data.sources.files.patterns import Listing
 from recsys_data.sources.files.resting import REST_SECONDS, at_rest, changing
 from recsys_data.sources.locations import days_of_files, files_of_day, named, no_files, resolved
-from recsys_data.sources.source import Extract, Wanted, is_live
+from recsys_data.sources.source import ColumnRequest, Extract, is_live
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def extract(
-    server: Server, wanted: Sequence[Wanted], day: date, data_dir: Path, rest_seconds: float = REST_SECONDS
+    server: Server, wanted: Sequence[ColumnRequest], day: date, data_dir: Path, rest_seconds: float = REST_SECONDS
 ) -> Iterator[Extract]:
     """Open one consistent read of the state of a day (UTC); `batches` is read within the `with` block.
 
@@ -100,7 +100,9 @@ def fingerprint(server: Server, data_dir: Path, day: date) -> str | None:
     return hashlib.sha256(repr(listing.state).encode()).hexdigest()[:16] if listing.files else None
 
 
-def _database(server: Server, wanted: Sequence[Wanted], data_dir: Path, day: date) -> AbstractContextManager[Extract]:
+def _database(
+    server: Server, wanted: Sequence[ColumnRequest], data_dir: Path, day: date
+) -> AbstractContextManager[Extract]:
     from recsys_data.sources.databases.sqlalchemy import extract_database
 
     if not is_live(server):
@@ -110,7 +112,7 @@ def _database(server: Server, wanted: Sequence[Wanted], data_dir: Path, day: dat
 
 @contextmanager
 def _files(
-    server: Server, wanted: Sequence[Wanted], day: date, data_dir: Path, rest_seconds: float
+    server: Server, wanted: Sequence[ColumnRequest], day: date, data_dir: Path, rest_seconds: float
 ) -> Iterator[Extract]:
     from recsys_data.sources.files.files import Files
 

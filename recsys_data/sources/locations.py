@@ -96,7 +96,7 @@ def _endpoint(server: Server) -> "SplitResult | None":
     """Where the S3 of a server is, if it is not Amazon's.
 
     Raises:
-        UserError: it is no URL, or holds a login.
+        UserError: it is not a URL, or holds a login.
     """
     if server.endpoint is None:
         return None
@@ -132,7 +132,7 @@ def explained(server: Server, path: str = "") -> Iterator[None]:
         place = f"{named(server)}: {path}".removesuffix(": ")
         lasting = any(answer in first for answer in S3_REFUSALS) or not server.location.startswith("s3://")
         if lasting or isinstance(error, FileNotFoundError | PermissionError):
-            raise UserError(f"{place} cannot be read: {first}. Mend the location, or the file.") from None
+            raise UserError(f"{place} cannot be read: {first}. Fix the location, or the file.") from None
         raise Transient(f"{place} cannot be read: {first}.") from None
 
 
@@ -171,7 +171,7 @@ def no_files(server: Server, data_dir: Path, day: date, listing: Listing) -> Use
             "Rename them when they are written."
         )
     if DAY not in server.location:
-        return UserError(f"{named(server)}: no files there. Put them there, or mend the location.")
+        return UserError(f"{named(server)}: no files there. Put them there, or fix the location.")
     days = [f"{there}" for there in days_of_files(server, data_dir)]
     there = f"the days there are {', '.join(days[-SHOWN_DAYS:])}" if days else "there are none of any day"
     return UserError(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ColumnRequest:
     """One column that is asked for.
 
     Attributes:
@@ -50,7 +50,7 @@ def is_live(server: Server) -> bool:
     return DAY not in server.location
 
 
-def present_of(server: Server, wanted: "Sequence[Wanted]", found: Sequence[str]) -> "list[Wanted]":
+def present_of(server: Server, wanted: "Sequence[ColumnRequest]", found: Sequence[str]) -> "list[ColumnRequest]":
     """The wanted columns among those found.
 
     Raises:
@@ -61,7 +61,7 @@ def present_of(server: Server, wanted: "Sequence[Wanted]", found: Sequence[str])
         if column.name in server.columns and column.source not in there:
             raise UserError(
                 f"{named(server)} has no column {column.source}, which the contract names for {column.name}. "
-                f"It has {', '.join(found) or 'none'}. Mend `columns` of the server."
+                f"It has {', '.join(found) or 'none'}. Fix `columns` of the server."
             )
     return [column for column in wanted if column.source in there]
 

@@ -54,7 +54,7 @@ def test_every_problem_is_told(run: Run, other: Path, tmp_path: Path) -> None:
     result = run("contract", "check", str(other.parent), str(broken), str(tmp_path / "none.odcs.yaml"), code=1)
     errors = result.stderr.splitlines()
     assert "'moment' is not one of" in errors[0] or "type moment" in errors[0]
-    assert "is no valid YAML at line 2" in errors[1] or "is no valid YAML at line 1" in errors[1]
+    assert "is not valid YAML at line 2" in errors[1] or "is not valid YAML at line 1" in errors[1]
     assert "cannot be read" in errors[2]
     assert errors[-1] == "Error: 3 of 3 contracts cannot be used."
 

@@ -15,7 +15,7 @@ from recsys_data.contracts.servers import Server
 from recsys_data.settings import Settings
 from recsys_data.simulator.shop.contracts import write_contracts
 from recsys_data.sources.extract import extract
-from recsys_data.sources.source import Wanted, is_live
+from recsys_data.sources.source import ColumnRequest, is_live
 
 EVE = datetime(2026, 11, 24, 23, 59, 30, tzinfo=UTC).timestamp()
 
@@ -94,7 +94,7 @@ def test_every_row_of_the_sources_is_as_the_contract_wants_it(state: Path, name:
     contract = load_contracts(write_contracts(state))[name]
     for server in contract.servers:
         asked = [
-            Wanted(column.name, column.type, server.columns.get(column.name, column.name))
+            ColumnRequest(column.name, column.type, server.columns.get(column.name, column.name))
             for column in contract.columns
             if not column.system
         ]

@@ -65,16 +65,16 @@ def test_a_contract_of_a_folder_stands_beside_the_others_or_in_place_of_its_name
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ContractError, match=r"nowhere is no folder of contracts\. Set RECSYS_DATA_CONTRACTS"):
+    with pytest.raises(ContractError, match=r"nowhere is not a folder of contracts\. Set RECSYS_DATA_CONTRACTS"):
         load_contracts(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a: 1\nb: ]\nc: 3", r"is no valid YAML at line 2, column 4"),
-        (b"a: \x07", r"is no valid YAML"),
-        (b"\tname: x", r"is no valid YAML at line 1, column 1"),
+        (b"a: 1\nb: ]\nc: 3", r"is not valid YAML at line 2, column 4"),
+        (b"a: \x07", r"is not valid YAML"),
+        (b"\tname: x", r"is not valid YAML at line 1, column 1"),
         (b"", r"holds NoneType; expected an ODCS document"),
         (b"- 1\n- 2", r"holds list; expected an ODCS document"),
         (b"\xff\xfe\xff", r"cannot be read"),
@@ -173,11 +173,11 @@ REFUSED: dict[str, tuple[Document, str]] = {
     ),
     "consent in a column that is none": (
         odcs("notes", EVENT_ID, EVENT_TS, NOTE | {"customProperties": custom(consent="agreed")}),
-        "column note asks for consent in agreed, which is no boolean column",
+        "column note asks for consent in agreed, which is not a boolean column",
     ),
     "consent in a text": (
         odcs("notes", EVENT_ID, EVENT_TS, NOTE | {"customProperties": custom(consent="event_id")}),
-        "column note asks for consent in event_id, which is no boolean column",
+        "column note asks for consent in event_id, which is not a boolean column",
     ),
     "rowWhen over an unknown column": (
         of_stream("notes", NOTE, rowWhen="kind = 'x'"),

@@ -125,12 +125,12 @@ HOSTILE = {
     "an alias within itself": ("&a {b: *a}", "line 1, column 1: an alias lies within what it stands for"),
     "a key twice": ("a: 1\nb: 2\na: 3", "line 3, column 1: the key a stands there already"),
     "a key that is a list": ("? [1]\n: 2", "line 1, column 3: a key is no text"),
-    "a key that is a date": ("2026-01-01: 1", "no valid YAML: keys must be"),
-    "a day that is none": ("a: 2026-13-45", "no valid YAML: month must be in 1..12"),
-    "a time that is none": ("a: !!timestamp x", "no valid YAML"),
-    "a truth that is none": ("a: !!bool x", "no valid YAML"),
-    "a number that is none": ("a: !!float x", "no valid YAML"),
-    "nesting without end": ("[" * 100_000, "no valid YAML.* nesting depth"),
+    "a key that is a date": ("2026-01-01: 1", "not valid YAML: keys must be"),
+    "a day that is none": ("a: 2026-13-45", "not valid YAML: month must be in 1..12"),
+    "a time that is none": ("a: !!timestamp x", "not valid YAML"),
+    "a truth that is none": ("a: !!bool x", "not valid YAML"),
+    "a number that is none": ("a: !!float x", "not valid YAML"),
+    "nesting without end": ("[" * 100_000, "not valid YAML.* nesting depth"),
     "a file without end": ("a: " + "x" * 2_000_000, "is larger than 1048576 bytes"),
 }
 
@@ -167,7 +167,7 @@ def test_datasets_that_differ_by_case_only_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "a\x00b", "x" * 200, "\u202eabc"])
 def test_names_that_cannot_be_shown_are_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ContractError, match=r"is no name; expected 1 to 128 printable characters"):
+    with pytest.raises(ContractError, match=r"is not a name; expected 1 to 128 printable characters"):
         load(tmp_path, odcs("notes", *columns_of(odcs()), NOTE | {"name": name}))
 
 

@@ -185,5 +185,5 @@ def test_server_that_cannot_be_reached_is_named_without_its_password(url, change
 
 
 def test_table_that_is_not_there_is_named(url):
-    with pytest.raises(UserError, match='relation "nowhere" does not exist. Mend the server'):
+    with pytest.raises(UserError, match='relation "nowhere" does not exist. Fix the server'):
         read(Server("shop", url, table="nowhere"), {"id": "integer"}, Path(), today())

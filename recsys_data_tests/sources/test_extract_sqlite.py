@@ -103,11 +103,11 @@ def test_query_may_hold_percent_signs_colons_and_a_semicolon(database, tmp_path)
 @pytest.mark.parametrize(
     ("server", "message"),
     [
-        (Server("app", URL, table="nope"), "no such table: nope. Mend the server"),
-        (Server("app", URL, query="SELECT nope FROM accounts"), "no such column: nope. Mend the server"),
+        (Server("app", URL, table="nope"), "no such table: nope. Fix the server"),
+        (Server("app", URL, query="SELECT nope FROM accounts"), "no such column: nope. Fix the server"),
         (Server("app", URL + "x", table="t"), "there is no such file"),
         (Server("app", URL), "must have either a `table` or a `query`"),
-        (Server("app", "sqlite", table="t"), "is no URL of a database"),
+        (Server("app", "sqlite", table="t"), "is not a URL of a database"),
         (Server("app", "nosuch://u:pw@h/x", table="t"), r"nosuch://u:\*\*\*@h/x.*Install"),
         (Server("app", URL, table="accounts", columns={"id": "ident"}), "has no column ident, .* It has id, balance"),
         (Server("app", "sqlite:///{day}.db", table="t"), "a database knows no days"),

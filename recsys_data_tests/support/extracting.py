@@ -10,7 +10,7 @@ from recsys_data.contracts.servers import Server
 from recsys_data.contracts.types import arrow_type
 from recsys_data.sources.casting.arrow import Caster
 from recsys_data.sources.extract import extract
-from recsys_data.sources.source import Wanted
+from recsys_data.sources.source import ColumnRequest
 
 DAY = date(2026, 1, 2)
 Row = dict[str, Any]
@@ -20,8 +20,8 @@ def today() -> date:
     return datetime.now(UTC).date()
 
 
-def wanted(types: dict[str, str], sources: dict[str, str] | None = None) -> list[Wanted]:
-    return [Wanted(name, kind, (sources or {}).get(name, name)) for name, kind in types.items()]
+def wanted(types: dict[str, str], sources: dict[str, str] | None = None) -> list[ColumnRequest]:
+    return [ColumnRequest(name, kind, (sources or {}).get(name, name)) for name, kind in types.items()]
 
 
 def read(

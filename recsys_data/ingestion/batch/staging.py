@@ -19,7 +19,7 @@ from recsys_data.contracts.types import duckdb_type
 from recsys_data.errors import UserError
 from recsys_data.sources.casting.arrow import OF_ROW
 from recsys_data.sources.extract import days_available, extract
-from recsys_data.sources.source import Extract, Wanted, is_live
+from recsys_data.sources.source import ColumnRequest, Extract, is_live
 from recsys_data.sql import literal, open_session, quote
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Staged:
     def validate(self) -> dict[str, int]:
         """Merge the servers' rows and validate them; how many rows were rejected, by reason."""
         statement = _validated(self.contract, self.gathered)
-        # The first of several rows of a key is told by its row id; from here on the order means nothing.
+        # The first of several rows of a key has the lowest row id; from here on the order means nothing.
         self.connection.execute("SET preserve_insertion_order = false")
         self.connection.execute(f"CREATE TABLE validated AS {statement}")
         counted = "SELECT reason, count(*) FROM validated WHERE reason IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"
@@ -157,10 +157,10 @@ def _data_columns(contract: Contract) -> list[Column]:
     return [column for column in contract.columns if not column.system]
 
 
-def _wanted(contract: Contract, server: Server) -> list[Wanted]:
+def _wanted(contract: Contract, server: Server) -> list[ColumnRequest]:
     """The columns asked of a server: those that may come from it."""
     return [
-        Wanted(c.name, c.type, server.columns.get(c.name, ".".join(c.source)))
+        ColumnRequest(c.name, c.type, server.columns.get(c.name, ".".join(c.source)))
         for c in _data_columns(contract)
         if not c.logic and (c.key or not c.servers or server.name in c.servers)
     ]
@@ -226,7 +226,7 @@ def _merged(contract: Contract, gathered: Sequence[Gathered]) -> str:
     roots = [f"SELECT {on}, occurrence, 0 AS origin FROM s0"]
     known = f"SELECT {on} FROM s0"
     for n, one in enumerate(gathered[1:], start=1):
-        # What cannot be told to whom it belongs is not lost either: it is rejected.
+        # A row whose key is unclear is not lost either: it is rejected.
         unclear = " OR ".join(["occurrence > 1", *(f"{k} IS NULL" for k in keys)])
         roots.append(f"SELECT {on}, occurrence, {n} FROM s{n} WHERE {unclear}")
         if one.server in adding:

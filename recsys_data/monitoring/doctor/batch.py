@@ -11,7 +11,7 @@ from recsys_data.monitoring.doctor.deployment import Deployment
 from recsys_data.monitoring.doctor.findings import Finding, ok, warning
 from recsys_data.sources.extract import days_available, extract
 from recsys_data.sources.locations import files_of_day, named, no_files
-from recsys_data.sources.source import Wanted, is_live
+from recsys_data.sources.source import ColumnRequest, is_live
 
 
 def snapshots(there: Deployment, contract: Contract) -> list[Finding]:
@@ -59,7 +59,7 @@ def _source(there: Deployment, contract: Contract, server: Server) -> list[Findi
     today = datetime.now(UTC).date()
     if server.is_database:
         wanted = [
-            Wanted(column.name, column.type, server.columns.get(column.name, ".".join(column.source)))
+            ColumnRequest(column.name, column.type, server.columns.get(column.name, ".".join(column.source)))
             for column in contract.columns
             if column.name in server.columns or (column.key and not column.system)
         ]

@@ -16,7 +16,7 @@ from recsys_data.sql import open_session
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from recsys_data.sources.source import Wanted
+    from recsys_data.sources.source import ColumnRequest
 
 # What it says begins so; what is wrong with a cell begins with the name of its column, which holds no blank.
 OF_ROW = "line "
@@ -44,7 +44,11 @@ class Caster:
     """
 
     def __init__(
-        self, wanted: "Sequence[Wanted]", where: str, raw_json: bool = False, exact: "Mapping[str, str] | None" = None
+        self,
+        wanted: "Sequence[ColumnRequest]",
+        where: str,
+        raw_json: bool = False,
+        exact: "Mapping[str, str] | None" = None,
     ):
         self.wanted = wanted
         self.where = where
@@ -73,7 +77,7 @@ class Caster:
         exact: set[int] = {number for number, column in enumerate(self.wanted) if column.name in self.exact}
         for number, column in enumerate(self.wanted):
             try:
-                array, is_text, is_exact = settle(batch.column(column.name), column.type)
+                array, is_text, is_exact = cast_column(batch.column(column.name), column.type)
             except (Unfit, pa.ArrowException) as error:
                 raise self._misfit(column, str(batch.column(column.name).type), str(error)) from None
             (texts if is_text else typed)[number] = array
@@ -119,7 +123,7 @@ class Caster:
                 value = given[lost[0].as_py()].as_py()
                 raise self._misfit(column, self.exact.get(column.name, "typed values"), f"{value[:SHOWN]} does not fit")
 
-    def _misfit(self, column: "Wanted", found: str, why: str) -> UserError:
+    def _misfit(self, column: "ColumnRequest", found: str, why: str) -> UserError:
         first = (why.strip().splitlines() or ["it does not fit"])[0].removesuffix(".")
         return UserError(
             f"{self.where}: column {column.source} holds {found}; {column.name} takes {column.type}: {first}. {ADVICE}."
@@ -134,7 +138,7 @@ def _whole(column: "pa.ChunkedArray", kind: "pa.DataType") -> "pa.Array":
     return array if array.type == kind else array.cast(kind)
 
 
-def settle(array: "pa.Array", logical: str) -> "tuple[pa.Array, bool, bool]":
+def cast_column(array: "pa.Array", logical: str) -> "tuple[pa.Array, bool, bool]":
     """What becomes of one column: (array, whether it is text still to be cast, whether a misfit is an error).
 
     Raises:
@@ -144,15 +148,15 @@ def settle(array: "pa.Array", logical: str) -> "tuple[pa.Array, bool, bool]":
 
     kind = array.type
     if isinstance(kind, pa.BaseExtensionType):
-        return settle(_storage(array), logical)
+        return cast_column(_storage(array), logical)
     if pa.types.is_dictionary(kind):
-        return settle(array.dictionary_decode(), logical)
+        return cast_column(array.dictionary_decode(), logical)
     if pa.types.is_null(kind):
         return pa.nulls(len(array), arrow_type(logical)), False, False
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return array.cast(pa.string()), True, False
     if pa.types.is_nested(kind):
-        return _settle_nested(array, logical)
+        return _cast_nested(array, logical)
     if decimal_of(logical) and pa.types.is_floating(kind):
         # The shortest spelling of a float is what was meant: 19.99, not 19.989999999999998.
         return array.cast(pa.string()), True, False
@@ -175,7 +179,7 @@ def _storage(array: Any) -> "pa.Array":
     return array.storage
 
 
-def _settle_nested(array: "pa.Array", logical: str) -> "tuple[pa.Array, bool, bool]":
+def _cast_nested(array: "pa.Array", logical: str) -> "tuple[pa.Array, bool, bool]":
     import pyarrow as pa
 
     kind = array.type

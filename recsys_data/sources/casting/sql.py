@@ -13,7 +13,7 @@ from recsys_data.sources.source import PROBLEMS
 from recsys_data.sql import literal
 
 if TYPE_CHECKING:
-    from recsys_data.sources.source import Wanted
+    from recsys_data.sources.source import ColumnRequest
 
 SHOWN = 100
 DATE = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -38,7 +38,7 @@ EXPECTED = {
 }
 
 
-def cast_sql(wanted: "Mapping[int, Wanted]", raw_json: bool) -> str:
+def cast_sql(wanted: "Mapping[int, ColumnRequest]", raw_json: bool) -> str:
     """The statement for these columns, by number; `raw_json` if their text is JSON as spelled in a document."""
     given = [f"{_unquoted(f'r{n}') if raw_json else f'r{n}'} AS s{n}" for n in wanted]
     typed = [f"{cell(column.type, f's{n}')} AS t{n}" for n, column in wanted.items()]
@@ -64,7 +64,7 @@ def cast_sql(wanted: "Mapping[int, Wanted]", raw_json: bool) -> str:
 
 def _unquoted(raw: str) -> str:
     """The text of a JSON value: a string without its quotes, NULL for null, all else as it is spelled."""
-    # Lone surrogates are no text; the value is NULL then, and a problem.
+    # Lone surrogates are not text; the value is NULL then, and a problem.
     escaped = f"CASE WHEN json_valid({raw}) THEN {raw} ->> '$' END"
     string = f"CASE WHEN contains({raw}, '\\') THEN {escaped} ELSE {raw}[2:-2] END"
     return f"CASE WHEN {raw}[1] = '\"' THEN {string} WHEN {raw} <> 'null' THEN {raw} END"
@@ -126,7 +126,7 @@ def _time(kind: str, text: str, pattern: str, whole: str | None = None, rest: st
 
 
 def _map(text: str) -> str:
-    """Sorted by key, so that the same object spelled in another order is no change."""
+    """Sorted by key, so that the same object spelled in another order is not a change."""
     parsed = f"from_json({text}, '\"MAP(VARCHAR, VARCHAR)\"')"
     entries = f"map_from_entries(list_sort(map_entries({parsed})))"
     return f"CASE WHEN json_type(try_cast({text} AS JSON)) = 'OBJECT' THEN {entries} END"

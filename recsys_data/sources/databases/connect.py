@@ -1,4 +1,4 @@
-"""Connecting to databases, and what their errors mean: mend something (UserError), or try again (Transient).
+"""Connecting to databases, and what their errors mean: fix something (UserError), or try again (Transient).
 
 Messages hold the driver's first line, without the password.
 """
@@ -40,9 +40,7 @@ def explain(server: Server, secrets: tuple[str, ...], error: Exception, lasting:
     text = redacted(text, secrets)
     first = (text.splitlines() or [type(error).__name__])[0].strip().rstrip(".")
     if lasting or REFUSAL.search(first):
-        return UserError(
-            f"{named(server)}: {first}. Mend the server in the contract, or what it names in the database."
-        )
+        return UserError(f"{named(server)}: {first}. Fix the server in the contract, or what it names in the database.")
     return Transient(f"{named(server)}: {first}. The state must be read again from its start.")
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from sqlalchemy.engine import URL
 
-    from recsys_data.sources.source import Wanted
+    from recsys_data.sources.source import ColumnRequest
 
 CONNECT_SECONDS = "10"
 TYPE_KEY = b"POSTGRESQL:type"
@@ -39,7 +39,7 @@ ELEMENTS = {
 
 
 @contextmanager
-def extract_postgresql(server: Server, wanted: "Sequence[Wanted]", url: "URL") -> Iterator[Extract]:
+def extract_postgresql(server: Server, wanted: "Sequence[ColumnRequest]", url: "URL") -> Iterator[Extract]:
     """As `databases.extract_database`, of a `postgresql://` URL."""
     try:
         import adbc_driver_manager
@@ -95,7 +95,7 @@ class _Read:
             raise self.explained(error) from None
         return {field.name: (field.metadata or {}).get(TYPE_KEY, b"unknown").decode() for field in schema}
 
-    def batches(self, present: "Sequence[Wanted]", types: Mapping[str, str]) -> "Iterator[pa.RecordBatch]":
+    def batches(self, present: "Sequence[ColumnRequest]", types: Mapping[str, str]) -> "Iterator[pa.RecordBatch]":
         casts = [f"{cast_of(self.server, column, types[column.source])} AS {quote(column.name)}" for column in present]
         # An array becomes text only where its elements have another type than the list's.
         exact = {c.name: kind for c in present if (kind := types[c.source]) == "numeric" or kind.startswith("_")}
@@ -125,7 +125,7 @@ class _Read:
                 end()
 
 
-def cast_of(server: Server, column: "Wanted", found: str) -> str:
+def cast_of(server: Server, column: "ColumnRequest", found: str) -> str:
     """SQL: the column in a form that is cast to its logical type without loss.
 
     Raises:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import URL
 
-    from recsys_data.sources.source import Wanted
+    from recsys_data.sources.source import ColumnRequest
 
 FETCH_ROWS = 20_000
 ENCODE = "Percent-encode what a password holds of @ : / # ? & (an @ is %40), or put it into a ${VARIABLE}."
@@ -44,7 +44,9 @@ BEGIN_SQLITE = ("PRAGMA query_only = ON", "BEGIN")
 ISOLATIONS = ("SNAPSHOT", "REPEATABLE READ", "SERIALIZABLE")
 
 
-def extract_database(server: Server, wanted: "Sequence[Wanted]", data_dir: Path) -> AbstractContextManager[Extract]:
+def extract_database(
+    server: Server, wanted: "Sequence[ColumnRequest]", data_dir: Path
+) -> AbstractContextManager[Extract]:
     """Open a consistent read of a table or query.
 
     Raises (here, and while batches are read):
@@ -60,7 +62,7 @@ def extract_database(server: Server, wanted: "Sequence[Wanted]", data_dir: Path)
         url = make_url(resolved(server, data_dir, ""))
     except (ArgumentError, ValueError):
         raise UserError(
-            f"{named(server)} is no URL of a database. Expected dialect://user:password@host:port/database. {ENCODE}"
+            f"{named(server)} is not a URL of a database. Expected dialect://user:password@host:port/database. {ENCODE}"
         ) from None
     # With an @ in the password SQLAlchemy takes the rest of it for the host, which drivers show.
     if "@" in f"{url.host or ''}{url.database or ''}" * bool(url.password) or OPTION.search(url.password or ""):
@@ -73,7 +75,7 @@ def extract_database(server: Server, wanted: "Sequence[Wanted]", data_dir: Path)
 
 
 @contextmanager
-def _extract(server: Server, wanted: "Sequence[Wanted]", url: "URL") -> Iterator[Extract]:
+def _extract(server: Server, wanted: "Sequence[ColumnRequest]", url: "URL") -> Iterator[Extract]:
     def explained(error: Exception) -> RecsysDataError:
         from sqlalchemy import exc
 
@@ -103,14 +105,14 @@ def _engine(server: Server, url: "URL") -> "Engine":
     path = url.database or ""
     if url.drivername.startswith("sqlite") and not path.startswith((":memory:", "file:")) and not Path(path).is_file():
         # SQLite would make it.
-        raise UserError(f"{named(server)}: there is no such file. Put it there, or mend the location.")
+        raise UserError(f"{named(server)}: there is no such file. Put it there, or fix the location.")
     try:
         return sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     except (sqlalchemy.exc.ArgumentError, ModuleNotFoundError) as error:
         driver = url.get_driver_name() if isinstance(error, ModuleNotFoundError) else ""
         extra = f"recsys-data[{EXTRAS[driver]}]" if driver in EXTRAS else "the driver and dialect of that database"
         told = redacted(str(error), secrets_of(url))
-        raise UserError(f"{named(server)}: {told}. Install {extra}, or mend the location.") from None
+        raise UserError(f"{named(server)}: {told}. Install {extra}, or fix the location.") from None
 
 
 class _Read:
@@ -151,7 +153,7 @@ class _Read:
         except Exception as error:
             raise self.explained(error) from None
 
-    def batches(self, sql: str, present: "Sequence[Wanted]", where: str) -> "Iterator[pa.RecordBatch]":
+    def batches(self, sql: str, present: "Sequence[ColumnRequest]", where: str) -> "Iterator[pa.RecordBatch]":
         import pyarrow as pa
 
         caster = Caster(present, where)

@@ -1,7 +1,7 @@
 """Importers: public data sets, and files of native events, as lines for the event log.
 
 Data flow: files of a data set -> `Importer.read` -> `Import` (batches of lines, in event-time order) ->
-whoever appends them to the log, and stamps `received_at`. Loading the same files again gives the same lines,
+the process that appends them to the log and sets `received_at`. Loading the same files again gives the same lines,
 byte for byte and with the same event ids, so that ingestion drops them as duplicates. What a data set tells
 about users and items comes along as states of days, for the landing folders of the batch side.
 Run it alone: `recsys-data load movielens FOLDER`.

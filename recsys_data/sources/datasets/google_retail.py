@@ -3,7 +3,7 @@
 Data flow: JSON lines -> `events_of` -> sorted by time. What has a column goes there; everything else is kept
 under `properties` by its own name. Products of a search are what it showed: one `impression` each, with its
 position, after the `search`. The revenue of an order is the `value` of its product if there is just one;
-it is not divided. An unknown eventType is passed on as the type, and a line that is no JSON object as it is,
+it is not divided. An unknown eventType is passed on as the type, and a line that is not a JSON object as it is,
 for ingestion to reject; lines without a readable time come first.
 The format has no event ids: an event is named by a hash of its line, which repetition of that line it is, and
 its place among the events of the line.
@@ -125,7 +125,7 @@ def events_of(event: Any) -> list[dict[str, Any]]:
     add_to_cart v a
 
     Raises:
-        TypeError: it is no JSON object.
+        TypeError: it is not a JSON object.
     """
     if not isinstance(event, dict):
         raise TypeError("not an object")

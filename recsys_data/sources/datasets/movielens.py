@@ -1,7 +1,7 @@
 """MovieLens -> ratings and tags as events, merged in event-time order.
 
 Data flow: `ratings.csv` and `tags.csv` -> DuckDB (sorts, and words the lines) -> lines. The other files of
-the folder describe movies and are no events: see `movielens_movies`.
+the folder describe movies and are not events: see `movielens_movies`.
 Each row becomes one event, named by what makes it unique: `movielens:rating:<user>:<movie>:<timestamp>`,
 `movielens:tag:<user>:<movie>:<timestamp>:<hash of the tag>`. A time or a rating that cannot be read is passed
 on as text, and a row with a wrong number of cells as a whole, for ingestion to reject.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.fs import FileSystem
 
-    from recsys_data.sources.source import Wanted
+    from recsys_data.sources.source import ColumnRequest
 
 BOM = b"\xef\xbb\xbf"
 # A header must fit in it, and rejected lines go on in batches of it.
@@ -134,7 +134,7 @@ class CsvReader:
         self.delimiter = delimiter
         self.quoted = quoted
 
-    def columns(self, path: str, wanted: "Sequence[Wanted] | None" = None) -> list[str]:
+    def columns(self, path: str, wanted: "Sequence[ColumnRequest] | None" = None) -> list[str]:
         """The names in the header.
 
         Raises:
@@ -143,7 +143,7 @@ class CsvReader:
         with self._open(path) as text:
             return text.header
 
-    def read(self, path: str, wanted: "Sequence[Wanted]") -> "Iterator[pa.RecordBatch]":
+    def read(self, path: str, wanted: "Sequence[ColumnRequest]") -> "Iterator[pa.RecordBatch]":
         """The rows in file order, with `_row` for the lines that are not part of a row that fits the header."""
         name = path.rsplit("/", 1)[-1]
         with self._open(path) as text:
@@ -167,7 +167,7 @@ def _said(name: str, rejected: Iterable[Rejected]) -> list[str]:
     return [f"{OF_ROW}{one.line} of {name}: found {one.why}: {one.text[:SHOWN]}" for one in rejected]
 
 
-def _with_rows(arrays: "list[pa.Array]", wanted: "Sequence[Wanted]", broken: list[str]) -> "pa.RecordBatch":
+def _with_rows(arrays: "list[pa.Array]", wanted: "Sequence[ColumnRequest]", broken: list[str]) -> "pa.RecordBatch":
     """The batch, and after it a row without values for each line that could not be read."""
     import pyarrow as pa
 

@@ -1,6 +1,6 @@
 """Folders of one day's state, as other systems deliver them: whole, or not there.
 
-Data flow: whoever writes `with whole_file(FOLDER/2026-11-22/items.jsonl) as file` -> a hidden folder beside the
+Data flow: a writer, `with whole_file(FOLDER/2026-11-22/items.jsonl) as file` -> a hidden folder beside the
 day's -> renamed. Who lists the days never meets half a state, and writing a day again replaces its file.
 """
 

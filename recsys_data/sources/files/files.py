@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.fs import FileSystem
 
-    from recsys_data.sources.source import Wanted
+    from recsys_data.sources.source import ColumnRequest
 
 SUFFIXES = {"csv": "csv", "tsv": "tsv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl", "parquet": "parquet"}
 GATHERED_ROWS = 20_000
@@ -29,9 +29,9 @@ class Reader(Protocol):
 
     raw_json: bool
 
-    def columns(self, path: str, wanted: "Sequence[Wanted]") -> list[str]: ...
+    def columns(self, path: str, wanted: "Sequence[ColumnRequest]") -> list[str]: ...
 
-    def read(self, path: str, wanted: "Sequence[Wanted]") -> "Iterator[pa.RecordBatch]": ...
+    def read(self, path: str, wanted: "Sequence[ColumnRequest]") -> "Iterator[pa.RecordBatch]": ...
 
 
 class Files:
@@ -47,7 +47,7 @@ class Files:
         self.paths = paths
         self.reader = _reader(server, files, paths)
 
-    def present(self, wanted: "Sequence[Wanted]") -> "list[Wanted]":
+    def present(self, wanted: "Sequence[ColumnRequest]") -> "list[ColumnRequest]":
         """Those of the wanted columns that the files have: CSV and Parquet every one of them, JSON any row."""
         found = [(path, self._columns(path, wanted)) for path in self.paths]
         if self.reader.raw_json:
@@ -65,7 +65,7 @@ class Files:
                 )
         return present
 
-    def batches(self, wanted: "Sequence[Wanted]") -> "Iterator[pa.RecordBatch]":
+    def batches(self, wanted: "Sequence[ColumnRequest]") -> "Iterator[pa.RecordBatch]":
         """The rows of all files, typed."""
         caster = Caster(wanted, named(self.server), raw_json=self.reader.raw_json)
         try:
@@ -74,12 +74,12 @@ class Files:
         finally:
             caster.close()
 
-    def _read(self, wanted: "Sequence[Wanted]") -> "Iterator[pa.RecordBatch]":
+    def _read(self, wanted: "Sequence[ColumnRequest]") -> "Iterator[pa.RecordBatch]":
         for path in self.paths:
             with explained(self.server, path):
                 yield from self.reader.read(path, wanted)
 
-    def _columns(self, path: str, wanted: "Sequence[Wanted]") -> list[str]:
+    def _columns(self, path: str, wanted: "Sequence[ColumnRequest]") -> list[str]:
         with explained(self.server, path):
             return self.reader.columns(path, wanted)
 
@@ -141,11 +141,11 @@ class ParquetReader:
     def __init__(self, files: "FileSystem") -> None:
         self.files = files
 
-    def columns(self, path: str, wanted: "Sequence[Wanted]") -> list[str]:
+    def columns(self, path: str, wanted: "Sequence[ColumnRequest]") -> list[str]:
         with self._open(path) as file:
             return file.schema_arrow.names
 
-    def read(self, path: str, wanted: "Sequence[Wanted]") -> "Iterator[pa.RecordBatch]":
+    def read(self, path: str, wanted: "Sequence[ColumnRequest]") -> "Iterator[pa.RecordBatch]":
         import pyarrow as pa
 
         with self._open(path) as file:

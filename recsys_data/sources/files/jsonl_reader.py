@@ -1,4 +1,4 @@
-"""JSON lines -> batches of raw JSON values, with the lines that are no JSON objects set aside as problem rows.
+"""JSON lines -> batches of raw JSON values, with the lines that are not JSON objects set aside as problem rows.
 
 The values stay as they are spelled (`1.50`, thirty digits), for DuckDB and Python alike read a number as a float64.
 One call parses the lines of a whole block; only when that fails are they taken one by one.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.fs import FileSystem
 
-    from recsys_data.sources.source import Wanted
+    from recsys_data.sources.source import ColumnRequest
 
 # A line must fit in a block.
 BLOCK_BYTES = 8 * 1024 * 1024
@@ -40,7 +40,7 @@ class JsonReader:
     def __init__(self, files: "FileSystem") -> None:
         self.files = files
 
-    def columns(self, path: str, wanted: "Sequence[Wanted]") -> list[str]:
+    def columns(self, path: str, wanted: "Sequence[ColumnRequest]") -> list[str]:
         """The keys of the first object, and the wanted paths that any line has; nothing if there are no objects."""
         missing = {column.source for column in wanted}
         found: dict[str, None] = {}
@@ -57,8 +57,8 @@ class JsonReader:
                 break
         return list(found)
 
-    def read(self, path: str, wanted: "Sequence[Wanted]") -> "Iterator[pa.RecordBatch]":
-        """The values of each line, raw, with `_row` for lines that are no JSON objects."""
+    def read(self, path: str, wanted: "Sequence[ColumnRequest]") -> "Iterator[pa.RecordBatch]":
+        """The values of each line, raw, with `_row` for lines that are not JSON objects."""
         import pyarrow as pa
 
         parser = Parser([column.source for column in wanted])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
 
 DAY = "{day}"
-# Put last into a folder by whoever writes it, as Spark does.
+# The writer puts it into a folder last, as Spark does.
 MARKER = "_SUCCESS"
 TEMPORARY = (".part", ".partial", ".filepart", ".tmp", ".temp", ".crdownload", ".download", ".inprogress", ".writing")
 HIDDEN = (".", "_")

@@ -1,7 +1,7 @@
 """Files that somebody may still be writing -> files that rest, so that half of a state is never taken for the whole.
 
 Files rest if nothing changed in size or time of modification for some seconds; a marker (`_SUCCESS`) says at once that
-they are whole. A writer that stalls for longer than that can only be told by a temporary name or a marker.
+they are whole. A writer that stalls for longer than that can only be recognised by a temporary name or a marker.
 """
 
 import time
