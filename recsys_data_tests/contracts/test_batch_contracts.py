@@ -94,7 +94,7 @@ def test_history_and_refused_rows_stand_beside_their_dataset(tmp_path: Path) -> 
         ),
         (
             stores(STORE_ID, CITY | {"customProperties": [{"property": "from", "value": ["crm"]}]}),
-            "city is to come from crm, which is no server",
+            "city is to come from crm, which is not a server",
         ),
         (
             stores(STORE_ID, CITY | {"customProperties": custom(**{"from": "crm"})}),
@@ -136,7 +136,7 @@ def test_history_and_refused_rows_stand_beside_their_dataset(tmp_path: Path) -> 
                     }
                 ]
             ),
-            "x gives a name to town, which is no column",
+            "x gives a name to town, which is not a column",
         ),
         (stores(customProperties=custom(timezone="Mars/Olympus")), "timezone 'Mars/Olympus' is unknown"),
         (

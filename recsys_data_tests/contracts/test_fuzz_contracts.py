@@ -124,7 +124,7 @@ HOSTILE = {
     "aliases of aliases": (LAUGHS, r"its aliases stand for \d{10,} values; at most"),
     "an alias within itself": ("&a {b: *a}", "line 1, column 1: an alias lies within what it stands for"),
     "a key twice": ("a: 1\nb: 2\na: 3", "line 3, column 1: the key a stands there already"),
-    "a key that is a list": ("? [1]\n: 2", "line 1, column 3: a key is no text"),
+    "a key that is a list": ("? [1]\n: 2", "line 1, column 3: a key is not text"),
     "a key that is a date": ("2026-01-01: 1", "not valid YAML: keys must be"),
     "a day that is none": ("a: 2026-13-45", "not valid YAML: month must be in 1..12"),
     "a time that is none": ("a: !!timestamp x", "not valid YAML"),
