@@ -1,4 +1,4 @@
-"""What visitors do: the funnel from impressions to purchases, as one table of events without their wording.
+"""What visitors do: the funnel from impressions to purchases, as one table of events without their serialization.
 
 Every step is a coin whose log odds rise with affinity (`World.affinity`) and depend on the goal of the visit;
 those of a click also fall with the position. A cart follows only from a click, an order only from a cart.
@@ -11,6 +11,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from recsys_data.simulator.lists import SEARCH, Lists, Shown, fill, open_lists, running
 from recsys_data.simulator.rhythm import DAY, SECOND
 from recsys_data.simulator.sessions import (
     ANONYMOUS,
@@ -24,7 +25,6 @@ from recsys_data.simulator.sessions import (
     Ints,
     Sessions,
 )
-from recsys_data.simulator.shelves import SEARCH, Lists, Shown, fill, open_lists, running
 from recsys_data.simulator.world import World
 
 KINDS = (

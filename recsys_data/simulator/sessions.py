@@ -123,11 +123,11 @@ def _modes(rng: np.random.Generator, local: Ints, family: Bools) -> Ints:
     return pick(rng, np.stack([1 - work - together, together, work], axis=1))
 
 
-def _devices(rng: np.random.Generator, luck: Floats, mode: Ints) -> Ints:
+def _devices(rng: np.random.Generator, draw: Floats, mode: Ints) -> Ints:
     """The device of each visit: the one that belongs to the person's slot, but a desktop at work."""
-    own = np.minimum(np.searchsorted(np.cumsum(DEVICE_SHARES), luck), len(DEVICES) - 1)
-    at_work = (mode == WORK) & (rng.random(len(luck)) < 0.75)
-    return np.where(at_work, DESKTOPS[(luck * 1000).astype(int) % len(DESKTOPS)], own)
+    own = np.minimum(np.searchsorted(np.cumsum(DEVICE_SHARES), draw), len(DEVICES) - 1)
+    at_work = (mode == WORK) & (rng.random(len(draw)) < 0.75)
+    return np.where(at_work, DESKTOPS[(draw * 1000).astype(int) % len(DESKTOPS)], own)
 
 
 def draw(world: World, rng: np.random.Generator, start: int, end: int, count: int, late: float) -> Sessions:

@@ -1,6 +1,6 @@
 r"""A planned run: so many lines of storefront traffic, spread over some days, with the truth about them.
 
-Data flow: world -> sessions -> shelves -> behaviour -> lines -> faults, redeliveries -> batches.
+Data flow: world -> sessions -> lists -> behaviour -> lines -> faults, redeliveries -> batches.
 Run alone: `recsys-data simulate --events 10000 --to FILE`.
 
     >>> plan = Plan(events=500, end=datetime(2026, 1, 5, tzinfo=UTC))

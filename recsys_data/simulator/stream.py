@@ -101,8 +101,8 @@ class Stream:
         hours = self.rng.exponential(5.0, size) * HOUR
         days = (16 + self.rng.exponential(30.0, size)) * HOUR
         room = (self.pending.facts["fate"] == DUPLICATE).sum() < WAITING
-        luck = self.rng.random(size) if room else np.zeros(size)
-        delay = np.where(luck < 0.7, soon, np.where(luck < 0.88, hours, days))
+        draw = self.rng.random(size) if room else np.zeros(size)
+        delay = np.where(draw < 0.7, soon, np.where(draw < 0.88, hours, days))
         left = (self.until - arrival).astype(float)
         delay = np.where(delay < left, delay, self.rng.random(size) * left)
         return np.maximum(delay.astype(np.int64), 1)

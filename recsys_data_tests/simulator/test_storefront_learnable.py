@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from recsys_data.simulator.behaviour import KIND, Visit, behave
+from recsys_data.simulator.lists import CATEGORY
 from recsys_data.simulator.rhythm import DAY
 from recsys_data.simulator.sessions import BROWSE, BUY, WORK, draw
-from recsys_data.simulator.shelves import CATEGORY
 from recsys_data.simulator.world import World, build
 
 START = 1_767_225_600_000_000

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_data.errors import Transient
-from recsys_data.simulator.drift import DAY, luck, stretches
+from recsys_data.simulator.epochs import DAY, epochs, hash_noise
 from recsys_data.simulator.shop.customers import customers
 from recsys_data.simulator.shop.database import bring_up_to_date
 from recsys_data.simulator.shop.exports import make_day, make_missing
@@ -64,7 +64,7 @@ def table(path: Path) -> dict[str, Row]:
 @given(st.integers(0, 2**40), st.integers(-(2**31), 2**33), st.integers(0, 10**7))
 @settings(deadline=None)
 def test_stretches_follow_each_other_without_gap_or_overlap(seed, moment, later):
-    here, there = (stretches(seed, "price", WHO, (2, 9), when) for when in (moment, moment + later))
+    here, there = (epochs(seed, "price", WHO, (2, 9), when) for when in (moment, moment + later))
     for when, found in ((moment, here), (moment + later, there)):
         assert (found.began <= when).all() and (when < found.began + found.length).all()
     assert (there.length == here.length).all()
@@ -72,10 +72,10 @@ def test_stretches_follow_each_other_without_gap_or_overlap(seed, moment, later)
 
 
 def test_luck_is_even_and_of_each_question_its_own():
-    draws = luck(2026, "a", np.arange(20_000), 3)
+    draws = hash_noise(2026, "a", np.arange(20_000), 3)
     assert (draws >= 0).all() and (draws < 1).all()
     assert np.bincount((draws * 10).astype(int)).min() > 1_850
-    for other in (luck(2026, "b", np.arange(20_000), 3), luck(2026, "a", np.arange(20_000), 4)):
+    for other in (hash_noise(2026, "b", np.arange(20_000), 3), hash_noise(2026, "a", np.arange(20_000), 4)):
         assert abs(np.corrcoef(draws, other)[0, 1]) < 0.03
 
 

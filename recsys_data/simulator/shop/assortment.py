@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys_data.simulator.catalogue import TAGS
-from recsys_data.simulator.drift import DAY, Ints, luck, stretches
+from recsys_data.simulator.epochs import DAY, Ints, epochs, hash_noise
 from recsys_data.simulator.world import World
 
-# No factor follows itself, so that each stretch is a change.
+# No factor follows itself, so that each epoch is a change.
 FACTORS = np.array([1.0, 0.9, 1.0, 0.8, 1.05, 0.95])
 OPENINGS = (
     "Made for every day, and for many of them.",
@@ -60,20 +60,20 @@ class Assortment:
 def assortment(world: World, now: int) -> Assortment:
     """The items that the shop has at `now`."""
     seed, every = world.seed, np.arange(len(world.items.item_id))
-    listing = stretches(seed, "listing", every, (250, 700), now)
-    leaves = listing.began + listing.length - ((4 + 14 * luck(seed, "delisted", every)) * DAY).astype(np.int64)
+    listing = epochs(seed, "listing", every, (250, 700), now)
+    leaves = listing.began + listing.length - ((4 + 14 * hash_noise(seed, "delisted", every)) * DAY).astype(np.int64)
     item = every[now < leaves]
     listed = listing.began[item]
-    price = stretches(seed, "price", item, (15, 60), now)
-    first = (len(FACTORS) * luck(seed, "factor", item)).astype(np.int64)
+    price = epochs(seed, "price", item, (15, 60), now)
+    first = (len(FACTORS) * hash_noise(seed, "factor", item)).astype(np.int64)
     factor = FACTORS[(first + price.number) % len(FACTORS)]
     cents = np.maximum(np.round(100 * world.items.price[item] * factor), 50).astype(np.int64)
-    # A stretch of the stock begins with days without any.
-    stock = stretches(seed, "stock", item, (40, 160), now)
-    back = stock.began + ((1 + 5 * luck(seed, "sold out", item, stock.number)) * DAY).astype(np.int64)
+    # An epoch of the stock begins with days without any.
+    stock = epochs(seed, "stock", item, (40, 160), now)
+    back = stock.began + ((1 + 5 * hash_noise(seed, "sold out", item, stock.number)) * DAY).astype(np.int64)
     available = now >= back
     changed = np.max([listed, price.began, np.where(available, back, stock.began)], axis=0)
-    revision = stretches(seed, "texts", item, (60, 240), now).number
+    revision = epochs(seed, "texts", item, (60, 240), now).number
     return Assortment(item, listed, changed, cents, available, revision)
 
 
@@ -89,7 +89,7 @@ class Texts:
 def texts(world: World, found: Assortment) -> list[Texts]:
     """The texts of each item, in the order of the assortment."""
     seed, items = world.seed, world.items
-    draws = [luck(seed, f"text {place}", found.item, found.revision).tolist() for place in range(3)]
+    draws = [hash_noise(seed, f"text {place}", found.item, found.revision).tolist() for place in range(3)]
     said = []
     for item, *drawn in zip(found.item.tolist(), *draws, strict=True):
         department, category, kind = world.categories.path[items.category[item]]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys_data.simulator.catalogue import BRANDS, PLACES, RATES
-from recsys_data.simulator.drift import DAY, Floats, Ints, luck, stretches
+from recsys_data.simulator.epochs import DAY, Floats, Ints, epochs, hash_noise
 from recsys_data.simulator.world import SEGMENTS, World
 
 STATES = ("prospect", "new", "active", "lapsed", "closed")
@@ -57,17 +57,17 @@ class Customers:
 def customers(world: World, now: int) -> Customers:
     """The accounts of the shop at `now`."""
     seed, everyone = world.seed, np.arange(world.users)
-    account = stretches(seed, "account", everyone, (500, 900), now)
-    leaves = account.began + account.length - ((5 + 25 * luck(seed, "away", everyone)) * DAY).astype(np.int64)
+    account = epochs(seed, "account", everyone, (500, 900), now)
+    leaves = account.began + account.length - ((5 + 25 * hash_noise(seed, "away", everyone)) * DAY).astype(np.int64)
     who = everyone[now < leaves]
     began, leaves = account.began[who], leaves[who]
     orders, first, last, cents = _orders(world, who, began, now)
-    likes = stretches(seed, "likes", who, (60, 240), now)
+    likes = epochs(seed, "likes", who, (60, 240), now)
     state, since = _state(began, leaves, orders, last, now)
     categories, brands = _likes(world, who, likes.number)
-    declared = luck(seed, "declared", who)
-    born = np.where(declared < 0.7, 1945 + (62 * luck(seed, "born", who) ** 0.8).astype(np.int64), 0)
-    sex = np.where(declared < 0.6, np.searchsorted((0.49, 0.97), luck(seed, "sex", who)), -1)
+    declared = hash_noise(seed, "declared", who)
+    born = np.where(declared < 0.7, 1945 + (62 * hash_noise(seed, "born", who) ** 0.8).astype(np.int64), 0)
+    sex = np.where(declared < 0.6, np.searchsorted((0.49, 0.97), hash_noise(seed, "sex", who)), -1)
     modified = np.max([began, last, likes.began, since], axis=0)
     return Customers(who, began, first, last, modified, state, orders, cents, categories, brands, born, sex)
 
@@ -76,11 +76,11 @@ def _orders(world: World, who: Ints, began: Ints, now: int) -> tuple[Ints, Ints,
     """Orders so far, time of the first and the last, and their cents."""
     activity = np.clip(world.people.activity[who] * len(world.people), 0.2, 20)
     interval = (DAYS_BETWEEN_ORDERS * DAY / activity).astype(np.int64)
-    offset = (interval * luck(world.seed, "first order", who)).astype(np.int64)
+    offset = (interval * hash_noise(world.seed, "first order", who)).astype(np.int64)
     orders = (now - began + offset) // interval
     first, last = (np.where(orders > 0, began + which * interval - offset, 0) for which in (1, orders))
     rate = np.array([RATES[place.currency][0] for place in PLACES])[world.people.place[who]]
-    basket = (2000 + 9000 * luck(world.seed, "basket", who) ** 2) * rate
+    basket = (2000 + 9000 * hash_noise(world.seed, "basket", who) ** 2) * rate
     # No order is like another: the golden ratio spreads what they differ by, and each costs something.
     cents = basket * (orders + 0.5 * np.modf(orders * 0.6180339887)[0])
     return orders, first, last, cents.astype(np.int64)
@@ -100,12 +100,12 @@ def _likes(world: World, who: Ints, number: Ints) -> tuple[list[list[str]], list
     """Names of up to three categories near the person's taste, and of up to two brands."""
     names = [path[1] for path in world.categories.path]
     nearest = _nearest(world.people.taste[who] @ world.categories.factors.T, 6)
-    kept = np.array([luck(world.seed, f"likes {rank}", who, number) for rank in range(6)]).T < 0.35
+    kept = np.array([hash_noise(world.seed, f"likes {rank}", who, number) for rank in range(6)]).T < 0.35
     categories = [
         list(dict.fromkeys(names[leaf] for leaf in leaves[chosen]))[:3]
         for leaves, chosen in zip(nearest, kept, strict=True)
     ]
-    luckily = np.array([luck(world.seed, f"brand {rank}", who, number) for rank in range(2)]).T * len(BRANDS) * 2
+    luckily = np.array([hash_noise(world.seed, f"brand {rank}", who, number) for rank in range(2)]).T * len(BRANDS) * 2
     brands = [
         [BRANDS[brand] for brand in dict.fromkeys(row) if brand < len(BRANDS)]
         for row in luckily.astype(np.int64).tolist()
@@ -129,11 +129,11 @@ class Relations:
 def relations(world: World, found: Customers, now: int) -> Relations:
     """Segments and consents of customers at `now`."""
     seed, who = world.seed, found.person
-    agreed = stretches(seed, "consent", who, (150, 500), now).number
-    profiling = luck(seed, "profiling", who, agreed) < 0.8
-    marketing = luck(seed, "marketing", who, agreed) < 0.55
-    campaign = stretches(seed, "campaign", who, (20, 60), now).number
-    chosen = (luck(seed, "campaign", who, campaign) * 2 * len(CAMPAIGNS)).astype(np.int64)
+    agreed = epochs(seed, "consent", who, (150, 500), now).number
+    profiling = hash_noise(seed, "profiling", who, agreed) < 0.8
+    marketing = hash_noise(seed, "marketing", who, agreed) < 0.55
+    campaign = epochs(seed, "campaign", who, (20, 60), now).number
+    chosen = (hash_noise(seed, "campaign", who, campaign) * 2 * len(CAMPAIGNS)).astype(np.int64)
     rate = np.array([RATES[place.currency][0] for place in PLACES])[world.people.place[who]]
     high = found.cents > HIGH_VALUE_CENTS * rate
     mailed = np.where(marketing, chosen, len(CAMPAIGNS))

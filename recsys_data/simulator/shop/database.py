@@ -13,7 +13,7 @@ from typing import Any
 
 from recsys_data.errors import Transient
 from recsys_data.simulator.catalogue import PLACES
-from recsys_data.simulator.drift import luck
+from recsys_data.simulator.epochs import hash_noise
 from recsys_data.simulator.shop.customers import SEXES, STATES, customers
 from recsys_data.simulator.shop.exports import iso, money
 from recsys_data.simulator.world import World
@@ -66,7 +66,7 @@ def bring_up_to_date(path: Path, world: World, now: int) -> int:
 def _rows(world: World, now: int) -> Iterator[tuple[Any, ...]]:
     """The rows of the table, in the order of `COLUMNS`."""
     found = customers(world, now)
-    mail = (len(MAIL_DOMAINS) * luck(world.seed, "mail", found.person)).astype(int).tolist()
+    mail = (len(MAIL_DOMAINS) * hash_noise(world.seed, "mail", found.person)).astype(int).tolist()
     numbers = (found.person, found.signed_up, found.state, found.orders, found.cents, found.first_order)
     more = (found.last_order, found.modified, found.born, found.sex)
     for index, row in enumerate(zip(*(column.tolist() for column in (*numbers, *more)), strict=True)):

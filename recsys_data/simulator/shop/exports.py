@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from recsys_data.simulator.drift import DAY
+from recsys_data.simulator.epochs import DAY
 from recsys_data.simulator.shop.assortment import assortment, texts
 from recsys_data.simulator.shop.customers import customers, relations
 from recsys_data.simulator.world import World

@@ -1,6 +1,6 @@
-"""How the storefront changes as time goes on: everything follows from a seed and a moment, nothing is stored.
+"""Evolution of the storefront over time: everything follows from a seed and a moment, nothing is stored.
 
-Each change has stretches of its own length and start for everyone it happens to, e.g. a price that holds for 40
+Each change has epochs of its own length and start for everyone it happens to, e.g. a price that holds for 40
 days from a Tuesday morning on, the next one for as long. So any moment can be asked for, in any order.
 """
 
@@ -16,11 +16,11 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Stretches:
-    """The stretch that each of N is in; arrays of shape (N,), times in seconds since 1970.
+class Epochs:
+    """The epoch that each of N is in; arrays of shape (N,), times in seconds since 1970.
 
     Attributes:
-        number: counts the stretches.
+        number: counts the epochs.
         began: when it began.
         length: how long it is, in seconds.
     """
@@ -30,10 +30,10 @@ class Stretches:
     length: Ints
 
 
-def luck(seed: int, what: str, *numbers: Ints | int) -> Floats:
+def hash_noise(seed: int, what: str, *numbers: Ints | int) -> Floats:
     """Uniform in [0, 1), the same whenever the same is asked; shape of the broadcast numbers (at least 1-d).
 
-    >>> luck(1, "price", np.arange(2), 7).round(3), luck(1, "price", 1, 7).round(3)
+    >>> hash_noise(1, "price", np.arange(2), 7).round(3), hash_noise(1, "price", 1, 7).round(3)
     (array([0.122, 0.571]), array([0.571]))
     """
     mixed = _mix(np.array([seed ^ crc32(what.encode()) << 20], np.uint64))
@@ -50,10 +50,10 @@ def _mix(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return bits ^ (bits >> np.uint64(31))
 
 
-def stretches(seed: int, what: str, who: Ints, days: tuple[float, float], now: int) -> Stretches:
-    """Where each of `who` is at `now`, in stretches of a length between `days` that differs by `who`."""
+def epochs(seed: int, what: str, who: Ints, days: tuple[float, float], now: int) -> Epochs:
+    """Where each of `who` is at `now`, in epochs of a length between `days` that differs by `who`."""
     low, high = (bound * DAY for bound in days)
-    length = (low + (high - low) * luck(seed, f"{what} length", who)).astype(np.int64)
-    offset = (length * luck(seed, f"{what} offset", who)).astype(np.int64)
+    length = (low + (high - low) * hash_noise(seed, f"{what} length", who)).astype(np.int64)
+    offset = (length * hash_noise(seed, f"{what} offset", who)).astype(np.int64)
     number = (now + offset) // length
-    return Stretches(number, number * length - offset, length)
+    return Epochs(number, number * length - offset, length)

@@ -6,8 +6,8 @@ import numpy as np
 
 from recsys_data.simulator.behaviour import KIND, Visit
 from recsys_data.simulator.catalogue import COLOURS, MATERIALS, RATES, TAGS
-from recsys_data.simulator.shelves import LIST_KINDS, RECOMMENDED, Lists
-from recsys_data.simulator.wording import Wording, quote
+from recsys_data.simulator.lists import LIST_KINDS, RECOMMENDED, Lists
+from recsys_data.simulator.serialization import ClientFormat, quote
 from recsys_data.simulator.world import World
 
 CUSTOM = ("newsletter_signup", "coupon_applied", "chat_opened", "size_guide_opened", "store_finder_used")
@@ -41,22 +41,22 @@ def _list_fragments(world: World, rng: np.random.Generator, lists: Lists) -> tup
     return places, queries
 
 
-class Details:
+class EventFields:
     """The fields that belong to a kind of event, as fragments with a leading comma."""
 
-    def __init__(self, world: World, rng: np.random.Generator, visit: Visit, wording: Wording) -> None:
+    def __init__(self, world: World, rng: np.random.Generator, visit: Visit, client: ClientFormat) -> None:
         events = visit.events
-        self.world, self.wording, self.kind = world, wording, events.kind
+        self.world, self.client, self.kind = world, client, events.kind
         self.places, self.queries = _list_fragments(world, rng, visit.lists)
         self.price = world.items.price[events.item].tolist()  # of no item: never looked at
         self.session, self.list, self.position = (
             column.tolist() for column in (events.session, events.list, events.position)
         )
         self.amount = events.amount.tolist()
-        self.luck = rng.integers(1 << 30, size=len(events)).tolist()
+        self.number = rng.integers(1 << 30, size=len(events)).tolist()
 
     def _money(self, i: int, pieces: int) -> str:
-        currency = self.wording.currency[self.session[i]]
+        currency = self.client.currency[self.session[i]]
         rate, decimals = RATES[currency]
         price = round(self.price[i] * rate, decimals)
         value = round(price * pieces, decimals)
@@ -79,17 +79,17 @@ class Details:
         return self._shown(i) + self._money(i, int(self.amount[i]))
 
     def _order(self, i: int) -> str:
-        order = self.wording.order_id[self.session[i]]
+        order = self.client.order_id[self.session[i]]
         return f',"order_id":"{order}"{self._money(i, int(self.amount[i]))}'
 
     def _identify(self, i: int) -> str:
-        return f',"traits":{{"plan":"{("free", "plus")[self.luck[i] % 2]}","email_verified":true}}'
+        return f',"traits":{{"plan":"{("free", "plus")[self.number[i] % 2]}","email_verified":true}}'
 
     def _alias(self, i: int) -> str:
-        return f',"previous_id":"{self.wording.anonymous_id[self.session[i]]}"'
+        return f',"previous_id":"{self.client.anonymous_id[self.session[i]]}"'
 
     def _group(self, i: int) -> str:
-        return f',"group_id":"household-{self.luck[i] % 5000}","traits":{{"size":{2 + self.luck[i] % 4}}}'
+        return f',"group_id":"household-{self.number[i] % 5000}","traits":{{"size":{2 + self.number[i] % 4}}}'
 
     def all(self) -> list[str]:
         """One fragment per event."""
@@ -104,8 +104,8 @@ class Details:
             "remove_from_cart": lambda i: f',"quantity":{int(self.amount[i])}',
             "scroll": lambda i: f',"scroll_depth":{self.amount[i]:.3f}',
             "rating": lambda i: f',"rating":{self.amount[i]:g}',
-            "tag": lambda i: f',"tag":{quote(TAGS[self.luck[i] % len(TAGS)])}',
-            "custom": lambda i: f',"event_name":"{CUSTOM[self.luck[i] % len(CUSTOM)]}"',
+            "tag": lambda i: f',"tag":{quote(TAGS[self.number[i] % len(TAGS)])}',
+            "custom": lambda i: f',"event_name":"{CUSTOM[self.number[i] % len(CUSTOM)]}"',
             "identify": self._identify,
             "alias": self._alias,
             "group": self._group,

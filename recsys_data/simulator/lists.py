@@ -1,6 +1,6 @@
 """What is shown: the lists that each session opens, and the items in them.
 
-The home page and "for you" are recommended: their items are chosen by liking, with noise. "Similar" shelves,
+The home page and "for you" are recommended: their items are chosen by liking, with noise. "Similar" lists,
 search results and category pages take items of one category, mostly the one that the visitor came for.
 """
 
@@ -26,13 +26,13 @@ MORE_LISTS = {BROWSE: 2.0, BUY: 1.9, COMPARE: 3.1, GIFT: 2.4}
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """L lists (shelves or result pages), by session and in the order they are opened; arrays of shape (L,).
+    """L lists (rows of a page, or pages of results), by session and in the order they are opened; arrays of shape (L,).
 
     Attributes:
         session: index of the session.
         number: 0 for the first list of its session.
         kind: index into `LIST_KINDS`.
-        category: what a search, category page or "similar" shelf is about.
+        category: what a search, category page or "similar" list is about.
     """
 
     session: Ints

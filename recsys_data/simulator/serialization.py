@@ -1,7 +1,7 @@
-"""How each visit's client words its events: ids, context and the habits of its JSON, as ready-made fragments.
+"""Client serialization: how the client of each visit writes its events, as ready-made fragments of JSON.
 
-Clients differ on purpose, in ways that a reader of real events must take: ids that are no UUIDs, clocks that
-are off, timestamps with offsets, extra fields, contexts left out or null, coordinates sent without consent.
+Clients differ on purpose, in ways that a reader of real events must accept: ids that are not UUIDs, clocks that
+are off, timestamps with offsets, extra fields, contexts that are missing or null, coordinates sent without consent.
 """
 
 import json
@@ -59,7 +59,7 @@ def quote(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Wording:
+class ClientFormat:
     """One entry per session.
 
     Attributes:
@@ -97,9 +97,9 @@ class Wording:
     context: Ints
 
 
-def _one_of(fragments: list[str], luck: float) -> str:
-    """A fragment for `luck` in [0, 1), nothing from 1 on."""
-    return fragments[int(luck * len(fragments))] if luck < 1 else ""
+def _one_of(fragments: list[str], draw: float) -> str:
+    """A fragment for `draw` in [0, 1), nothing from 1 on."""
+    return fragments[int(draw * len(fragments))] if draw < 1 else ""
 
 
 def _user_agent(device: Device) -> str:
@@ -171,8 +171,8 @@ def _contexts(world: World, sessions: Sessions, index: int, draws: list[float]) 
     return full, f"{head}{DEVICE_SHORT[device]}{goal}", exposed
 
 
-def word(world: World, rng: np.random.Generator, sessions: Sessions) -> Wording:
-    """Draw the wording of each session."""
+def client_format(world: World, rng: np.random.Generator, sessions: Sessions) -> ClientFormat:
+    """Draw the client of each session."""
     size = len(sessions)
     people = world.people
     draws = rng.random((size, 9)).tolist()
@@ -185,7 +185,7 @@ def word(world: World, rng: np.random.Generator, sessions: Sessions) -> Wording:
     ajs = rng.random(size) < 0.10
     devices = [DEVICES[device] for device in sessions.device]
     milliseconds = (sessions.start // 1000).tolist()
-    return Wording(
+    return ClientFormat(
         session_id=[f"s-{name[:12]}" for name in names],
         source=[SOURCES[device] for device in sessions.device],
         currency=[PLACES[place].currency for place in people.place[sessions.person]],
