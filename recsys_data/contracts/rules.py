@@ -6,7 +6,7 @@ contracts may use: `local_time(ts, zone)`, `getvariable('first_day')`, `getvaria
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -67,7 +67,7 @@ def reasons(contract: Contract) -> list[tuple[str, str]]:
     broken += [
         (f"unknown_{c.name}", f"{quote(c.name)} NOT IN ({', '.join(map(literal, c.enum))})")
         for c in contract.columns
-        if c.enum
+        if c.enum and not c.system
     ]
     return broken + [(rule.name, f"NOT ({rule.predicate})") for rule in contract.rules]
 
@@ -76,6 +76,20 @@ def reason_case(contract: Contract) -> str:
     """SQL expression: the first reason for which the row is rejected, or NULL."""
     whens = "\n".join(f"WHEN {broken} THEN {literal(reason)}" for reason, broken in reasons(contract))
     return f"CASE {whens} END" if whens else "NULL::VARCHAR"
+
+
+def redacted_value(column: Column) -> str:
+    """SQL expression: the value of a column that asks for consent, as far as it is kept."""
+    return f"CASE WHEN {quote(column.consent or '')} THEN {quote(column.name)} ELSE {column.without_consent} END"
+
+
+def with_computed(columns: Iterable[Column], rows: str) -> str:
+    """SQL: the rows of a query with the columns that are computed from others (`transformLogic`), in their order."""
+    # One SELECT each, because a computed column may build on another.
+    for c in columns:
+        if c.logic:
+            rows = f"SELECT *, ({c.logic})::{duckdb_type(c.type)} AS {quote(c.name)} FROM ({rows})"
+    return rows
 
 
 def columns_of(expression: str, contract: Contract) -> list[str]:

@@ -7,13 +7,13 @@ Nothing here is visible to anybody; the folder is removed when it is closed.
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys_data.contracts.model import Column, Contract
-from recsys_data.contracts.rules import prepare, reason_case, reasons, set_variables
+from recsys_data.contracts.rules import prepare, reason_case, reasons, redacted_value, set_variables, with_computed
 from recsys_data.contracts.servers import Server
 from recsys_data.contracts.types import duckdb_type
 from recsys_data.errors import UserError
@@ -194,24 +194,15 @@ def _detail(contract: Contract) -> str:
 def _validated(contract: Contract, gathered: Sequence[Gathered]) -> str:
     """SQL: every row with its columns, redacted and computed, and the first reason to reject it."""
     merged = _merged(contract, gathered)
-    computed = "SELECT * FROM redacted"
-    for c in contract.columns:
-        if c.logic:
-            computed = f"SELECT *, ({c.logic})::{duckdb_type(c.type)} AS {quote(c.name)} FROM ({computed})"
-    guarded = [c for c in contract.columns if c.consent]
-    redactions = ", ".join(
-        f"CASE WHEN {quote(c.consent or '')} THEN {quote(c.name)} ELSE {c.without_consent} END AS {quote(c.name)}"
-        for c in guarded
-    )
-    columns = replace(contract, columns=tuple(_data_columns(contract)))
+    redactions = ", ".join(f"{redacted_value(c)} AS {quote(c.name)}" for c in contract.columns if c.consent)
     return f"""
         WITH merged AS ({merged}),
-        redacted AS (SELECT * {f"REPLACE ({redactions})" if guarded else ""} FROM merged),
-        computed AS ({computed})
+        redacted AS (SELECT * {f"REPLACE ({redactions})" if redactions else ""} FROM merged),
+        computed AS ({with_computed(contract.columns, "SELECT * FROM redacted")})
         SELECT *, CASE WHEN starts_with({PROBLEMS}[1], {literal(OF_ROW)}) THEN 'malformed_row'
                        WHEN {PROBLEMS} IS NOT NULL THEN 'wrong_type'
                        WHEN repeated THEN 'duplicate_key'
-                       ELSE {reason_case(columns)} END AS reason FROM computed"""
+                       ELSE {reason_case(contract)} END AS reason FROM computed"""
 
 
 def _merged(contract: Contract, gathered: Sequence[Gathered]) -> str:

@@ -12,7 +12,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from recsys_data.contracts.model import Column, Contract, Kind
-from recsys_data.contracts.rules import reason_case, session, set_variables
+from recsys_data.contracts.rules import reason_case, redacted_value, session, set_variables, with_computed
 from recsys_data.contracts.types import duckdb_type, json_type
 from recsys_data.errors import Transient
 from recsys_data.ingestion.streaming.deduplication import key_of
@@ -185,11 +185,7 @@ class EventPlan:
             f"WHEN {quote('raw_' + c.name)} IS NOT NULL AND {quote(c.name)} IS NULL THEN {literal(c.name)}"
             for c in times
         )
-        # One SELECT each, for one computed column may build on another.
-        computed = "SELECT * FROM redacted"
-        for c in self.columns.values():
-            if c.logic:
-                computed = f"SELECT *, ({c.logic})::{duckdb_type(c.type)} AS {quote(c.name)} FROM ({computed})"
+        computed = with_computed(self.columns.values(), "SELECT * FROM redacted")
         members = ", ".join(f"coalesce({self._member(c)}, false) AS {quote(IN + c.name)}" for c in self.contracts)
         reason = ", ".join(f"CASE WHEN {quote(IN + c.name)} THEN {reason_case(c)} END" for c in self.contracts)
         taken = " OR ".join(quote(IN + c.name) for c in self.contracts if c.kind is Kind.EVENTS)
@@ -223,10 +219,7 @@ class EventPlan:
         """Values that are not kept without consent are replaced, and rows in which that happened are marked."""
         if not self.guarded:
             return ", false AS redacted"
-        replaced = [
-            (quote(c.name), f"CASE WHEN {quote(c.consent or '')} THEN {quote(c.name)} ELSE {c.without_consent} END")
-            for c in self.guarded
-        ]
+        replaced = [(quote(c.name), redacted_value(c)) for c in self.guarded]
         changed = " OR ".join(f"{name} IS DISTINCT FROM ({value})" for name, value in replaced)
         return f"REPLACE ({', '.join(f'{value} AS {name}' for name, value in replaced)}), ({changed}) AS redacted"
 
