@@ -32,7 +32,7 @@ from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data.ingestion.streaming.log.open import open_log
 from recsys_data.settings import Settings
 from recsys_data.storage import commit
-from recsys_data.storage.maintenance.compaction import upkeep
+from recsys_data.storage.maintenance.compaction import maintain_table
 from recsys_data.storage.tables import Lake, open_lake
 
 EVENTS = 50
@@ -126,7 +126,7 @@ def kept_up(lake: Lake, now: datetime) -> float:
     """Seconds of upkeep of all stream tables, as of `now`."""
     begun = time.monotonic()
     for name in streams(lake):
-        upkeep(lake, name, now)
+        maintain_table(lake, name, now)
     return time.monotonic() - begun
 
 

@@ -63,7 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         contracts: a folder of further contracts; one replaces the built-in contract of its name.
         drain_seconds: how long one Dagster run keeps draining before it hands over.
         idle_seconds: how long a drain waits for new events before it ends.
-        alert_url: where alerts are posted, http or https; none: they are only logged. Whoever knows it may write
+        alert_url: where alerts are posted, http or https; none: they are only logged. Anyone who knows it may write
             there, so it is treated as a secret.
         alert_format: what is posted, `json` or a message for `slack`.
         duckdb_threads: threads of a session that reads many rows; 0: the processors of the process, at most four.

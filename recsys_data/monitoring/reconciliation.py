@@ -16,7 +16,7 @@ from recsys_data.contracts.rules import session
 from recsys_data.ingestion.streaming.consumer_lease import running_drain
 from recsys_data.ingestion.streaming.positions import main_dataset, primary_datasets
 from recsys_data.settings import Settings
-from recsys_data.storage.ledger import Ledger, Removed, accepted_losses, read_ledger, read_removed
+from recsys_data.storage.ledger import Deletions, Ledger, accepted_losses, read_deletions, read_ledger
 from recsys_data.storage.manifest_stats import DayStats, committed_at, days
 from recsys_data.storage.query import data_files, relation
 from recsys_data.storage.tables import Lake
@@ -37,7 +37,7 @@ class Stored:
     contract: Contract
     table: "Table"
     ledger: Ledger
-    removed: Removed
+    removed: Deletions
     days: Mapping[int, DayStats]
     committed: datetime | None
 
@@ -82,7 +82,7 @@ class Reconciliation:
 
 def stored_of(contract: Contract, table: "Table") -> Stored:
     """The table's counts as of its loaded state."""
-    return Stored(contract, table, read_ledger(table), read_removed(table), days(table), committed_at(table))
+    return Stored(contract, table, read_ledger(table), read_deletions(table), days(table), committed_at(table))
 
 
 def _consistent_tables(lake: Lake, settings: Settings) -> dict[str, "Table"]:

@@ -20,7 +20,7 @@ from recsys_data.ingestion.streaming.positions import main_dataset, primary_data
 from recsys_data.monitoring.doctor.findings import Finding, ok, problem, warning
 from recsys_data.monitoring.reconciliation import Stored, reconcile_lake
 from recsys_data.settings import Settings
-from recsys_data.storage.integrity import damaged_files
+from recsys_data.storage.integrity import corrupt_files
 from recsys_data.storage.query import data_files, relation
 from recsys_data.storage.tables import Lake
 
@@ -111,7 +111,7 @@ def verify(
         if deep:
             for name, one in found.stored.items():
                 progress(f"files of {name}")
-                read, faults = damaged_files(one.table, FOREVER)
+                read, faults = corrupt_files(one.table, FOREVER)
                 yield _finding(f"files of {name}", "; ".join(faults[:3]), f"{read:,} data files read, none damaged")
             if not rows.behind:
                 progress("event log")
@@ -206,7 +206,7 @@ def _index(rows: _Rows, settings: Settings) -> Finding:
     if found is None:
         return ok(check, "not saved yet; it is built from the lake when it is needed")
     manifest, runs = found
-    expired = sum(rows.stored[name].removed.retired for name in rows.homes)
+    expired = sum(rows.stored[name].removed.expired for name in rows.homes)
     if manifest.commit not in (*ledger.index_commits, ledger.token) or manifest.expired != expired:
         return ok(check, "of an earlier state of the lake; the next consumer builds it again")
     covered = [f"(p = {p} AND o < {at})" for p, at in manifest.positions.items()]

@@ -14,16 +14,16 @@ from recsys_data.durable import local_path
 from recsys_data.errors import PositionMoved, Transient
 from recsys_data.leases import file_lock
 from recsys_data.storage.catalog import commit_failures
-from recsys_data.storage.integrity import naming_damage
+from recsys_data.storage.integrity import names_corrupt_file
 from recsys_data.storage.ledger import (
     ACCEPTED_LOSSES,
     DELETIONS,
     LEDGER,
+    Deletions,
     Ledger,
-    Removed,
     accepted_losses,
+    read_deletions,
     read_ledger,
-    read_removed,
 )
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def compare_and_set(table: "Table", prepare: "Callable[[Table], Change | bool]",
     raise Transient(f"{'.'.join(table.name())} could not be committed in {ATTEMPTS} attempts: {failure}. Try again.")
 
 
-@naming_damage
+@names_corrupt_file
 def swap(table: "Table", change: Change) -> None:
     """Make a change on top of the loaded state of the table, in one commit.
 
@@ -105,7 +105,7 @@ def swap(table: "Table", change: Change) -> None:
             change.schema(columns)
     if change.compared:
         update = transaction.update_snapshot()
-        # A fast append would leave a manifest a commit, and whoever plans a scan or replaces files reads every one.
+        # A fast append would leave a manifest a commit, and every scan or replacement of files reads all of them.
         with update.overwrite() if change.removed else update.merge_append() as producer:
             for file in change.removed:
                 producer.delete_data_file(file)
@@ -141,16 +141,16 @@ def commit(table: "Table", base: Ledger, ledger: Ledger, files: "Sequence[DataFi
     compare_and_set(table, append)
 
 
-def remove(
+def delete_files(
     table: "Table",
     gone: Iterable["DataFile"],
     left: Sequence["DataFile"],
-    count: Callable[[Removed], Removed],
+    count: Callable[[Deletions], Deletions],
 ) -> bool:
     """Put the files `left` in the place of those `gone`, and count what was removed, in one commit.
 
     Returns:
-        False if one of the files is no longer part of the table, for somebody else has rewritten it; nothing changed.
+        False if one of the files is no longer part of the table, because another process has rewritten it.
 
     Raises:
         Transient: the catalog cannot be written now; nothing changed.
@@ -159,7 +159,7 @@ def remove(
     old = {file.file_path: file for file in gone}
 
     def delete(table: "Table") -> Change | bool:
-        stored = read_removed(table)
+        stored = read_deletions(table)
         if stored.token == token:
             return True
         if old and not live_files(table).issuperset(old):
@@ -209,10 +209,10 @@ def table_lock(table: "Table", exclusive: bool) -> Iterator[None]:
 
 
 def expire_old_snapshots(table: "Table", enough: int | None = None, age: timedelta | None = None) -> int:
-    """Forget snapshots older than `age`, except the current one, once `enough` have gathered; returns how many.
+    """Expire snapshots older than `age`, except the current one, once there are `enough` of them; returns how many.
 
     By default `SNAPSHOT_AGE` and `EXPIRE_EVERY`, as suits a table that takes a commit a second. Their files stay:
-    whoever reads them goes on reading, and `orphans.py` removes them a day later.
+    readers go on reading them, and `orphans.py` removes them a day later.
     """
     enough = EXPIRE_EVERY if enough is None else enough
     if len(table.metadata.snapshots) < enough:
@@ -225,11 +225,11 @@ def expire_old_snapshots(table: "Table", enough: int | None = None, age: timedel
         return 0
     try:
         table.maintenance.expire_snapshots().older_than(before).commit()
-    # Whoever commits at the same moment is not kept from it; the next commit here tries again.
+    # The next commit here tries again.
     except commit_failures():
         return 0
     except ValueError as error:
-        # Upkeep and a writer may forget the same ones at once.
+        # Maintenance and a writer may expire the same ones at once.
         if "does not exist" not in str(error):
             raise
         return 0

@@ -1,7 +1,7 @@
 """Rows of a query -> one Parquet data file, written by DuckDB itself.
 
 What DuckDB computes need not pass through Python: for tables of millions of rows this takes half the time and a
-third of the memory of writing with pyarrow. The file carries Iceberg's field ids, and is synced before it is told of.
+third of the memory of writing with pyarrow. The file carries Iceberg's field ids, and is synced before this returns.
 """
 
 from typing import TYPE_CHECKING
@@ -56,7 +56,7 @@ def copy_rows(
 
 
 def _field_ids(number: int, kind: "IcebergType") -> str:
-    """How DuckDB is told the id of a column, and of what it holds."""
+    """The id of a column for DuckDB, and of what it holds."""
     from pyiceberg.types import ListType, MapType
 
     if isinstance(kind, ListType):

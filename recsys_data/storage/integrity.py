@@ -1,8 +1,8 @@
-"""Damage within files: bits that flipped, blocks of zeros after a power failure; found, and called by the file's name.
+"""Corruption within files (flipped bits, zeros after a power failure): found, and reported with the file's name.
 
 Pages of data files carry a CRC-32. Queries do not look at it (DuckDB has no way to), so that a flipped bit may pass
-for a value there; `recsys-data doctor` does, and so does whatever writes rows anew: a damaged file is never copied.
-Iceberg's own files have no checksums. Most damage makes them unreadable, and PyIceberg's errors do not say which.
+for a value there; `recsys-data doctor` does, and so does whatever writes rows anew: a corrupt file is never copied.
+Iceberg's own files have no checksums. Most corruption makes them unreadable, and PyIceberg's errors do not say which.
 """
 
 import functools
@@ -46,19 +46,19 @@ def checked_batches(table: "Table", location: str, rows: int) -> "Iterator[pa.Re
             fitting = BATCH_BYTES * parquet.metadata.num_rows // max(1, sum(sizes))
             yield from parquet.iter_batches(max(1, min(rows, fitting)))
     except (OSError, ValueError, pa.ArrowException) as error:
-        # What the operating system says has a number, and is no damage.
+        # Errors of the operating system have a number, and are not corruption.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise damaged(location, error) from error
 
 
 def damaged(location: str, error: Exception) -> Permanent:
-    """What is said of a damaged file."""
+    """The error that reports a corrupt file."""
     told = (str(error).strip().splitlines() or [""])[0][:200]
     return Permanent(f"{local_path(location) or location} is damaged: {told or type(error).__name__}. {RESTORE}")
 
 
-def damaged_files(table: "Table", seconds: float) -> tuple[int, list[str]]:
+def corrupt_files(table: "Table", seconds: float) -> tuple[int, list[str]]:
     """Read data files of the table for about `seconds`, the newest first: how many, and what is wrong with them."""
     until = time.monotonic() + seconds
     files = [task.file for task in table.scan().plan_files()]
@@ -77,7 +77,7 @@ def damaged_files(table: "Table", seconds: float) -> tuple[int, list[str]]:
     return read, faults
 
 
-def damaged_data(table: "Table", files: Sequence[str], error: Exception) -> Exception:
+def corrupt_data(table: "Table", files: Sequence[str], error: Exception) -> Exception:
     """What to say where reading data files failed with `error`: which is damaged, or the error itself."""
     for location in files:
         try:
@@ -92,7 +92,7 @@ def damaged_data(table: "Table", files: Sequence[str], error: Exception) -> Exce
     return error
 
 
-def naming_damage(work: "Callable[Concatenate[Table, P], R]") -> "Callable[Concatenate[Table, P], R]":
+def names_corrupt_file(work: "Callable[Concatenate[Table, P], R]") -> "Callable[Concatenate[Table, P], R]":
     """Let what fails because a file of the table's metadata is damaged say which one, as Permanent."""
 
     @functools.wraps(work)
@@ -133,7 +133,7 @@ def manifest_of(table: "Table", location: str) -> str | None:
     return None
 
 
-def damaged_metadata(catalog: "SqlCatalog", name: tuple[str, str], error: Exception) -> Permanent | None:
+def corrupt_metadata(catalog: "SqlCatalog", name: tuple[str, str], error: Exception) -> Permanent | None:
     """What to say of a table whose metadata file cannot be read; None if that is not why it could not be loaded."""
     from pyiceberg.serializers import FromInputFile
 

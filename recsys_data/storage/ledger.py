@@ -126,29 +126,29 @@ class Outbox(msgspec.Struct, frozen=True, array_like=True):
     log_ends: dict[int, int] = {}
 
 
-class Removed(msgspec.Struct, frozen=True, omit_defaults=True):
+class Deletions(msgspec.Struct, frozen=True, omit_defaults=True):
     """Running counts since the table was created.
 
     Attributes:
         replayed: dead letters that went back to the event log.
-        discarded: dead letters that somebody gave up.
-        retired: rows older than the contract keeps them.
-        retired_before: all days before this one were retired, or never there.
+        discarded: dead letters that were discarded.
+        expired: rows older than the contract keeps them.
+        expired_before: all days before this one have expired, or were never there.
         outbox: what was replayed but may not be in the event log yet.
-        token: tells the commit that wrote this from one of another process that says the same.
+        token: distinguishes the commit that wrote this from one of another process that says the same.
     """
 
     replayed: int = 0
     discarded: int = 0
-    retired: int = 0
-    retired_before: date | None = None
+    expired: int = msgspec.field(default=0, name="retired")
+    expired_before: date | None = msgspec.field(default=None, name="retired_before")
     outbox: tuple[Outbox, ...] = ()
     token: str = ""
 
     @property
     def rows(self) -> int:
-        """How many rows are no longer there."""
-        return self.replayed + self.discarded + self.retired
+        """How many rows were deleted."""
+        return self.replayed + self.discarded + self.expired
 
     @property
     def waiting(self) -> int:
@@ -156,7 +156,7 @@ class Removed(msgspec.Struct, frozen=True, omit_defaults=True):
         return sum(box.lines for box in self.outbox)
 
 
-def read_removed(table: "Table") -> Removed:
+def read_deletions(table: "Table") -> Deletions:
     """As of the table's loaded state; zeros for a table that nothing was taken out of."""
     text = table.properties.get(DELETIONS)
-    return msgspec.json.decode(text, type=Removed) if text else Removed()
+    return msgspec.json.decode(text, type=Deletions) if text else Deletions()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cachetools import LRUCache, cached
 
 from recsys_data.days import MICROSECONDS_PER_DAY
-from recsys_data.storage.integrity import naming_damage
+from recsys_data.storage.integrity import names_corrupt_file
 
 if TYPE_CHECKING:
     from pyiceberg.io import FileIO
@@ -30,7 +30,7 @@ class DayStats:
     newest: int | None = None
 
 
-@naming_damage
+@names_corrupt_file
 def days(table: "Table") -> dict[int, DayStats]:
     """Statistics per day (days since 1970) of the table's loaded snapshot."""
     snapshot = table.current_snapshot()

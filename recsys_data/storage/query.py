@@ -17,7 +17,7 @@ from recsys_data.days import from_microseconds, to_microseconds
 from recsys_data.durable import local_path
 from recsys_data.errors import UserError
 from recsys_data.sql import literal, open_session, quote
-from recsys_data.storage.integrity import naming_damage
+from recsys_data.storage.integrity import names_corrupt_file
 from recsys_data.storage.tables import Lake
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def duckdb_type(kind: "IcebergType") -> str:
     return DUCKDB_TYPES[str(kind)]
 
 
-@naming_damage
+@names_corrupt_file
 def data_files(
     table: "Table", row_filter: "BooleanExpression | None" = None, as_of: datetime | None = None
 ) -> list[str]:

@@ -17,7 +17,7 @@ from recsys_data.settings import Settings
 from recsys_data.sql import limit_threads
 from recsys_data.storage.catalog import NAMESPACE, metadata_location, open_catalog
 from recsys_data.storage.commit import Change, compare_and_set
-from recsys_data.storage.integrity import damaged_metadata
+from recsys_data.storage.integrity import corrupt_metadata
 from recsys_data.storage.pyiceberg_patches import share_frozen_metadata
 
 if TYPE_CHECKING:
@@ -69,10 +69,10 @@ class Lake:
             except Exception as error:
                 if isinstance(error, (RecsysDataError, OperationalError)):
                     raise
-                told = damaged_metadata(self.catalog, (NAMESPACE, name), error)
+                told = corrupt_metadata(self.catalog, (NAMESPACE, name), error)
                 if told or not isinstance(error, FileNotFoundError):
                     raise told or error from error
-                # Ten commits were made since the catalog told of this file, which the last of them removed.
+                # Ten commits were made since the catalog named this file, which the last of them removed.
         raise Transient(f"Table {name} changes faster than it can be opened. Try again.")
 
     def _load(self, name: str) -> "Table":

@@ -99,7 +99,7 @@ def test_upkeep_runs_every_hour_and_sooner_when_many_files_came(defs, lake, inst
 def test_live_files_are_counted_as_a_scan_finds_them(lake):
     feed(lake)
     assert maintenance.count_live_files(lake) == 9
-    maintenance.upkeep(lake, "dead_letters")
+    maintenance.maintain_table(lake, "dead_letters")
     assert maintenance.count_live_files(lake) == 1
 
 
@@ -144,7 +144,7 @@ def test_a_run_whose_process_is_asked_to_end_is_canceled(defs, lake, instance, m
         raise dg.DagsterExecutionInterruptedError
 
     feed(lake, 1)
-    monkeypatch.setattr(maintenance, "upkeep", stopped)
+    monkeypatch.setattr(maintenance, "maintain_table", stopped)
     run_upkeep(defs, instance)
     assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.CANCELED]
 
@@ -159,7 +159,7 @@ def test_a_table_that_cannot_be_kept_up_does_not_stop_the_others(defs, lake, ins
             raise Transient("contexts keeps being rewritten by others. Try again later.")
         return whole(lake, name)
 
-    monkeypatch.setattr(maintenance, "upkeep", broken)
+    monkeypatch.setattr(maintenance, "maintain_table", broken)
     result = run_upkeep(defs, instance)
     assert not result.success
     (failure,) = result.get_step_failure_events()

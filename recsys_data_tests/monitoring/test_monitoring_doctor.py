@@ -75,10 +75,10 @@ def test_waiting_events_are_told_with_their_age_and_who_drains(
 ) -> None:
     log.append([view("a", received_at=datetime.now(UTC).isoformat())])
     (lag,) = found(settings, "lag")
-    assert lag.state == "warning" and "nobody is draining" in lag.found and "bytes wait" in lag.found
+    assert lag.state == "warning" and "nobody is ingesting" in lag.found and "bytes wait" in lag.found
     with drain_lock(settings, 0):
         (lag,) = found(settings, "lag")
-        assert lag.state == "ok" and f"process {os.getpid()} is draining" in lag.found
+        assert lag.state == "ok" and f"process {os.getpid()} is ingesting" in lag.found
     ingest()
     log.append([view("b", received_at=(datetime.now(UTC) - timedelta(hours=1)).isoformat())])
     (lag,) = found(settings, "lag")

@@ -93,7 +93,7 @@ def retire(lake: Lake, now: datetime) -> None:
 
 def maintain(lake: Lake, name: str) -> None:
     if lake.exists(name):
-        maintenance.upkeep(lake, name)
+        maintenance.maintain_table(lake, name)
 
 
 def back_up(settings: Settings, folder: Path) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from recsys_data.errors import PositionMoved, Transient
 from recsys_data.storage import commit as commit_module
 from recsys_data.storage.commit import commit
-from recsys_data.storage.ledger import Latency, Ledger, read_ledger
+from recsys_data.storage.ledger import Deletions, Latency, Ledger, read_ledger
 from recsys_data.storage.parquet import Picked, write_days
 from recsys_data_tests.storage.conftest import OpenLake
 from recsys_data_tests.support.rows import append, rows
@@ -113,3 +113,10 @@ def test_rows_are_written_by_day_and_columns_may_come_in_any_order(open_notes: O
     filtered = table.scan(row_filter="event_ts >= '2026-01-02T00:00:00+00:00'")
     assert len(list(filtered.plan_files())) == 1
     assert write_days(table, [Picked.all(rows())]) == []
+
+
+def test_deletions_keep_the_names_under_which_earlier_versions_stored_them() -> None:
+    stored = b'{"discarded":1,"retired":2,"retired_before":"2026-01-02","token":"t"}'
+    deletions = msgspec.json.decode(stored, type=Deletions)
+    assert deletions == Deletions(discarded=1, expired=2, expired_before=date(2026, 1, 2), token="t")
+    assert msgspec.json.encode(deletions) == stored

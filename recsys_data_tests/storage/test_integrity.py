@@ -12,7 +12,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from recsys_data.contracts import Contract, Kind
 from recsys_data.durable import local_path
 from recsys_data.errors import Permanent
-from recsys_data.storage.integrity import damaged_data, damaged_files, manifest_of
+from recsys_data.storage.integrity import corrupt_data, corrupt_files, manifest_of
 from recsys_data.storage.maintenance.compaction import compact_day
 from recsys_data.storage.query import connect
 from recsys_data.storage.tables import Lake
@@ -59,12 +59,12 @@ def test_flipped_bits_of_a_data_file_are_found_or_change_nothing(open_: Open) ->
     table = open_().table("notes")
     path = a_data_file(table)
     sound = path.read_bytes()
-    assert damaged_files(table, 60) == (3, [])
+    assert corrupt_files(table, 60) == (3, [])
     values = pq.read_table(path).to_pydict()
     found = 0
     for at in range(40, 1200, 29):
         flip(path, at)
-        read, faults = damaged_files(table, 60)
+        read, faults = corrupt_files(table, 60)
         if faults:
             found += 1
             assert read == 2
@@ -91,11 +91,11 @@ def test_a_drain_that_cannot_read_ids_names_the_file(open_: Open) -> None:
     path = a_data_file(table)
     error = RuntimeError("no words")
     files = [str(there(task.file.file_path)) for task in table.scan().plan_files()]
-    assert damaged_data(table, files, error) is error
+    assert corrupt_data(table, files, error) is error
     flip(path, 200)
-    assert path.name in str(damaged_data(table, files, error))
+    assert path.name in str(corrupt_data(table, files, error))
     path.unlink()
-    told = str(damaged_data(table, files, error))
+    told = str(corrupt_data(table, files, error))
     assert f"{path} is not there" in told
     assert str(manifest_of(table, str(path))) in told
 

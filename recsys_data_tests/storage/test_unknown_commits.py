@@ -13,8 +13,8 @@ from sqlalchemy.exc import OperationalError
 
 from recsys_data.errors import Transient
 from recsys_data.storage import commit as commits
-from recsys_data.storage.commit import accept_losses, commit, remove
-from recsys_data.storage.ledger import Ledger, LostRange, accepted_losses, read_ledger, read_removed
+from recsys_data.storage.commit import accept_losses, commit, delete_files
+from recsys_data.storage.ledger import Ledger, LostRange, accepted_losses, read_deletions, read_ledger
 from recsys_data.storage.maintenance.compaction import compact_day
 from recsys_data.storage.partition import publish
 from recsys_data_tests.storage.conftest import OpenLake
@@ -43,8 +43,8 @@ def _publish(table: "Table") -> None:
 def _delete(table: "Table") -> None:
     gone = [task.file for task in table.scan().plan_files() if task.file.partition[0] == DAY]
     count = sum(file.record_count for file in gone)
-    assert remove(table, gone, [], lambda old: msgspec.structs.replace(old, discarded=old.discarded + count))
-    assert read_removed(table).discarded == 2
+    assert delete_files(table, gone, [], lambda old: msgspec.structs.replace(old, discarded=old.discarded + count))
+    assert read_deletions(table).discarded == 2
 
 
 def _compact(table: "Table") -> None:

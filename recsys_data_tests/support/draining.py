@@ -16,7 +16,7 @@ from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data.ingestion.streaming.log.embedded.log import EmbeddedLog
 from recsys_data.ingestion.streaming.stream_writer import Flushed, StreamWriter
 from recsys_data.settings import Settings
-from recsys_data.storage.ledger import Ledger, Removed, read_ledger, read_removed
+from recsys_data.storage.ledger import Deletions, Ledger, read_deletions, read_ledger
 from recsys_data.storage.tables import Lake, open_lake
 from recsys_data_tests.support.decoding import validated
 
@@ -72,8 +72,8 @@ class Platform:
     def ledger(self, name: str = "interactions") -> Ledger:
         return read_ledger(self.lake.table(name))
 
-    def removed(self, name: str) -> Removed:
-        return read_removed(self.lake.table(name))
+    def removed(self, name: str) -> Deletions:
+        return read_deletions(self.lake.table(name))
 
     def rows(self, name: str = "interactions") -> list[dict[str, Any]]:
         return self.lake.table(name).scan().to_arrow().to_pylist()

@@ -88,13 +88,13 @@ def keep_up(hours: float) -> None:
     """Upkeep of tables, as of some hours ahead of the clock."""
     from recsys_data.contracts import load_contracts
     from recsys_data.settings import Settings
-    from recsys_data.storage.maintenance.compaction import upkeep
+    from recsys_data.storage.maintenance.compaction import maintain_table
     from recsys_data.storage.tables import open_lake
 
     lake = open_lake(Settings.from_env(), load_contracts())
     now = datetime.fromtimestamp(time.time(), UTC) + timedelta(hours=hours)
     for name in KEPT:
-        upkeep(lake, name, now)
+        maintain_table(lake, name, now)
 
 
 def _tidy(state: State, hours: float, result: Result) -> None:

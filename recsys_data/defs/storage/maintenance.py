@@ -17,7 +17,7 @@ from recsys_data.errors import RecsysDataError
 from recsys_data.storage.tables import Lake
 
 if TYPE_CHECKING:
-    from recsys_data.storage.maintenance.compaction import Upkept
+    from recsys_data.storage.maintenance.compaction import TableMaintenance
 
 logger = logging.getLogger(__name__)
 
@@ -100,16 +100,16 @@ def lake_upkeep(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake])
 
 
 def _kept_up(context: dg.AssetExecutionContext, lake: Lake) -> dg.MaterializeResult:
-    from recsys_data.storage.maintenance.compaction import upkeep
+    from recsys_data.storage.maintenance.compaction import maintain_table
 
-    done: dict[str, Upkept] = {}
+    done: dict[str, TableMaintenance] = {}
     failed: list[str] = []
     for name in lake.contracts:
         if not lake.exists(name):
             continue
         # What is wrong with one table is no reason to leave the others.
         try:
-            done[name] = upkeep(lake, name)
+            done[name] = maintain_table(lake, name)
             context.log.info(f"{name}: {done[name]}")
             logger.info("Maintained.", extra={"dataset": name, **asdict(done[name])})
         except RecsysDataError as error:
@@ -120,7 +120,7 @@ def _kept_up(context: dg.AssetExecutionContext, lake: Lake) -> dg.MaterializeRes
     return dg.MaterializeResult(metadata=_metadata(done))
 
 
-def _metadata(done: "dict[str, Upkept]") -> dict[str, Any]:
+def _metadata(done: "dict[str, TableMaintenance]") -> dict[str, Any]:
     rows = [
         [name, one.files_before, one.files_after, one.expired]
         + [one.orphans.removed, one.orphans.removed_bytes, one.orphans.waiting, round(one.seconds, 1)]

@@ -16,8 +16,8 @@ import msgspec
 from recsys_data.contracts.model import history_name
 from recsys_data.errors import UserError
 from recsys_data.ingestion.batch.history.state import day_of, fingerprint, read_state
-from recsys_data.storage.commit import remove
-from recsys_data.storage.ledger import Removed, read_removed
+from recsys_data.storage.commit import delete_files
+from recsys_data.storage.ledger import Deletions, read_deletions
 from recsys_data.storage.tables import Lake
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def expire(lake: Lake, name: str, now: datetime) -> Expired:
     files = [file for day in old for file in by_day[day]]
     rows = sum(file.record_count for file in files)
     before = old[-1] + timedelta(days=1)
-    if not remove(table, files, [], lambda stored: _with_expired(stored, rows, before)):
+    if not delete_files(table, files, [], lambda stored: _with_expired(stored, rows, before)):
         # Somebody has just rewritten one of them; the next run is early enough.
         return Expired(since)
     return Expired(since, len(old), rows)
@@ -71,7 +71,7 @@ def kept_since(lake: Lake, name: str, now: datetime) -> date:
     """The first day that may be stored: neither older than the contract keeps, nor among those that expired."""
     retention = lake.contracts[name].retention
     kept = date.min if retention is None else (now.astimezone(UTC) - retention).date()
-    retired = read_removed(lake.table(name)).retired_before if lake.exists(name) else None
+    retired = read_deletions(lake.table(name)).expired_before if lake.exists(name) else None
     return max(kept, retired or date.min)
 
 
@@ -104,9 +104,9 @@ def _in_history(lake: Lake, name: str, by_day: "dict[date, list[DataFile]]", old
     return list(takewhile(lambda day: day < newest and applied.get(day) == fingerprint(by_day[day]), old))
 
 
-def _with_expired(stored: Removed, rows: int, before: date) -> Removed:
+def _with_expired(stored: Deletions, rows: int, before: date) -> Deletions:
     return msgspec.structs.replace(
         stored,
-        retired=stored.retired + rows,
-        retired_before=max(before, stored.retired_before or date.min),
+        expired=stored.expired + rows,
+        expired_before=max(before, stored.expired_before or date.min),
     )

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from recsys_data.contracts.model import Kind
 from recsys_data.contracts.rules import session
 from recsys_data.errors import Transient
-from recsys_data.storage.commit import remove
-from recsys_data.storage.ledger import Removed
+from recsys_data.storage.commit import delete_files
+from recsys_data.storage.ledger import Deletions
 from recsys_data.storage.maintenance.compaction import rewrite
 from recsys_data.storage.query import file_path, relation
 from recsys_data.storage.tables import Lake
@@ -117,7 +117,7 @@ def take_out(
     table: "Table",
     meant: Meant,
     choose: Callable[["DataFile"], Places],
-    counted: Callable[[Removed, int], Removed],
+    counted: Callable[[Deletions, int], Deletions],
 ) -> Iterator[int]:
     """Take dead letters out of a table, each file in a commit of its own; gives how many after each.
 
@@ -142,7 +142,7 @@ def take_out(
                 done.add(file.file_path)
                 continue
             left = rewrite(table, file.partition[0], [file], places.others)
-            if remove(table, [file], [left] if left else [], lambda stored, n=taken: counted(stored, n)):
+            if delete_files(table, [file], [left] if left else [], lambda stored, n=taken: counted(stored, n)):
                 done.update({file.file_path, *([left.file_path] if left else [])})
                 yield taken
             else:

@@ -28,8 +28,8 @@ from recsys_data.ingestion.streaming.decoding.validator import Validator
 from recsys_data.ingestion.streaming.log import EventLog, LogSlice
 from recsys_data.leases import file_lock
 from recsys_data.settings import Settings
-from recsys_data.storage.commit import remove
-from recsys_data.storage.ledger import OUTBOX, Outbox, Removed, read_removed
+from recsys_data.storage.commit import delete_files
+from recsys_data.storage.ledger import OUTBOX, Deletions, Outbox, read_deletions
 from recsys_data.storage.tables import Lake
 
 if TYPE_CHECKING:
@@ -102,13 +102,13 @@ def discard(lake: Lake, settings: Settings, meant: Meant, told: Told = lambda _:
 
 def waiting(lake: Lake) -> int:
     """How many replayed lines may not be in the event log yet."""
-    return sum(read_removed(table).waiting for table in holders(lake))
+    return sum(read_deletions(table).waiting for table in holders(lake))
 
 
 def outbox_lines(lake: Lake) -> Iterator[bytes]:
     """The replayed lines that may not be in the event log yet."""
     for table in holders(lake):
-        for box in read_removed(table).outbox:
+        for box in read_deletions(table).outbox:
             with contextlib.suppress(FileNotFoundError), (lake.warehouse / OUTBOX / box.file).open("rb") as file:
                 yield from (line.removesuffix(b"\n") for line in file)
 
@@ -136,7 +136,7 @@ def finish(lake: Lake, log: EventLog) -> None:
         Permanent: an outbox file is gone, and its lines are not in the log.
     """
     for table in holders(lake):
-        for box in read_removed(table).outbox:
+        for box in read_deletions(table).outbox:
             path = lake.warehouse / OUTBOX / box.file
             try:
                 with path.open("rb") as file:
@@ -148,7 +148,7 @@ def finish(lake: Lake, log: EventLog) -> None:
                         f"{path} is gone: it held {box.lines:,} dead letters on their way to the event log, which does "
                         "not hold them. Restore it from a backup."
                     ) from None
-            remove(table, [], [], lambda stored, box=box: _emptied(stored, box))
+            delete_files(table, [], [], lambda stored, box=box: _emptied(stored, box))
             path.unlink(missing_ok=True)
 
 
@@ -169,11 +169,11 @@ def _is_in_log(box: Outbox, log: EventLog) -> bool:
     return False
 
 
-def _emptied(stored: Removed, box: Outbox) -> Removed:
+def _emptied(stored: Deletions, box: Outbox) -> Deletions:
     return msgspec.structs.replace(stored, outbox=tuple(other for other in stored.outbox if other != box))
 
 
-def _discarded(stored: Removed, rows: int) -> Removed:
+def _discarded(stored: Deletions, rows: int) -> Deletions:
     return msgspec.structs.replace(stored, discarded=stored.discarded + rows)
 
 
@@ -185,7 +185,7 @@ def _alone(settings: Settings, wait_seconds: float) -> Iterator[bool]:
 
 def _tidy(lake: Lake, table: "Table") -> None:
     """Remove files of replays that died before their commit: their dead letters are still in the table."""
-    known = {box.file for box in read_removed(table).outbox}
+    known = {box.file for box in read_deletions(table).outbox}
     for path in (lake.warehouse / OUTBOX).glob(f"{table.name()[-1]}.*"):
         if path.name not in known:
             path.unlink()
@@ -240,7 +240,7 @@ class _Taking:
         lines.writelines(line + b"\n" for line in accepted)
         self.last = accepted[-1] if accepted else self.last
 
-    def counted(self, stored: Removed, rows: int) -> Removed:
+    def counted(self, stored: Deletions, rows: int) -> Deletions:
         """The counts after the lines of the outbox have left the table."""
         return msgspec.structs.replace(stored, replayed=stored.replayed + rows, outbox=(*stored.outbox, self.box))
 

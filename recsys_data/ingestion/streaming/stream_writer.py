@@ -30,7 +30,7 @@ from recsys_data.ingestion.streaming.positions import first_dataset, main_datase
 from recsys_data.logs import trail
 from recsys_data.settings import Settings
 from recsys_data.storage.commit import commit, expire_old_snapshots
-from recsys_data.storage.integrity import damaged_data
+from recsys_data.storage.integrity import corrupt_data
 from recsys_data.storage.intent import (
     Intent,
     LineOutcomes,
@@ -42,7 +42,7 @@ from recsys_data.storage.intent import (
     remove_intent,
     write_intent,
 )
-from recsys_data.storage.ledger import INDEX_COMMITS_KEPT, LATENCIES_KEPT, Latency, Ledger, read_ledger, read_removed
+from recsys_data.storage.ledger import INDEX_COMMITS_KEPT, LATENCIES_KEPT, Latency, Ledger, read_deletions, read_ledger
 from recsys_data.storage.parquet import Picked, write_days
 from recsys_data.storage.query import data_files, relation
 from recsys_data.storage.tables import Lake
@@ -338,7 +338,7 @@ class StreamWriter:
         state = LakeState(
             " ".join(str(table.metadata.table_uuid) for table in homes.values()),
             frozenset(self._index_commits),
-            sum(read_removed(table).retired for table in homes.values()),
+            sum(read_deletions(table).expired for table in homes.values()),
         )
         seen = SeenIds(settings.dedup_index_dir, state)
         covered = {partition: seen.covered.get(partition, 0) for partition in self._positions()}
@@ -375,7 +375,7 @@ def stored_keys(table: "Table", covered: Mapping[int, int]) -> Iterator[npt.NDAr
             for piece in reader:
                 yield np.stack([column.to_numpy(zero_copy_only=False) for column in piece.columns])
     except duckdb.Error as error:
-        raise damaged_data(table, files, error) from error
+        raise corrupt_data(table, files, error) from error
 
 
 def _stamp(picked: list[Picked], contract: Contract, moment: pa.Scalar) -> list[Picked]:

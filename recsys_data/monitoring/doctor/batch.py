@@ -50,8 +50,8 @@ def source(there: Deployment, contract: Contract, server: Server) -> list[Findin
     except RecsysDataError:
         raise
     except Exception as error:
-        # What it says is left out, for it may hold a password.
-        raise Transient(f"{named(server)} cannot be looked at: {type(error).__name__}. Mend its location.") from None
+        # What it says is left out, because it may hold a password.
+        raise Transient(f"{named(server)} cannot be looked at: {type(error).__name__}. Fix its location.") from None
 
 
 def _source(there: Deployment, contract: Contract, server: Server) -> list[Finding]:
@@ -66,7 +66,7 @@ def _source(there: Deployment, contract: Contract, server: Server) -> list[Findi
         with extract(server, wanted, today, there.settings.data_dir) as opened:
             lacking = {column.name for column in wanted} - set(opened.columns)
         if lacking:
-            raise UserError(f"{named(server)} has no column for {', '.join(sorted(lacking))}. Mend its `columns`.")
+            raise UserError(f"{named(server)} has no column for {', '.join(sorted(lacking))}. Fix its `columns`.")
         return [ok(name, f"{named(server)} answers")]
     if is_live(server):
         listing = files_of_day(server, there.settings.data_dir, today)[1]()
@@ -76,6 +76,6 @@ def _source(there: Deployment, contract: Contract, server: Server) -> list[Findi
     days = days_available(server, there.settings.data_dir) or []
     if not days:
         return [
-            warning(name, f"{named(server)}: no folder of any day", "Deliver one, or mend `servers` of the contract.")
+            warning(name, f"{named(server)}: no folder of any day", "Deliver one, or fix `servers` of the contract.")
         ]
     return [ok(name, f"{named(server)}: {len(days):,} days, the newest {days[-1]}")]

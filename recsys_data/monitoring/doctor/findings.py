@@ -42,7 +42,7 @@ def bounded(name: str, check: Check, seconds: float = SECONDS) -> list[Finding]:
 
     >>> def check(): raise RecsysDataError("The log is held. Wait.")
     >>> bounded("log", check)
-    [Finding(check='log', state='problem', found='The log is held. Wait.', advice='Do as it says.')]
+    [Finding(check='log', state='problem', found='The log is held. Wait.', advice='Follow the message.')]
     """
     found: list[Finding] = []
 
@@ -50,7 +50,7 @@ def bounded(name: str, check: Check, seconds: float = SECONDS) -> list[Finding]:
         try:
             found.extend(check())
         except RecsysDataError as error:
-            found.append(problem(name, redacted(str(error)), "Do as it says."))
+            found.append(problem(name, redacted(str(error)), "Follow the message."))
         except Exception as error:
             # Whatever is broken, the other checks are still worth having.
             text = redacted((str(error).strip().splitlines() or [""])[0])

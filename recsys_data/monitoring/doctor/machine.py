@@ -90,10 +90,10 @@ def query_guard(settings: Settings) -> list[Finding]:
 
 
 def alerts(settings: Settings) -> list[Finding]:
-    """Whether somebody is told when something turns bad."""
+    """Where alerts go."""
     if settings.alert_url:
         return [ok("alerts", f"sent to RECSYS_DATA_ALERT_URL as {settings.alert_format}; try: recsys-data alerts test")]
-    return [ok("alerts", "logged only; RECSYS_DATA_ALERT_URL names a webhook that is told")]
+    return [ok("alerts", "logged only; RECSYS_DATA_ALERT_URL names a webhook to send them to")]
 
 
 def packages(settings: Settings) -> list[Finding]:

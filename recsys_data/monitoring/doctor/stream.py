@@ -72,7 +72,7 @@ def _partition(folder: Path, number: int) -> list[Finding]:
             warning(
                 "event log",
                 f"partition {number} ends with {torn:,} bytes of a line that was never finished",
-                "Nothing to do: its sender was never told that it is kept, and the next writer cuts it off.",
+                "Nothing to do: it was never acknowledged, and the next writer cuts it off.",
             )
         )
     return found
@@ -115,13 +115,13 @@ def positions(there: Deployment) -> list[Finding]:
 
 
 def lag(there: Deployment) -> list[Finding]:
-    """How much waits, since when, and whether anybody drains it."""
+    """How much waits, since when, and whether a consumer reads it."""
     if there.log is None:
         return [ok("lag", "nothing waits")]
     ranges = {partition: at for partition, at in unread(there.log, there.lake).items() if at[0] < at[1]}
     waiting = sum(end - start for start, end in ranges.values())
     drain = running_drain(there.settings)
-    alive = f"process {drain.process} is draining" if drain else "nobody is draining"
+    alive = f"process {drain.process} is ingesting" if drain else "nobody is ingesting"
     if not waiting:
         return [ok("lag", f"nothing waits; {alive}")]
     oldest = min(_received(there, partition, start) for partition, (start, _) in ranges.items())
@@ -164,7 +164,7 @@ def clock(there: Deployment) -> list[Finding]:
         advice = "The clock went back. Keep it with NTP; until it has caught up, freshness and latency are wrong."
         return [problem("clock", found, advice)]
     if received and received > now + ahead:
-        advice = "Keep the clocks of collectors with NTP, or mend the sender that writes `received_at` itself."
+        advice = "Keep the clocks of collectors with NTP, or fix the sender that writes `received_at` itself."
         return [warning("clock", found, advice)]
     return [ok("clock", found)]
 

@@ -7,7 +7,7 @@ from recsys_data.durable import local_path
 from recsys_data.monitoring.doctor.deployment import Deployment, StoredLake
 from recsys_data.monitoring.doctor.findings import Finding, ok, problem
 from recsys_data.monitoring.reconciliation import reconcile_lake
-from recsys_data.storage.integrity import damaged_files, manifest_of, naming_damage
+from recsys_data.storage.integrity import corrupt_files, manifest_of, names_corrupt_file
 from recsys_data.storage.tables import schema_changes
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _files(name: str, found: "Table") -> list[Finding]:
         if path is not None and (fault := _fault(path, file.file_size_in_bytes)):
             listed = f" (listed in {manifest_of(found, file.file_path)})" if len(gone) < SHOWN else ""
             gone.append(fault + listed)
-    checked, damaged = damaged_files(found, CHECK_SECONDS) if not gone else (0, [])
+    checked, damaged = corrupt_files(found, CHECK_SECONDS) if not gone else (0, [])
     gone += damaged
     if gone:
         more = f" and {len(gone) - SHOWN} more" if len(gone) > SHOWN else ""
@@ -55,7 +55,7 @@ def _files(name: str, found: "Table") -> list[Finding]:
     return [ok(f"table {name}", f"{rows:,} rows in {count:,} data files, each there; {checked:,} read and sound")]
 
 
-@naming_damage
+@names_corrupt_file
 def _planned(found: "Table") -> "list[DataFile]":
     return [task.file for task in found.scan().plan_files()]
 

@@ -32,13 +32,13 @@ State = Literal["stored", "rejected", "waiting", "replaying", "unaccounted", "no
 POSITION = re.compile(r"([0-9]{1,9}):([0-9]{1,18})")
 MEANINGS: dict[State, str] = {
     "stored": "It is stored.",
-    "rejected": "It broke a contract and is a dead letter. Mend the client and send it again; or mend the contract, "
+    "rejected": "It broke a contract and is a dead letter. Fix the client and send it again; or fix the contract, "
     "and bring it back with `recsys-data dead-letters replay`.",
-    "waiting": "It waits in the event log. A drain stores it: `recsys-data ingest --until-empty`, or the sensor.",
+    "waiting": "It waits in the event log. A consumer stores it: `recsys-data ingest --until-empty`, or the sensor.",
     "replaying": "It was a dead letter and is on its way back to the event log: a replay was interrupted. The next "
-    "drain goes on with it: `recsys-data ingest --until-empty`, or the sensor.",
-    "unaccounted": "The log keeps it, the tables have read past it, and it is neither a row nor a dead letter: it was "
-    "discarded, or its day was retired, or rows were lost. `recsys-data doctor` tells whether the ledger balances.",
+    "consumer continues it: `recsys-data ingest --until-empty`, or the sensor.",
+    "unaccounted": "Read, but not found in any table: it was discarded, expired by retention, or lost. Run "
+    "`recsys-data doctor`.",
     "nowhere": "It is in no table and not in the log. It never arrived (look at the client's answer from the "
     "collector), it arrived in another state folder (RECSYS_DATA_DIR), or its id is another: an order or a list of "
     "products is one event per product, whose ids begin with the message's. A line whose id could not be read is "

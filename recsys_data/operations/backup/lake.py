@@ -16,7 +16,7 @@ from recsys_data.durable import local_path
 from recsys_data.errors import Permanent, Transient
 from recsys_data.operations.backup.store import Store
 from recsys_data.storage.intent import FOLDER, SUFFIX, intent_of, intent_path
-from recsys_data.storage.ledger import OUTBOX, read_ledger, read_removed
+from recsys_data.storage.ledger import OUTBOX, read_deletions, read_ledger
 from recsys_data.storage.maintenance.orphans import references
 from recsys_data.storage.tables import NAMESPACE
 
@@ -68,7 +68,7 @@ def _open(store: Store, folder: Path, tables: dict[str, "Table"], copied: Path) 
             table = tables[identifier[-1]] = catalog.load_table(identifier)
             store.add(*_place(folder, table.metadata_location))
             # What a replay has taken out and not yet brought to the event log is nowhere else.
-            for box in read_removed(table).outbox:
+            for box in read_deletions(table).outbox:
                 store.add(f"lake/{OUTBOX}/{box.file}", folder / OUTBOX / box.file)
     _add_intents(store, folder, tables)
 

@@ -1,6 +1,6 @@
-"""Upkeep of tables without disturbing readers or writers: many small files become few, and what is unused goes.
+"""Table maintenance that disturbs neither readers nor writers: compaction, snapshot expiration, orphan removal.
 
-Data flow: days of small files -> one file each -> old snapshots forgotten -> files that nothing refers to removed.
+Data flow: days of small files -> one file each -> old snapshots expired -> files that nothing refers to removed.
 Run alone: `dagster asset materialize --select lake_upkeep -m recsys_data.definitions`.
 """
 
@@ -19,9 +19,9 @@ from recsys_data.days import day_number
 from recsys_data.durable import local_path, sync_all
 from recsys_data.errors import Transient
 from recsys_data.storage.commit import Change, compare_and_set, expire_old_snapshots, live_files
-from recsys_data.storage.integrity import checked_batches, naming_damage
+from recsys_data.storage.integrity import checked_batches, names_corrupt_file
 from recsys_data.storage.intent import referenced_files
-from recsys_data.storage.maintenance.orphans import Orphans, forget_referenced, remove_orphans
+from recsys_data.storage.maintenance.orphans import Orphans, clear_referenced, remove_orphans
 from recsys_data.storage.manifest_stats import read_manifests
 from recsys_data.storage.parquet import dictionary_columns, file_schema, write_day
 from recsys_data.storage.pyiceberg_patches import remembered_manifests
@@ -42,20 +42,20 @@ SMALL_FILES = 8
 WORK_BYTES = 8 * 1024**3
 # What is rewritten for one swap, and begun again when others changed it meanwhile.
 SWAP_BYTES = 1024**3
-# Commits of drains wait for a swap, about a fifth of a second for each thousand files.
+# Commits of consumers wait for a swap, about a fifth of a second for each thousand files.
 SWAP_FILES = 2000
-# Of tables that take a commit a day; a drain forgets its snapshots far sooner.
+# Of tables that take a commit a day; a consumer expires its snapshots far sooner.
 SNAPSHOTS_KEPT = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
-class Upkept:
-    """What upkeep of one table did.
+class TableMaintenance:
+    """What maintenance of one table did.
 
     Attributes:
         files_before: data files of the table's current snapshot, before.
         files_after: and after.
-        expired: snapshots that were forgotten.
+        expired: snapshots that were expired.
         orphans: files that nothing refers to.
     """
 
@@ -66,10 +66,10 @@ class Upkept:
     seconds: float
 
 
-def upkeep(lake: Lake, name: str, now: datetime | None = None) -> Upkept:
+def maintain_table(lake: Lake, name: str, now: datetime | None = None) -> TableMaintenance:
     """Compact, expire and tidy up one table as of `now`; what it holds stays the same, wherever it is broken off.
 
-    Stream datasets are compacted, today included, for a drain leaves a file a second. Other tables have few files a
+    Stream datasets are compacted, today included, because a consumer leaves a file a second. Others have few files a
     day, and what is made of them is known by their names.
 
     Raises:
@@ -81,13 +81,13 @@ def upkeep(lake: Lake, name: str, now: datetime | None = None) -> Upkept:
     table = lake.table(name)
     before = in_background(_count, table)
     notes = lake.warehouse / "upkeep" / f"{name}.db"
-    in_background(forget_referenced, table, notes)
+    in_background(clear_referenced, table, notes)
     if lake.contracts[name].is_stream:
         compact_days(table, day_number(now.date()) + 1)
     expired = expire_old_snapshots(table.refresh(), enough=1, age=SNAPSHOTS_KEPT)
     intended = partial(referenced_files, lake.warehouse, table)
     orphans = in_background(remove_orphans, table, notes, now=now.timestamp(), intended=intended)
-    return Upkept(before, in_background(_count, table.refresh()), expired, orphans, time.monotonic() - began)
+    return TableMaintenance(before, in_background(_count, table.refresh()), expired, orphans, time.monotonic() - began)
 
 
 def count_live_files(lake: Lake) -> int:
@@ -97,12 +97,12 @@ def count_live_files(lake: Lake) -> int:
     return sum(int(summary.get("total-data-files", "0")) for summary in summaries)
 
 
-@naming_damage
+@names_corrupt_file
 def _count(table: "Table") -> int:
     return sum(1 for _ in table.scan().plan_files())
 
 
-@naming_damage
+@names_corrupt_file
 def compact_days(table: "Table", before: int, work_bytes: int = WORK_BYTES) -> int:
     """Compact the days before `before` (days since 1970) that have many small files; returns how many were replaced.
 
@@ -159,7 +159,7 @@ def _compact(table: "Table", days: Sequence[int]) -> int:
     raise Transient(f"Files of {'.'.join(table.name())} keep being rewritten by others. Try again later.")
 
 
-@naming_damage
+@names_corrupt_file
 def _small_files(table: "Table", days: Sequence[int]) -> dict[int, list["DataFile"]]:
     found: dict[int, list[DataFile]] = {day: [] for day in days}
     for task in table.scan().plan_files():
@@ -210,7 +210,7 @@ def _parts(table: "Table", files: list["DataFile"], wanted: pa.Schema) -> Iterat
     """The rows of the files in bounded parts of the table's present schema.
 
     Raises:
-        Permanent: a file is damaged. Written again, what is wrong in it would pass for sound.
+        Permanent: a file is damaged. Written again, corruption would pass for sound data.
     """
     for file in files:
         for batch in checked_batches(table, file.file_path, PART_ROWS):
@@ -221,7 +221,7 @@ def _parts(table: "Table", files: list["DataFile"], wanted: pa.Schema) -> Iterat
             yield part.select(wanted.names).cast(wanted)
 
 
-@naming_damage
+@names_corrupt_file
 def _replace(table: "Table", old: Sequence["DataFile"], new: Sequence["DataFile"]) -> bool:
     """Swap files in one commit; False when one of the old files is no longer part of the table."""
     before, after = ({file.file_path for file in files} for files in (old, new))

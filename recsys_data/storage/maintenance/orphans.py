@@ -3,7 +3,7 @@
 Expired snapshots, compaction and writers that died leave data files and manifests behind; Iceberg removes none.
 Data flow: files of the folder - what the table's metadata refers to -> since when each was found unreferenced (a
 SQLite file beside the tables) -> data files that were so for a day, and others that were so for hours, are removed.
-What counts is how long a file has been unreferenced, not its age: whoever began to read before a commit replaced a
+What counts is how long a file has been unreferenced, not its age: a reader that began before a commit replaced a
 file goes on reading it.
 """
 
@@ -41,7 +41,7 @@ TABLES = """
 
 @dataclass(frozen=True, slots=True)
 class Orphans:
-    """What a look at a table's folder came to.
+    """What was found in a table's folder.
 
     Attributes:
         removed: files that were removed, and how many bytes they had.
@@ -75,7 +75,7 @@ def remove_orphans(
 
     Raises:
         Permanent: the table refers to files that are not there, or not below its folder; nothing was removed.
-        Transient: another process is at it.
+        Transient: another process does the same.
     """
     now = time.time() if now is None else now
     root = _folder(table)
@@ -93,7 +93,7 @@ def remove_orphans(
         return _remove(database, now, margin)
 
 
-def forget_referenced(table: "Table", notes: Path) -> None:
+def clear_referenced(table: "Table", notes: Path) -> None:
     """Take back what was noted of files that the table refers to now; to be called before files are replaced.
 
     A writer may have been about to commit a file when it was noted. Were that remembered when the file is replaced
@@ -118,7 +118,9 @@ def _notes(notes: Path) -> Iterator[sqlite3.Connection]:
             yield database
             database.execute("COMMIT")
     except sqlite3.OperationalError as error:
-        raise Transient(f"{notes} cannot be written: {error}. Is upkeep running elsewhere? Try again later.") from None
+        raise Transient(
+            f"{notes} cannot be written: {error}. Is table maintenance running elsewhere? Try again later."
+        ) from None
     except sqlite3.DatabaseError as error:
         raise Permanent(f"{notes} is damaged: {error}. Remove it; unreferenced files then wait anew.") from None
 

@@ -114,7 +114,7 @@ def test_old_days_of_a_stream_are_retired_and_the_ledger_balances(make_platform:
     platform.drain()
     assert platform.ids() == ["7", "9", "new"]
     assert reconcile_lake(platform.lake, platform.settings).balanced
-    assert (platform.removed("interactions").retired, len(platform.rows())) == (5, 3)
+    assert (platform.removed("interactions").expired, len(platform.rows())) == (5, 3)
 
 
 def test_a_history_outlives_the_snapshots_that_it_is_made_of(batch: Batch, tmp_path_factory: Any) -> None:

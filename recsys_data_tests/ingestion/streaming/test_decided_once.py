@@ -23,7 +23,7 @@ from recsys_data.operations.backup.restore import restore
 from recsys_data.storage.commit import accept_losses, commit
 from recsys_data.storage.intent import FOLDER, intent_path, read_intent
 from recsys_data.storage.ledger import LEDGER, read_ledger
-from recsys_data.storage.maintenance.compaction import upkeep
+from recsys_data.storage.maintenance.compaction import maintain_table
 from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.support.contract_files import builtin, custom, load, of_stream, rule, rules_of
 from recsys_data_tests.support.decoding import decoder_of
@@ -368,7 +368,7 @@ def test_files_of_a_pending_intent_are_no_orphans_and_part_of_a_backup(
     later = datetime.now(UTC)
     for _ in range(2):
         later += timedelta(days=3)
-        upkeep(platform.lake, "contexts", later)
+        maintain_table(platform.lake, "contexts", later)
     back_up(platform.settings, tmp_path / "backup")
     platform.close()
     shutil.move(tmp_path / "state", tmp_path / "lost")

@@ -18,7 +18,7 @@ from recsys_data.monitoring.doctor import examine
 from recsys_data.operations.backup import restore as restore_module
 from recsys_data.operations.backup.backup import back_up
 from recsys_data.operations.backup.restore import restore, verify
-from recsys_data.storage.maintenance.compaction import upkeep
+from recsys_data.storage.maintenance.compaction import maintain_table
 from recsys_data_tests.operations.backup.state import close, feed, lose, stored
 
 
@@ -77,7 +77,7 @@ def test_backups_while_events_come_and_a_drain_commits_lose_and_double_nothing(
     for thread in threads:
         thread.join()
     assert failures == [] and min(counts) > 0
-    upkeep(platform.lake, "interactions")
+    maintain_table(platform.lake, "interactions")
     lose(platform)
     restore(platform.settings, folder)
     again = open_platform()

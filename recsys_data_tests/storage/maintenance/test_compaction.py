@@ -18,7 +18,7 @@ from recsys_data.errors import Transient
 from recsys_data.storage import integrity as damage
 from recsys_data.storage.ledger import read_ledger
 from recsys_data.storage.maintenance import compaction as maintenance
-from recsys_data.storage.maintenance.compaction import compact_day, compact_days, upkeep
+from recsys_data.storage.maintenance.compaction import compact_day, compact_days, maintain_table
 from recsys_data.storage.manifest_stats import days
 from recsys_data.storage.query import connect
 from recsys_data.storage.tables import Lake
@@ -77,28 +77,28 @@ def test_a_hundred_commits_with_upkeep_in_between_keep_every_row_and_few_files(l
     for _ in range(5):
         for _ in range(5):
             given += feed(table, 4, rng.choice([0, 0, 0, 1, 2, 30]))
-        upkeep(lake, "notes", next(night))
+        maintain_table(lake, "notes", next(night))
         sizes.append(len(stored(table)))
         assert ids(table) == sorted(given)
         assert read_ledger(lake.table("notes")).rows == len(given)
     assert max(files_by_day(table).values()) < 4
     # Files of the last day and of the one before it, and what is in use; without upkeep there are hundreds.
     assert sizes[-1] <= 1.2 * max(sizes[:4]) < 250
-    upkeep(lake, "notes", next(night))
-    upkeep(lake, "notes", next(night))
+    maintain_table(lake, "notes", next(night))
+    maintain_table(lake, "notes", next(night))
     assert len(stored(table)) < 40
 
 
 def test_a_second_run_does_nothing(lake: Lake) -> None:
     night, table = nights(), lake.table("notes")
     feed(table, 9)
-    first = upkeep(lake, "notes", next(night))
+    first = maintain_table(lake, "notes", next(night))
     assert (first.files_before, first.files_after) == (9, 1)
     assert first.expired > 8
     assert first.orphans.removed == 0
-    upkeep(lake, "notes", next(night))
+    maintain_table(lake, "notes", next(night))
     whole, files = table.refresh().metadata_location, sorted(stored(table))
-    third = upkeep(lake, "notes", next(night))
+    third = maintain_table(lake, "notes", next(night))
     assert (third.files_before, third.files_after, third.expired) == (1, 1, 0)
     assert (third.orphans.removed, third.orphans.waiting) == (0, 0)
     assert (table.refresh().metadata_location, sorted(stored(table))) == (whole, files)
@@ -107,9 +107,9 @@ def test_a_second_run_does_nothing(lake: Lake) -> None:
 def test_todays_files_are_compacted_and_other_datasets_left_alone(open_notes: OpenLake, lake: Lake) -> None:
     table = lake.table("notes")
     feed(table, 5)
-    upkeep(open_notes(), "notes", at(0.5))
+    maintain_table(open_notes(), "notes", at(0.5))
     assert files_by_day(table) == {0: 5}, "snapshots are known by their files"
-    upkeep(lake, "notes", at(0.5))
+    maintain_table(lake, "notes", at(0.5))
     assert files_by_day(table) == {0: 1}
 
 
@@ -159,11 +159,11 @@ def test_a_crash_between_any_two_steps_leaves_a_table_that_reads_the_same(
         with monkeypatch.context() as patch:
             patch.setattr(maintenance, step, crash)
             with pytest.raises(RuntimeError, match="crash"):
-                upkeep(lake, "notes", next(night))
+                maintain_table(lake, "notes", next(night))
         assert ids(table) == given
         given = sorted(given + feed(table, 4))
-    upkeep(lake, "notes", next(night))
-    assert upkeep(lake, "notes", next(night)).orphans.waiting == 0
+    maintain_table(lake, "notes", next(night))
+    assert maintain_table(lake, "notes", next(night)).orphans.waiting == 0
     assert ids(table) == given
     assert files_by_day(table) == {0: 1}
     assert len([path for path in stored(table) if path.suffix == ".parquet"]) == 1
@@ -175,7 +175,7 @@ def test_a_drain_that_commits_between_any_two_steps_loses_nothing(
 ) -> None:
     night, table = nights(), lake.table("notes")
     given = feed(table, 6)
-    upkeep(lake, "notes", next(night))
+    maintain_table(lake, "notes", next(night))
     given += feed(table, 6)
     drain = open_notes().table("notes")
     whole = getattr(maintenance, step)
@@ -187,7 +187,7 @@ def test_a_drain_that_commits_between_any_two_steps_loses_nothing(
         return result
 
     monkeypatch.setattr(maintenance, step, overtaken)
-    upkeep(lake, "notes", next(night))
+    maintain_table(lake, "notes", next(night))
     monkeypatch.setattr(maintenance, step, whole)
     assert ids(table) == sorted(given)
     assert read_ledger(lake.table("notes")).rows == len(given)
@@ -199,7 +199,7 @@ def test_readers_that_began_before_read_everything_after(open_notes: OpenLake, l
     scan = open_notes().table("notes").scan()
     tasks = list(scan.plan_files())
     with connect(open_notes(), ["notes"]) as session:
-        upkeep(lake, "notes", next(night))
+        maintain_table(lake, "notes", next(night))
         feed(table, 3)
         assert sorted(row[0] for row in session.sql("SELECT event_id FROM notes").fetchall()) == given
         assert sorted(scan.to_arrow()["event_id"].to_pylist()) == given
@@ -210,7 +210,7 @@ def test_files_that_others_keep_rewriting_are_told(lake: Lake, monkeypatch: pyte
     feed(lake.table("notes"), 4)
     monkeypatch.setattr(maintenance, "_replace", lambda *_: False)
     with pytest.raises(Transient, match="keep being rewritten by others"):
-        upkeep(lake, "notes", datetime.now(UTC))
+        maintain_table(lake, "notes", datetime.now(UTC))
 
 
 def test_a_compacted_file_has_few_row_groups(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:

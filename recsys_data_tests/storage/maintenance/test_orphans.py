@@ -14,7 +14,7 @@ from recsys_data.errors import Permanent, Transient
 from recsys_data.storage.commit import expire_old_snapshots
 from recsys_data.storage.maintenance import orphans as orphans_module
 from recsys_data.storage.maintenance.compaction import compact_day
-from recsys_data.storage.maintenance.orphans import MARGIN, METADATA_MARGIN, Orphans, forget_referenced, remove_orphans
+from recsys_data.storage.maintenance.orphans import MARGIN, METADATA_MARGIN, Orphans, clear_referenced, remove_orphans
 from recsys_data.storage.parquet import Picked, write_days
 from recsys_data.storage.query import connect
 from recsys_data_tests.storage.conftest import OpenLake
@@ -115,7 +115,7 @@ def test_what_was_noted_before_its_commit_waits_anew_when_it_is_replaced(table: 
     with table.transaction() as transaction, transaction.update_snapshot().fast_append() as producer:
         producer.append_data_file(file)
     # As upkeep does, the night after.
-    forget_referenced(table, notes_file)
+    clear_referenced(table, notes_file)
     replace_everything(table)
     assert remove_orphans(table, notes_file, now=now + LATER).removed == 0
     path = local_path(file.file_path)
@@ -222,7 +222,7 @@ def test_two_at_once_and_a_damaged_file_are_told(
     )
     with sqlite3.connect(notes_file) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(Transient, match="locked.* Is upkeep running elsewhere"):
+        with pytest.raises(Transient, match="locked.* Is table maintenance running elsewhere"):
             remove_orphans(table, notes_file)
     other.close()
     notes_file.write_bytes(b"no database" * 1000)

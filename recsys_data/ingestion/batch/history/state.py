@@ -14,7 +14,7 @@ import msgspec
 from recsys_data.days import date_of, from_microseconds
 from recsys_data.errors import Permanent
 from recsys_data.storage.commit import Change, compare_and_set, expire_old_snapshots
-from recsys_data.storage.ledger import read_removed
+from recsys_data.storage.ledger import read_deletions
 from recsys_data.storage.query import file_path, relation
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def stored_days(
                     "another moment than the rest, or not when. Take the snapshot of that day again."
                 )
             known[day] = Applied(day, from_microseconds(earliest), prints[day])
-    before = read_removed(table).retired_before
+    before = read_deletions(table).expired_before
     expired = [one for one in state.days if before and one.day < before and one.day not in files]
     return {one: [] for one in expired} | {known[day]: of_day for day, of_day in files.items()}
 
