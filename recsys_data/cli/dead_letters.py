@@ -13,7 +13,7 @@ from recsys_data.operations.platform import Platform, opened
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from recsys_data.ingestion.streaming.dead_letters import Meant
+    from recsys_data.ingestion.streaming.dead_letters import DeadLetterFilter
     from recsys_data.ingestion.streaming.refused import Example
 
 MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"])
@@ -162,19 +162,19 @@ def discard(reason: str, dataset: str | None, since: datetime | None, until: dat
 
 def _meant(
     platform: Platform, reason: str | None, dataset: str | None, since: datetime | None, until: datetime | None
-) -> tuple["Meant", int]:
+) -> tuple["DeadLetterFilter", int]:
     """Which dead letters are meant, and how many they are.
 
     Raises:
         UserError: there are none.
     """
     from recsys_data.errors import UserError
-    from recsys_data.ingestion.streaming.dead_letters import Meant, count
+    from recsys_data.ingestion.streaming.dead_letters import DeadLetterFilter, count
     from recsys_data.ingestion.streaming.refused import summary
 
     # What is rejected from now on is not meant, however long it takes.
     moments = [moment.replace(tzinfo=UTC) if moment else None for moment in (since, until)]
-    meant = Meant(reason, dataset, moments[0], moments[1] or datetime.now(UTC))
+    meant = DeadLetterFilter(reason, dataset, moments[0], moments[1] or datetime.now(UTC))
     total = sum(count(platform.lake, meant).values())
     if total:
         return meant, total
@@ -184,7 +184,7 @@ def _meant(
             f"Rows rejected for {reason} are in {', '.join(sorted(origins))}: they came with snapshots. Fix the source "
             "or the contract and take the day's snapshot again; rows that are valid then are removed there."
         )
-    known = sorted(count(platform.lake, Meant()))
+    known = sorted(count(platform.lake, DeadLetterFilter()))
     raise UserError(f"{_nothing(reason or 'that', known)} See `recsys-data dead-letters list`.")
 
 

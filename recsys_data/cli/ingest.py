@@ -11,7 +11,7 @@ from recsys_data.cli.support.commands import Exampled
 from recsys_data.operations.platform import Platform, opened
 
 if TYPE_CHECKING:
-    from recsys_data.ingestion.streaming.stream_writer import Flushed
+    from recsys_data.ingestion.streaming.stream_writer import CommitResult
 
 
 @click.command(
@@ -61,7 +61,7 @@ class Totals:
     dead_letters: int = 0
     begun: float = field(default_factory=time.monotonic)
 
-    def add(self, flushed: "Flushed") -> None:
+    def add(self, flushed: "CommitResult") -> None:
         self.read += flushed.read
         self.accepted += flushed.accepted
         self.duplicates += flushed.duplicates

@@ -5,7 +5,7 @@ import pytest
 
 from recsys_data.defs.ingestion.reporting import EVERY_SECONDS, LATE_SECONDS, Reporter, wanted_days
 from recsys_data.errors import UserError
-from recsys_data.ingestion.streaming.stream_writer import Flushed
+from recsys_data.ingestion.streaming.stream_writer import CommitResult
 
 TODAY = 20_000
 LATE = range(TODAY - 20, TODAY - 1)
@@ -22,7 +22,7 @@ def test_late_days_are_told_of_less_often_and_nothing_is_left_out(clock: list[fl
     reporter, told, reports = Reporter(), dict.fromkeys([*LATE, TODAY - 1, TODAY], 0), []
     flushes = 0
     for _ in range(int(2 * LATE_SECONDS)):
-        reporter.add(Flushed(rows={"interactions": dict.fromkeys(told, 1)}))
+        reporter.add(CommitResult(rows={"interactions": dict.fromkeys(told, 1)}))
         flushes += 1
         if reporter.is_due:
             gathered = reporter.take()
@@ -41,7 +41,7 @@ def test_late_days_are_told_of_less_often_and_nothing_is_left_out(clock: list[fl
 def test_the_first_commit_is_told_of_at_once(clock: list[float]) -> None:
     reporter = Reporter()
     assert not reporter.is_due
-    reporter.add(Flushed(rows={"interactions": {TODAY: 3, LATE[0]: 1}}))
+    reporter.add(CommitResult(rows={"interactions": {TODAY: 3, LATE[0]: 1}}))
     assert reporter.is_due
     assert reporter.take().newest_days("interactions") == [TODAY, LATE[0]]
     assert not reporter.is_due

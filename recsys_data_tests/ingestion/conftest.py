@@ -9,7 +9,7 @@ import pytest
 from recsys_data.contracts import Contract, load_contracts
 from recsys_data.ingestion.streaming import consumer as drain
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
-from recsys_data.ingestion.streaming.decoding.event_sql import EventPlan, EventSession
+from recsys_data.ingestion.streaming.decoding.event_sql import EventSchema, EventSession
 from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data_tests.support.decoding import FIRST_DAY, MAX_EVENT_BYTES, Decoding
 from recsys_data_tests.support.draining import THREADS, Platform
@@ -36,7 +36,7 @@ def decoding(contracts: Mapping[str, Contract]) -> Decoding:
 @pytest.fixture(scope="session")
 def sessions(contracts: Mapping[str, Contract]) -> Iterator[EventSession]:
     """Sessions by turns, as many as a consumer uses, because making one takes longer than most tests."""
-    plan = EventPlan(contracts)
+    plan = EventSchema(contracts)
     return itertools.cycle([EventSession(plan, FIRST_DAY) for _ in range(THREADS + 1)])
 
 
@@ -55,8 +55,8 @@ def make_platform(
     """Makes platforms, empty ones of the built-in contracts unless told otherwise."""
     made: list[Platform] = []
 
-    def session(plan: EventPlan, first_day: date) -> EventSession:
-        shared = plan.contracts == EventPlan(contracts).contracts and first_day == FIRST_DAY
+    def session(plan: EventSchema, first_day: date) -> EventSession:
+        shared = plan.contracts == EventSchema(contracts).contracts and first_day == FIRST_DAY
         return next(sessions) if shared else EventSession(plan, first_day)
 
     def make(folder: Path | None = None, given: Mapping[str, Contract] = contracts, **other: Any) -> Platform:

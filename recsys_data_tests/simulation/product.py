@@ -25,8 +25,8 @@ from recsys_data.ingestion.streaming import consumer as drain
 from recsys_data.ingestion.streaming import deduplication as deduplicate
 from recsys_data.ingestion.streaming import replay
 from recsys_data.ingestion.streaming import stream_writer as writer
-from recsys_data.ingestion.streaming.dead_letters import Meant
-from recsys_data.ingestion.streaming.decoding.event_sql import EventPlan, EventSession
+from recsys_data.ingestion.streaming.dead_letters import DeadLetterFilter
+from recsys_data.ingestion.streaming.decoding.event_sql import EventSchema, EventSession
 from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.ingestion.streaming.log.embedded import writer as log_writer
@@ -67,11 +67,11 @@ def consume(log: EventLog, lake: Lake, settings: Settings) -> None:
 
 
 def replay_dead_letters(log: EventLog, lake: Lake, settings: Settings) -> None:
-    replay.replay(lake, log, settings, Meant())
+    replay.replay(lake, log, settings, DeadLetterFilter())
 
 
 def discard_dead_letters(lake: Lake, settings: Settings) -> None:
-    replay.discard(lake, settings, Meant())
+    replay.discard(lake, settings, DeadLetterFilter())
 
 
 def outbox_lines(lake: Lake) -> list[bytes]:
@@ -178,7 +178,7 @@ def _switched_off(sabotage: str | None) -> Iterable[tuple[Any, str, Any]]:
     if sabotage == "deduplication":
         import numpy as np
 
-        return [(deduplicate.SeenIds, "keep", lambda self, keys, decided=None: (np.ones(keys.shape[1], bool),) * 2)]
+        return [(deduplicate.DedupIndex, "keep", lambda self, keys, decided=None: (np.ones(keys.shape[1], bool),) * 2)]
     if sabotage == "compare-and-set":
         return [(writer, "commit", _commit_regardless)]
     if sabotage == "fsync":
@@ -201,7 +201,7 @@ _limits = ConsumerLimits()
 _sessions: dict[object, EventSession] = {}
 
 
-def _session(plan: EventPlan, first_day: date) -> EventSession:
+def _session(plan: EventSchema, first_day: date) -> EventSession:
     key = (*map(id, plan.contracts), first_day)
     if key not in _sessions:
         _sessions[key] = EventSession(plan, first_day)

@@ -7,7 +7,7 @@ import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 
 from recsys_data.ingestion.streaming import stream_writer as writer
-from recsys_data.ingestion.streaming.deduplication import SeenIds
+from recsys_data.ingestion.streaming.deduplication import DedupIndex
 from recsys_data.storage import commit
 from recsys_data.storage import parquet as write
 
@@ -20,7 +20,7 @@ STEPS: tuple[tuple[Any, str], ...] = (
     (commit, "swap"),
     (SqlCatalog, "commit_table"),
     (writer, "remove_intent"),
-    (SeenIds, "persist"),
+    (DedupIndex, "persist"),
 )
 PLACES = [f"{when} {name}" for _, name in STEPS for when in ("before", "after")]
 

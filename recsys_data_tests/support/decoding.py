@@ -15,9 +15,9 @@ from recsys_data.contracts import Contract, load_contracts
 from recsys_data.ingestion.streaming.decoding import decoder as decode
 from recsys_data.ingestion.streaming.decoding.decoded import DeadLetter, Decoded
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
-from recsys_data.ingestion.streaming.decoding.event_sql import EventPlan, EventSession
+from recsys_data.ingestion.streaming.decoding.event_sql import EventSchema, EventSession
 from recsys_data.ingestion.streaming.decoding.validator import Validator
-from recsys_data.ingestion.streaming.decoding.value_counts import KINDS, Tally
+from recsys_data.ingestion.streaming.decoding.value_counts import KINDS, ValueCounts
 from recsys_data.ingestion.streaming.limits import DEFAULT_LIMITS, ConsumerLimits
 from recsys_data.ingestion.streaming.log import LogSlice
 
@@ -49,7 +49,7 @@ def decoder_of(
     limits: ConsumerLimits = DEFAULT_LIMITS,
 ) -> Decoder:
     """A decoder with a session of its own."""
-    return Decoder(EventSession(EventPlan(contracts), first_day), max_event_bytes, limits)
+    return Decoder(EventSession(EventSchema(contracts), first_day), max_event_bytes, limits)
 
 
 def validated(decoder: Decoder, lines: LogSlice, now: datetime = NOW) -> Decoded:
@@ -91,10 +91,10 @@ class Decoding:
     ) -> None:
         self.contracts = contracts or load_contracts()
         self.decoder = decoder_of(self.contracts, limits=limits)
-        self.read_exactly = 0
+        self.decode_strictly = 0
 
     def fates(self, lines: Sequence[bytes], newline: bytes = b"\n") -> list[Fate]:
-        """One fate a line; fails unless there is exactly one. `read_exactly` counts the lines read one by one."""
+        """One fate a line; fails unless there is exactly one. `decode_strictly` counts the lines read one by one."""
         with self._counted():
             events, dead = decode_lines(self.decoder, lines, newline)
         rows = sorted([event["row"] for event in events] + [letter.row for letter in dead])
@@ -117,24 +117,24 @@ class Decoding:
     def exact_fates(self, lines: Sequence[bytes]) -> list[Fate]:
         """The fates by the exact way alone."""
 
-        def all_odd(data: Any, bounds: Any) -> Tally:
-            return Tally(np.zeros((len(bounds) - 1, KINDS), np.int64), np.ones(len(bounds) - 1, bool))
+        def all_odd(data: Any, bounds: Any) -> ValueCounts:
+            return ValueCounts(np.zeros((len(bounds) - 1, KINDS), np.int64), np.ones(len(bounds) - 1, bool))
 
-        with patch.object(decode, "tally", all_odd):
+        with patch.object(decode, "count_values", all_odd):
             fates = self.fates(lines)
-        assert self.read_exactly == sum(fate.reason != "event_too_large" for fate in fates)
+        assert self.decode_strictly == sum(fate.reason != "event_too_large" for fate in fates)
         return fates
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        self.read_exactly = 0
-        read = decode.read_exactly
+        self.decode_strictly = 0
+        read = decode.decode_strictly
 
         def counted(*args: Any) -> dict[str, Any]:
-            self.read_exactly += 1
+            self.decode_strictly += 1
             return read(*args)
 
-        with patch.object(decode, "read_exactly", counted):
+        with patch.object(decode, "decode_strictly", counted):
             yield
 
 

@@ -14,7 +14,7 @@ from recsys_data.ingestion.streaming.consumer import Until
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data.ingestion.streaming.log.embedded.log import EmbeddedLog
-from recsys_data.ingestion.streaming.stream_writer import Flushed, StreamWriter
+from recsys_data.ingestion.streaming.stream_writer import CommitResult, StreamWriter
 from recsys_data.settings import Settings
 from recsys_data.storage.ledger import Deletions, Ledger, read_deletions, read_ledger
 from recsys_data.storage.tables import Lake, open_lake
@@ -57,7 +57,7 @@ class Platform:
         """Append to the partition of this writer."""
         self.writers[writer].append(lines)
 
-    def drain(self, until: Until | None = None, **limits: Any) -> list[Flushed]:
+    def drain(self, until: Until | None = None, **limits: Any) -> list[CommitResult]:
         """A drain by a process of its own, until nothing waits."""
         given = ConsumerLimits(**{"threads": THREADS} | limits)
         return list(drain_module.drain(self.log, self.open_lake(), self.settings, until or Until(), given))

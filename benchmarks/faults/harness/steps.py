@@ -28,7 +28,7 @@ from recsys_data.ingestion.batch.staging import Staged
 from recsys_data.ingestion.streaming import consumer as drain
 from recsys_data.ingestion.streaming import deduplication as deduplicate
 from recsys_data.ingestion.streaming import stream_writer as writer
-from recsys_data.ingestion.streaming.deduplication import SeenIds
+from recsys_data.ingestion.streaming.deduplication import DedupIndex
 from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data.ingestion.streaming.log.embedded import writer as log_writer
 from recsys_data.ingestion.streaming.log.embedded.writer import PartitionWriter
@@ -63,7 +63,7 @@ STEPS: dict[str, list[tuple[Any, str]]] = {
         (writer, "expire_old_snapshots"),
         (ExpireSnapshots, "commit"),
         (writer, "remove_intent"),
-        (SeenIds, "persist"),
+        (DedupIndex, "persist"),
         (deduplicate, "write_atomically"),
     ],
     "upkeep": [
@@ -118,8 +118,8 @@ STEPS: dict[str, list[tuple[Any, str]]] = {
 def name_of(owner: Any, name: str) -> str:
     """How a step is called in the table: the module or class, and the function.
 
-    >>> name_of(SeenIds, "persist")
-    'SeenIds.persist'
+    >>> name_of(DedupIndex, "persist")
+    'DedupIndex.persist'
     """
     return f"{owner.__name__.rpartition('.')[2]}.{name}"
 
@@ -219,7 +219,7 @@ def sabotage(protection: str | None) -> None:
         import numpy as np
 
         every = lambda self, keys, decided=None: (np.ones(keys.shape[1], bool),) * 2  # noqa: E731
-        SeenIds.keep = every  # type: ignore[method-assign]
+        DedupIndex.keep = every  # type: ignore[method-assign]
     elif protection == "compare-and-set":
         writer.commit = _commit_regardless
     elif protection == "fsync":

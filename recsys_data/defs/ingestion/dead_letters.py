@@ -14,7 +14,7 @@ from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
 
 if TYPE_CHECKING:
-    from recsys_data.ingestion.streaming.dead_letters import Meant
+    from recsys_data.ingestion.streaming.dead_letters import DeadLetterFilter
 
 
 class DeadLettersConfig(dg.Config):
@@ -35,7 +35,7 @@ def replay_or_discard(
     lake: dg.ResourceParam[Lake],
     settings: dg.ResourceParam[Settings],
 ) -> None:
-    from recsys_data.ingestion.streaming.dead_letters import Meant, count, holders
+    from recsys_data.ingestion.streaming.dead_letters import DeadLetterFilter, count, holders
     from recsys_data.ingestion.streaming.replay import discard, replay
 
     meant = _meant(config)
@@ -52,7 +52,7 @@ def replay_or_discard(
     metadata = {
         fate: sum(told),
         "not replayed, by reason": dg.MetadataValue.json(stay),
-        "remaining, by reason": dg.MetadataValue.json(count(lake, Meant())),
+        "remaining, by reason": dg.MetadataValue.json(count(lake, DeadLetterFilter())),
     }
     for table in holders(lake):
         context.log_event(dg.AssetObservation(table.name()[-1], metadata=metadata))
@@ -63,14 +63,14 @@ def replay_dead_letters() -> None:
     replay_or_discard()
 
 
-def _meant(config: DeadLettersConfig) -> "Meant":
-    from recsys_data.ingestion.streaming.dead_letters import Meant
+def _meant(config: DeadLettersConfig) -> "DeadLetterFilter":
+    from recsys_data.ingestion.streaming.dead_letters import DeadLetterFilter
 
     if config.discard and not config.reason:
         raise dg.Failure(
             "Name the reason of the dead letters to discard: `reason: malformed_json`.", allow_retries=False
         )
-    return Meant(
+    return DeadLetterFilter(
         config.reason,
         config.dataset,
         _moment("since", config.since),

@@ -21,7 +21,7 @@ from recsys_data.storage.query import relation
 from recsys_data.storage.tables import Lake
 
 if TYPE_CHECKING:
-    from recsys_data.ingestion.streaming.stream_writer import Flushed
+    from recsys_data.ingestion.streaming.stream_writer import CommitResult
 
 EVERY_SECONDS = 30.0
 # Late events touch dozens of older days, and telling of each takes a write to Dagster's storage.
@@ -62,7 +62,7 @@ class Reporter:
         self._gathered = Gathered()
         self._due = self._late_due = 0.0
 
-    def add(self, flushed: "Flushed") -> None:
+    def add(self, flushed: "CommitResult") -> None:
         gathered = self._gathered
         for name, added in flushed.rows.items():
             for day, rows in added.items():

@@ -18,13 +18,13 @@ from recsys_data.errors import Transient
 from recsys_data.ingestion.streaming.consumer_lease import drain_is_running, drain_lock
 from recsys_data.ingestion.streaming.decoding.decoded import Decoded
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
-from recsys_data.ingestion.streaming.decoding.event_sql import EventPlan, EventSession
+from recsys_data.ingestion.streaming.decoding.event_sql import EventSchema, EventSession
 from recsys_data.ingestion.streaming.decoding.validator import Validator
 from recsys_data.ingestion.streaming.limits import DEFAULT_LIMITS, ConsumerLimits
 from recsys_data.ingestion.streaming.log import EventLog, LogSlice
 from recsys_data.ingestion.streaming.positions import positions_of
 from recsys_data.ingestion.streaming.replay import finish_interrupted
-from recsys_data.ingestion.streaming.stream_writer import Flushed, StreamWriter
+from recsys_data.ingestion.streaming.stream_writer import CommitResult, StreamWriter
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
 
@@ -42,7 +42,7 @@ class Until:
 
 def drain(
     log: EventLog, lake: Lake, settings: Settings, until: Until, limits: ConsumerLimits = DEFAULT_LIMITS
-) -> Iterator[Flushed]:
+) -> Iterator[CommitResult]:
     """Ingest what waits, yielding after each commit what it made visible.
 
     Hold `drain_lock` around it.
@@ -53,7 +53,7 @@ def drain(
     """
     finish_interrupted(lake, log, settings)
     writer = StreamWriter(lake, settings, log.begin_offsets())
-    plan = EventPlan(lake.contracts)
+    plan = EventSchema(lake.contracts)
     *sessions, own = [EventSession(plan, settings.first_day) for _ in range(limits.threads + 1)]
     decoders = [(Decoder(one, settings.max_event_bytes, limits), Validator(one)) for one in sessions]
     # Writing has threads of its own, for it must not queue behind slices that are being decoded.
@@ -130,7 +130,7 @@ class _Drain:
         self.gathered_lines = 0
         self.gathered_bytes = 0
 
-    def run(self) -> Iterator[Flushed]:
+    def run(self) -> Iterator[CommitResult]:
         limits = self.limits
         begun = busy = time.monotonic()
         # The first events after a pause are committed at once.
@@ -163,7 +163,7 @@ class _Drain:
         while len(self.decoding) <= self.limits.threads and (lines := self._read()) is not None:
             self._decode(lines)
 
-    def _flush(self) -> Flushed:
+    def _flush(self) -> CommitResult:
         for decoded in self.validator.validate(self.gathered):
             self.writer.add(decoded)
         self.gathered, self.gathered_lines, self.gathered_bytes = [], 0, 0

@@ -1,6 +1,7 @@
 """Which dead letters are meant, and taking some of them out of their table.
 
-Data flow: `Meant` -> the files that hold such -> their places in the log (`Places`) -> the files without them.
+Data flow: `DeadLetterFilter` -> the files that hold such -> their places in the log (`Places`) -> the files without
+them.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Meant:
+class DeadLetterFilter:
     """Dead letters for which everything that is given holds.
 
     Attributes:
@@ -89,7 +90,7 @@ def holders(lake: Lake) -> list["Table"]:
     return [lake.table(name) for name in names if lake.exists(name)]
 
 
-def count(lake: Lake, meant: Meant) -> dict[str, int]:
+def count(lake: Lake, meant: DeadLetterFilter) -> dict[str, int]:
     """How many are meant, by reason, most frequent first."""
     found: dict[str, int] = {}
     for table in holders(lake):
@@ -105,7 +106,11 @@ def count(lake: Lake, meant: Meant) -> dict[str, int]:
 
 
 def select(
-    connection: "duckdb.DuckDBPyConnection", table: "Table", file: "DataFile", meant: Meant, columns: list[str]
+    connection: "duckdb.DuckDBPyConnection",
+    table: "Table",
+    file: "DataFile",
+    meant: DeadLetterFilter,
+    columns: list[str],
 ) -> "duckdb.DuckDBPyRelation":
     """Ask for columns (SQL) of those in a file that are meant."""
     where, values = meant.where()
@@ -115,7 +120,7 @@ def select(
 
 def take_out(
     table: "Table",
-    meant: Meant,
+    meant: DeadLetterFilter,
     choose: Callable[["DataFile"], Places],
     counted: Callable[[Deletions, int], Deletions],
 ) -> Iterator[int]:
@@ -152,7 +157,7 @@ def take_out(
     raise Transient(f"{'.'.join(table.name())} was rewritten by others {ROUNDS} times. Try again later.")
 
 
-def _files(table: "Table", meant: Meant) -> list["DataFile"]:
+def _files(table: "Table", meant: DeadLetterFilter) -> list["DataFile"]:
     """The files that hold dead letters that are meant."""
     files = {file_path(task.file): task.file for task in table.scan().plan_files()}
     where, values = meant.where()

@@ -1,7 +1,7 @@
 """Which event ids are stored already, and under which log position: 16 bytes of MD5 per id, sorted.
 
 Data flow: the lake's primary tables -> sorted runs (files below `DIR/ingest/seen`, memory-mapped) + what this
-process added since -> `SeenIds.keep`. It holds exactly the ids that primary tables hold. The files are a cache: what
+process added since -> `DedupIndex.keep`. It holds exactly the ids that primary tables hold. The files are a cache: what
 they lack is read from the lake when they are opened. They name the commit that they belong to, and are thrown away when
 this lake never made that commit (another lake, a restored backup), when rows have expired since, or when they are
 damaged: an id that is not found again would be stored twice, one that is found wrongly would be lost. 16 bytes tell
@@ -77,7 +77,7 @@ class LakeState(msgspec.Struct, frozen=True):
     expired: int = 0
 
 
-class SeenIds:
+class DedupIndex:
     """The ids of all stored events. Not thread-safe."""
 
     def __init__(self, folder: Path, lake: LakeState) -> None:

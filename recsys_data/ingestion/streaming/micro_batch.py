@@ -16,7 +16,7 @@ from recsys_data.contracts.model import Contract, Kind
 from recsys_data.contracts.types import arrow_schema
 from recsys_data.ingestion.streaming.decoding.decoded import Decoded
 from recsys_data.ingestion.streaming.decoding.event_sql import IN
-from recsys_data.ingestion.streaming.deduplication import SeenIds
+from recsys_data.ingestion.streaming.deduplication import DedupIndex
 from recsys_data.storage.ledger import Ledger, LostRange, Outcomes
 from recsys_data.storage.parquet import Picked
 
@@ -86,7 +86,7 @@ class MicroBatch:
         return [LostRange(self.partition, start, first)] if first > start else []
 
 
-def build(decoded: Decoded, seen: SeenIds, contracts: Mapping[str, Contract], frontier: int) -> MicroBatch:
+def build(decoded: Decoded, seen: DedupIndex, contracts: Mapping[str, Contract], frontier: int) -> MicroBatch:
     """Decide the outcome of every line from `frontier` on. The ids of what is accepted are added to `seen`.
 
     Lines before the frontier were decided by an earlier commit and are read again for a table that is behind, e.g. of
@@ -124,7 +124,7 @@ def build(decoded: Decoded, seen: SeenIds, contracts: Mapping[str, Contract], fr
     )
 
 
-def _deduplicated(decoded: Decoded, seen: SeenIds, decided: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.bool_]]:
+def _deduplicated(decoded: Decoded, seen: DedupIndex, decided: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.bool_]]:
     """For each part, which of its rows are good and stored once; new ones are added to `seen`."""
     picked = [np.flatnonzero(good) for _, good in decoded.candidates]
 

@@ -21,9 +21,9 @@ import numpy as np
 from recsys_data.contracts.rules import session
 from recsys_data.durable import sync_all
 from recsys_data.errors import Permanent, Transient
-from recsys_data.ingestion.streaming.dead_letters import Meant, Places, gather, holders, select, take_out
+from recsys_data.ingestion.streaming.dead_letters import DeadLetterFilter, Places, gather, holders, select, take_out
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
-from recsys_data.ingestion.streaming.decoding.event_sql import EventPlan, EventSession
+from recsys_data.ingestion.streaming.decoding.event_sql import EventSchema, EventSession
 from recsys_data.ingestion.streaming.decoding.validator import Validator
 from recsys_data.ingestion.streaming.log import EventLog, LogSlice
 from recsys_data.leases import file_lock
@@ -45,7 +45,9 @@ PLACE = ["log_partition", "log_offset"]
 Told = Callable[[int], None]
 
 
-def replay(lake: Lake, log: EventLog, settings: Settings, meant: Meant, told: Told = lambda _: None) -> Counter[str]:
+def replay(
+    lake: Lake, log: EventLog, settings: Settings, meant: DeadLetterFilter, told: Told = lambda _: None
+) -> Counter[str]:
     """Bring the dead letters that are meant, and keep to the contracts now, back into the event log.
 
     The others stay as they are. Events of one id are stored once, however often they were rejected.
@@ -64,7 +66,7 @@ def replay(lake: Lake, log: EventLog, settings: Settings, meant: Meant, told: To
         Transient: another replay goes on, the lake or the log cannot be written now. What has left the table is safe,
             and appended by the next replay or drain.
     """
-    decoder = Decoder(EventSession(EventPlan(lake.contracts), settings.first_day), settings.max_event_bytes)
+    decoder = Decoder(EventSession(EventSchema(lake.contracts), settings.first_day), settings.max_event_bytes)
     stay: dict[str, Counter[str]] = {}
     with _alone(settings, WAIT_SECONDS) as alone:
         if not alone:
@@ -81,7 +83,7 @@ def replay(lake: Lake, log: EventLog, settings: Settings, meant: Meant, told: To
     return +sum(stay.values(), Counter())
 
 
-def discard(lake: Lake, settings: Settings, meant: Meant, told: Told = lambda _: None) -> None:
+def discard(lake: Lake, settings: Settings, meant: DeadLetterFilter, told: Told = lambda _: None) -> None:
     """Give up the dead letters that are meant: they leave the table, and are counted as discarded.
 
     Raises:
@@ -194,7 +196,7 @@ def _tidy(lake: Lake, table: "Table") -> None:
 class _Taking:
     """What is taken out of one table: files are judged one after the other, each with an outbox of its own."""
 
-    def __init__(self, table: "Table", folder: Path, decoder: Decoder, meant: Meant, log: EventLog) -> None:
+    def __init__(self, table: "Table", folder: Path, decoder: Decoder, meant: DeadLetterFilter, log: EventLog) -> None:
         self.table = table
         self.folder = folder
         self.decoder = decoder

@@ -24,7 +24,7 @@ import pyarrow as pa
 from recsys_data.contracts.model import Contract
 from recsys_data.errors import Permanent, PositionMoved
 from recsys_data.ingestion.streaming.decoding.decoded import Decoded
-from recsys_data.ingestion.streaming.deduplication import LakeState, SeenIds, key_of
+from recsys_data.ingestion.streaming.deduplication import DedupIndex, LakeState, key_of
 from recsys_data.ingestion.streaming.micro_batch import MicroBatch, build
 from recsys_data.ingestion.streaming.positions import first_dataset, main_dataset, primary_datasets
 from recsys_data.logs import trail
@@ -59,7 +59,7 @@ DECILES = np.arange(0.05, 1, 0.1)
 
 
 @dataclass(slots=True)
-class Flushed:
+class CommitResult:
     """What one flush made visible.
 
     Attributes:
@@ -149,7 +149,7 @@ class StreamWriter:
             raise ValueError(f"{len(decoded.deferred)} lines are deferred; expected none: validate the slice first.")
         self._slices.append(decoded)
 
-    def flush(self, pool: ThreadPoolExecutor | None = None) -> Flushed:
+    def flush(self, pool: ThreadPoolExecutor | None = None) -> CommitResult:
         """Commit everything that was added.
 
         Raises:
@@ -266,10 +266,10 @@ class StreamWriter:
             stored = {one: self.tables.get(one) or self._lake.stored(one) for one in intent.tables}
             complete(intent, {one: table for one, table in stored.items() if table}, self._decided_by)
 
-    def _measured(self, prepared: _Prepared, before: Ledger) -> Flushed:
+    def _measured(self, prepared: _Prepared, before: Ledger) -> CommitResult:
         """What a flush made visible."""
         after = self.ledgers[self.main]
-        flushed = Flushed(
+        flushed = CommitResult(
             read=after.read - before.read,
             accepted=after.accepted - before.accepted,
             duplicates=after.duplicates - before.duplicates,
@@ -288,7 +288,7 @@ class StreamWriter:
         self._say(flushed, prepared.batches, prepared.slices)
         return flushed
 
-    def _say(self, flushed: Flushed, batches: list[MicroBatch], slices: list[Decoded]) -> None:
+    def _say(self, flushed: CommitResult, batches: list[MicroBatch], slices: list[Decoded]) -> None:
         """Log what was committed: from where in the log, and as which snapshots of the tables."""
         if not trail.isEnabledFor(logging.INFO):
             return
@@ -333,14 +333,14 @@ class StreamWriter:
         self._latencies.append(latency)
         return latency
 
-    def _open_seen(self, settings: Settings) -> SeenIds:
+    def _open_seen(self, settings: Settings) -> DedupIndex:
         homes = {name: self.tables[name] for name in sorted(primary_datasets(self.contracts))}
         state = LakeState(
             " ".join(str(table.metadata.table_uuid) for table in homes.values()),
             frozenset(self._index_commits),
             sum(read_deletions(table).expired for table in homes.values()),
         )
-        seen = SeenIds(settings.dedup_index_dir, state)
+        seen = DedupIndex(settings.dedup_index_dir, state)
         covered = {partition: seen.covered.get(partition, 0) for partition in self._positions()}
         for table in homes.values():
             for keys in stored_keys(table, covered):

@@ -53,7 +53,7 @@ def test_lines_that_break_a_rule_cost_no_python_each(
         )
         with fresh._counted():
             decoded = fresh.decoder.decode(slice_of(lines), NOW)
-    assert (len(decoded.dead), made, fresh.read_exactly) == (MANY, [], 0)
+    assert (len(decoded.dead), made, fresh.decode_strictly) == (MANY, [], 0)
     assert [letter.raw for letter in decoded.dead] == lines
     assert {letter.reason for letter in decoded.dead} == {reason}
 
@@ -69,7 +69,7 @@ def test_a_burst_of_other_lines_does_not_slow_down_those_after_it(fresh: Decodin
     fresh.fates(usual)
     fresh.fates(lines_of(event_id=None, item_id=None, user_id=None))
     assert {fate.reason for fate in fresh.fates(usual)} == {ACCEPTED}
-    assert fresh.read_exactly == 0
+    assert fresh.decode_strictly == 0
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_few_long_lines_are_read_together_but_not_all_at_once(
     # So that the last piece is worth a statement too.
     monkeypatch.setattr(fresh.decoder, "limits", ConsumerLimits(statement_bytes=1))
     assert {fate.reason for fate in fresh.fates(lines)} == {ACCEPTED}
-    assert fresh.read_exactly == 0
+    assert fresh.decode_strictly == 0
     assert max(sizes) <= 200_000 + len(lines[0])
 
 

@@ -13,7 +13,7 @@ import pytest
 from recsys_data.contracts import Contract
 from recsys_data.errors import Permanent, Transient
 from recsys_data.ingestion.streaming import stream_writer as writer_module
-from recsys_data.ingestion.streaming.dead_letters import Meant
+from recsys_data.ingestion.streaming.dead_letters import DeadLetterFilter
 from recsys_data.ingestion.streaming.replay import replay
 from recsys_data.ingestion.streaming.stream_writer import StreamWriter
 from recsys_data.monitoring.reconciliation import reconcile_lake
@@ -272,7 +272,7 @@ def test_a_dead_letter_stays_one_when_the_log_is_read_again_for_a_new_dataset(
     platform.drain()
     assert (platform.ids(), platform.ids("vouchers"), len(platform.rows("dead_letters"))) == (["good"], ["good"], 1)
     assert_verified(platform)
-    replay(platform.lake, platform.log, platform.settings, Meant())
+    replay(platform.lake, platform.log, platform.settings, DeadLetterFilter())
     platform.drain()
     assert (platform.ids(), platform.ids("vouchers")) == (["good", "qa"], ["good", "qa"])
     assert platform.rows("dead_letters") == []

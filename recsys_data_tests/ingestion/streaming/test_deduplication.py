@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_data.ingestion.streaming import deduplication as deduplicate
-from recsys_data.ingestion.streaming.deduplication import Keys, LakeState, SeenIds
+from recsys_data.ingestion.streaming.deduplication import DedupIndex, Keys, LakeState
 
 # Few halves, so that first halves are equal where second halves differ, and the other way round.
 HALF = st.sampled_from([0, 1, 2, 2**63, 2**64 - 1])
@@ -30,7 +30,7 @@ def lake(*commits: str, identity: str = "lake", expired: int = 0) -> LakeState:
 
 
 class Naive:
-    """What `SeenIds` must say, by one dictionary."""
+    """What `DedupIndex` must say, by one dictionary."""
 
     def __init__(self) -> None:
         self.stored: dict[tuple[int, int], tuple[int, int]] = {}
@@ -61,7 +61,7 @@ def test_an_id_is_kept_once_and_under_its_own_position_again(
     tmp_path_factory: pytest.TempPathFactory, batches: list[tuple[list[tuple[int, int, int, int]], str]]
 ) -> None:
     folder = tmp_path_factory.mktemp("seen")
-    naive, seen = Naive(), SeenIds(folder, lake())
+    naive, seen = Naive(), DedupIndex(folder, lake())
     for position, (events, then) in enumerate(batches, start=1):
         # A log position is of one line, hence of one id.
         events = list({event[2:]: event for event in events}.values())
@@ -74,14 +74,14 @@ def test_an_id_is_kept_once_and_under_its_own_position_again(
         if then in ("reopen", "lose"):
             if then == "lose":
                 shutil.rmtree(folder)
-            seen = SeenIds(folder, lake())
+            seen = DedupIndex(folder, lake())
             if not seen.covered:
                 # As the writer does: what the cache does not cover is read from the lake.
                 seen.add(keys([(*key, *place) for key, place in naive.stored.items()]))
 
 
 def test_runs_stay_few_and_of_whole_numbers(tmp_path: Path) -> None:
-    seen = SeenIds(tmp_path, lake())
+    seen = DedupIndex(tmp_path, lake())
     for number in range(40):
         seen.add(keys([(number * 2**58, number, 0, number)]))
         seen.persist({0: number}, "c")
@@ -89,14 +89,14 @@ def test_runs_stay_few_and_of_whole_numbers(tmp_path: Path) -> None:
     assert {run.dtype for run in runs} == {np.dtype(np.uint64)}
     assert all(np.all(np.diff(run[0].astype(object)) >= 0) for run in runs)
     assert len(runs) <= 40 // 6 + 1
-    reopened = SeenIds(tmp_path, lake())
+    reopened = DedupIndex(tmp_path, lake())
     assert sum(not kept for kept in reopened.keep(keys([(n * 2**58, n, 1, n) for n in range(40)]))[0]) == 40
 
 
 def test_an_index_of_another_lake_or_life_of_the_lake_is_not_used(tmp_path: Path) -> None:
     def saved() -> None:
         shutil.rmtree(tmp_path)
-        seen = SeenIds(tmp_path, lake("before"))
+        seen = DedupIndex(tmp_path, lake("before"))
         seen.add(keys([(1, 1, 0, 5)]))
         assert seen.persist({0: 9}, "saved at", force=True)
 
@@ -108,13 +108,13 @@ def test_an_index_of_another_lake_or_life_of_the_lake_is_not_used(tmp_path: Path
         (lake("saved at", expired=1), {}),
     ]:
         saved()
-        seen = SeenIds(tmp_path, state)
+        seen = DedupIndex(tmp_path, state)
         assert seen.covered == covered
         assert seen.keep(keys([(1, 1, 0, 6)]))[0].tolist() == [not covered]
 
 
 def test_a_decided_event_is_kept_only_where_it_is_stored(tmp_path: Path) -> None:
-    seen = SeenIds(tmp_path, lake())
+    seen = DedupIndex(tmp_path, lake())
     seen.add(keys([(1, 1, 0, 5)]))
     asked = keys([(2, 2, 0, 3), (1, 1, 0, 5), (1, 1, 0, 6), (2, 2, 0, 9), (2, 2, 0, 10)])
     decided = np.array([True, True, True, False, False])
@@ -127,7 +127,7 @@ HARMS = ["missing", "cut", "emptied", "of another form", "bits flipped", "manife
 
 @pytest.mark.parametrize("harm", HARMS)
 def test_a_cache_that_is_not_whole_is_not_used(tmp_path: Path, harm: str) -> None:
-    seen = SeenIds(tmp_path, lake())
+    seen = DedupIndex(tmp_path, lake())
     seen.add(keys([(1, 1, 0, 5)]))
     seen.persist({0: 9}, "c", force=True)
     (run,) = tmp_path.glob("*.npy")
@@ -147,39 +147,39 @@ def test_a_cache_that_is_not_whole_is_not_used(tmp_path: Path, harm: str) -> Non
             manifest.write_bytes(manifest.read_bytes()[:-3])
         case "manifest missing":
             manifest.unlink()
-    reopened = SeenIds(tmp_path, lake())
+    reopened = DedupIndex(tmp_path, lake())
     assert reopened.covered == {}
     assert reopened.keep(keys([(1, 1, 0, 6)]))[0].tolist() == [True]
 
 
 def test_leftovers_of_a_crash_are_removed(tmp_path: Path) -> None:
-    seen = SeenIds(tmp_path, lake())
+    seen = DedupIndex(tmp_path, lake())
     seen.add(keys([(1, 1, 0, 5)]))
     seen.persist({0: 9}, "c", force=True)
     (tmp_path / "written-but-not-listed.npy").write_bytes(b"")
-    reopened = SeenIds(tmp_path, lake())
+    reopened = DedupIndex(tmp_path, lake())
     assert len(list(tmp_path.glob("*.npy"))) == 1
     assert reopened.keep(keys([(1, 1, 0, 5), (1, 1, 0, 6)]))[0].tolist() == [True, False]
 
 
 def test_two_drains_that_share_a_cache_leave_it_whole(tmp_path: Path) -> None:
     """As when the lock between them is gone: what one saves is not thrown away, or referred to, by the other."""
-    first = SeenIds(tmp_path, lake())
+    first = DedupIndex(tmp_path, lake())
     first.add(keys([(1, 1, 0, 1)]))
     first.persist({0: 2}, "c", force=True)
-    second = SeenIds(tmp_path, lake())
+    second = DedupIndex(tmp_path, lake())
     for drain, number in ((second, 2), (first, 2), (second, 3)):
         drain.add(keys([(number, number, 0, number)]))
         drain.persist({0: number + 1}, "c", force=True)
         assert drain.keep(keys([(1, 1, 0, 9), (number, number, 0, 9)]))[0].tolist() == [False, False]
-    reopened = SeenIds(tmp_path, lake())
+    reopened = DedupIndex(tmp_path, lake())
     assert reopened.covered == {0: 4}
     assert reopened.keep(keys([(number, number, 0, 9) for number in (1, 2, 3)]))[0].tolist() == [False] * 3
 
 
 def test_a_cache_that_vanishes_while_it_is_used_costs_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "seen"
-    seen = SeenIds(folder, lake())
+    seen = DedupIndex(folder, lake())
     for number in range(3):
         seen.add(keys([(number, number, 0, number)]))
         seen.persist({0: number + 1}, "c", force=True)

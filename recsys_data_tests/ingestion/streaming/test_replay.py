@@ -12,8 +12,8 @@ from pyiceberg.catalog.sql import SqlCatalog
 from recsys_data.contracts import Contract
 from recsys_data.errors import Permanent, Transient
 from recsys_data.ingestion.streaming import dead_letters, replay
-from recsys_data.ingestion.streaming.dead_letters import Meant
-from recsys_data.ingestion.streaming.decoding.event_sql import EventPlan, EventSession
+from recsys_data.ingestion.streaming.dead_letters import DeadLetterFilter
+from recsys_data.ingestion.streaming.decoding.event_sql import EventSchema, EventSession
 from recsys_data.ingestion.streaming.lag import lag_of
 from recsys_data.ingestion.streaming.log.embedded.log import EmbeddedLog
 from recsys_data.leases import file_lock
@@ -51,7 +51,7 @@ def lenient(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Contract]:
 
 @pytest.fixture(scope="module")
 def lenient_session(lenient: Mapping[str, Contract]) -> EventSession:
-    return EventSession(EventPlan(lenient), FIRST_DAY)
+    return EventSession(EventSchema(lenient), FIRST_DAY)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def changed(
 def replayed(platform: Platform, **meant: Any) -> tuple[int, dict[str, int]]:
     """How many were replayed, and why the others stay."""
     told: list[int] = []
-    stay = replay.replay(platform.open_lake(), platform.log, platform.settings, Meant(**meant), told.append)
+    stay = replay.replay(platform.open_lake(), platform.log, platform.settings, DeadLetterFilter(**meant), told.append)
     return sum(told), dict(stay)
 
 
@@ -130,7 +130,7 @@ def test_an_event_that_was_sent_again_meanwhile_is_not_doubled(changed: Platform
 
 def test_discarded_lines_are_gone_and_stay_counted(changed: Platform) -> None:
     told: list[int] = []
-    replay.discard(changed.lake, changed.settings, Meant(reason="event_id_too_long"), told.append)
+    replay.discard(changed.lake, changed.settings, DeadLetterFilter(reason="event_id_too_long"), told.append)
     assert sum(told) == 4
     assert reasons(changed) == ["malformed_json", "missing_actor"]
     assert changed.removed("dead_letters").discarded == 4
@@ -265,7 +265,7 @@ def test_a_line_on_its_way_is_found_and_a_discarded_one_is_explained(changed: Pl
     states = {event_id: trace(changed.log, changed.open_lake(), event_id).state for event_id in LONG[1:3]}
     assert states == {one: "rejected" if one in rejected else "replaying" for one in LONG[1:3]}
     assert "replaying" in states.values()
-    replay.discard(changed.lake, changed.settings, Meant(reason="missing_actor"))
+    replay.discard(changed.lake, changed.settings, DeadLetterFilter(reason="missing_actor"))
     found = trace(changed.log, changed.open_lake(), "nobody")
     assert found.state == "unaccounted"
     assert "discarded" in found.meaning

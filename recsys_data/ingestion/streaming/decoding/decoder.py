@@ -23,7 +23,7 @@ from recsys_data.ingestion.streaming.decoding.decoded import Candidates, DeadLet
 from recsys_data.ingestion.streaming.decoding.event_sql import UNMODELLED, EventSession
 from recsys_data.ingestion.streaming.decoding.explain import UNDECODABLE, Explainer, describe, is_of_the_input
 from recsys_data.ingestion.streaming.decoding.raw_lines import is_utf8, lines_table, pieces, places, raw_lines
-from recsys_data.ingestion.streaming.decoding.strict import RFC3339, read_exactly
+from recsys_data.ingestion.streaming.decoding.strict import RFC3339, decode_strictly
 from recsys_data.ingestion.streaming.decoding.value_counts import (
     ARRAY,
     BOOLEAN,
@@ -31,9 +31,9 @@ from recsys_data.ingestion.streaming.decoding.value_counts import (
     NUMBER,
     OBJECT,
     STRING,
+    count_text_values,
+    count_values,
     repeats_key,
-    tally,
-    tally_text,
 )
 from recsys_data.ingestion.streaming.limits import DEFAULT_LIMITS, ConsumerLimits
 from recsys_data.ingestion.streaming.log import LogSlice
@@ -178,7 +178,7 @@ class Decoder:
         """Judged rows with the fields that have no column among their properties, and which rows that proves."""
         rests = self.session.query(self._rests or "", "rests", text.append_column(UNMODELLED, judged[UNMODELLED]))
         rests = rests.take(places(rests["row"].to_numpy(), judged["row"].to_numpy()))
-        delivered = delivered + tally_text(rests["clean"])
+        delivered = delivered + count_text_values(rests["clean"])
         # Containers that are left in the rest were counted as delivered objects too.
         delivered[:, OBJECT] -= _containers_left(rests["clean"], self.plan.containers)
         proven = ~_flags(rests["mixed"]) & (delivered == counts).all(axis=1) & ~repeats_key(rests[UNMODELLED])
@@ -222,7 +222,7 @@ class Decoder:
         for column in self.plan.leaves:
             given = _sent(judged, column.name)
             if column in self.plan.raw:
-                delivered += tally_text(given)
+                delivered += count_text_values(given)
             if given.null_count < len(given):
                 present = _flags(given) if column.consent else _present(given)
                 delivered[:, _KIND[column.type]] += present
@@ -236,7 +236,7 @@ class Decoder:
         for row, first, end in zip(rows.tolist(), lines.bounds[rows].tolist(), ends.tolist(), strict=True):
             raw = lines.data[first:end].removesuffix(b"\n")
             try:
-                read.append(Deferred(row, raw, read_exactly(raw, self.plan)))
+                read.append(Deferred(row, raw, decode_strictly(raw, self.plan)))
             except BadRecord as error:
                 broken.append((row, error.reason, error.detail))
             except Exception as error:
@@ -251,7 +251,7 @@ class Decoder:
 def _candidates(lines: LogSlice, settled: Mask) -> tuple[Mask, npt.NDArray[np.int64]]:
     """Which lines the vectorised ways may read, and the values in each line by kind; shape (lines, 5)."""
     data = np.frombuffer(lines.data, np.uint8)
-    counted = tally(data, lines.bounds)
+    counted = count_values(data, lines.bounds)
     return ~counted.odd & ~settled & is_utf8(lines, data), counted.counts
 
 

@@ -1,6 +1,6 @@
 """Contracts of the event stream -> the SQL that decodes and judges a batch of events.
 
-Data flow: contracts -> `EventPlan` -> (`decoder.py`: one DuckDB statement per way of decoding).
+Data flow: contracts -> `EventSchema` -> (`decoder.py`: one DuckDB statement per way of decoding).
 A statement reads rows of leaves (values as they stand in the JSON) and gives every column of every stream
 dataset, typed, redacted and computed, with the first reason for which the row is rejected.
 """
@@ -47,7 +47,7 @@ EXACT = {
 IN = "in_"
 
 
-class EventPlan:
+class EventSchema:
     """How events become rows of the stream datasets.
 
     Attributes:
@@ -272,9 +272,9 @@ class EventPlan:
 
 
 class EventSession:
-    """A DuckDB session for the statements of an `EventPlan`; use one per thread."""
+    """A DuckDB session for the statements of an `EventSchema`; use one per thread."""
 
-    def __init__(self, plan: EventPlan, first_day: date) -> None:
+    def __init__(self, plan: EventSchema, first_day: date) -> None:
         self.plan = plan
         self._first_day = first_day
         # Made when it is needed: of the sessions of a short drain some have nothing to do.

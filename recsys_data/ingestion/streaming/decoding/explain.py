@@ -18,7 +18,7 @@ from recsys_data.contracts.model import Contract
 from recsys_data.contracts.rules import columns_of, reasons
 from recsys_data.errors import Permanent, Transient
 from recsys_data.ingestion.streaming.decoding.decoded import DeadLetters
-from recsys_data.ingestion.streaming.decoding.event_sql import IN, PATTERNS, EventPlan
+from recsys_data.ingestion.streaming.decoding.event_sql import IN, PATTERNS, EventSchema
 
 EXPECTED = {
     "timestamp": "RFC 3339 with an offset, e.g. 2026-01-02T03:04:05.678Z",
@@ -32,7 +32,7 @@ Raw = Callable[[npt.NDArray[np.int32]], pa.Array]
 class Explainer:
     """Explains rows of the judging statement by the contracts of a plan."""
 
-    def __init__(self, plan: EventPlan) -> None:
+    def __init__(self, plan: EventSchema) -> None:
         self.plan = plan
         self._contracts = [(contract, dict(reasons(contract))) for contract in plan.contracts]
         self._always = ["row", "event_id", "received_at", "bad_time"]

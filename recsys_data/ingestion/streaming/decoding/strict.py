@@ -16,7 +16,7 @@ import msgspec
 
 from recsys_data.contracts.model import Column
 from recsys_data.errors import BadRecord
-from recsys_data.ingestion.streaming.decoding.event_sql import OUTER, UNMODELLED, EventPlan
+from recsys_data.ingestion.streaming.decoding.event_sql import OUTER, UNMODELLED, EventSchema
 from recsys_data.ingestion.streaming.decoding.value_counts import MAX_DEPTH
 
 NAMES = {
@@ -50,8 +50,8 @@ class _Pairs(list):
     """A JSON object as its members in order, so that a key that stands twice is seen."""
 
 
-def read_exactly(line: bytes, plan: EventPlan) -> dict[str, Any]:
-    """The leaves of one event, by column name, as `EventPlan.judged` takes them; absent leaves are left out.
+def decode_strictly(line: bytes, plan: EventSchema) -> dict[str, Any]:
+    """The leaves of one event, by column name, as `EventSchema.judged` takes them; absent leaves are left out.
 
     Raises:
         BadRecord: invalid_utf8, malformed_json, not_an_object, duplicate_key or wrong_type.

@@ -46,7 +46,7 @@ class Validator:
             return list(slices)
         self.session.begin(max(slices[owner].now for owner, _ in events))
         batch = _Batch(events, self._leaves([event for _, event in events]), len(slices))
-        isolate(range(len(events)), partial(self._validate, batch), partial(self._bury, batch))
+        bisect(range(len(events)), partial(self._validate, batch), partial(self._bury, batch))
         return [
             replace(one, candidates=(*one.candidates, *candidates), deferred=(), dead=one.dead + dead)
             for one, candidates, dead in zip(slices, batch.candidates, batch.dead, strict=True)
@@ -132,7 +132,7 @@ def _leaf_type(logical: str) -> pa.DataType:
 T = TypeVar("T")
 
 
-def isolate(items: Sequence[T], step: Callable[[Sequence[T]], None], give_up: Callable[[T, Exception], None]) -> None:
+def bisect(items: Sequence[T], step: Callable[[Sequence[T]], None], give_up: Callable[[T, Exception], None]) -> None:
     """Do a step for all items, in pieces where it fails, and give up those that it fails on alone.
 
     It takes about two attempts a halving for each bad item. The step must change nothing where it fails.
@@ -142,7 +142,7 @@ def isolate(items: Sequence[T], step: Callable[[Sequence[T]], None], give_up: Ca
 
     >>> done, bad = [], []
     >>> def step(numbers): done.extend([10 // number for number in numbers])
-    >>> isolate([5, 0, 2, 1], step, lambda number, error: bad.append(number))
+    >>> bisect([5, 0, 2, 1], step, lambda number, error: bad.append(number))
     >>> done, bad
     ([2, 5, 10], [0])
     """

@@ -51,7 +51,7 @@ _STARTS_WORD[[ord(char) for char in "nNiI-"]] = True
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class ValueCounts:
     """What stands in each line.
 
     Attributes:
@@ -64,26 +64,26 @@ class Tally:
     odd: npt.NDArray[np.bool_]
 
 
-def tally(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.integer]) -> Tally:
+def count_values(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.integer]) -> ValueCounts:
     """Count the values of each line `data[bounds[i]:bounds[i + 1]]` (UTF-8 bytes)."""
     lines = len(bounds) - 1
-    result = Tally(np.zeros((lines, KINDS), np.int64), np.zeros(lines, bool))
+    result = ValueCounts(np.zeros((lines, KINDS), np.int64), np.zeros(lines, bool))
     first = 0
     while first < lines and len(data):
         # Blocks that stay in the processor's cache are several times faster than the whole.
         last = max(first + 1, int(np.searchsorted(bounds, bounds[first] + BLOCK_BYTES)))
         last = min(last, lines)
         block = data[bounds[first] : bounds[last]]
-        part = _tally_block(block, bounds[first : last + 1] - bounds[first])
+        part = _count_block(block, bounds[first : last + 1] - bounds[first])
         result.counts[first:last] = part.counts
         result.odd[first:last] = part.odd
         first = last
     return result
 
 
-def _tally_block(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.integer]) -> Tally:
+def _count_block(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.integer]) -> ValueCounts:
     if len(data) == 0:
-        return Tally(np.zeros((len(bounds) - 1, KINDS), np.int64), np.zeros(len(bounds) - 1, bool))
+        return ValueCounts(np.zeros((len(bounds) - 1, KINDS), np.int64), np.zeros(len(bounds) - 1, bool))
 
     def at(positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         return data.take(positions, mode="clip")
@@ -117,7 +117,7 @@ def _tally_block(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.integer]) -
     odd |= data[np.minimum(bounds[:-1], len(data) - 1)] != ord("{")
     found = np.concatenate(suspects)
     odd[np.searchsorted(bounds, found, side="right") - 1] = True
-    return Tally(counts, odd)
+    return ValueCounts(counts, odd)
 
 
 def _behind(at, separators):
@@ -174,7 +174,7 @@ def _escaped_structure(at, slashes):
     return slashes[zeros & (quote | colon)]
 
 
-def tally_text(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+def count_text_values(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """Values within JSON text, by kind; int64, shape (rows, 5)."""
     counts = []
     for chunk in column.chunks:
@@ -183,7 +183,7 @@ def tally_text(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
             counts.append(np.zeros((len(chunk), KINDS), np.int64))
             continue
         bounds = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
-        counts.append(tally(np.frombuffer(data, np.uint8), bounds).counts)
+        counts.append(count_values(np.frombuffer(data, np.uint8), bounds).counts)
     return np.concatenate(counts) if counts else np.zeros((0, KINDS), np.int64)
 
 

@@ -86,14 +86,14 @@ def test_ordinary_clients_are_decoded_vectorised(decoding: Decoding) -> None:
     # The first lines of a kind may be read one by one, the next are not.
     for _ in range(2):
         assert {fate.reason for fate in decoding.fates(lines)} == {ACCEPTED}
-    assert decoding.read_exactly == 0
+    assert decoding.decode_strictly == 0
 
 
 def test_rejected_events_that_can_be_read_are_explained_vectorised(decoding: Decoding) -> None:
     lines = [json.dumps(VIEW | {"type": "rating", "rating": 11}).encode()] * 60
     for _ in range(2):
         assert {fate.reason for fate in decoding.fates(lines)} == {"rating_out_of_range"}
-    assert decoding.read_exactly == 0
+    assert decoding.decode_strictly == 0
 
 
 def test_what_begins_to_occur_is_soon_read_vectorised_again() -> None:
@@ -102,9 +102,9 @@ def test_what_begins_to_occur_is_soon_read_vectorised_again() -> None:
     rich = [json.dumps(VIEW | {"query": "q", "position": 2, "context": {"app": {"name": "a"}}}).encode()] * 50
     for lines in (plain, rich, rich):
         assert {fate.reason for fate in decoding.fates(lines)} == {ACCEPTED}
-    assert decoding.read_exactly == 0
+    assert decoding.decode_strictly == 0
 
 
 def test_a_few_lines_are_read_one_by_one_with_the_same_result(any_decoding: Decoding) -> None:
     assert any_decoding.fate(VIEW | {"foo": 1}).columns["properties"] == '{"foo":1}'
-    assert any_decoding.read_exactly == 1
+    assert any_decoding.decode_strictly == 1

@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recsys_data.errors import BadRecord
-from recsys_data.ingestion.streaming.decoding.event_sql import EventPlan
-from recsys_data.ingestion.streaming.decoding.strict import read_exactly
+from recsys_data.ingestion.streaming.decoding.event_sql import EventSchema
+from recsys_data.ingestion.streaming.decoding.strict import decode_strictly
 from recsys_data_tests.support.decoding import Decoding
 from recsys_data_tests.support.draining import Platform, view
 from recsys_data_tests.support.fuzzing import LINES, examples
@@ -46,10 +46,10 @@ SLOW = {
 
 @pytest.mark.parametrize("line", SLOW.values(), ids=SLOW)
 def test_no_line_takes_long(contracts: Any, line: bytes) -> None:
-    plan = EventPlan(contracts)
+    plan = EventSchema(contracts)
     began = time.process_time()
     with contextlib.suppress(BadRecord):
-        read_exactly(line, plan)
+        decode_strictly(line, plan)
     assert time.process_time() - began < 0.2
 
 

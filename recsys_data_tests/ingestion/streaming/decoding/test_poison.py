@@ -90,7 +90,7 @@ def test_lines_that_cannot_be_judged_are_found_among_many(
 def test_what_the_vectorised_ways_fail_on_is_read_one_by_one(
     decoding: Decoding, monkeypatch: pytest.MonkeyPatch, fault: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fail_on_poison(monkeypatch, decode, "tally", fault)
+    fail_on_poison(monkeypatch, decode, "count_values", fault)
     assert [fate.reason for fate in decoding.fates(lines_with({3}, 20))] == [ACCEPTED] * 20
     assert type(fault).__name__ in caplog.text
     assert POISON not in caplog.text
@@ -100,14 +100,14 @@ def test_what_the_vectorised_ways_fail_on_is_read_one_by_one(
 def test_a_line_that_cannot_be_read_exactly_is_a_dead_letter(
     any_decoding: Decoding, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
-    fail_on_poison(monkeypatch, decode, "read_exactly", fault)
+    fail_on_poison(monkeypatch, decode, "decode_strictly", fault)
     events, dead = decode_lines(any_decoding.decoder, lines_with({3}, 20))
     assert [(letter.row, letter.reason) for letter in dead] == [(3, "undecodable")]
     assert len(events) == 19
 
 
 @pytest.mark.parametrize("fault", [*OF_THE_MACHINE, Transient("later")], ids=repr)
-@pytest.mark.parametrize("place", ["tally", "read_exactly", "judge"])
+@pytest.mark.parametrize("place", ["count_values", "decode_strictly", "judge"])
 def test_what_is_the_machines_fault_makes_no_dead_letter(
     decoding: Decoding, monkeypatch: pytest.MonkeyPatch, fault: Exception, place: str
 ) -> None:

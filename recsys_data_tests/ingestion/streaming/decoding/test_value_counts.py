@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_data.contracts.rules import session
-from recsys_data.ingestion.streaming.decoding import value_counts as tally_module
+from recsys_data.ingestion.streaming.decoding import value_counts as counts_module
 from recsys_data.ingestion.streaming.decoding.value_counts import (
     ARRAY,
     BOOLEAN,
@@ -18,8 +18,8 @@ from recsys_data.ingestion.streaming.decoding.value_counts import (
     NUMBER,
     OBJECT,
     STRING,
-    Tally,
-    tally,
+    ValueCounts,
+    count_values,
 )
 from recsys_data_tests.support import oracle
 from recsys_data_tests.support.decoding import slice_of
@@ -34,9 +34,9 @@ OBJECTS = st.dictionaries(st.text(max_size=5), MEMBERS, max_size=5)
 SEPARATORS = [(",", ":"), (", ", ": "), (",", ": "), (",\t", ":\t"), (",  ", ":  "), (" ,", " :")]
 
 
-def tallied(lines: list[bytes]) -> Tally:
+def tallied(lines: list[bytes]) -> ValueCounts:
     given = slice_of(lines)
-    return tally(np.frombuffer(given.data, np.uint8), given.bounds)
+    return count_values(np.frombuffer(given.data, np.uint8), given.bounds)
 
 
 def kinds(value: Any) -> list[int]:
@@ -130,7 +130,7 @@ def test_counting_in_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     lines = Lines(7, harm=0.05).take(400)
     whole = tallied(lines)
     for size in (1, 100, 5000):
-        monkeypatch.setattr(tally_module, "BLOCK_BYTES", size)
+        monkeypatch.setattr(counts_module, "BLOCK_BYTES", size)
         blocks = tallied(lines)
         assert blocks.counts.tolist() == whole.counts.tolist()
         assert blocks.odd.tolist() == whole.odd.tolist()
@@ -138,5 +138,5 @@ def test_counting_in_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_nothing_is_counted_where_there_is_nothing() -> None:
     for bounds in ([0], [0, 0], [0, 0, 0]):
-        found = tally(np.zeros(0, np.uint8), np.array(bounds, np.int64))
+        found = count_values(np.zeros(0, np.uint8), np.array(bounds, np.int64))
         assert (found.counts.shape, found.odd.shape) == ((len(bounds) - 1, KINDS), (len(bounds) - 1,))
