@@ -152,7 +152,7 @@ def test_a_run_whose_process_is_asked_to_end_is_canceled(defs, lake, instance, m
 def test_a_table_that_cannot_be_kept_up_does_not_stop_the_others(defs, lake, instance, monkeypatch):
     feed(lake)
     lake.table("contexts")
-    whole = maintenance.upkeep
+    whole = maintenance.maintain_table
 
     def broken(lake, name):
         if name == "contexts":
