@@ -32,6 +32,7 @@ class ConsumerLimits:
         poll_seconds: between two looks at a log in which nothing waits.
         statement_lines: lines that cost as much to read one by one as a statement costs to plan.
         statement_bytes: the same of lines that are long.
+        small_piece_lines: lines that are read one by one if a statement fails on any; of more, halves are tried.
     """
 
     threads: int = field(default_factory=_threads)
@@ -45,6 +46,7 @@ class ConsumerLimits:
     poll_seconds: float = 0.1
     statement_lines: int = 1000
     statement_bytes: int = 400_000
+    small_piece_lines: int = 2000
 
     def are_worth_a_statement(self, lines: int, size: int) -> bool:
         """Whether to plan a statement costs less than to read so many lines, of `size` bytes, one by one."""

@@ -183,7 +183,7 @@ def test_a_crash_at_any_step_neither_loses_nor_doubles(
 def test_a_drain_and_compaction_beside_a_replay_lose_nothing(
     changed: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take_rows = dead_letters.remove
+    take_rows = dead_letters.delete_files
     busy = [True]
 
     def disturbed(*args: Any, **kwargs: Any) -> bool:
@@ -195,7 +195,7 @@ def test_a_drain_and_compaction_beside_a_replay_lose_nothing(
             compact_day(table, next(iter(table.scan().plan_files())).file.partition[0])
         return take_rows(*args, **kwargs)
 
-    monkeypatch.setattr(dead_letters, "remove", disturbed)
+    monkeypatch.setattr(dead_letters, "delete_files", disturbed)
     replayed(changed)
     changed.drain()
     changed.assert_whole()
@@ -242,7 +242,7 @@ def test_an_outbox_that_is_gone_is_named(changed: Platform, crash_at: Any) -> No
 
 def test_an_outbox_that_is_gone_is_complete_if_its_lines_are_in_the_log(changed: Platform, crash_at: Any) -> None:
     """As after a power failure that took back the last commit of the catalog and kept the removal of the file."""
-    crash_at(replay, "remove", "before", 1)
+    crash_at(replay, "delete_files", "before", 1)
     with pytest.raises(Crash):
         replayed(changed)
     crash_at.undo()

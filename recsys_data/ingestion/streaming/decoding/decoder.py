@@ -112,7 +112,7 @@ class Decoder:
                 if not is_of_the_input(error):
                     raise
                 logger.warning("Decoding %d lines at once failed: %s", len(piece), describe(error))
-                if candidate is not None and len(piece) > 2 * self.limits.statement_lines:
+                if candidate is not None and len(piece) > self.limits.small_piece_lines:
                     middle = len(piece) // 2
                     waiting += [piece[middle:], piece[:middle]]
                 continue
