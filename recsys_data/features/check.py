@@ -153,6 +153,8 @@ def _as_of(feature: Feature, name: str, source: Source, kind: str) -> tuple[str,
         raise _Unsound("it has neither a function nor a column nor an expression; declare one of them.")
     if source.valid is None:
         raise _Unsound(f"{name} is not a history, so {feature.column} needs a function, e.g. last.")
+    if feature.column not in source.columns:
+        raise _Unsound(f"`{feature.column}` is not a column of {name}; {_columns(source)}.")
     if feature.window.kind != LIFETIME or feature.filter is not None:
         raise _Unsound(f"a column of the history {name} has no window or filter; take them out, or add a function.")
     return kind, kind

@@ -54,6 +54,7 @@ class Function:
         takes: pattern of the DuckDB types of columns that it fits; None: all types.
         result: DuckDB type of the column -> that of the value.
         needs: attributes of the feature that must be set.
+        empty: SQL of the value where there were no rows; None: NULL.
     """
 
     states: tuple[str, ...]
@@ -61,6 +62,7 @@ class Function:
     takes: re.Pattern[str] | None
     result: Callable[[str], str]
     needs: tuple[str, ...] = ("column",)
+    empty: str | None = None
 
 
 def is_integer(kind: str) -> bool:
@@ -75,9 +77,9 @@ def _sum_type(kind: str) -> str:
 STDDEV = """CASE WHEN {numbers} > 1 THEN sqrt(greatest(0, ({numbers} * {squares}::DOUBLE - {sum}::DOUBLE ** 2)
     / ({numbers}::DOUBLE * ({numbers} - 1)))) END"""
 DISTINCT = f"""CASE WHEN len({{sketch}}) < {SKETCH} THEN len({{sketch}})
-    ELSE coalesce(round({SKETCH - 1} * 2.0::DOUBLE ** 63 / {{sketch}}[{SKETCH}]), 0) END::BIGINT"""
+    ELSE round({SKETCH - 1} * 2.0::DOUBLE ** 63 / {{sketch}}[{SKETCH}]) END::BIGINT"""
 FUNCTIONS = {
-    "count": Function(("count",), "coalesce({count}, 0)", None, lambda _: "BIGINT", ()),
+    "count": Function(("count",), "{count}", None, lambda _: "BIGINT", (), "0"),
     "sum": Function(("sum",), "{sum}::{type}", NUMBER, _sum_type),
     "avg": Function(("sum", "numbers"), "{sum}::DOUBLE / nullif({numbers}, 0)", NUMBER, lambda _: "DOUBLE"),
     "stddev": Function(("numbers", "sum", "squares"), STDDEV, NUMBER, lambda _: "DOUBLE"),
@@ -86,7 +88,7 @@ FUNCTIONS = {
     "first": Function(("first",), "{first}.value", None, lambda kind: kind),
     "last": Function(("last",), "{last}.value", None, lambda kind: kind),
     "last_n": Function(("last_n",), "[one.value for one in {last_n}]", None, lambda kind: f"{kind}[]", ("column", "n")),
-    "approx_count_distinct": Function(("sketch",), DISTINCT, None, lambda _: "BIGINT"),
+    "approx_count_distinct": Function(("sketch",), DISTINCT, None, lambda _: "BIGINT", empty="0"),
     "decayed_sum": Function(("decayed",), "{decayed}", NUMBER, lambda _: "DOUBLE", ("column", "half_life")),
 }
 
@@ -98,6 +100,7 @@ class State:
     Attributes:
         argument: SQL over a row of the source: the value, or NULL if the row does not count.
         column: name under which `gather` finds the argument.
+        elements: how many elements its list may have; 0: it is not a list.
         gather: aggregate over rows, with {at} and {to} open.
         merge: aggregate over its own column, with {s}, {at} and {to} open.
     """
@@ -107,6 +110,7 @@ class State:
     column: str
     gather: str
     merge: str
+    elements: int
 
     @property
     def decays(self) -> bool:
@@ -144,7 +148,8 @@ def states_of(feature: Feature, columns: dict[str, str], kind: str, order: int) 
     found = {}
     for state in FUNCTIONS[feature.function or ""].states:
         gather, merge = (sql.format(**of_row) for sql in STATES[state])
-        found[state] = State(f"{state}_{_digest(argument + gather)}", argument, x, gather, merge)
+        elements = {"last_n": feature.n or 0, "sketch": SKETCH}.get(state, 0)
+        found[state] = State(f"{state}_{_digest(argument + gather)}", argument, x, gather, merge, elements)
     return found
 
 

@@ -8,18 +8,17 @@ temporary tables of the session, which spill to its `temp_directory`; nothing is
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from recsys_data.errors import UserError
-from recsys_data.features import segment_tree
+from recsys_data.features.aggregates import Inputs, Tiles, ask, compute
 from recsys_data.features.check import Resolved, resolve
 from recsys_data.features.expressions import REQUEST, TIMESTAMP, renamed
-from recsys_data.features.functions import value_of
-from recsys_data.features.intervals import Tiling
-from recsys_data.features.rows import IDENTITIES, merges, owned, rows
-from recsys_data.features.tiles import Plan, plan
-from recsys_data.features.view import FeatureView, Source
+from recsys_data.features.functions import FUNCTIONS
+from recsys_data.features.rows import IDENTITIES, merges
+from recsys_data.features.tiles import plan
+from recsys_data.features.view import Feature, FeatureView, Source
+from recsys_data.features.workspace import Workspace
 from recsys_data.sql import quote
 
 if TYPE_CHECKING:
@@ -27,19 +26,6 @@ if TYPE_CHECKING:
 
 COMMIT, EVENT_TIME = "commit", "event_time"
 _joins = itertools.count()
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """Tiles of one source of a view, made by `tiles.tiles`.
-
-    Attributes:
-        query: SQL of the tiles.
-        until: the moment up to which they hold all that was known; later rows are read from the source.
-    """
-
-    query: str
-    until: datetime
 
 
 def join(
@@ -79,18 +65,16 @@ def join(
         raise UserError(f"known is {known!r}; choose {COMMIT} or {EVENT_TIME}.")
     resolved = {view.name: resolve(view, sources) for view in views}
     _check_spine(spine, views, timestamp)
-    work = _Work(connection, f"#join{next(_joins)}", sources, relations, known == COMMIT, tiles or {})
-    spine.query(
-        "spine", f'CREATE TEMP TABLE {work.table("spine")} AS SELECT row_number() OVER () AS "#row", * FROM spine'
-    )
-    work.execute('ALTER TABLE {0} ADD COLUMN "#t" BIGINT', "spine")
-    work.execute(f'UPDATE {{0}} SET "#t" = epoch_us({quote(timestamp)})', "spine")
+    work = Workspace(connection, f"#join{next(_joins)}")
+    inputs = Inputs(sources, relations, known == COMMIT, tiles or {})
+    numbered = f'SELECT row_number() OVER () AS "#row", epoch_us({quote(timestamp)}) AS "#t", * FROM spine'
+    spine.query("spine", f"CREATE TEMP TABLE {work.table('spine')} AS {numbered}")
     if IDENTITIES in relations:
         work.create("merges", merges(relations[IDENTITIES]))
     select = _Select(list(spine.columns), {f"{REQUEST}.{name.lower()}": name for name in spine.columns})
     select.request[f"{REQUEST}.{TIMESTAMP}"] = timestamp
     for number, view in enumerate(views):
-        _add_view(work, select, view, resolved[view.name], number)
+        _add_view(work, select, inputs, view, resolved[view.name], f"v{number}")
     return connection.sql(select.sql(work.table("spine")))
 
 
@@ -123,37 +107,6 @@ class _Select:
         return f'SELECT {", ".join(map(quote, [*self.spine, *self.output]))} FROM ({outer}) ORDER BY "#row"'
 
 
-@dataclass
-class _Work:
-    """The session and the temporary tables of one join."""
-
-    connection: "duckdb.DuckDBPyConnection"
-    prefix: str
-    sources: Mapping[str, Source]
-    relations: Mapping[str, str]
-    commit: bool
-    tiles: Mapping[tuple[str, str], Tiles]
-    made: set[str] = field(default_factory=set)
-
-    def table(self, name: str) -> str:
-        return quote(f"{self.prefix} {name}")
-
-    def execute(self, sql: str, *names: str) -> None:
-        self.connection.execute(sql.format(*map(self.table, names)))
-
-    def create(self, name: str, sql: str) -> str:
-        """Make a table once; returns its quoted name."""
-        if name not in self.made:
-            self.connection.execute(f"CREATE TEMP TABLE {self.table(name)} AS {sql}")
-            self.made.add(name)
-        return self.table(name)
-
-    def drop(self, *names: str) -> None:
-        for name in names:
-            self.connection.execute(f"DROP TABLE {self.table(name)}")
-            self.made.remove(name)
-
-
 def _check_spine(spine: "duckdb.DuckDBPyRelation", views: Sequence[FeatureView], timestamp: str) -> None:
     there = {name.lower() for name in spine.columns}
     for view in views:
@@ -171,20 +124,27 @@ def _names(view: FeatureView) -> list[str]:
     return [*(one.name for one in view.features), "known"]
 
 
-def _add_view(work: _Work, select: _Select, view: FeatureView, resolved: Resolved, number: int) -> None:
-    moments = f"moments {'/'.join(view.entity)}"
-    _ask(work, view, moments)
-    asked = f"v{number}"
-    select.joins.append(f'LEFT JOIN {work.table("asked" + moments)} {asked} ON {asked}."#row" = s."#row"')
+def _add_view(
+    work: Workspace, select: _Select, inputs: Inputs, view: FeatureView, resolved: Resolved, alias: str
+) -> None:
+    asked = ask(work, view)
+    select.joins.append(f'LEFT JOIN {asked.rows} {alias} ON {alias}."#row" = s."#row"')
     flags = []
-    for name in dict.fromkeys(view.source_of(one) for one in view.features if one.expression is None):
-        source = work.sources[name]
-        planned = plan(view, name, source, resolved, work.commit)
-        alias = f"{asked}_{len(flags)}"
+    for number, name in enumerate(dict.fromkeys(view.source_of(one) for one in view.features if not one.expression)):
+        source, own = inputs.sources[name], f"{alias}_{number}"
+        planned = plan(view, name, source, resolved, inputs.commit)
         if planned.features:
-            flags.append(_add_stream(work, select, view, name, planned, resolved, moments, asked, alias))
-        if any(view.source_of(one) == name and _is_state(one) for one in view.features):
-            flags.append(_add_history(work, select, view, name, f"{alias}h"))
+            answers, known = compute(work, inputs, view, name, planned, asked)
+            for k in range(len(planned.spans)):
+                select.joins.append(f"LEFT JOIN {answers} {own}_{k} ON {own}_{k}.m = {alias}.m AND {own}_{k}.k = {k}")
+            select.joins.append(f"LEFT JOIN {known} {own}_f ON {own}_f.e = {alias}.e")
+            for feature in planned.features:
+                value = f"{own}_{planned.span_of[feature.name]}.{quote(feature.name)}"
+                empty = FUNCTIONS[feature.function or ""].empty
+                select.values[f"{view.name}__{feature.name}"] = f"coalesce({value}, {empty})" if empty else value
+            flags.append(f"coalesce({alias}.t >= {own}_f.t, false)")
+        if taken := [one for one in view.features if one.is_state and view.source_of(one) == name]:
+            flags.append(_add_history(work, select, view, taken, name, source, inputs.relations[name], own))
     select.values[f"{view.name}__known"] = " OR ".join(flags) or "false"
     names = {**select.request, **{one.name.lower(): f"{view.name}__{one.name}" for one in view.features}}
     declared = {one.name: one.expression or "" for one in view.features}
@@ -193,129 +153,35 @@ def _add_view(work: _Work, select: _Select, view: FeatureView, resolved: Resolve
     select.output += [f"{view.name}__{name}" for name in _names(view)]
 
 
-def _is_state(feature) -> bool:
-    return feature.function is None and feature.expression is None
-
-
-def _ask(work: _Work, view: FeatureView, moments: str) -> None:
-    """Number the entities of the spine, and the moments at which each is asked for."""
-    if moments in work.made:
-        return
-    keys = ", ".join(map(quote, view.entity))
-    there = " AND ".join(f"{quote(key)} IS NOT NULL" for key in (*view.entity, "#t"))
-    entities = work.create(
-        f"entities {moments}",
-        f"SELECT {keys}, row_number() OVER () AS e "
-        f"FROM (SELECT DISTINCT {keys} FROM {work.table('spine')} WHERE {there})",
-    )
-    work.create(
-        moments,
-        f"""SELECT e, row_number() OVER () AS m, t, row_number() OVER (PARTITION BY e ORDER BY t) - 1 AS rank,
-        count(*) OVER (PARTITION BY e) AS n
-        FROM (SELECT DISTINCT e, "#t" AS t FROM {work.table("spine")} JOIN {entities} USING ({keys}))""",
-    )
-    work.create(
-        f"asked{moments}",
-        f"""SELECT "#row", e, m, t FROM {work.table("spine")} JOIN {entities} USING ({keys})
-        JOIN {work.table(moments)} USING (e) WHERE t = "#t\"""",
-    )
-
-
-def _add_stream(
-    work: _Work,
+def _add_history(
+    work: Workspace,
     select: _Select,
     view: FeatureView,
+    taken: Sequence[Feature],
     name: str,
-    planned: Plan,
-    resolved: Resolved,
-    moments: str,
-    asked: str,
+    source: Source,
+    relation: str,
     alias: str,
 ) -> str:
-    """Compute the aggregates over one stream; returns SQL of whether anything of it was known."""
-    source, needed = work.sources[name], planned.needed()
-    states = list(needed)
-    entities = work.table(f"entities {moments}")
-    merged = work.table("merges") if IDENTITIES in work.relations else None
-    keys = ", ".join(map(quote, view.entity))
-
-    def of_entities(relation: str) -> str:
-        return f"SELECT * FROM ({owned(view, source, relation, merged)}) JOIN {entities} USING ({keys})"
-
-    def pieces(relation: str, spans: Sequence[tuple[int, str, str]]) -> str:
-        each = ", ".join(f"{{'k': {k}, 'lo': {lo}, 'hi': {hi}}}" for k, lo, hi in spans)
-        listed = f"SELECT *, unnest([{each}], recursive := true) FROM {relation}"
-        return segment_tree.ranges(f"SELECT * FROM ({listed}) WHERE hi IS NULL OR lo < hi", work.table(moments))
-
-    there = tiling = None
-    if (view.name, name) in work.tiles:
-        first = "epoch_us(known_from)" if work.commit else "epoch_us(first_ts) + 1"
-        given = work.tiles[view.name, name]
-        tiling = Tiling(view.hop, round(given.until.timestamp() * 1_000_000))
-        there = f"""SELECT * EXCLUDE (tile_ts, known_ts, first_ts, known_from), epoch_us(tile_ts) AS "#tile",
-            epoch_us(known_ts) AS "#known", {first} AS "#from" FROM ({given.query})
-            WHERE epoch_us(known_ts) + {view.hop} <= {tiling.until}"""
-    work.execute(f"CREATE TEMP VIEW {{0}} AS {rows(view, source, work.relations[name], states)}", f"source {alias}")
-    own = work.create(f"rows {alias}", of_entities(work.table(f"source {alias}")))
-    spans = [(k, span.of_row()) for k, span in enumerate(planned.spans)]
-    if tiling:
-        spans = [(k, one) for k, span in enumerate(planned.spans) for one in span.of_row_beside(tiling)]
-    ranged = pieces(own, [(k, lo, hi) for k, (lo, hi) in spans])
-    gathered = segment_tree.gathered(ranged, needed, '"#ts"')
-    first = 'greatest("#ts" + 1, "#known", "#since")' if work.commit else 'greatest("#ts" + 1, "#since")'
-    known = f'SELECT e, {first} AS t, "#until" FROM {own}'
-    if tiling:
-        work.execute(f"CREATE TEMP VIEW {{0}} AS {there}", f"tiles {alias}")
-        tiled = work.create(f"tiled {alias}", of_entities(work.table(f"tiles {alias}")))
-        spans = [(k, *span.of_tile(tiling)) for k, span in enumerate(planned.spans)]
-        ranged = pieces(tiled, spans)
-        gathered += " UNION ALL " + segment_tree.gathered(ranged, needed, f'"#tile" + {view.hop}', merge=True)
-        known += f' UNION ALL SELECT e, greatest("#from", "#since"), "#until" FROM {tiled}'
-    nodes = work.create(f"nodes {alias}", segment_tree.nodes(gathered, work.table(moments), states))
-    answers = work.create(f"answers {alias}", segment_tree.answers(nodes, work.table(moments), states))
-    flags = work.create(
-        f"flags {alias}",
-        f'SELECT e, min(t) AS t FROM ({known}) WHERE "#until" IS NULL OR t < "#until" GROUP BY e',
-    )
-    for k in range(len(planned.spans)):
-        select.joins.append(f"LEFT JOIN {answers} {alias}_{k} ON {alias}_{k}.m = {asked}.m AND {alias}_{k}.k = {k}")
-    select.joins.append(f"LEFT JOIN {flags} {alias}_f ON {alias}_f.e = {asked}.e")
-    for feature in planned.features:
-        at = f"{alias}_{planned.span_of[feature.name]}"
-        columns = {kind: f"{at}.{quote(state.name)}" for kind, state in planned.states[feature.name].items()}
-        select.values[f"{view.name}__{feature.name}"] = value_of(feature, columns, resolved.arguments[feature.name])
-    work.drop(f"rows {alias}", f"nodes {alias}")
-    return f"coalesce({asked}.t >= {alias}_f.t, false)"
-
-
-def _add_history(work: _Work, select: _Select, view: FeatureView, name: str, alias: str) -> str:
-    """Join what was valid; returns SQL of whether anything of the history was, without a delay."""
-    source = work.sources[name]
-    begins, ends = source.valid or ("", "")
-    query = f"SELECT * FROM ({work.relations[name]}) WHERE {quote(begins)} IS NOT NULL"
+    """Join what was valid; returns SQL of whether anything was, without a delay."""
+    begins, ends = map(quote, source.valid or ("", ""))
+    query = f"SELECT * FROM ({relation}) WHERE {begins} IS NOT NULL"
     keys = ", ".join(map(quote, view.entity))
     overlap = work.connection.execute(
-        f"""SELECT {keys} FROM (SELECT {keys}, {quote(ends)} AS ends,
-        lead({quote(begins)}) OVER (PARTITION BY {keys} ORDER BY {quote(begins)}) AS next FROM ({query}))
+        f"""SELECT {keys} FROM (SELECT {keys}, {ends} AS ends,
+        lead({begins}) OVER (PARTITION BY {keys} ORDER BY {begins}) AS next FROM ({query}))
         WHERE next IS NOT NULL AND (ends IS NULL OR ends > next) LIMIT 1"""
-    ).fetchone()
+    ).fetchall()
     if overlap:
-        raise UserError(f"Two rows of {name} are valid at once for {overlap}; repair the history, e.g. rebuild it.")
-    delays = dict.fromkeys([0, *(one.delay for one in view.features if _is_state(one) and view.source_of(one) == name)])
-    for delay in delays:
-        own = f"{alias}{delay}"
+        raise UserError(f"Two rows of {name} are valid at once for {overlap[0]}; repair the history, e.g. rebuild it.")
+    for delay in dict.fromkeys([0, *(one.delay for one in taken)]):
+        own, cutoff = f"{alias}_h{delay}", f's."#t" - {delay}'
         same = " AND ".join(f"{own}.{quote(key)} = s.{quote(key)}" for key in view.entity)
         select.joins.append(
-            f"""LEFT JOIN (SELECT *, epoch_us({quote(begins)}) AS "#from", epoch_us({quote(ends)}) AS "#to"
-            FROM ({query})) {own} ON {same} AND s."#t" - {delay} >= {own}."#from"
-            AND s."#t" - {delay} < coalesce({own}."#to", {2**62})"""
+            f"""LEFT JOIN (SELECT *, epoch_us({begins}) AS "#from", coalesce(epoch_us({ends}), {2**62}) AS "#to"
+            FROM ({query})) {own} ON {same} AND {cutoff} >= {own}."#from" AND {cutoff} < {own}."#to\""""
         )
-    columns = set(source.columns)
-    for feature in view.features:
-        if _is_state(feature) and view.source_of(feature) == name:
-            own = f"{alias}{feature.delay}"
-            column = f"{own}.{quote(feature.column or '')}"
-            if feature.column not in columns:
-                raise UserError(f"{view.name}.{feature.name}: `{feature.column}` is not a column of {name}; name one.")
-            select.values[f"{view.name}__{feature.name}"] = column
-    return f'{alias}0."#from" IS NOT NULL'
+    for feature in taken:
+        column = f"{alias}_h{feature.delay}.{quote(feature.column or '')}"
+        select.values[f"{view.name}__{feature.name}"] = column
+    return f'{alias}_h0."#from" IS NOT NULL'

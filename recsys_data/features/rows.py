@@ -45,19 +45,19 @@ def merges(identities: str) -> str:
         FROM ({identities}) WHERE anonymous_id IS NOT NULL AND known_at IS NOT NULL"""
 
 
-def owned(view: FeatureView, source: Source, relation: str, merged: str | None) -> str:
+def owned(view: FeatureView, source: Source, query: str, merged: str | None) -> str:
     """SQL of rows or tiles with the entities that they belong to, in time.
 
     Args:
         view: whose entity is meant.
         source: where they are from.
-        relation: name of a table of rows or tiles.
+        query: SQL of rows or tiles.
         merged: name of a table of `merges`, or None if nobody was merged.
     """
     always = 'NULL::BIGINT AS "#since", NULL::BIGINT AS "#until"'
     if merged is None or len(keys(view, source)) == len(view.entity) or not source.identity:
-        return f"SELECT *, {always} FROM {relation}"
+        return f"SELECT *, {always} FROM ({query})"
     user, anonymous = map(quote, source.identity)
-    return f"""SELECT *, {always} FROM {relation} WHERE {user} IS NOT NULL UNION ALL
+    return f"""WITH r AS ({query}) SELECT *, {always} FROM r WHERE {user} IS NOT NULL UNION ALL
         SELECT r.* REPLACE ("#user" AS {user}), "#since", "#until"
-        FROM {relation} r JOIN {merged} ON {anonymous} = "#anonymous" WHERE {user} IS NULL"""
+        FROM r JOIN {merged} ON {anonymous} = "#anonymous" WHERE {user} IS NULL"""

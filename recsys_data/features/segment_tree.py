@@ -15,6 +15,13 @@ from recsys_data.features.functions import State
 from recsys_data.sql import quote
 
 
+def numbered(moments: str, first: int, end: int) -> str:
+    """SQL of the moments from number `first` until before `end`, with `rank` and `n` among those of their entity."""
+    return f"""SELECT e, m, t, row_number() OVER (PARTITION BY e ORDER BY t) - 1 AS rank,
+        count(*) OVER (PARTITION BY e) AS n
+        FROM {moments} WHERE m >= {first} AND m < {end}"""
+
+
 def ranges(pieces: str, moments: str) -> str:
     """SQL of the pieces that count at any moment, with the range `a` until before `b`, and the first moment, `at_a`."""
     return f"""SELECT p.* EXCLUDE (lo, hi), first.rank AS a, coalesce(past.rank, first.n) AS b, first.t AS at_a

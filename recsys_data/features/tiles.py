@@ -22,16 +22,20 @@ class Plan:
     """What one source of a view has to give.
 
     Attributes:
-        features: aggregates over the source.
+        features: aggregates over the source -> DuckDB type of what they aggregate.
         states: by name of the feature, kind of state -> state.
         spans: windows with their delays.
         span_of: name of a feature -> position in `spans`.
     """
 
-    features: tuple[Feature, ...]
+    features: Mapping[Feature, str]
     states: Mapping[str, Mapping[str, State]]
     spans: tuple[Span, ...]
     span_of: Mapping[str, int]
+
+    def columns(self, feature: Feature) -> dict[str, str]:
+        """Kind of state -> its column as SQL spells it."""
+        return {kind: quote(state.name) for kind, state in self.states[feature.name].items()}
 
     def needed(self) -> dict[State, list[int]]:
         """Each state once, with the spans that need it."""
@@ -46,9 +50,10 @@ class Plan:
 
 def plan(view: FeatureView, name: str, source: Source, resolved: Resolved, commit: bool = True) -> Plan:
     """What the source `name` of a view has to give; `commit`: whether it matters when rows were known."""
-    features = tuple(one for one in view.features if one.function and view.source_of(one) == name)
+    aggregates = [one for one in view.features if one.function and view.source_of(one) == name]
+    features = {one: resolved.arguments[one.name] for one in aggregates}
     columns = dict(source.columns)
-    states = {one.name: states_of(one, columns, resolved.arguments[one.name], len(source.order)) for one in features}
+    states = {one.name: states_of(one, columns, kind, len(source.order)) for one, kind in features.items()}
     spans = tuple(dict.fromkeys(Span(one.window, one.delay, commit) for one in features))
     return Plan(
         features, states, spans, {one.name: spans.index(Span(one.window, one.delay, commit)) for one in features}

@@ -122,6 +122,11 @@ class Feature:
     source: str | None = None
     expression: str | None = None
 
+    @property
+    def is_state(self) -> bool:
+        """Whether it is a column of a history."""
+        return self.function is None and self.expression is None
+
 
 @dataclass(frozen=True)
 class FeatureView:
