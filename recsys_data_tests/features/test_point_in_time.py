@@ -4,6 +4,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from recsys_data.errors import UserError
+from recsys_data.features import aggregates
 from recsys_data.features.aggregates import Tiles
 from recsys_data.features.check import resolve
 from recsys_data.features.functions import FUNCTIONS
@@ -205,3 +207,152 @@ def quoted(name):
     import duckdb
 
     return duckdb.ColumnExpression(name)
+
+
+def event(ts, known=None, user="u1", item="i1", kind="view", value=1.0, offset=0, anonymous=None):
+    return {
+        "user_id": user,
+        "anonymous_id": anonymous,
+        "item_id": item,
+        "type": kind,
+        "value": value,
+        "quantity": 1,
+        "ts": START + ts,
+        "known": START + (ts if known is None else known),
+        "partition": 0,
+        "offset": offset,
+    }
+
+
+def answers(connection, spine, *views, **options):
+    relation = spine_of(connection, [(user, item, START + t) for user, item, t in spine])
+    joined = join(connection, relation, views, SOURCES, RELATIONS, **options)
+    return [dict(zip(joined.columns, row, strict=True)) for row in joined.fetchall()]
+
+
+ITEM = FeatureView(
+    "item",
+    ("item_id",),
+    "events",
+    (
+        Feature("views", "count", window=Window("rolling", HOUR)),
+        Feature("price", column="price", source="prices"),
+        Feature("price_before", column="price", source="prices", delay=HOUR),
+        Feature("per_view", expression="price / nullif(views, 0)"),
+        Feature("doubled", expression="per_view * request.Number"),
+    ),
+    {"number": "INTEGER"},
+)
+
+
+def test_an_event_counts_after_its_moment_and_not_before_it_is_known(connection):
+    fill(connection, [event(0, known=10)])
+    spine = [("u1", "i1", t) for t in (0, 1, 9, 10, HOUR, HOUR + 1)]
+    assert [one["item__views"] for one in answers(connection, spine, ITEM)] == [0, 0, 0, 1, 1, 0]
+    imported = answers(connection, spine, ITEM, known="event_time")
+    assert [one["item__views"] for one in imported] == [0, 1, 1, 1, 1, 0]
+    assert [one["item__known"] for one in imported] == [False, True, True, True, True, True]
+
+
+def test_a_history_gives_what_was_valid_and_expressions_come_last(connection):
+    prices = [
+        {"item_id": "i1", "price": 10.0, "valid_from": START, "valid_to": START + HOUR},
+        {"item_id": "i1", "price": 12.0, "valid_from": START + 2 * HOUR, "valid_to": None},
+    ]
+    fill(connection, [event(-2), event(-1)], prices=prices)
+    found = answers(connection, [("u1", "i1", t) for t in (-1, 0, HOUR - 1, HOUR, 2 * HOUR)], ITEM)
+    assert [one["item__price"] for one in found] == [None, 10.0, 10.0, None, 12.0]
+    assert [one["item__price_before"] for one in found] == [None, None, None, 10.0, None]
+    assert [one["item__per_view"] for one in found] == [None, 5.0, 10.0, None, None]
+    # The numbers of the rows are 0 to 4.
+    assert [one["item__doubled"] for one in found] == [None, 5.0, 20.0, None, None]
+
+
+def test_two_states_at_once_are_refused(connection):
+    prices = [
+        {"item_id": "i1", "price": 1.0, "valid_from": START, "valid_to": None},
+        {"item_id": "i1", "price": 2.0, "valid_from": START + 1, "valid_to": None},
+    ]
+    fill(connection, [], prices=prices)
+    with pytest.raises(UserError, match="Two rows of prices are valid at once"):
+        answers(connection, [("u1", "i1", 0)], ITEM)
+
+
+def test_rows_of_the_spine_come_back_once_and_in_order(connection):
+    fill(connection, [event(0), event(1, user="u2")])
+    user = FeatureView("user", ("user_id",), "events", (Feature("views", "count"),))
+    spine = [("u2", "i1", 5), (None, "i1", 5), ("u1", None, 5), ("u2", "i1", 5), ("u9", "i9", 5)]
+    found = answers(connection, spine, ITEM, user)
+    assert [(one["number"], one["user_id"], one["item_id"]) for one in found] == [
+        (n, *row[:2]) for n, row in enumerate(spine)
+    ]
+    assert [one["user__views"] for one in found] == [1, 0, 1, 1, 0]
+    assert [one["user__known"] for one in found] == [True, False, True, True, False]
+    assert [one["item__views"] for one in found] == [2, 2, 0, 2, 0]
+
+
+def test_an_empty_spine_gives_no_rows(connection):
+    fill(connection, [event(0)])
+    assert answers(connection, [], ITEM) == []
+
+
+def test_a_missing_column_of_the_spine_is_named(connection):
+    fill(connection, [])
+    spine = connection.sql("SELECT 'i1' AS item_id, now() AS timestamp")
+    with pytest.raises(UserError, match="no column number, which item needs; it has item_id, timestamp"):
+        join(connection, spine, [ITEM], SOURCES, RELATIONS)
+
+
+def test_computing_in_parts_changes_nothing(connection, monkeypatch):
+    events = [event(n * MINUTE, item=f"i{n % 3}", kind=f"t{n}", offset=n) for n in range(30)]
+    fill(connection, events)
+    view = FeatureView(
+        "v", ("item_id",), "events", (Feature("last", "last_n", "type", n=3, window=Window("rolling", HOUR)),)
+    )
+    spine = [("u1", f"i{n % 4}", n * MINUTE) for n in range(40)]
+    whole = answers(connection, spine, view)
+    assert whole[31]["v__last"] is None
+    assert whole[30]["v__last"] == ["t29", "t26", "t23"]
+    # Four moments at a time, so that entities are cut too.
+    monkeypatch.setattr(aggregates, "ELEMENTS", 12)
+    assert answers(connection, spine, view) == whole
+
+
+def test_a_sketch_counts_thousands_within_its_error(connection):
+    fill(connection, [])
+    connection.execute(
+        "INSERT INTO events (user_id, item_id, event_ts, ingested_at, log_partition, log_offset) "
+        f"SELECT 'u' || n % 5000, 'i1', make_timestamptz({START}), make_timestamptz({START}), 0, n FROM range(10000) t(n)"
+    )
+    view = FeatureView("v", ("item_id",), "events", (Feature("users", "approx_count_distinct", "user_id"),))
+    ((found),) = answers(connection, [("u1", "i1", 1)], view)
+    assert found["v__users"] == pytest.approx(5000, rel=0.2)
+
+
+def test_numbers_that_fit_no_decimal_do_not_count(connection):
+    fill(connection, [event(0, value=float("nan")), event(1, value=1e300), event(2, value=2.5)])
+    view = FeatureView("v", ("item_id",), "events", (Feature("s", "sum", "value"), Feature("a", "avg", "value")))
+    (found,) = answers(connection, [("u1", "i1", 5)], view)
+    assert (found["v__s"], found["v__a"]) == (2.5, 2.5)
+
+
+def test_tiles_of_a_day_depend_on_that_day_alone(connection):
+    late = [event(DAY + 5, known=3 * DAY), event(DAY + 6), event(10), event(-5)]
+    fill(connection, late)
+    view = view_of(("user_id",))
+    resolved = resolve(view, SOURCES)
+    columns = ", ".join(f'"{name}"' for name in connection.sql(tiles_of(view, resolved, "FROM events")).columns)
+    day = f"event_ts >= make_timestamptz({START + DAY})"
+    whole = connection.execute(
+        f"SELECT {columns} FROM ({tiles_of(view, resolved, 'FROM events')}) "
+        f"WHERE tile_ts >= make_timestamptz({START + DAY}) ORDER BY ALL"
+    ).fetchall()
+    alone = connection.execute(
+        f"SELECT {columns} FROM ({tiles_of(view, resolved, f'FROM events WHERE {day}')}) ORDER BY ALL"
+    ).fetchall()
+    assert whole == alone
+    assert len(alone) == 2
+
+
+def tiles_of(view, resolved, query):
+    return tiles(view, "events", SOURCES["events"], resolved, query)
