@@ -322,7 +322,8 @@ def test_a_sketch_counts_thousands_within_its_error(connection):
     fill(connection, [])
     connection.execute(
         "INSERT INTO events (user_id, item_id, event_ts, ingested_at, log_partition, log_offset) "
-        f"SELECT 'u' || n % 5000, 'i1', make_timestamptz({START}), make_timestamptz({START}), 0, n FROM range(10000) t(n)"
+        f"SELECT 'u' || n % 5000, 'i1', make_timestamptz({START}), make_timestamptz({START}), 0, n "
+        "FROM range(10000) t(n)"
     )
     view = FeatureView("v", ("item_id",), "events", (Feature("users", "approx_count_distinct", "user_id"),))
     ((found),) = answers(connection, [("u1", "i1", 1)], view)
