@@ -45,7 +45,7 @@ def join(
     0, everything else is NULL, and `VIEW__known` is false.
 
     Args:
-        connection: a session in UTC, in which the spine and the relations can be read.
+        connection: a session in UTC that can read the spine and the relations; its configuration is not locked.
         spine: rows with the keys of all views and a moment; a row whose key or moment is NULL knows nothing.
         views: with different names.
         sources: name -> what the views read.
@@ -59,7 +59,8 @@ def join(
         A lazy relation over temporary tables of the session, which live as long as the session.
 
     Raises:
-        UserError: a view has problems, the spine lacks a column, or the states of a history overlap.
+        UserError: a view has problems, the spine lacks a column, its moment is not
+            a timestamp, or the states of a history overlap.
     """
     if known not in (COMMIT, EVENT_TIME):
         raise UserError(f"known is {known!r}; choose {COMMIT} or {EVENT_TIME}.")
@@ -67,15 +68,28 @@ def join(
     _check_spine(spine, views, timestamp)
     work = Workspace(connection, f"#join{next(_joins)}")
     inputs = Inputs(sources, relations, known == COMMIT, tiles or {})
-    numbered = f'SELECT row_number() OVER () AS "#row", epoch_us({quote(timestamp)}) AS "#t", * FROM spine'
-    spine.query("spine", f"CREATE TEMP TABLE {work.table('spine')} AS {numbered}")
-    if IDENTITIES in relations:
-        work.create("merges", merges(relations[IDENTITIES]))
     select = _Select(list(spine.columns), {f"{REQUEST}.{name.lower()}": name for name in spine.columns})
     select.request[f"{REQUEST}.{TIMESTAMP}"] = timestamp
+    # Rows must keep their order until they are numbered; afterwards keeping it only costs memory.
+    ((kept,),) = connection.execute("SELECT current_setting('preserve_insertion_order')").fetchall()
+    try:
+        connection.execute("SET preserve_insertion_order = true")
+        numbered = f'SELECT row_number() OVER () AS "#row", epoch_us({quote(timestamp)}) AS "#t", * FROM spine'
+        spine.query("spine", f"CREATE TEMP TABLE {work.table('spine')} AS {numbered}")
+        connection.execute("SET preserve_insertion_order = false")
+        _compute(work, select, inputs, views, resolved)
+    finally:
+        connection.execute(f"SET preserve_insertion_order = {kept}")
+    return connection.sql(select.sql(work.table("spine")))
+
+
+def _compute(
+    work: Workspace, select: "_Select", inputs: Inputs, views: Sequence[FeatureView], resolved: Mapping[str, Resolved]
+) -> None:
+    if IDENTITIES in inputs.relations:
+        work.create("merges", merges(inputs.relations[IDENTITIES]))
     for number, view in enumerate(views):
         _add_view(work, select, inputs, view, resolved[view.name], f"v{number}")
-    return connection.sql(select.sql(work.table("spine")))
 
 
 @dataclass
@@ -115,6 +129,9 @@ def _check_spine(spine: "duckdb.DuckDBPyRelation", views: Sequence[FeatureView],
                 raise UserError(
                     f"The spine has no column {name}, which {view.name} needs; it has {', '.join(spine.columns)}."
                 )
+    kind = str(spine.types[[name.lower() for name in spine.columns].index(timestamp.lower())])
+    if not kind.startswith(("TIMESTAMP", "DATE")):
+        raise UserError(f"The column {timestamp} of the spine is {kind}; cast it to a timestamp.")
     columns = [*there, *(f"{view.name}__{name}".lower() for view in views for name in _names(view))]
     if twice := {name for name in columns if columns.count(name) > 1}:
         raise UserError(f"The columns {', '.join(sorted(twice))} would come twice; rename them in the spine.")
@@ -127,14 +144,14 @@ def _names(view: FeatureView) -> list[str]:
 def _add_view(
     work: Workspace, select: _Select, inputs: Inputs, view: FeatureView, resolved: Resolved, alias: str
 ) -> None:
-    asked = ask(work, view)
-    select.joins.append(f'LEFT JOIN {asked.rows} {alias} ON {alias}."#row" = s."#row"')
     flags = []
+    if any(one.function for one in view.features):
+        select.joins.append(f'LEFT JOIN {ask(work, view).rows} {alias} ON {alias}."#row" = s."#row"')
     for number, name in enumerate(dict.fromkeys(view.source_of(one) for one in view.features if not one.expression)):
         source, own = inputs.sources[name], f"{alias}_{number}"
         planned = plan(view, name, source, resolved, inputs.commit)
         if planned.features:
-            answers, known = compute(work, inputs, view, name, planned, asked)
+            answers, known = compute(work, inputs, view, name, planned, ask(work, view))
             for k in range(len(planned.spans)):
                 select.joins.append(f"LEFT JOIN {answers} {own}_{k} ON {own}_{k}.m = {alias}.m AND {own}_{k}.k = {k}")
             select.joins.append(f"LEFT JOIN {known} {own}_f ON {own}_f.e = {alias}.e")
@@ -165,11 +182,12 @@ def _add_history(
 ) -> str:
     """Join what was valid; returns SQL of whether anything was, without a delay."""
     begins, ends = map(quote, source.valid or ("", ""))
-    query = f"SELECT * FROM ({relation}) WHERE {begins} IS NOT NULL"
+    there = " AND ".join(f"{name} IS NOT NULL" for name in [begins, *map(quote, view.entity)])
+    query = f"SELECT * FROM ({relation}) WHERE {there}"
     keys = ", ".join(map(quote, view.entity))
     overlap = work.connection.execute(
         f"""SELECT {keys} FROM (SELECT {keys}, {ends} AS ends,
-        lead({begins}) OVER (PARTITION BY {keys} ORDER BY {begins}) AS next FROM ({query}))
+        lead({begins}) OVER (PARTITION BY {keys} ORDER BY {begins}, {ends}) AS next FROM ({query}))
         WHERE next IS NOT NULL AND (ends IS NULL OR ends > next) LIMIT 1"""
     ).fetchall()
     if overlap:
