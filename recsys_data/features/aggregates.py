@@ -11,7 +11,7 @@ from datetime import datetime
 from recsys_data.features import segment_tree
 from recsys_data.features.functions import State, value_of
 from recsys_data.features.intervals import Tiling
-from recsys_data.features.rows import IDENTITIES, owned, rows
+from recsys_data.features.rows import IDENTITIES, keys, owned, rows
 from recsys_data.features.tiles import Plan
 from recsys_data.features.view import FeatureView, Source
 from recsys_data.features.workspace import Workspace
@@ -52,7 +52,7 @@ class Asked:
     """Names of tables: what a spine asks of the entities of a view.
 
     Attributes:
-        entities: keys, and the number `e` of the entity.
+        entities: keys, and the number `#e` of the entity.
         moments: (e, m, t): distinct moments, numbered from 0 by entity and time.
         rows: (#row, e, m, t): the rows of the spine that ask for them.
     """
@@ -65,20 +65,22 @@ class Asked:
 def ask(work: Workspace, view: FeatureView) -> Asked:
     """Number the entities and moments of the spine, once for all views of the same entity."""
     spine, whose = work.table("spine"), "/".join(view.entity)
-    keys = ", ".join(map(quote, view.entity))
+    entity = ", ".join(map(quote, view.entity))
     there = " AND ".join(f"{quote(key)} IS NOT NULL" for key in (*view.entity, "#t"))
     entities = work.create(
         f"entities {whose}",
-        f"SELECT *, row_number() OVER () AS e FROM (SELECT DISTINCT {keys} FROM {spine} WHERE {there})",
+        f'SELECT *, row_number() OVER () AS "#e" FROM (SELECT DISTINCT {entity} FROM {spine} WHERE {there})',
     )
-    asked = f'SELECT DISTINCT e, "#t" AS t FROM {spine} JOIN {entities} USING ({keys}) WHERE {there}'
+    # Spines may have any columns; none begins with #.
+    keyed = f'SELECT "#row", "#e", "#t" FROM {spine} JOIN {entities} USING ({entity}) WHERE {there}'
     moments = work.create(
-        f"moments {whose}", f"SELECT e, t, row_number() OVER () - 1 AS m FROM (FROM ({asked}) ORDER BY e, t)"
+        f"moments {whose}",
+        f"""SELECT e, t, row_number() OVER () - 1 AS m
+        FROM (SELECT DISTINCT "#e" AS e, "#t" AS t FROM ({keyed}) ORDER BY e, t)""",
     )
     found = work.create(
         f"asked {whose}",
-        f"""SELECT "#row", e, m, t FROM {spine} JOIN {entities} USING ({keys}) JOIN {moments} USING (e)
-        WHERE t = "#t\"""",
+        f"""SELECT "#row", e, m, t FROM ({keyed}) JOIN {moments} ON "#e" = e AND "#t" = t""",
     )
     return Asked(entities, moments, found)
 
@@ -89,7 +91,7 @@ def compute(
     """Compute the aggregates over one stream.
 
     Returns:
-        Names of two tables: the values (m, k, features), k being the span and only its features being set; and
+        Names of two tables: the values (m, k, #FEATURE ...), k being the span and only its features being set; and
         (e, t), from when on anything was known of an entity.
     """
     needed, own = planned.needed(), f"{view.name} {name}"
@@ -102,7 +104,7 @@ def compute(
     )
     values = ", ".join(
         f"CASE WHEN k = {planned.span_of[one.name]} THEN {value_of(one, planned.columns(one), kind)} END "
-        f"AS {quote(one.name)}"
+        f"AS {quote(f'#{one.name}')}"
         for one, kind in planned.features.items()
     )
     size = max(1, ELEMENTS // max(1, sum(state.elements * len(spans) for state, spans in needed.items())))
@@ -179,5 +181,6 @@ def _tiles(work: Workspace, inputs: Inputs, view: FeatureView, name: str, planne
 
 def _of_entities(work: Workspace, inputs: Inputs, view: FeatureView, source: Source, query: str, asked: Asked) -> str:
     merged = work.table("merges") if IDENTITIES in inputs.relations else None
-    return f"""SELECT * FROM ({owned(view, source, query, merged)})
+    whose = ", ".join(map(quote, keys(view, source)))
+    return f"""SELECT * EXCLUDE ({whose}, "#e"), "#e" AS e FROM ({owned(view, source, query, merged)})
         JOIN {asked.entities} USING ({", ".join(map(quote, view.entity))})"""

@@ -156,7 +156,7 @@ def _add_view(
                 select.joins.append(f"LEFT JOIN {answers} {own}_{k} ON {own}_{k}.m = {alias}.m AND {own}_{k}.k = {k}")
             select.joins.append(f"LEFT JOIN {known} {own}_f ON {own}_f.e = {alias}.e")
             for feature in planned.features:
-                value = f"{own}_{planned.span_of[feature.name]}.{quote(feature.name)}"
+                value = f"{own}_{planned.span_of[feature.name]}.{quote(f'#{feature.name}')}"
                 empty = FUNCTIONS[feature.function or ""].empty
                 select.values[f"{view.name}__{feature.name}"] = f"coalesce({value}, {empty})" if empty else value
             flags.append(f"coalesce({alias}.t >= {own}_f.t, false)")

@@ -165,7 +165,7 @@ def connection():
 
 @pytest.mark.parametrize("entity", [("user_id",), ("item_id",), ("user_id", "item_id")], ids="/".join)
 @settings(
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],
@@ -289,6 +289,16 @@ def test_rows_of_the_spine_come_back_once_and_in_order(connection):
     assert [one["user__views"] for one in found] == [1, 0, 1, 1, 0]
     assert [one["user__known"] for one in found] == [True, False, True, True, False]
     assert [one["item__views"] for one in found] == [2, 2, 0, 2, 0]
+
+
+def test_columns_and_features_may_have_any_names(connection):
+    fill(connection, [event(0)])
+    names = ("e", "k", "m", "n", "t", "lo", "hi", "a", "b", "level", "rank", "s", "spine")
+    view = FeatureView("v", ("item_id",), "events", tuple(Feature(name, "count") for name in names))
+    columns = ", ".join(f"{number} AS {name}" for number, name in enumerate(names))
+    spine = connection.sql(f"SELECT 'i1' AS item_id, make_timestamptz({START + 1}) AS timestamp, {columns}")
+    (row,) = join(connection, spine, [view], SOURCES, RELATIONS).fetchall()
+    assert row[2:] == (*range(len(names)), *[1] * len(names), True)
 
 
 def test_an_empty_spine_gives_no_rows(connection):
