@@ -1,0 +1,1 @@
+"""Feature views: declared once, computed point in time from events, tiles and histories, in DuckDB SQL."""

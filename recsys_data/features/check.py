@@ -1,0 +1,213 @@
+"""Whether a feature view makes sense, before anything is computed.
+
+Every problem is one sentence: what was found, what was expected, what to do. `resolve` also gives the types that the
+computation needs.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from recsys_data.contracts.rules import session
+from recsys_data.contracts.sql_guard import Refused
+from recsys_data.errors import UserError
+from recsys_data.features.expressions import REQUEST, TIMESTAMP, in_order, references, request_type, type_of
+from recsys_data.features.functions import FUNCTIONS, NUMBER
+from recsys_data.features.view import KINDS, LIFETIME, Feature, FeatureView, Source
+from recsys_data.sql import quote
+
+if TYPE_CHECKING:
+    import duckdb
+
+MOST = 1000  # values of last_n
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a view turned out to be.
+
+    Attributes:
+        arguments: feature -> DuckDB type of what it aggregates or takes from a history.
+        types: feature -> DuckDB type of its value.
+        expressions: names of the features that are expressions, each after those that it needs.
+    """
+
+    arguments: dict[str, str]
+    types: dict[str, str]
+    expressions: tuple[str, ...]
+
+
+class _Unsound(Exception):
+    """A problem with one feature."""
+
+
+def check(view: FeatureView, sources: Mapping[str, Source]) -> list[str]:
+    """The problems of a view; none if it is sound.
+
+    Args:
+        view: as declared.
+        sources: by name, those of the view among them.
+    """
+    return _examine(view, sources)[0]
+
+
+def resolve(view: FeatureView, sources: Mapping[str, Source]) -> Resolved:
+    """The types of a sound view.
+
+    Raises:
+        UserError: it has problems; the message lists them.
+    """
+    problems, resolved = _examine(view, sources)
+    if problems:
+        raise UserError(f"The feature view {view.name} cannot be computed: " + " ".join(problems))
+    return resolved
+
+
+def _examine(view: FeatureView, sources: Mapping[str, Source]) -> tuple[list[str], Resolved]:
+    problems = list(_of_view(view, sources))
+    resolved = Resolved({}, {}, ())
+    with session(confined=True) as connection:
+        for feature in view.features:
+            if feature.expression is not None:
+                continue
+            try:
+                argument, kind = _aggregate(connection, view, feature, sources)
+                resolved.arguments[feature.name], resolved.types[feature.name] = argument, kind
+            except _Unsound as problem:
+                problems.append(f"{view.name}.{feature.name}: {problem}")
+        expressions = {one.name: one for one in view.features if one.expression is not None}
+        ordered, unsound = _ordered(connection, view, expressions)
+        problems += unsound
+        for name in ordered:
+            try:
+                resolved.types[name] = _expression(connection, view, expressions[name], resolved.types)
+            except _Unsound as problem:
+                problems.append(f"{view.name}.{name}: {problem}")
+    return problems, Resolved(resolved.arguments, resolved.types, tuple(ordered))
+
+
+def _of_view(view: FeatureView, sources: Mapping[str, Source]) -> Iterator[str]:
+    if not view.features:
+        yield f"{view.name} has no features; declare at least one."
+    if not view.entity:
+        yield f"{view.name} has no entity; name at least one key column."
+    for name, times in Counter(one.name.lower() for one in view.features).items():
+        if times > 1:
+            yield f"{view.name}.{name}: {times} features have this name; names must be unique, rename the others."
+        if name in (REQUEST, "known"):
+            yield f"{view.name}.{name}: the name is taken by the view itself; rename the feature."
+    for name in dict.fromkeys(map(view.source_of, (one for one in view.features if one.expression is None))):
+        for key in view.entity if name in sources else ():
+            if key not in sources[name].columns:
+                yield f"{view.name}: {name} has no column {key} of the entity; {_columns(sources[name])}."
+
+
+def _aggregate(
+    connection: "duckdb.DuckDBPyConnection", view: FeatureView, feature: Feature, sources: Mapping[str, Source]
+) -> tuple[str, str]:
+    """Types of the argument and of the value of a feature that is not an expression."""
+    name = view.source_of(feature)
+    if name not in sources:
+        raise _Unsound(f"the source {name} does not exist; choose one of {', '.join(sorted(sources))}.")
+    source = sources[name]
+    argument = "BOOLEAN"
+    if feature.column is not None:
+        argument = source.columns.get(feature.column) or _sql(
+            connection, "column", feature.column, source.columns, _columns(source)
+        )
+    if feature.filter is not None:
+        kind = _sql(connection, "filter", feature.filter, source.columns, _columns(source))
+        if kind != "BOOLEAN":
+            raise _Unsound(f"the filter `{feature.filter}` is {kind}; write a condition that is true or false.")
+    if feature.delay < 0:
+        raise _Unsound(f"the delay is {feature.delay} microseconds; it must not be negative.")
+    if feature.function is None:
+        return _as_of(feature, name, source, argument)
+    if feature.function not in FUNCTIONS:
+        raise _Unsound(f"the function {feature.function} does not exist; choose one of {', '.join(FUNCTIONS)}.")
+    function = FUNCTIONS[feature.function]
+    for need in function.needs:
+        if getattr(feature, need) is None:
+            raise _Unsound(f"{feature.function} has no {need}; declare it.")
+    if feature.n is not None and not 1 <= feature.n <= MOST:
+        raise _Unsound(f"n is {feature.n}; choose 1 to {MOST}.")
+    if feature.half_life is not None and feature.half_life <= 0:
+        raise _Unsound("the half-life is not positive; write a duration such as 7d.")
+    if not 0 <= feature.scale <= 9:
+        raise _Unsound(f"the scale is {feature.scale}; choose 0 to 9 decimals.")
+    if feature.column is not None and function.takes and not function.takes.fullmatch(argument):
+        expected = "a number" if function.takes is NUMBER else "something that can be compared"
+        raise _Unsound(f"{feature.function} of {feature.column}, which is {argument}; it takes {expected}.")
+    if feature.window.kind not in KINDS:
+        raise _Unsound(f"the window {feature.window.kind} does not exist; choose one of {', '.join(KINDS)}.")
+    if (feature.window.size > 0) == (feature.window.kind == LIFETIME):
+        raise _Unsound(f"the window {feature.window.kind} has the size {feature.window.size}; write e.g. rolling: 1h.")
+    if source.time is None or source.time not in source.columns:
+        raise _Unsound(f"{name} has no time column to aggregate by; take a column of it, or use a stream.")
+    return argument, function.result(argument)
+
+
+def _as_of(feature: Feature, name: str, source: Source, kind: str) -> tuple[str, str]:
+    if feature.column is None:
+        raise _Unsound("it has neither a function nor a column nor an expression; declare one of them.")
+    if source.valid is None:
+        raise _Unsound(f"{name} is not a history, so {feature.column} needs a function, e.g. last.")
+    if feature.column not in source.columns:
+        raise _Unsound(f"`{feature.column}` is not a column of {name}; {_columns(source)}.")
+    if feature.window.kind != LIFETIME or feature.filter is not None:
+        raise _Unsound(f"a column of the history {name} has no window or filter; take them out, or add a function.")
+    return kind, kind
+
+
+def _ordered(
+    connection: "duckdb.DuckDBPyConnection", view: FeatureView, expressions: Mapping[str, Feature]
+) -> tuple[list[str], list[str]]:
+    """Names of the expressions that can be evaluated, in order, and the problems of the others."""
+    import duckdb
+
+    needs: dict[str, set[str]] = {}
+    problems = []
+    lower = {name.lower(): name for name in expressions}
+    for name, feature in expressions.items():
+        if feature.function or feature.column or feature.filter:
+            problems.append(f"{view.name}.{name}: it has an expression and a function, column or filter; keep one.")
+            continue
+        try:
+            used = references(connection, feature.expression or "")
+            needs[name] = {lower[one] for one in used if one in lower}
+        except (duckdb.Error, RecursionError) as error:
+            problems.append(f"{view.name}.{name}: `{feature.expression}` cannot be read: {_first(error)}; correct it.")
+    ordered, cyclic = in_order(needs)
+    if cyclic:
+        problems.append(f"{view.name}: the expressions {', '.join(cyclic)} need each other; break the cycle.")
+    return list(ordered), problems
+
+
+def _expression(
+    connection: "duckdb.DuckDBPyConnection", view: FeatureView, feature: Feature, types: Mapping[str, str]
+) -> str:
+    allowed = (
+        f"it may use the features {', '.join(types)} and {REQUEST}.{f', {REQUEST}.'.join([TIMESTAMP, *view.request])}"
+    )
+    columns = {**types, REQUEST: request_type(view.request)}
+    return _sql(connection, "expression", feature.expression or "", columns, allowed)
+
+
+def _sql(connection: "duckdb.DuckDBPyConnection", what: str, sql: str, columns: Mapping[str, str], allowed: str) -> str:
+    import duckdb
+
+    try:
+        return type_of(connection, sql, columns)
+    except Refused as refused:
+        raise _Unsound(f"the {what} `{sql}` is refused: {refused}; compute from one row.") from None
+    except duckdb.Error as error:
+        raise _Unsound(f"the {what} `{sql}` cannot be evaluated: {_first(error)}; {allowed}.") from None
+
+
+def _columns(source: Source) -> str:
+    return f"it has {', '.join(map(quote, source.columns))}"
+
+
+def _first(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")
