@@ -34,7 +34,7 @@ KEYS = ("user_id", "anonymous_id", "item_id", "type", "value", "quantity", "ts",
 
 
 def connect(memory="1GB"):
-    connection = session(threads=2)
+    connection = session(parallel=True)
     connection.execute(f"SET memory_limit = '{memory}'")
     return connection
 
