@@ -102,11 +102,11 @@ class Candidates(NamedTuple):
 
 
 class Deferred(NamedTuple):
-    """An event that is not validated yet: its row in the slice, its bytes, and its leaves by name."""
+    """An event that is not validated yet: its row in the slice, its bytes, and its fields by name."""
 
     row: int
     raw: bytes
-    leaves: dict[str, Any]
+    fields: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ _KIND = {
     "object": OBJECT,
     "array": ARRAY,
 }
-# Shares of lines below which a leaf is no longer read by the fast statement, and above which it is again.
+# Shares of lines below which a field is no longer read by the fast statement, and above which it is again.
 RARE, OFTEN = 0.001, 0.004
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -65,9 +65,9 @@ class Decoder:
         self.max_event_bytes = max_event_bytes
         self.limits = limits
         self._explainer = Explainer(self.plan)
-        self._read = {column.name for column in self.plan.leaves}
-        self._fast = self._whole = self.plan.judged(self.plan.fast_leaves(), self.plan.proofs)
-        self._rests = None if self.plan.judges_unmodelled else self.plan.rests()
+        self._read = {column.name for column in self.plan.fields}
+        self._fast = self._whole = self.plan.validated(self.plan.fast_fields(), self.plan.proofs)
+        self._rests = None if self.plan.validates_unmodelled else self.plan.rests()
         self._retries = True
 
     def decode(self, lines: LogSlice, now: datetime) -> Decoded:
@@ -82,7 +82,8 @@ class Decoder:
         deferred, broken = self._exactly(lines, np.flatnonzero(~settled))
         if found:
             self._read_what_occurs([rows for rows, _ in found], deferred)
-        candidates = tuple(_kept(rows.select(self.plan.judged_columns), valid) for rows, valid in found if valid.any())
+        columns = self.plan.validated_columns
+        candidates = tuple(_kept(rows.select(columns), valid) for rows, valid in found if valid.any())
         dead += letters + broken
         return Decoded(lines.partition, lines.start, lines.end, lines.positions, now, candidates, deferred, dead)
 
@@ -127,28 +128,28 @@ class Decoder:
     ) -> list[tuple[pa.Table, Mask]]:
         """Validate a table of lines by the fast statement; gives rows, and which of them are proven.
 
-        Lines of another kind than those before may have leaves that it does not read; they are read by the `whole` one.
+        Lines of another kind than those before may have fields that it does not read; they are read by the `whole` one.
         """
-        judged = self.session.query(self._whole if whole else self._fast, "lines", table)
-        rows = judged["row"].to_numpy()
-        delivered = self._delivered(judged)
-        sound = _flags(judged["valid"]) & _flags(judged["exact_values"]) & self._times_are_settled(judged)
+        validated = self.session.query(self._whole if whole else self._fast, "lines", table)
+        rows = validated["row"].to_numpy()
+        delivered = self._delivered(validated)
+        sound = _flags(validated["valid"]) & _flags(validated["exact_values"]) & self._times_are_settled(validated)
         # Texts are kept as they stand, so that counting does not see a key that stands twice in one.
         for column in self.plan.raw:
-            sound &= ~repeats_key(_sent(judged, column.name))
+            sound &= ~repeats_key(_sent(validated, column.name))
         proven = sound & (delivered == counts[rows]).all(axis=1)
-        found = [(judged, proven)]
+        found = [(validated, proven)]
         # Where DuckDB delivered more values of a kind than there are, it cast one: no statement can prove the line.
         cast = (np.delete(delivered, OBJECT, axis=1) > np.delete(counts[rows], OBJECT, axis=1)).any(axis=1)
         left = np.flatnonzero(sound & ~proven & ~cast)
         if self._rests and self._are_many(lines, rows[left]):
             text = table.take(places(table["row"].to_numpy(), rows[left]))
-            extra, proven = self._with_rests(text, judged.take(pa.array(left)), delivered[left], counts[rows[left]])
+            extra, proven = self._with_rests(text, validated.take(pa.array(left)), delivered[left], counts[rows[left]])
             found.append((extra, proven))
             left = left[~proven]
         if not whole and self._retries and self._fast != self._whole and self._are_many(lines, rows[left]):
             again = self._vectorised(lines, table.take(places(table["row"].to_numpy(), rows[left])), counts, whole=True)
-            # Where it was not for want of a leaf, lines like these are not tried again.
+            # Where it was not for want of a field, lines like these are not tried again.
             self._retries = 2 * sum(np.count_nonzero(proven) for _, proven in again) >= len(left)
             found += again
         return found
@@ -157,46 +158,46 @@ class Decoder:
         size = int((lines.bounds[rows + 1] - lines.bounds[rows]).sum())
         return self.limits.are_worth_a_statement(len(rows), size)
 
-    def _times_are_settled(self, judged: pa.Table) -> Mask:
+    def _times_are_settled(self, validated: pa.Table) -> Mask:
         """Whether each row's times are read, or are none in any spelling that the exact way knows."""
-        settled = ~_present(judged["bad_time"])
+        settled = ~_present(validated["bad_time"])
         if settled.all():
             return settled
         bad = np.flatnonzero(~settled)
         hopeless = np.ones(len(bad), bool)
-        for column in self.plan.leaves:
+        for column in self.plan.fields:
             if column.type == "timestamp":
-                given = judged["raw_" + column.name].take(pa.array(bad))
-                unread = pc.is_null(judged[column.name].take(pa.array(bad)))
+                given = validated["raw_" + column.name].take(pa.array(bad))
+                unread = pc.is_null(validated[column.name].take(pa.array(bad)))
                 hopeless &= ~_flags(pc.and_(unread, pc.match_substring_regex(given, f"^(?:{RFC3339.pattern})$")))
         settled[bad] = hopeless
         return settled
 
     def _with_rests(
-        self, text: pa.Table, judged: pa.Table, delivered: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+        self, text: pa.Table, validated: pa.Table, delivered: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
     ) -> tuple[pa.Table, Mask]:
-        """Judged rows with the fields that have no column among their properties, and which rows that proves."""
-        rests = self.session.query(self._rests or "", "rests", text.append_column(UNMODELLED, judged[UNMODELLED]))
-        rests = rests.take(places(rests["row"].to_numpy(), judged["row"].to_numpy()))
+        """Validated rows with the fields that have no column among their properties, and which rows that proves."""
+        rests = self.session.query(self._rests or "", "rests", text.append_column(UNMODELLED, validated[UNMODELLED]))
+        rests = rests.take(places(rests["row"].to_numpy(), validated["row"].to_numpy()))
         delivered = delivered + count_text_values(rests["clean"])
         # Containers that are left in the rest were counted as delivered objects too.
         delivered[:, OBJECT] -= _containers_left(rests["clean"], self.plan.containers)
         proven = ~_flags(rests["mixed"]) & (delivered == counts).all(axis=1) & ~repeats_key(rests[UNMODELLED])
-        place = judged.column_names.index(UNMODELLED)
-        return judged.set_column(place, UNMODELLED, rests[UNMODELLED]), proven
+        place = validated.column_names.index(UNMODELLED)
+        return validated.set_column(place, UNMODELLED, rests[UNMODELLED]), proven
 
     def _read_what_occurs(self, parts: Sequence[pa.Table], deferred: Sequence[Deferred]) -> None:
-        """Leave leaves that hardly occur to the exact way, and take those up that occur after all.
+        """Leave fields that hardly occur to the strict decoder, and read those again that occur after all.
 
-        Reading a leaf costs for every line, whether it is there or not.
+        Reading a field costs for every line, whether it is there or not.
         """
         # Lines that are no JSON say nothing of those to come.
         total = sum(pc.sum(part["valid"]).as_py() or 0 for part in parts) + len(deferred)
         if total < self.limits.statement_lines:
             return
         read = set(self.plan.always_read)
-        one_by_one = Counter(chain.from_iterable(one.leaves for one in deferred))
-        for column in self.plan.leaves:
+        one_by_one = Counter(chain.from_iterable(one.fields for one in deferred))
+        for column in self.plan.fields:
             given = [_sent(part, column.name) for part in parts]
             occurs = one_by_one[column.name] + sum(len(one) - one.null_count for one in given)
             if occurs / total > (RARE if column.name in self._read else OFTEN):
@@ -204,7 +205,7 @@ class Decoder:
         if read != self._read:
             self._read = read
             self._retries = True
-            self._fast = self.plan.judged(self.plan.fast_leaves(read), self.plan.proofs)
+            self._fast = self.plan.validated(self.plan.fast_fields(read), self.plan.proofs)
 
     def _too_large(self, lines: LogSlice) -> tuple[Mask, DeadLetters]:
         """Which lines are longer than accepted."""
@@ -215,12 +216,12 @@ class Decoder:
         details = [f"the line has {length} bytes; {most}" for length in lengths[large].tolist()]
         return large, DeadLetters.of(rows, raw_lines(lines, rows), reason="event_too_large", detail=details)
 
-    def _delivered(self, judged: pa.Table) -> npt.NDArray[np.int64]:
+    def _delivered(self, validated: pa.Table) -> npt.NDArray[np.int64]:
         """How many values were delivered of each row, by kind; shape (rows, 5)."""
-        delivered = np.zeros((len(judged), KINDS), np.int64)
-        delivered[:, OBJECT] = judged["containers"].to_numpy()
-        for column in self.plan.leaves:
-            given = _sent(judged, column.name)
+        delivered = np.zeros((len(validated), KINDS), np.int64)
+        delivered[:, OBJECT] = validated["containers"].to_numpy()
+        for column in self.plan.fields:
+            given = _sent(validated, column.name)
             if column in self.plan.raw:
                 delivered += count_text_values(given)
             if given.null_count < len(given):
@@ -255,10 +256,10 @@ def _candidates(lines: LogSlice, settled: Mask) -> tuple[Mask, npt.NDArray[np.in
     return ~counted.odd & ~settled & is_utf8(lines, data), counted.counts
 
 
-def _sent(judged: pa.Table, name: str) -> pa.ChunkedArray:
+def _sent(validated: pa.Table, name: str) -> pa.ChunkedArray:
     """A column as it was sent: before it was redacted, or found to be no time."""
-    names = set(judged.column_names)
-    return judged[next((sent for prefix in ("sent_", "raw_") if (sent := prefix + name) in names), name)]
+    names = set(validated.column_names)
+    return validated[next((sent for prefix in ("sent_", "raw_") if (sent := prefix + name) in names), name)]
 
 
 def _kept(rows: pa.Table, valid: Mask) -> Candidates:

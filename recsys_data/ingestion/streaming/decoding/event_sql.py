@@ -1,7 +1,7 @@
-"""Contracts of the event stream -> the SQL that decodes and judges a batch of events.
+"""Contracts of the event stream -> the SQL that decodes and validates a batch of events.
 
 Data flow: contracts -> `EventSchema` -> (`decoder.py`: one DuckDB statement per way of decoding).
-A statement reads rows of leaves (values as they stand in the JSON) and gives every column of every stream
+A statement reads rows of fields (values as they stand in the JSON) and gives every column of every stream
 dataset, typed, redacted and computed, with the first reason for which the row is rejected.
 """
 
@@ -53,11 +53,11 @@ class EventSchema:
     Attributes:
         contracts: the stream datasets, those that need an object in the event (`rowFrom`) last.
         columns: every column of them, once; columns of one name are one column.
-        leaves: the columns whose value stands in the event's JSON.
+        fields: the columns whose value stands in the event's JSON.
         by_source: the same by the path of that value.
-        guarded: the leaves that are redacted without consent.
-        raw: the leaves that are kept as JSON text.
-        containers: paths of the JSON objects that hold leaves, outermost first.
+        guarded: the fields that are redacted without consent.
+        raw: the fields that are kept as JSON text.
+        containers: paths of the JSON objects that hold fields, outermost first.
     """
 
     def __init__(self, contracts: Mapping[str, Contract]) -> None:
@@ -67,39 +67,39 @@ class EventSchema:
         for contract in self.contracts:
             for column in contract.columns:
                 self.columns.setdefault(column.name, column)
-        self.leaves = [column for column in self.columns.values() if column.source]
-        self.by_source = {column.source: column for column in self.leaves}
-        self.guarded = [c for c in self.leaves if c.consent]
-        self.raw = [c for c in self.leaves if c.type in ("object", "array")]
-        paths = {column.source[:depth] for column in self.leaves for depth in range(1, len(column.source))}
+        self.fields = [column for column in self.columns.values() if column.source]
+        self.by_source = {column.source: column for column in self.fields}
+        self.guarded = [c for c in self.fields if c.consent]
+        self.raw = [c for c in self.fields if c.type in ("object", "array")]
+        paths = {column.source[:depth] for column in self.fields for depth in range(1, len(column.source))}
         self.containers = sorted(paths, key=lambda path: (len(path), path))
 
     def modelled(self) -> str:
         """A JSON merge patch that removes everything that has a column."""
-        return json.dumps(self._nested(lambda column: None, self.leaves))
+        return json.dumps(self._nested(lambda column: None, self.fields))
 
-    def _nested(self, leaf, leaves: Collection[Column]) -> dict[str, Any]:
+    def _nested(self, field, fields: Collection[Column]) -> dict[str, Any]:
         root: dict[str, Any] = {}
-        for column in leaves:
+        for column in fields:
             at = root
             for name in column.source[:-1]:
                 at = at.setdefault(name, {})
-            at[column.source[-1]] = leaf(column)
+            at[column.source[-1]] = field(column)
         return root
 
-    def fast_leaves(self, read: Collection[str] | None = None) -> str:
+    def fast_fields(self, read: Collection[str] | None = None) -> str:
         """Leaves of `lines(row, line)`, and what it takes to prove that they are all that the lines hold.
 
         Args:
-            read: names of the leaves to read; the others are NULL. All by default.
+            read: names of the fields to read; the others are NULL. All by default.
         """
-        leaves = [c for c in self.leaves if read is None or c.name in read]
-        structure = json.dumps(self._nested(lambda column: json_type(column.type), leaves))
+        fields = [c for c in self.fields if read is None or c.name in read]
+        structure = json.dumps(self._nested(lambda column: json_type(column.type), fields))
         parsed = f"CASE WHEN json_valid(line) THEN json_transform(line, {literal(structure)}) END"
-        values = {c.name: f"{_field('s', c.source)}::VARCHAR" for c in leaves}
-        selected = ", ".join(f"{values.get(c.name, 'NULL::VARCHAR')} AS {quote(c.name)}" for c in self.leaves)
+        values = {c.name: f"{_field('s', c.source)}::VARCHAR" for c in fields}
+        selected = ", ".join(f"{values.get(c.name, 'NULL::VARCHAR')} AS {quote(c.name)}" for c in self.fields)
         return f"""
-            SELECT row, s IS NOT NULL AS valid, {selected}, {self._checked(leaves)},
+            SELECT row, s IS NOT NULL AS valid, {selected}, {self._checked(fields)},
                    {_field("s", self.columns[UNMODELLED].source)}::VARCHAR AS sent_{UNMODELLED}
             FROM (SELECT row, line, {parsed} AS s FROM lines)"""
 
@@ -108,7 +108,7 @@ class EventSchema:
         """Leaves that must be read even where they hardly occur: what proofs need, and one of each container."""
         names = {UNMODELLED, *(c.name for c in self.guarded), *(c.consent for c in self.guarded if c.consent)}
         for path in self.containers:
-            names.add(next(c.name for c in self.leaves if c.source[: len(path)] == path))
+            names.add(next(c.name for c in self.fields if c.source[: len(path)] == path))
         return names
 
     def rests(self) -> str:
@@ -133,25 +133,25 @@ class EventSchema:
             FROM (SELECT *, {keys} AS keys FROM (SELECT row, {own}, {clean} AS clean FROM rests))"""
 
     @property
-    def judges_unmodelled(self) -> bool:
+    def validates_unmodelled(self) -> bool:
         """Whether a rule or a computed column looks at what has no column of its own."""
         expressions = [column.logic or "" for column in self.columns.values()]
         for contract in self.contracts:
             expressions += [rule.predicate for rule in contract.rules] + [contract.row_when or ""]
         return any(re.search(rf"\b{UNMODELLED}\b", expression) for expression in expressions)
 
-    def _checked(self, leaves: Collection[Column]) -> str:
+    def _checked(self, fields: Collection[Column]) -> str:
         """What the delivered columns do not show: containers, values that are redacted later, odd numbers."""
         found = " + ".join(f"({_field('s', path)} IS NOT NULL)::UTINYINT" for path in self.containers)
         sent = [f"{_field('s', c.source)} IS NOT NULL AS {quote('sent_' + c.name)}" for c in self.guarded]
         exact = ["true"]
-        for column in leaves:
+        for column in fields:
             if column.type in EXACT:
                 value = f"{_field('s', column.source)}::VARCHAR"
                 exact.append(f"({value} IS NULL OR {EXACT[column.type].format(value)})")
         for path in self.containers:
             # What is no object is a struct of nulls for DuckDB, as an empty one is.
-            inner = ", ".join(f"{_field('s', c.source)}::VARCHAR" for c in leaves if c.source[: len(path)] == path)
+            inner = ", ".join(f"{_field('s', c.source)}::VARCHAR" for c in fields if c.source[: len(path)] == path)
             kind = f"json_type(line, {literal('$' + ''.join(f'.{quote(name)}' for name in path))})"
             empty = f"{_field('s', path)} IS NOT NULL AND coalesce({inner or 'NULL'}, NULL) IS NULL"
             exact.append(f"CASE WHEN {empty} THEN {kind} = 'OBJECT' ELSE true END")
@@ -159,27 +159,27 @@ class EventSchema:
 
     @property
     def proofs(self) -> list[str]:
-        """What `fast_leaves` gives beside the leaves, to be handed through by `judged`."""
+        """What `fast_fields` gives beside the fields, to be handed through by `validated`."""
         sent = [UNMODELLED, *(column.name for column in self.guarded)]
         return ["valid", "containers", "exact_values", *("sent_" + name for name in sent)]
 
     @property
-    def judged_columns(self) -> list[str]:
+    def validated_columns(self) -> list[str]:
         """The columns of an accepted event: its row, its values, and where it belongs."""
         values = [c.name for c in self.columns.values() if c.source or c.logic]
         flags = [IN + c.name for c in self.contracts]
         return ["row", *values, *flags, "redacted", "key_high", "key_low"]
 
-    def judged(self, source: str, passed: Sequence[str]) -> str:
-        """`judged_columns`, `reason`, `bad_time` and, as sent, `raw_<time>` for each row of `source`.
+    def validated(self, source: str, passed: Sequence[str]) -> str:
+        """`validated_columns`, `reason`, `bad_time` and, as sent, `raw_<time>` for each row of `source`.
 
         Args:
-            source: SQL that gives `row`, the leaves, and `passed`.
+            source: SQL that gives `row`, the fields, and `passed`.
             passed: columns of `source` that are handed through.
         """
         kept = ", ".join(["row", *map(quote, passed)])
-        times = [c for c in self.leaves if c.type in PATTERNS]
-        typed = ", ".join(self._typed(column) for column in self.leaves)
+        times = [c for c in self.fields if c.type in PATTERNS]
+        typed = ", ".join(self._typed(column) for column in self.fields)
         raw_times = ", ".join(f"nullif({quote(c.name)}, '') AS {quote('raw_' + c.name)}" for c in times)
         bad_time = " ".join(
             f"WHEN {quote('raw_' + c.name)} IS NOT NULL AND {quote(c.name)} IS NULL THEN {literal(c.name)}"
@@ -191,7 +191,7 @@ class EventSchema:
         taken = " OR ".join(quote(IN + c.name) for c in self.contracts if c.kind is Kind.EVENTS)
         homeless = f"CASE WHEN NOT ({taken}) THEN 'no_dataset' END"
         key, high, low = key_of("event_id")
-        names = ", ".join(quote(name) for name in self.judged_columns if not name.startswith("key_"))
+        names = ", ".join(quote(name) for name in self.validated_columns if not name.startswith("key_"))
         sent_times = ", ".join(quote("raw_" + c.name) for c in times)
         return f"""
             WITH typed AS (SELECT {kept}, {raw_times}, {typed} FROM ({source})),
@@ -226,7 +226,7 @@ class EventSchema:
     def _unplaced(self) -> str:
         """SQL: the fields whose columns belong to datasets that the event gives no row of, as JSON but for braces."""
         homeless: dict[str, list[str]] = {}
-        for column in self.leaves:
+        for column in self.fields:
             if condition := self._is_unplaced(column):
                 homeless.setdefault(condition, []).append(column.name)
         fields = ", ".join(
@@ -302,7 +302,9 @@ class EventSession:
         try:
             return used.sql(statement).to_arrow_table()
         except duckdb.OperationalError as error:
-            raise Transient(f"Events cannot be judged now: {error}. Free memory or disk, and start again.") from error
+            raise Transient(
+                f"Events cannot be validated now: {error}. Free memory or disk, and start again."
+            ) from error
         except (duckdb.InternalError, duckdb.FatalException):
             # The session takes no other statement after such a one.
             self._made = None

@@ -30,13 +30,13 @@ Raw = Callable[[npt.NDArray[np.int32]], pa.Array]
 
 
 class Explainer:
-    """Explains rows of the judging statement by the contracts of a plan."""
+    """Explains rows of the validating statement by the contracts of a plan."""
 
     def __init__(self, plan: EventSchema) -> None:
         self.plan = plan
         self._contracts = [(contract, dict(reasons(contract))) for contract in plan.contracts]
         self._always = ["row", "event_id", "received_at", "bad_time"]
-        self._always += ["raw_" + column.name for column in plan.leaves if column.type in PATTERNS]
+        self._always += ["raw_" + column.name for column in plan.fields if column.type in PATTERNS]
 
     def split(self, validated: pa.Table, proven: Mask, raw: Raw) -> tuple[Mask, DeadLetters]:
         """Which proven rows break no contract, and the dead letters of the others.
@@ -49,28 +49,28 @@ class Explainer:
         broken = proven & pc.is_valid(validated["reason"]).to_numpy()
         return proven & ~broken, self._explain(validated, broken, raw) if broken.any() else DeadLetters()
 
-    def _explain(self, judged: pa.Table, broken: Mask, raw: Raw) -> DeadLetters:
+    def _explain(self, validated: pa.Table, broken: Mask, raw: Raw) -> DeadLetters:
         letters = DeadLetters()
-        found = judged["reason"].combine_chunks().dictionary_encode()
+        found = validated["reason"].combine_chunks().dictionary_encode()
         codes = found.indices.fill_null(-1).to_numpy()
         for code, reason in enumerate(found.dictionary.to_pylist()):
             left = broken & (codes == code)
             for contract, known in self._contracts:
                 if reason in known:
-                    member = left & pc.fill_null(judged[IN + contract.name], False).to_numpy()
-                    letters += self._letters(judged, member, raw, reason, (contract, known[reason]))
+                    member = left & pc.fill_null(validated[IN + contract.name], False).to_numpy()
+                    letters += self._letters(validated, member, raw, reason, (contract, known[reason]))
                     left &= ~member
-            letters += self._letters(judged, left, raw, reason, None)
+            letters += self._letters(validated, left, raw, reason, None)
         return letters
 
     def _letters(
-        self, judged: pa.Table, mask: Mask, raw: Raw, reason: str, broken: tuple[Contract, str] | None
+        self, validated: pa.Table, mask: Mask, raw: Raw, reason: str, broken: tuple[Contract, str] | None
     ) -> DeadLetters:
         """The dead letters of rows of one reason; `broken` is the contract that gives it, and its SQL."""
         if not mask.any():
             return DeadLetters()
         names = columns_of(broken[1], broken[0]) if broken else []
-        rows = judged.select(list(dict.fromkeys([*self._always, *names]))).filter(pa.array(mask))
+        rows = validated.select(list(dict.fromkeys([*self._always, *names]))).filter(pa.array(mask))
         at = rows["row"].to_numpy()
         return DeadLetters.of(
             at,

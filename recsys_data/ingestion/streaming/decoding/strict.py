@@ -1,4 +1,4 @@
-"""One line -> the leaves of its event, or the exact reason why it is none.
+"""One line -> the fields of its event, or the exact reason why it is none.
 
 The slow and final word on lines that the vectorised ways of `decoder.py` do not settle: rejects, and rare
 spellings of good events.
@@ -51,26 +51,26 @@ class _Pairs(list):
 
 
 def decode_strictly(line: bytes, plan: EventSchema) -> dict[str, Any]:
-    """The leaves of one event, by column name, as `EventSchema.judged` takes them; absent leaves are left out.
+    """The fields of one event, by column name, as `EventSchema.validated` takes them; absent fields are left out.
 
     Raises:
         BadRecord: invalid_utf8, malformed_json, not_an_object, duplicate_key or wrong_type.
     """
     event = _parse(line.rstrip(b"\r\n"))
-    leaves: dict[str, Any] = {}
-    rest = _take(event, (), plan.by_source, plan.containers, leaves)
-    sent = leaves.get(UNMODELLED)
+    fields: dict[str, Any] = {}
+    rest = _take(event, (), plan.by_source, plan.containers, fields)
+    sent = fields.get(UNMODELLED)
     if rest:
         properties = dict(sent) if sent else {}
         clashing = {key: rest.pop(key) for key in list(rest) if key in properties}
         properties |= rest
         if clashing:
             properties[_unused(OUTER, properties)] = clashing
-        leaves[UNMODELLED] = properties
+        fields[UNMODELLED] = properties
     for column in plan.raw:
-        if column.name in leaves:
-            leaves[column.name] = msgspec.json.encode(leaves[column.name]).decode()
-    return leaves
+        if column.name in fields:
+            fields[column.name] = msgspec.json.encode(fields[column.name]).decode()
+    return fields
 
 
 def _parse(line: bytes) -> _Pairs:
@@ -151,9 +151,9 @@ def _take(
     at: tuple[str, ...],
     columns: Mapping[tuple[str, ...], Column],
     containers: Collection[tuple[str, ...]],
-    leaves: dict[str, Any],
+    fields: dict[str, Any],
 ) -> dict[str, Any]:
-    """Move what has a column into `leaves`; return what has none."""
+    """Move what has a column into `fields`; return what has none."""
     rest: dict[str, Any] = {}
     seen: set[str] = set()
     for key, value in pairs:
@@ -165,11 +165,11 @@ def _take(
         seen.add(key)
         if path in columns:
             column = columns[path]
-            leaves[column.name] = _leaf(column, value, path)
+            fields[column.name] = _field_value(column, value, path)
         elif path in containers:
             if not isinstance(value, _Pairs):
                 raise BadRecord("wrong_type", f"expected an object, found {_show(value)} at {_path(path)}")
-            inner = _take(value, path, columns, containers, leaves)
+            inner = _take(value, path, columns, containers, fields)
             if inner:
                 rest[key] = inner
         else:
@@ -177,7 +177,7 @@ def _take(
     return rest
 
 
-def _leaf(column: Column, value: Any, path: tuple[str, ...]) -> Any:
+def _field_value(column: Column, value: Any, path: tuple[str, ...]) -> Any:
     fits = type(value) in KINDS.get(column.type, TEXT)
     if fits and column.type == "integer":
         fits = value == int(value) and -INT64 <= value < INT64
@@ -192,7 +192,7 @@ def _leaf(column: Column, value: Any, path: tuple[str, ...]) -> Any:
 
 
 def _canonical(text: str) -> str:
-    """RFC 3339 in any spelling -> the one that the judging statement reads; other text as it is."""
+    """RFC 3339 in any spelling -> the one that the validating statement reads; other text as it is."""
     match = RFC3339.fullmatch(text)
     if not match:
         return text

@@ -1,6 +1,6 @@
 """Deferred events of many slices -> candidates that keep to the contracts, and dead letters that say what others break.
 
-Data flow: leaves -> the SQL of the contracts, one statement for all slices, since planning it takes as long as
+Data flow: fields -> the SQL of the contracts, one statement for all slices, since planning it takes as long as
 validating a thousand events -> the slices, with nothing deferred. An event that makes the SQL itself fail is found and
 becomes a dead letter.
 """
@@ -31,7 +31,7 @@ class Validator:
     def __init__(self, session: EventSession) -> None:
         self.session = session
         self._plan = session.plan
-        self._statement = session.plan.judged("SELECT * FROM leaves", [])
+        self._statement = session.plan.validated("SELECT * FROM fields", [])
         self._explainer = Explainer(session.plan)
 
     def validate(self, slices: Sequence[Decoded]) -> list[Decoded]:
@@ -45,7 +45,7 @@ class Validator:
         if not events:
             return list(slices)
         self.session.begin(max(slices[owner].now for owner, _ in events))
-        batch = _Batch(events, self._leaves([event for _, event in events]), len(slices))
+        batch = _Batch(events, self._table([event for _, event in events]), len(slices))
         bisect(range(len(events)), partial(self._validate, batch), partial(self._bury, batch))
         return [
             replace(one, candidates=(*one.candidates, *candidates), deferred=(), dead=one.dead + dead)
@@ -54,7 +54,7 @@ class Validator:
 
     def _validate(self, batch: "_Batch", numbers: Sequence[int]) -> None:
         """Validate the events of these numbers, which follow each other."""
-        validated = self.session.query(self._statement, "leaves", batch.leaves.slice(numbers[0], len(numbers)))
+        validated = self.session.query(self._statement, "fields", batch.fields.slice(numbers[0], len(numbers)))
         found = validated["row"].to_numpy()
         owners = batch.owners[found]
         decided = []
@@ -63,7 +63,7 @@ class Validator:
             rows = validated.filter(pa.array(own))
             rows = rows.set_column(rows.column_names.index("row"), "row", pa.array(batch.rows[found[own]]))
             valid, dead = self._explainer.split(rows, np.ones(len(rows), bool), partial(batch.raw, owner))
-            decided.append((owner, Candidates(filled(rows.select(self._plan.judged_columns)), valid), dead))
+            decided.append((owner, Candidates(filled(rows.select(self._plan.validated_columns)), valid), dead))
         for owner, candidates, dead in decided:
             batch.candidates[owner].append(candidates)
             batch.dead[owner] += dead
@@ -77,7 +77,7 @@ class Validator:
         import duckdb
 
         try:
-            self.session.query(self._statement, "leaves", batch.leaves.slice(0, 0))
+            self.session.query(self._statement, "fields", batch.fields.slice(0, 0))
         except duckdb.Error as fault:
             raise Permanent(f"The SQL of the contracts fails whatever the event: {fault}. {ADVICE}") from fault
         detail = f"The SQL of the contracts fails on it: {describe(error)}. {ADVICE}"
@@ -85,15 +85,15 @@ class Validator:
         row = np.array([event.row])
         batch.dead[owner] += DeadLetters.of(row, batch.raw(owner, row), reason=UNDECODABLE, detail=detail)
 
-    def _leaves(self, events: Sequence[Deferred]) -> pa.Table:
-        """Their leaves, each event under its number in place of its row."""
-        leaves = [one.leaves for one in events]
-        occurring = set().union(*leaves)
+    def _table(self, events: Sequence[Deferred]) -> pa.Table:
+        """Their fields, each event under its number in place of its row."""
+        fields = [one.fields for one in events]
+        occurring = set().union(*fields)
         columns = {"row": pa.array(np.arange(len(events), dtype=np.int32))}
-        for column in self._plan.leaves:
-            name, kind = column.name, _leaf_type(column.type)
+        for column in self._plan.fields:
+            name, kind = column.name, _arrow_type(column.type)
             given = name in occurring
-            columns[name] = pa.array([one.get(name) for one in leaves], kind) if given else pa.nulls(len(events), kind)
+            columns[name] = pa.array([one.get(name) for one in fields], kind) if given else pa.nulls(len(events), kind)
         return pa.table(columns)
 
 
@@ -102,14 +102,14 @@ class _Batch:
 
     Attributes:
         events: each with the place of its slice.
-        leaves: their leaves, each under its number in place of its row.
+        fields: their fields, each under its number in place of its row.
         owners: int64, shape (events,): the place of the slice.
         rows: int32, shape (events,): the row there.
     """
 
-    def __init__(self, events: Sequence[tuple[int, Deferred]], leaves: pa.Table, slices: int) -> None:
+    def __init__(self, events: Sequence[tuple[int, Deferred]], fields: pa.Table, slices: int) -> None:
         self.events = events
-        self.leaves = leaves
+        self.fields = fields
         self.owners = np.array([owner for owner, _ in events], np.int64)
         self.rows = np.array([event.row for _, event in events], np.int32)
         self._raw: list[dict[int, bytes]] = [{} for _ in range(slices)]
@@ -123,7 +123,7 @@ class _Batch:
         return pa.array([self._raw[owner][row] for row in rows.tolist()], pa.binary())
 
 
-def _leaf_type(logical: str) -> pa.DataType:
+def _arrow_type(logical: str) -> pa.DataType:
     if logical == "integer":
         return pa.int64()
     return {"number": pa.float64(), "boolean": pa.bool_()}.get(logical, pa.string())

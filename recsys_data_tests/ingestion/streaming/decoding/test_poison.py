@@ -167,7 +167,7 @@ def test_too_little_memory_is_no_fault_of_an_event(contracts: Any, monkeypatch: 
 def test_what_fails_whatever_the_event_stops_the_stream(contracts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = decoder_of(contracts)
     validator = Validator(decoder.session)
-    monkeypatch.setattr(validator, "_statement", "SELECT nothing FROM leaves")
+    monkeypatch.setattr(validator, "_statement", "SELECT nothing FROM fields")
     decoded = decoder.decode(slice_of(lines_with(set(), 4)), NOW)
     with pytest.raises(Permanent, match="fails whatever the event"):
         validator.validate([decoded])
