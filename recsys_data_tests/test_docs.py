@@ -109,7 +109,11 @@ def _simple(text: str) -> list[list[str]] | None:
     for line in text.replace("\\\n", " ").splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
-        words = list(lexer)
+        try:
+            words = list(lexer)
+        except ValueError:
+            # Text in quotes goes on in the next line.
+            return None
         if any(set(word) <= set("();<>|&") for word in words) or words[:1] not in ([], ["recsys-data"], ["export"]):
             return None
         found += [words] if words else []

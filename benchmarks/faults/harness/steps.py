@@ -79,8 +79,8 @@ STEPS: dict[str, list[tuple[Any, str]]] = {
         (Path, "unlink"),
     ],
     "hold": [
-        (Staged, "judge"),
-        (snapshot, "hold"),
+        (Staged, "validate"),
+        (snapshot, "quarantine"),
         (held, "_write"),
         (held, "sync_all"),
         (held, "discard"),
@@ -100,7 +100,7 @@ STEPS: dict[str, list[tuple[Any, str]]] = {
     ],
     "snapshot": [
         (Staged, "gather"),
-        (Staged, "judge"),
+        (Staged, "validate"),
         (partition, "write_day"),
         (partition, "sync_all"),
         (SqlCatalog, "create_table"),
