@@ -91,6 +91,6 @@ def _accept(state: State, harness: Harness, result: Result, day: int) -> None:
     again.wait(PATIENCE_SECONDS)
     result.recoveries.append(again.seconds)
     # Killed after it was published, nothing is held back any more; taking brings the history up to date.
-    done = again.code == 0 or "is held back; held back are those of: none" in again.text()
+    done = again.code == 0 or "is not held back; held back: nothing" in again.text()
     result.require(done, f"no recovery: {again.text()[-3000:]}")
     result.require(_take(state).wait() == 0, "it was held back again though it was accepted")
