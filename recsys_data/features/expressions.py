@@ -16,8 +16,8 @@ REQUEST, TIMESTAMP = "request", "timestamp"
 def references(connection: "duckdb.DuckDBPyConnection", expression: str) -> set[str]:
     """Names that an expression uses in lower case, as DuckDB compares them; those of the request as `request.NAME`.
 
-    >>> import duckdb
-    >>> sorted(references(duckdb.connect(), "clicks / views + request.price"))
+    >>> from recsys_data.sql import open_session
+    >>> sorted(references(open_session(), "clicks / views + request.price"))
     ['clicks', 'request.price', 'views']
     """
     found: set[str] = set()
