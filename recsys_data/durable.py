@@ -95,14 +95,19 @@ def scratch(staging: Path, purpose: str) -> Iterator[Path]:
                 shutil.rmtree(left)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f"{purpose}.", dir=staging))
-        with contextlib.suppress(FileNotFoundError), _locked(folder) as mine:
+        with contextlib.ExitStack() as stack:
+            try:
+                mine = stack.enter_context(_locked(folder))
+            except FileNotFoundError:
+                continue
             # A process that cleans up may have taken it for a left one before it was locked.
-            if mine and folder.exists():
-                try:
-                    yield folder
-                finally:
-                    shutil.rmtree(folder)
-                return
+            if not mine or not folder.exists():
+                continue
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder)
+            return
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from recsys_data import durable as files
-from recsys_data.durable import local_path, make_folder, sync_all, sync_entries, write_atomically
+from recsys_data.durable import local_path, make_folder, scratch, sync_all, sync_entries, write_atomically
 
 
 def test_locations_on_this_machine_are_paths_and_others_are_none() -> None:
@@ -59,3 +59,11 @@ def test_many_files_and_their_folders_are_all_synced(tmp_path: Path, monkeypatch
     assert sorted(synced) == sorted([tmp_path, *paths, *(path.parent for path in paths)])
     # Files before the folders that name them.
     assert set(synced[:5]) == set(paths)
+
+
+def test_a_missing_file_is_reported_as_such_and_the_scratch_folder_is_removed(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="gone"), scratch(tmp_path, "work") as folder:
+        (folder / "half").touch()
+        raise FileNotFoundError("gone")
+
+    assert list(tmp_path.iterdir()) == []
