@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from recsys_data.contracts.features.declared import FEATURES_OF, view_of
 from recsys_data.contracts.model import ENGINE, STREAM_KINDS, Column, Contract, Kind, Rule
 from recsys_data.contracts.odcs import custom_properties, parse_document
 from recsys_data.contracts.servers import precedence, references, schedule, servers
@@ -18,9 +19,13 @@ from recsys_data.errors import ContractError
 
 CONTRACTS_DIR = Path(__file__).parent
 SUFFIX = ".odcs.yaml"
+# Contracts may lie in a subfolder of this name, where feature views are usually kept.
+FEATURES = "features"
 SECONDS_PER_UNIT = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "day": 86400, "days": 86400}
 DAYS_PER_UNIT = {"d": 1, "day": 1, "days": 1, "y": 365, "yr": 365, "year": 365, "years": 365}
 MOST_DAYS = 200 * 365
+# What is not taken from servers on a schedule.
+NOT_TAKEN = STREAM_KINDS | {Kind.FEATURE_VIEW}
 
 
 def load_contracts(*folders: Path) -> dict[str, Contract]:
@@ -32,13 +37,14 @@ def load_contracts(*folders: Path) -> dict[str, Contract]:
         ContractError: a file cannot be read, is not valid ODCS, makes no sense, or does not go with the others.
     """
     from recsys_data.contracts.derived import history_of, rejected_of
+    from recsys_data.contracts.features.datasets import with_feature_views
     from recsys_data.contracts.validate import check_references, check_stream
 
     contracts: dict[str, Contract] = {}
     for folder in (CONTRACTS_DIR, *folders):
         if not folder.is_dir():
             raise ContractError(f"{folder} is not a folder of contracts. Set RECSYS_DATA_CONTRACTS to one.")
-        for path in sorted(folder.glob(f"*{SUFFIX}")):
+        for path in sorted([*folder.glob(f"*{SUFFIX}"), *(folder / FEATURES).glob(f"*{SUFFIX}")]):
             contract = load_contract(path)
             alike = next((name for name in contracts if name.lower() == contract.name.lower()), contract.name)
             if alike != contract.name:
@@ -57,7 +63,7 @@ def load_contracts(*folders: Path) -> dict[str, Contract]:
                 )
             contracts[derived.name] = derived
     check_references(contracts)
-    return contracts
+    return with_feature_views(contracts)
 
 
 def load_contract(path: Path) -> Contract:
@@ -80,6 +86,7 @@ def _contract(path: Path, text: str) -> Contract:
     extra = custom_properties(schema)
     quality = schema.get("quality", [])
     kind = _kind(path, extra, schema["properties"])
+    columns = tuple(_column(path, item, kind) for item in schema["properties"])
     contract = Contract(
         name=schema["name"],
         version=document["version"],
@@ -94,14 +101,15 @@ def _contract(path: Path, text: str) -> Contract:
         kind=kind,
         row_when=extra.get("rowWhen"),
         row_from=extra.get("rowFrom"),
-        columns=tuple(_column(path, item, kind) for item in schema["properties"]),
+        columns=columns,
         rules=tuple(_rule(item) for item in quality if _is_row_rule(item)),
         checks={item["name"]: item for item in quality if not _is_row_rule(item)},
         latency=_latency(path, document.get("slaProperties", [])),
         retention=_retention(path, document.get("slaProperties", [])),
         references=references(path, schema["properties"]),
-        servers=() if kind in STREAM_KINDS else servers(path, schema["name"], document.get("servers", [])),
-        schedule=None if kind in STREAM_KINDS else schedule(path, document),
+        servers=() if kind in NOT_TAKEN else servers(path, schema["name"], document.get("servers", [])),
+        schedule=None if kind in NOT_TAKEN else schedule(path, document),
+        view=view_of(path, schema, {one.name: one.type for one in columns}) if kind is Kind.FEATURE_VIEW else None,
     )
     check_contract(contract)
     check_expressions(contract)
@@ -110,6 +118,8 @@ def _contract(path: Path, text: str) -> Contract:
 
 def _kind(path: Path, extra: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]) -> Kind:
     stream = extra.get("stream")
+    if FEATURES_OF in extra:
+        return Kind.FEATURE_VIEW
     if stream == "events":
         return Kind.EVENT_DETAILS if extra.get("rowFrom") else Kind.EVENTS
     if stream == "rejects":
@@ -122,7 +132,7 @@ def _kind(path: Path, extra: Mapping[str, Any], columns: Sequence[Mapping[str, A
 
 def _column(path: Path, item: Mapping[str, Any], dataset: Kind) -> Column:
     extra = custom_properties(item)
-    computed = bool(item.get("transformLogic") or extra.get("system"))
+    computed = bool(item.get("transformLogic") or extra.get("system") or dataset is Kind.FEATURE_VIEW)
     source = str(extra.get("source", item["name"])) if dataset is not Kind.DEAD_LETTERS and not computed else ""
     return Column(
         name=item["name"],
@@ -135,7 +145,8 @@ def _column(path: Path, item: Mapping[str, Any], dataset: Kind) -> Column:
         enum=tuple(str(entry["value"]) for entry in item.get("enum", [])),
         source=tuple(source.split(".")) if source else (),
         system=extra.get("system"),
-        logic=item.get("transformLogic"),
+        # That of a feature is an expression over other features, not over columns.
+        logic=None if dataset is Kind.FEATURE_VIEW else item.get("transformLogic"),
         consent=extra.get("consent"),
         without_consent=extra.get("withoutConsent", "NULL"),
         servers=precedence(path, item["name"], extra.get("from", [])),

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from recsys_data.contracts.features.view import FeatureView
 from recsys_data.contracts.servers import Reference, Schedule, Server
 
 
@@ -25,6 +26,10 @@ class Kind(StrEnum):
     """Every state that the rows of a snapshot dataset were in (SCD2)."""
     REJECTED = "rejected"
     """Rows of a snapshot dataset's sources that break its contract."""
+    FEATURE_VIEW = "feature_view"
+    """Features of an entity, a row for each day on which something happened to it (`featuresOf`)."""
+    FEATURE_TILES = "feature_tiles"
+    """Partial aggregates of which the features of a view are made up for any moment."""
     TABLE = "table"
     """A table that nothing here fills."""
 
@@ -32,11 +37,17 @@ class Kind(StrEnum):
 EVENT_KINDS = frozenset({Kind.EVENTS, Kind.EVENT_DETAILS})
 STREAM_KINDS = EVENT_KINDS | {Kind.DEAD_LETTERS}
 SNAPSHOT_KINDS = frozenset({Kind.SNAPSHOT, Kind.HISTORY, Kind.REJECTED})
+FEATURE_KINDS = frozenset({Kind.FEATURE_VIEW, Kind.FEATURE_TILES})
 
 
 def history_name(name: str) -> str:
     """Name of the history of a snapshot dataset."""
     return f"{name}_history"
+
+
+def tiles_name(name: str) -> str:
+    """Name of the tiles of a feature view."""
+    return f"{name}_tiles"
 
 
 def rejected_name(name: str) -> str:
@@ -99,7 +110,8 @@ class Contract:
         retention: how long days are kept after they are over; None: for ever.
         servers: where a snapshot dataset comes from; the first gives the rows.
         schedule: when its snapshots are taken.
-        base: the snapshot dataset that a history or rejected rows belong to, else None.
+        base: the snapshot dataset that a history or rejected rows belong to, or the feature view of tiles, else None.
+        view: of a feature view or its tiles, what is computed.
     """
 
     name: str
@@ -124,6 +136,7 @@ class Contract:
     servers: tuple[Server, ...] = ()
     schedule: Schedule | None = None
     base: str | None = None
+    view: FeatureView | None = None
 
     @property
     def is_stream(self) -> bool:
@@ -134,6 +147,11 @@ class Contract:
     def is_fed_by_events(self) -> bool:
         """Whether valid events of the event log are its rows."""
         return self.kind in EVENT_KINDS
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether it is a function of other datasets, and so can be computed again when it is declared otherwise."""
+        return self.kind in FEATURE_KINDS
 
     @property
     def is_snapshot(self) -> bool:

@@ -52,6 +52,11 @@ def duckdb_type(logical: str) -> str:
     return NESTED[logical][1] if logical in NESTED else STORED[logical][1]
 
 
+def canonical_type(logical: str) -> str:
+    """The DuckDB type as DuckDB itself names it."""
+    return duckdb_type(logical).replace("TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE")
+
+
 def json_type(logical: str) -> str:
     return STORED[logical][2]
 

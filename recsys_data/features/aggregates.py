@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from recsys_data.contracts.features.functions import State, value_of
+from recsys_data.contracts.features.view import FeatureView, Source, keys
 from recsys_data.features import segment_tree
-from recsys_data.features.functions import State, value_of
 from recsys_data.features.intervals import Tiling
-from recsys_data.features.rows import IDENTITIES, keys, owned, rows
+from recsys_data.features.rows import IDENTITIES, owned, rows
 from recsys_data.features.tiles import Plan
-from recsys_data.features.view import FeatureView, Source
 from recsys_data.features.workspace import Workspace
 from recsys_data.sql import quote
 
@@ -39,12 +39,17 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a join reads, as its caller gave it; `commit`: whether it matters when rows were known."""
+    """What a join reads, as its caller gave it; `commit`: whether it matters when rows were known.
+
+    Attributes:
+        whole: all rows of sources of which `relations` has only those that can count.
+    """
 
     sources: Mapping[str, Source]
     relations: Mapping[str, str]
     commit: bool
     tiles: Mapping[tuple[str, str], Tiles]
+    whole: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,10 @@ def _rows(work: Workspace, inputs: Inputs, view: FeatureView, name: str, planned
         for lo, hi in (span.of_row_beside(given.tiling(view.hop)) if given else [span.of_row()])
     ]
     first = 'greatest("#ts" + 1, "#known", "#since")' if inputs.commit else 'greatest("#ts" + 1, "#since")'
-    return _Pieces(made, table, spans, '"#ts"', False, f'SELECT e, {first} AS t, "#until" FROM {table}')
+    known = table
+    if name in inputs.whole:
+        known = f"({_of_entities(work, inputs, view, source, rows(view, source, inputs.whole[name], ()), asked)})"
+    return _Pieces(made, table, spans, '"#ts"', False, f'SELECT e, {first} AS t, "#until" FROM {known}')
 
 
 def _tiles(work: Workspace, inputs: Inputs, view: FeatureView, name: str, planned: Plan, asked: Asked) -> _Pieces:

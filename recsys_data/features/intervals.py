@@ -10,7 +10,7 @@ All of it is SQL over columns of `rows`, in microseconds; hi is NULL where it ne
 
 from dataclasses import dataclass
 
-from recsys_data.features.view import LIFETIME, ROLLING, Window
+from recsys_data.contracts.features.view import LIFETIME, ROLLING, Window
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from recsys_data.contracts.features.check import Resolved, resolve
+from recsys_data.contracts.features.expressions import REQUEST, TIMESTAMP, renamed
+from recsys_data.contracts.features.functions import FUNCTIONS
+from recsys_data.contracts.features.view import Feature, FeatureView, Source
 from recsys_data.errors import UserError
 from recsys_data.features.aggregates import Inputs, Tiles, ask, compute
-from recsys_data.features.check import Resolved, resolve
-from recsys_data.features.expressions import REQUEST, TIMESTAMP, renamed
-from recsys_data.features.functions import FUNCTIONS
 from recsys_data.features.rows import IDENTITIES, merges
 from recsys_data.features.tiles import plan
-from recsys_data.features.view import Feature, FeatureView, Source
 from recsys_data.features.workspace import Workspace
 from recsys_data.sql import quote
 
@@ -38,6 +38,7 @@ def join(
     known: str = COMMIT,
     timestamp: str = TIMESTAMP,
     tiles: Mapping[tuple[str, str], Tiles] | None = None,
+    whole: Mapping[str, str] | None = None,
 ) -> "duckdb.DuckDBPyRelation":
     """Exactly the rows of a spine, in their order, with the features of views as columns `VIEW__FEATURE`.
 
@@ -54,6 +55,8 @@ def join(
             on, which is meant for imported history.
         timestamp: column of the moment in the spine.
         tiles: (view, source) -> tiles that stand for most of its rows.
+        whole: SQL of all rows of those sources of which `relations` gives only the rows that can count; only whether
+            anything was known is read from it.
 
     Returns:
         A lazy relation over temporary tables of the session, which live as long as the session.
@@ -67,7 +70,7 @@ def join(
     resolved = {view.name: resolve(view, sources) for view in views}
     _check_spine(spine, views, timestamp)
     work = Workspace(connection, f"#join{next(_joins)}")
-    inputs = Inputs(sources, relations, known == COMMIT, tiles or {})
+    inputs = Inputs(sources, relations, known == COMMIT, tiles or {}, whole or {})
     select = _Select(list(spine.columns), {f"{REQUEST}.{name.lower()}": name for name in spine.columns})
     select.request[f"{REQUEST}.{TIMESTAMP}"] = timestamp
     # Rows must keep their order until they are numbered; afterwards keeping it only costs memory.

@@ -6,8 +6,8 @@ for the arguments of states. `owned` adds `#since` and `#until`, between which a
 
 from collections.abc import Iterable
 
-from recsys_data.features.functions import State
-from recsys_data.features.view import FeatureView, Source
+from recsys_data.contracts.features.functions import State
+from recsys_data.contracts.features.view import FeatureView, Source, keys
 from recsys_data.sql import quote
 
 IDENTITIES = "identities"
@@ -25,12 +25,6 @@ def rows(view: FeatureView, source: Source, query: str, states: Iterable[State])
     columns += dict.fromkeys(f"{state.argument} AS {state.column}" for state in states)
     there = f"{quote(source.time or '')} IS NOT NULL AND {quote(known or '')} IS NOT NULL"
     return f"SELECT {', '.join(columns)} FROM ({query}) WHERE {there}"
-
-
-def keys(view: FeatureView, source: Source) -> list[str]:
-    """Columns that say whose a row or tile is: the entity, and the anonymous id where it stands for a user."""
-    anonymous = source.identity[1:] if source.identity and source.identity[0] in view.entity else ()
-    return [*view.entity, *(name for name in anonymous if name not in view.entity)]
 
 
 def merges(identities: str) -> str:

@@ -11,7 +11,7 @@ entity, number of moments of the entity. `pieces` (e, k, lo, hi, ...): what coun
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from recsys_data.features.functions import State
+from recsys_data.contracts.features.functions import State
 from recsys_data.sql import quote
 
 

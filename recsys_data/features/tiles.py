@@ -9,11 +9,11 @@ a day are a function of the events of that day alone.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from recsys_data.features.check import Resolved
-from recsys_data.features.functions import State, states_of
+from recsys_data.contracts.features.check import Resolved
+from recsys_data.contracts.features.functions import State, states_of
+from recsys_data.contracts.features.view import Feature, FeatureView, Source, keys
 from recsys_data.features.intervals import Span, floor, known_hop
-from recsys_data.features.rows import keys, rows
-from recsys_data.features.view import Feature, FeatureView, Source
+from recsys_data.features.rows import rows
 from recsys_data.sql import quote
 
 

@@ -23,12 +23,12 @@ ROW_GROUP_ROWS = 122_880
 
 
 def copy_rows(
-    connection: "duckdb.DuckDBPyConnection", query: str, table: "Table", partition: bool
+    connection: "duckdb.DuckDBPyConnection", query: str, table: "Table", partition: int | bool
 ) -> "DataFile | None":
     """Write the rows of `query`, which has the table's columns by name, to a new file; it is not part of it yet.
 
     Returns:
-        The file, for a partition by a true-or-false column; None where the query has no rows.
+        The file, for that partition: a day since 1970, or true or false; None where the query has no rows.
 
     Raises:
         Permanent: the table lies where DuckDB cannot write.

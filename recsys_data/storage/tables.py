@@ -192,17 +192,21 @@ class SchemaChanges(NamedTuple):
     """What it takes for a stored table to follow its contract.
 
     Attributes:
+        removed: columns that are no longer declared, of a dataset that is computed again without them.
         added: new optional columns.
         relaxed: columns that may be empty from now on.
         refused: differences that no stored table can follow, in words.
     """
 
+    removed: list[str]
     added: "list[NestedField]"
     relaxed: list[str]
     refused: list[str]
 
     def apply(self, update: "UpdateSchema") -> None:
         """Make the changes that a table can follow."""
+        for name in self.removed:
+            update.delete_column(name)
         for field in self.added:
             update.add_column(field.name, field.field_type, field.doc)
         for name in self.relaxed:
@@ -213,7 +217,7 @@ def schema_changes(table: "Table", contract: Contract) -> SchemaChanges:
     """Compare the loaded table with its contract."""
     stored = {field.name: field for field in table.schema().fields}
     wanted = {field.name: field for field in iceberg_schema(contract).fields}
-    changes = SchemaChanges([], [], [])
+    changes = SchemaChanges([], [], [], [])
     time = event_time(table)
     if time != contract.event_time.name:
         changes.refused.append(
@@ -221,7 +225,10 @@ def schema_changes(table: "Table", contract: Contract) -> SchemaChanges:
         )
     for name, field in stored.items():
         new = wanted.get(name)
-        if new is None:
+        if contract.is_computed and (new is None or str(new.field_type) != str(field.field_type)):
+            changes.removed.append(name)
+            changes.added += [new] if new else []
+        elif new is None:
             changes.refused.append(f"column {name} is stored but no longer in the contract")
         # As text, because the ids of what lists and maps hold move when a column is added.
         elif str(new.field_type) != str(field.field_type):

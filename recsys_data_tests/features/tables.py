@@ -1,7 +1,7 @@
 """Rows as the oracle has them -> tables of DuckDB, and the sources that describe them."""
 
+from recsys_data.contracts.features.view import Source
 from recsys_data.contracts.rules import session
-from recsys_data.features.view import Source
 
 EVENTS = Source(
     {

@@ -1,8 +1,8 @@
 import pytest
 
+from recsys_data.contracts.features.check import check, resolve
+from recsys_data.contracts.features.view import HOUR, Feature, FeatureView, Window, parse_duration, parse_window
 from recsys_data.errors import UserError
-from recsys_data.features.check import check, resolve
-from recsys_data.features.view import HOUR, Feature, FeatureView, Window, parse_duration, parse_window
 from recsys_data_tests.features.tables import SOURCES
 
 ROLLING = Window("rolling", HOUR)

@@ -4,14 +4,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from recsys_data.contracts.features.check import resolve
+from recsys_data.contracts.features.functions import FUNCTIONS
+from recsys_data.contracts.features.view import DAY, HOUR, MINUTE, Feature, FeatureView, Window
 from recsys_data.errors import UserError
 from recsys_data.features import aggregates
 from recsys_data.features.aggregates import Tiles
-from recsys_data.features.check import resolve
-from recsys_data.features.functions import FUNCTIONS
 from recsys_data.features.point_in_time import join
 from recsys_data.features.tiles import tiles
-from recsys_data.features.view import DAY, HOUR, MINUTE, Feature, FeatureView, Window
 from recsys_data_tests.features import oracle
 from recsys_data_tests.features.tables import RELATIONS, SOURCES, connect, fill, spine_of
 

@@ -6,15 +6,18 @@ computation needs.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import TYPE_CHECKING
 
+from cachetools import LRUCache, cached
+
+from recsys_data.contracts.features.expressions import REQUEST, TIMESTAMP, in_order, references, request_type, type_of
+from recsys_data.contracts.features.functions import FUNCTIONS, INTEGER, NUMBER
+from recsys_data.contracts.features.view import KINDS, LIFETIME, Feature, FeatureView, Source
 from recsys_data.contracts.rules import session
 from recsys_data.contracts.sql_guard import Refused
 from recsys_data.errors import UserError
-from recsys_data.features.expressions import REQUEST, TIMESTAMP, in_order, references, request_type, type_of
-from recsys_data.features.functions import FUNCTIONS, NUMBER
-from recsys_data.features.view import KINDS, LIFETIME, Feature, FeatureView, Source
 from recsys_data.sql import quote
 
 if TYPE_CHECKING:
@@ -30,12 +33,14 @@ class Resolved:
     Attributes:
         arguments: feature -> DuckDB type of what it aggregates or takes from a history.
         types: feature -> DuckDB type of its value.
+        reads: feature -> (source, column) of all that it is computed from, but for keys.
         expressions: names of the features that are expressions, each after those that it needs.
     """
 
-    arguments: dict[str, str]
-    types: dict[str, str]
-    expressions: tuple[str, ...]
+    arguments: dict[str, str] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
+    reads: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
+    expressions: tuple[str, ...] = ()
 
 
 class _Unsound(Exception):
@@ -64,16 +69,24 @@ def resolve(view: FeatureView, sources: Mapping[str, Source]) -> Resolved:
     return resolved
 
 
+def _looked_at(view: FeatureView, sources: Mapping[str, Source]) -> str:
+    named = sorted({view.source_of(one) for one in view.features})
+    return repr((view, sorted(sources), [sources.get(name) for name in named]))
+
+
+# Kept, because contracts are read again at every tick of a sensor, and hardly ever change.
+@cached(LRUCache(256), key=_looked_at, lock=Lock())
 def _examine(view: FeatureView, sources: Mapping[str, Source]) -> tuple[list[str], Resolved]:
     problems = list(_of_view(view, sources))
-    resolved = Resolved({}, {}, ())
+    resolved = Resolved()
     with session(confined=True) as connection:
         for feature in view.features:
             if feature.expression is not None:
                 continue
             try:
                 argument, kind = _aggregate(connection, view, feature, sources)
-                resolved.arguments[feature.name], resolved.types[feature.name] = argument, kind
+                resolved.arguments[feature.name], resolved.types[feature.name] = argument, _declared(feature, kind)
+                resolved.reads[feature.name] = _reads(connection, view, feature, sources)
             except _Unsound as problem:
                 problems.append(f"{view.name}.{feature.name}: {problem}")
         expressions = {one.name: one for one in view.features if one.expression is not None}
@@ -81,10 +94,14 @@ def _examine(view: FeatureView, sources: Mapping[str, Source]) -> tuple[list[str
         problems += unsound
         for name in ordered:
             try:
-                resolved.types[name] = _expression(connection, view, expressions[name], resolved.types)
+                kind = _expression(connection, view, expressions[name], resolved.types)
+                resolved.types[name] = _declared(expressions[name], kind)
+                used = references(connection, expressions[name].expression or "")
+                read = [columns for one, columns in resolved.reads.items() if one.lower() in used]
+                resolved.reads[name] = set().union(*read)
             except _Unsound as problem:
                 problems.append(f"{view.name}.{name}: {problem}")
-    return problems, Resolved(resolved.arguments, resolved.types, tuple(ordered))
+    return problems, replace(resolved, expressions=tuple(ordered))
 
 
 def _of_view(view: FeatureView, sources: Mapping[str, Source]) -> Iterator[str]:
@@ -97,6 +114,12 @@ def _of_view(view: FeatureView, sources: Mapping[str, Source]) -> Iterator[str]:
             yield f"{view.name}.{name}: {times} features have this name; names must be unique, rename the others."
         if name in (REQUEST, "known"):
             yield f"{view.name}.{name}: the name is taken by the view itself; rename the feature."
+    streams = dict.fromkeys(view.source_of(one) for one in view.features if one.function)
+    if len(streams) > 1:
+        yield (
+            f"{view.name} aggregates {' and '.join(streams)}; a view aggregates one stream, so that it has one "
+            "table of tiles. Declare a view for each."
+        )
     for name in dict.fromkeys(map(view.source_of, (one for one in view.features if one.expression is None))):
         for key in view.entity if name in sources else ():
             if key not in sources[name].columns:
@@ -146,6 +169,34 @@ def _aggregate(
     if source.time is None or source.time not in source.columns:
         raise _Unsound(f"{name} has no time column to aggregate by; take a column of it, or use a stream.")
     return argument, function.result(argument)
+
+
+def _declared(feature: Feature, kind: str) -> str:
+    """The type that the feature declares, if values of the type `kind` fit it."""
+    if feature.type is None or _fits(feature.type, kind):
+        return feature.type or kind
+    raise _Unsound(f"it is declared as {feature.type} and computed as {kind}; correct its logicalType.")
+
+
+def _fits(wanted: str, kind: str) -> bool:
+    if wanted == kind:
+        return True
+    if wanted.endswith("[]") and kind.endswith("[]"):
+        return _fits(wanted[:-2], kind[:-2])
+    if wanted == "DOUBLE" or wanted.startswith("DECIMAL"):
+        return bool(NUMBER.fullmatch(kind))
+    return bool(INTEGER.fullmatch(kind)) if wanted == "BIGINT" else wanted == "VARCHAR" and kind == "UUID"
+
+
+def _reads(
+    connection: "duckdb.DuckDBPyConnection", view: FeatureView, feature: Feature, sources: Mapping[str, Source]
+) -> set[tuple[str, str]]:
+    name = view.source_of(feature)
+    there = {column.lower(): column for column in sources[name].columns}
+    used = {feature.column.lower()} if feature.column and feature.column.lower() in there else set()
+    for sql in (feature.column if not used else None, feature.filter):
+        used |= references(connection, sql) if sql else set()
+    return {(name, there[one]) for one in used if one in there}
 
 
 def _as_of(feature: Feature, name: str, source: Source, kind: str) -> tuple[str, str]:

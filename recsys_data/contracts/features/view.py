@@ -108,6 +108,7 @@ class Feature:
         scale: decimals to which fractional numbers are rounded before they are summed, so that sums are exact.
         source: name of its source, if it is not that of the view.
         expression: SQL over other features of the view and `request.COLUMN`, evaluated last.
+        type: DuckDB type that the value is given; None: as it is computed.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Feature:
     scale: int = 4
     source: str | None = None
     expression: str | None = None
+    type: str | None = None
 
     @property
     def is_state(self) -> bool:
@@ -153,3 +155,9 @@ class FeatureView:
     def hop(self) -> int:
         """Length of its tiles in microseconds: the shortest hop that its windows need."""
         return min((one.window.hop for one in self.features if one.function), default=DAY)
+
+
+def keys(view: FeatureView, source: Source) -> list[str]:
+    """Columns that say whose a row or tile is: the entity, and the anonymous id where it stands for a user."""
+    anonymous = source.identity[1:] if source.identity and source.identity[0] in view.entity else ()
+    return [*view.entity, *(name for name in anonymous if name not in view.entity)]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
-from recsys_data.features.view import Feature
+from recsys_data.contracts.features.view import Feature
 from recsys_data.sql import quote
 
 # Number of hashes that a sketch keeps: exact below it, 6 % standard error above.
@@ -18,6 +18,14 @@ SKETCH = 256
 INTEGER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?")
 NUMBER = re.compile(INTEGER.pattern + r"|FLOAT|DOUBLE|DECIMAL\(.*\)")
 ORDERED = re.compile(NUMBER.pattern + r"|VARCHAR|BOOLEAN|DATE|TIME.*|UUID")
+
+LOGICAL = {
+    **dict.fromkeys(("FLOAT", "DOUBLE"), "number"),
+    "BOOLEAN": "boolean",
+    "DATE": "date",
+    "TIMESTAMP": "local timestamp",
+    "TIMESTAMP WITH TIME ZONE": "timestamp",
+}
 
 # kind of state: (aggregate over rows, aggregate over states). Of a row: {x} the value, {d} as a decimal, {row} the
 # value with its place in the order of events, {h} 63 bits of a hash. Of a state: {s}. {at} and {to} are the reference
@@ -101,6 +109,8 @@ class State:
         argument: SQL over a row of the source: the value, or NULL if the row does not count.
         column: name under which `gather` finds the argument.
         elements: how many elements its list may have; 0: it is not a list.
+        type: logical type of the column that stores it.
+        struct: DuckDB type of a state that is stored as JSON.
         gather: aggregate over rows, with {at} and {to} open.
         merge: aggregate over its own column, with {s}, {at} and {to} open.
     """
@@ -111,6 +121,8 @@ class State:
     gather: str
     merge: str
     elements: int
+    type: str
+    struct: str | None = None
 
     @property
     def decays(self) -> bool:
@@ -149,8 +161,36 @@ def states_of(feature: Feature, columns: dict[str, str], kind: str, order: int) 
     for state in FUNCTIONS[feature.function or ""].states:
         gather, merge = (sql.format(**of_row) for sql in STATES[state])
         elements = {"last_n": feature.n or 0, "sketch": SKETCH}.get(state, 0)
-        found[state] = State(f"{state}_{_digest(argument + gather)}", argument, x, gather, merge, elements)
+        stored, struct = _stored(state, kind, scale, order)
+        name = f"{state}_{_digest(argument + gather + stored)}"
+        found[state] = State(name, argument, x, gather, merge, elements, stored, struct)
     return found
+
+
+def _stored(state: str, kind: str, scale: int, order: int) -> tuple[str, str | None]:
+    """The logical type of a stored state, and its DuckDB type if it is stored as JSON."""
+    places = "".join(f"o{n} BIGINT, " for n in range(order))
+    row = f"STRUCT(ts BIGINT, {places}value {kind})"
+    if state in ("first", "last", "last_n"):
+        return "string", f"{row}[]" if state == "last_n" else row
+    fixed = {"sum": f"decimal(38,{scale})", "squares": f"decimal(38,{2 * scale})", "decayed": "number"}
+    fixed |= {"count": "integer", "numbers": "integer", "sketch": "list<integer>"}
+    return fixed.get(state) or logical_type(kind), None
+
+
+def logical_type(kind: str) -> str:
+    """The logical type that values of a DuckDB type are stored as; text where there is none for it.
+
+    >>> logical_type("INTEGER"), logical_type("DECIMAL(18,4)"), logical_type("VARCHAR[]"), logical_type("UUID")
+    ('integer', 'decimal(18,4)', 'list<string>', 'string')
+    """
+    if kind.endswith("[]"):
+        return {"integer": "list<integer>", "number": "list<number>"}.get(logical_type(kind[:-2]), "list<string>")
+    if kind.startswith("DECIMAL"):
+        return kind.lower()
+    if is_integer(kind):
+        return "integer"
+    return LOGICAL.get(kind, "string")
 
 
 def value_of(feature: Feature, states: dict[str, str], kind: str) -> str:

@@ -1,0 +1,1 @@
+"""Feature views: how they are declared, and whether they make sense."""
