@@ -2,7 +2,7 @@
 
     python -m benchmarks.commits --batches 10000
 
-Data flow: small events -> event log -> the ordinary drain, whose slices are made small, -> four tables a commit.
+Data flow: small events -> event log -> the ordinary consumer, whose slices are made small, -> four tables a commit.
 Commits come many times as fast as in production, hence what goes by the clock is shortened in proportion: snapshots
 are forgotten after `--snapshot-seconds` instead of two minutes, and each upkeep believes that a day has passed since
 the one before. Prints a line for about every 500 batches, draws `commits.svg`, and ends with 1 if a claim fails.
@@ -27,7 +27,7 @@ from benchmarks.soak.report import print_table
 from benchmarks.soak.samples import size_of
 from recsys_data.contracts import load_contracts
 from recsys_data.defs.ingestion.reporting import day_facts
-from recsys_data.ingestion.streaming import consumer as drain
+from recsys_data.ingestion.streaming import consumer
 from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data.ingestion.streaming.log.open import open_log
 from recsys_data.settings import Settings
@@ -78,7 +78,7 @@ def _options() -> argparse.Namespace:
 
 
 def run(lake: Lake, settings: Settings, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Drain `options.batches` slices, a commit each; returns what was found, by window."""
+    """Consume `options.batches` slices, a commit each; returns what was found, by window."""
     windows: list[dict[str, Any]] = []
     rng, now = random.Random(1), datetime.now(UTC)
     made = 0
@@ -86,7 +86,7 @@ def run(lake: Lake, settings: Settings, options: argparse.Namespace) -> list[dic
     with contextlib.closing(open_log(settings)) as log:
         while made < options.batches:
             lines = [line(rng, now) for _ in range(EVENTS * WINDOW)]
-            times = [flushed.seconds for flushed in drained(log, lake, settings, lines)]
+            times = [flushed.seconds for flushed in consumed(log, lake, settings, lines)]
             before, made = made, made + len(times)
             seconds = 0.0
             if made // options.upkeep > before // options.upkeep:
@@ -98,12 +98,12 @@ def run(lake: Lake, settings: Settings, options: argparse.Namespace) -> list[dic
     return windows
 
 
-def drained(log: Any, lake: Lake, settings: Settings, lines: list[bytes]) -> Iterator[Any]:
+def consumed(log: Any, lake: Lake, settings: Settings, lines: list[bytes]) -> Iterator[Any]:
     """Append the lines in groups, each of which is a slice, hence a commit."""
     limits = ConsumerLimits(slice_bytes=sum(map(len, lines)) // len(lines) * EVENTS + EVENTS, commit_rows=1)
     for start in range(0, len(lines), EVENTS):
         log.append(lines[start : start + EVENTS])
-    yield from drain.drain(log, lake, settings, drain.Until(), limits)
+    yield from consumer.consume(log, lake, settings, consumer.Until(), limits)
 
 
 def line(rng: random.Random, now: datetime) -> bytes:
@@ -135,7 +135,7 @@ def streams(lake: Lake) -> list[str]:
 
 
 def window(made: int, times: list[float], lake: Lake, settings: Settings) -> dict[str, Any]:
-    """What there is now, over all stream tables; `planning` is what a drain does for each report to Dagster."""
+    """What there is now, over all stream tables; `planning` is what a consumer does for each report to Dagster."""
     files = manifests = snapshots = 0
     begun = time.monotonic()
     for name in streams(lake):

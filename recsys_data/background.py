@@ -1,4 +1,4 @@
-"""Work that gives way: long, and nobody waits for it, while drains and readers on the same machine are waited for."""
+"""Low priority for long work that nobody waits for, so that consumers and readers on the same machine stay fast."""
 
 import functools
 import os

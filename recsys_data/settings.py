@@ -61,8 +61,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ui_hosts: names (`name` or `name:port`, separated by commas) under which a proxy or a port forward serves the
             Dagster UI; addresses that it listens on need no name.
         contracts: a folder of further contracts; one replaces the built-in contract of its name.
-        drain_seconds: how long one Dagster run keeps draining before it hands over.
-        idle_seconds: how long a drain waits for new events before it ends.
+        drain_seconds: how long one Dagster run consumes before a standby takes over.
+        idle_seconds: how long a consumer waits for new events before it ends.
         alert_url: where alerts are posted, http or https; none: they are only logged. Anyone who knows it may write
             there, so it is treated as a secret.
         alert_format: what is posted, `json` or a message for `slack`.

@@ -5,7 +5,7 @@ from pathlib import Path
 from benchmarks.soak.report import Report
 
 GREY = "0.75"
-ROLES = ("collector", "webserver", "daemon", "drain run", "other run")
+ROLES = ("collector", "webserver", "daemon", "consumer run", "other run")
 ROLLING = 30
 
 

@@ -62,7 +62,7 @@ class Report:
                 f"{start / 60:.0f}-{end / 60:.0f}", f"{len(some):,}", f"{some.events.sum():,.0f}", f"{p50:.2f}",
                 f"{p95:.2f}", f"{seen50:.2f}", f"{seen95:.2f}", f"{some[DECILES[-1]].max():.1f}", f"{gap:.1f}",
             ])  # fmt: skip
-            # The first drain has to start, and takes what came meanwhile.
+            # The first consumer has to start, and takes what came meanwhile.
             if p95 > FRESH_P95_SECONDS and start:
                 self.problems.append(f"p95 freshness {p95:.2f} s in minutes {rows[-1][0]}")
         print_table(
@@ -73,7 +73,7 @@ class Report:
     def _memory(self) -> None:
         rows = []
         for role, some in self.processes[self.processes.seconds < self.seconds].groupby("role"):
-            # Of several processes of a role (code servers, drains that hand over), each counts for itself.
+            # Of several processes of a role (code servers, consumers that hand over), each counts for itself.
             most = some.groupby("seconds").rss_mb.max()
             late = most[most.index > min(WARM_SECONDS, self.seconds / 4)]
             first, last = (late[late.index < self.seconds / 2], late[late.index >= self.seconds / 2])

@@ -1,7 +1,7 @@
 """`recsys-data up`: everything on one machine, in one terminal.
 
-Data flow: demo traffic -> collector -> event log -> Dagster's drain runs -> lake; each a child process. The demo also
-updates a shop's database and exports, the sources of the snapshots of users and items.
+Data flow: demo traffic -> collector -> event log -> Dagster's consumer runs -> lake; each a child process. The demo
+also updates a shop's database and exports, the sources of the snapshots of users and items.
 """
 
 import errno

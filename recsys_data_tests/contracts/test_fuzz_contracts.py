@@ -25,8 +25,8 @@ from recsys_data_tests.support.contract_files import (
     rules_of,
 )
 from recsys_data_tests.support.decoding import decode_lines, decoder_of
-from recsys_data_tests.support.draining import view
 from recsys_data_tests.support.fuzzing import examples
+from recsys_data_tests.support.platform import view
 
 DOCUMENTS = {name: builtin(name) for name in ("interactions", "dead_letters", "user_profiles")}
 ODD: list[Any] = [None, "", "x", 0, -1, 1e999, float("nan"), True, [], {}, [None], {"a": 1}, ["x", 1], "; DROP TABLE x"]

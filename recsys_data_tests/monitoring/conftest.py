@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from recsys_data.contracts import Contract, load_contracts
-from recsys_data.ingestion.streaming.consumer import Until, drain
+from recsys_data.ingestion.streaming.consumer import Until, consume
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.ingestion.streaming.log.open import open_log
 from recsys_data.ingestion.streaming.log.stamp import stamp
@@ -55,7 +55,7 @@ def ingest(log: EventLog, lake: Lake, settings: Settings) -> Callable[[], None]:
     """Store what waits in the log."""
 
     def ingest() -> None:
-        for _ in drain(log, lake, settings, Until()):
+        for _ in consume(log, lake, settings, Until()):
             pass
 
     return ingest

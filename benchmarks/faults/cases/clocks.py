@@ -7,7 +7,7 @@ DAY_SECONDS = 86_400.0
 
 
 def clock_goes_back(harness: Harness, injections: int) -> Result:
-    """The clock of a drain is hours behind that of the drain before, as after a correction."""
+    """The clock of a consumer is hours behind that of the consumer before, as after a correction."""
     result = Result("clock jumps back by hours")
     state = harness.state()
     while result.injections < injections and not result.problems:
@@ -17,7 +17,7 @@ def clock_goes_back(harness: Harness, injections: int) -> Result:
         child.wait()
         state.ahead = 0.0
         result.injections += 1
-        result.require(child.code == 0, f"the drain ended with {child.code}: {child.text()[-3000:]}")
+        result.require(child.code == 0, f"the consumer ended with {child.code}: {child.text()[-3000:]}")
         state.send(60, again=20)
         recover(state, result, "a clock that went back")
         judge(state, result, "a clock that went back")

@@ -13,7 +13,7 @@ from benchmarks.faults.harness.syncs import Syncs
 
 
 def locked_catalog(harness: Harness, injections: int) -> Result:
-    """Another program holds a write transaction on the catalog for a while: the drain waits and goes on."""
+    """Another program holds a write transaction on the catalog for a while: the consumer waits and goes on."""
     result = Result("catalog locked for seconds")
     state = harness.state()
     recover(state, result, "nothing")
@@ -30,7 +30,7 @@ def locked_catalog(harness: Harness, injections: int) -> Result:
 
 
 def readonly_catalog(harness: Harness, injections: int) -> Result:
-    """The catalog cannot be written: the drain says so and ends, and once it can be, the next one goes on."""
+    """The catalog cannot be written: the consumer says so and ends, and once it can be, the next one goes on."""
     result = Result("catalog read-only")
     state = harness.state()
     recover(state, result, "nothing")
@@ -48,7 +48,7 @@ def readonly_catalog(harness: Harness, injections: int) -> Result:
 
 
 def full_disk(harness: Harness, injections: int) -> Result:
-    """No file can grow beyond some size: appends and drains fail with words, and nothing is lost."""
+    """No file can grow beyond some size: appends and consumers fail with words, and nothing is lost."""
     result = Result("disk full (no file may grow)")
     while result.injections < injections and not result.problems:
         state = harness.state()
@@ -57,10 +57,10 @@ def full_disk(harness: Harness, injections: int) -> Result:
         for _ in range(10):
             append = state.send(60, again=10, prepare=_limited(harness.rng.choice((3_000, 5_000, 11_000))))
             may_be_tried_again(append, result)
-            drain = state.ingest(prepare=_limited(harness.rng.choice((3_000, 8_000, 20_000, 60_000))))
-            drain.wait()
-            result.injections += (append.code != 0) + (drain.code != 0)
-            explained(drain, result, "a full disk")
+            consumer = state.ingest(prepare=_limited(harness.rng.choice((3_000, 8_000, 20_000, 60_000))))
+            consumer.wait()
+            result.injections += (append.code != 0) + (consumer.code != 0)
+            explained(consumer, result, "a full disk")
             if harness.rng.random() < 0.5:
                 recover(state, result, "a full disk")
                 judge(state, result, "a full disk")

@@ -82,7 +82,7 @@ def _post(port: int, state: State, names: list[str]) -> int:
 
 
 def log_cannot_be_read(harness: Harness, injections: int) -> Result:
-    """A drain meets a log that it may not read, or that is not mounted: it says so, and the next one goes on."""
+    """A consumer meets a log that it may not read, or that is not mounted: it says so, and the next one goes on."""
     result = Result("log cannot be read, or is not there")
     state = harness.state()
     state.send(60)
@@ -116,7 +116,7 @@ def log_cannot_be_read(harness: Harness, injections: int) -> Result:
 def _told(child: Child, result: Result) -> None:
     explained(child, result, "a log that cannot be read")
     clear = child.code == 1 and "event log" in child.text()
-    result.require(clear, f"the drain ended with {child.code}: {child.text()[-2000:]}")
+    result.require(clear, f"the consumer ended with {child.code}: {child.text()[-2000:]}")
 
 
 def zeros_in_log(harness: Harness, injections: int) -> Result:

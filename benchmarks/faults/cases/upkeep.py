@@ -1,4 +1,4 @@
-"""Cases of upkeep (compaction, expiry, removal of files) that is killed beside a drain and beside readers."""
+"""Cases of upkeep (compaction, expiry, removal of files) that is killed beside a consumer and beside readers."""
 
 import signal
 import time
@@ -17,8 +17,8 @@ HOURS = 12.0
 
 
 def kill_upkeep(harness: Harness, injections: int) -> Result:
-    """Kill upkeep at each step, with a drain beside it, and a reader that planned before and reads after."""
-    result = Result("upkeep killed, beside a drain and a reader")
+    """Kill upkeep at each step, with a consumer beside it, and a reader that planned before and reads after."""
+    result = Result("upkeep killed, beside a consumer and a reader")
     places: list[str] = []
     state = harness.state()
     hours = 0.0
@@ -32,12 +32,12 @@ def kill_upkeep(harness: Harness, injections: int) -> Result:
         fault = Fault(places.pop(), harness.rng.randint(1, 3))
         hours += HOURS
         child = _upkeep(state, hours, fault)
-        drain = state.ingest()
+        consumer = state.ingest()
         child.wait()
-        drain.wait()
+        consumer.wait()
         result.injections += child.killed
         result.require(child.killed or child.code == 0, f"{fault}: {child.text()[-3000:]}")
-        explained(drain, result, "upkeep beside it")
+        explained(consumer, result, "upkeep beside it")
         reader.signal(signal.SIGCONT)
         result.require(reader.wait() == 0, f"{fault}: a reader that began before: {reader.text()[-2000:]}")
         recover(state, result, fault.place)
@@ -49,8 +49,8 @@ def kill_upkeep(harness: Harness, injections: int) -> Result:
 
 
 def read_beside(harness: Harness, injections: int) -> Result:
-    """Kill drains and upkeep, while a process reads all the tables all the time."""
-    result = Result("drains and upkeep killed, tables read all the time")
+    """Kill consumers and upkeep, while a process reads all the tables all the time."""
+    result = Result("consumers and maintenance killed, tables read all the time")
     state = harness.state()
     state.send(60)
     recover(state, result, "nothing")

@@ -67,7 +67,7 @@ class Harness:
 
 
 def recover(state: State, result: Result, after: str) -> None:
-    """Restart until nothing waits: one ordinary drain must be enough."""
+    """Restart until nothing waits: one ordinary consumer must be enough."""
     child = state.ingest()
     child.wait(PATIENCE_SECONDS)
     result.recoveries.append(child.seconds)

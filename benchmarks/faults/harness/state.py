@@ -88,8 +88,8 @@ class State:
         return self.child(work, prepare)
 
     def ingest(self, fault: Fault | None = None, prepare: Prepare | None = None) -> Child:
-        """Drain what waits, with a fault."""
-        return self.command("ingest", "--until-empty", prepare=prepare or (lambda: Steps("drain", fault)))
+        """Consume what waits, with a fault."""
+        return self.command("ingest", "--until-empty", prepare=prepare or (lambda: Steps("consumer", fault)))
 
     def make(self, count: int) -> list[str]:
         """The ids of new events: most good, some with context, some statements, some that break the contract."""

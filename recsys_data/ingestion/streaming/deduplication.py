@@ -38,7 +38,7 @@ FANOUT = 6
 # What one opening reads to see whether it is damaged, a third of a second from memory; of more, some runs each time.
 CHECKED_BYTES = 1024**3
 BLOCK = 1 << 20
-# Two drains share these files for a moment only: when the lock between them is gone, or works on two machines.
+# Two consumers share these files for a moment only: when the lock between them is gone, or works on two machines.
 WAIT_SECONDS = 10.0
 
 

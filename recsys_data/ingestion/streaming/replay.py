@@ -1,9 +1,9 @@
-"""Dead letters back into the event log, where the contracts of now take them; or given up.
+"""Replay of dead letters that the current contracts accept into the event log; and discarding of dead letters.
 
-Data flow: dead letters that are meant -> judged as a drain would -> those that break nothing any more leave the table
-and enter an outbox file, in one commit -> the event log -> the next drain. What dies between commit and log is brought
-to an end by the next drain or replay. Then lines may be appended twice, and the second is dropped as a duplicate: only
-lines that can be accepted are ever replayed. See docs/decisions/0007.
+Data flow: dead letters of a filter -> validated as the consumer does -> those that break no rule any more leave the
+table and enter an outbox file, in one commit -> the event log -> the next consumer. A replay that is interrupted
+between commit and log is completed by the next consumer or replay. Then lines may be appended twice, and the second is
+dropped as a duplicate: only lines that can be accepted are ever replayed. See docs/decisions/0007.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ def replay(
 
     Args:
         lake: where they are.
-        log: where they go; the next drain stores them.
+        log: where they go; the next consumer stores them.
         settings: say what may be accepted.
         meant: which of them.
         told: is called with how many were replayed, now and then.
@@ -64,7 +64,7 @@ def replay(
 
     Raises:
         Transient: another replay goes on, the lake or the log cannot be written now. What has left the table is safe,
-            and appended by the next replay or drain.
+            and appended by the next replay or consumer.
     """
     decoder = Decoder(EventSession(EventSchema(lake.contracts), settings.first_day), settings.max_event_bytes)
     stay: dict[str, Counter[str]] = {}

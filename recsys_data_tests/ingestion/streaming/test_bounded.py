@@ -9,14 +9,14 @@ import pyarrow as pa
 import pytest
 
 from recsys_data.contracts import Contract
-from recsys_data.ingestion.streaming import consumer as drain_module
+from recsys_data.ingestion.streaming import consumer
 from recsys_data.ingestion.streaming.decoding import decoded as decoded_module
 from recsys_data.ingestion.streaming.decoding import raw_lines as lines_module
 from recsys_data.ingestion.streaming.decoding.event_sql import EventSession
 from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data.storage import parquet as write_module
 from recsys_data_tests.support.decoding import ACCEPTED, NOW, VIEW, Decoding, slice_of
-from recsys_data_tests.support.draining import Platform, view
+from recsys_data_tests.support.platform import Platform, view
 
 MANY = 1100
 
@@ -109,21 +109,21 @@ def test_a_burst_slows_commits_down_only_by_a_share_of_its_length(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     platform.append([view(f"e{number}") for number in range(100)])
-    monkeypatch.setattr(drain_module.time, "monotonic", lambda: 0.0)
-    writer = drain_module.StreamWriter(platform.open_lake(), platform.settings)
+    monkeypatch.setattr(consumer.time, "monotonic", lambda: 0.0)
+    writer = consumer.StreamWriter(platform.open_lake(), platform.settings)
     nothing: Any = None
-    drain = drain_module._Drain(
-        platform.log, writer, [], nothing, nothing, nothing, drain_module.Until(), ConsumerLimits(slice_bytes=2000)
+    running = consumer._Consumer(
+        platform.log, writer, [], nothing, nothing, nothing, consumer.Until(), ConsumerLimits(slice_bytes=2000)
     )
-    assert drain._read() is not None
+    assert running._read() is not None
     paces = []
     for now in (0.0, 5.0, 50.0, 5000.0):
-        monkeypatch.setattr(drain_module.time, "monotonic", lambda now=now: now)
-        paces.append(drain._pace())
+        monkeypatch.setattr(consumer.time, "monotonic", lambda now=now: now)
+        paces.append(running._pace())
     assert paces == [1.0, 1.0, 5.0, 10.0]
-    while drain._read():
+    while running._read():
         pass
-    assert drain._pace() == 1.0
+    assert running._pace() == 1.0
 
 
 def test_days_are_gathered_one_after_the_other(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_days_are_gathered_one_after_the_other(platform: Platform, monkeypatch: 
 
     monkeypatch.setattr(write_module, "write_day", noted)
     platform.append([view(f"e{number}", day=1 + number % 25) for number in range(100)])
-    platform.drain()
+    platform.consume()
     assert len(held) == 25
     # Two threads write, and each holds its last one until it begins the next.
     assert max(alive) <= 4

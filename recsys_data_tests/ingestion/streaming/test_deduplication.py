@@ -162,16 +162,16 @@ def test_leftovers_of_a_crash_are_removed(tmp_path: Path) -> None:
     assert reopened.keep(keys([(1, 1, 0, 5), (1, 1, 0, 6)]))[0].tolist() == [True, False]
 
 
-def test_two_drains_that_share_a_cache_leave_it_whole(tmp_path: Path) -> None:
+def test_two_consumers_that_share_a_cache_leave_it_whole(tmp_path: Path) -> None:
     """As when the lock between them is gone: what one saves is not thrown away, or referred to, by the other."""
     first = DedupIndex(tmp_path, lake())
     first.add(keys([(1, 1, 0, 1)]))
     first.persist({0: 2}, "c", force=True)
     second = DedupIndex(tmp_path, lake())
-    for drain, number in ((second, 2), (first, 2), (second, 3)):
-        drain.add(keys([(number, number, 0, number)]))
-        drain.persist({0: number + 1}, "c", force=True)
-        assert drain.keep(keys([(1, 1, 0, 9), (number, number, 0, 9)]))[0].tolist() == [False, False]
+    for index, number in ((second, 2), (first, 2), (second, 3)):
+        index.add(keys([(number, number, 0, number)]))
+        index.persist({0: number + 1}, "c", force=True)
+        assert index.keep(keys([(1, 1, 0, 9), (number, number, 0, 9)]))[0].tolist() == [False, False]
     reopened = DedupIndex(tmp_path, lake())
     assert reopened.covered == {0: 4}
     assert reopened.keep(keys([(number, number, 0, 9) for number in (1, 2, 3)]))[0].tolist() == [False] * 3

@@ -170,20 +170,20 @@ def test_a_crash_between_any_two_steps_leaves_a_table_that_reads_the_same(
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_drain_that_commits_between_any_two_steps_loses_nothing(
+def test_a_consumer_that_commits_between_any_two_steps_loses_nothing(
     open_notes: OpenLake, lake: Lake, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     night, table = nights(), lake.table("notes")
     given = feed(table, 6)
     maintain_table(lake, "notes", next(night))
     given += feed(table, 6)
-    drain = open_notes().table("notes")
+    writer = open_notes().table("notes")
     whole = getattr(maintenance, step)
 
     def overtaken(*arguments: Any, **more: Any) -> Any:
-        given.extend(feed(drain.refresh(), 2))
+        given.extend(feed(writer.refresh(), 2))
         result = whole(*arguments, **more)
-        given.extend(feed(drain.refresh(), 2))
+        given.extend(feed(writer.refresh(), 2))
         return result
 
     monkeypatch.setattr(maintenance, step, overtaken)

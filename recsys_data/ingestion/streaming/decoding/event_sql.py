@@ -277,7 +277,7 @@ class EventSession:
     def __init__(self, plan: EventSchema, first_day: date) -> None:
         self.plan = plan
         self._first_day = first_day
-        # Made when it is needed: of the sessions of a short drain some have nothing to do.
+        # Made when it is needed: of the sessions of a short run some have nothing to do.
         self._made: duckdb.DuckDBPyConnection | None = None
         self._now: datetime | None = None
 

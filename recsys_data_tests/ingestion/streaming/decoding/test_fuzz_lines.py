@@ -12,8 +12,8 @@ from recsys_data.errors import BadRecord
 from recsys_data.ingestion.streaming.decoding.event_sql import EventSchema
 from recsys_data.ingestion.streaming.decoding.strict import decode_strictly
 from recsys_data_tests.support.decoding import Decoding
-from recsys_data_tests.support.draining import Platform, view
 from recsys_data_tests.support.fuzzing import LINES, examples
+from recsys_data_tests.support.platform import Platform, view
 
 NASTY = [
     b'{"event_id":"e1","quantity":1e999}',
@@ -66,10 +66,10 @@ def test_a_line_has_one_fate_that_is_foreseen_whichever_way_decodes_it(decoding:
 @examples(3)
 @given(lines=st.lists(LINES, min_size=1, max_size=60))
 @example(lines=[*NASTY, b'{"event_id":"a"}'])
-def test_whatever_stands_in_the_log_is_drained_and_counted_once(make_platform, lines: list[bytes]) -> None:
+def test_whatever_stands_in_the_log_is_consumed_and_counted_once(make_platform, lines: list[bytes]) -> None:
     platform: Platform = make_platform(partitions=1)
     platform.append([view("first"), *lines, view("last")])
-    platform.drain()
+    platform.consume()
     assert {"first", "last"} <= set(platform.ids())
     assert platform.counts()[0] == len(lines) + 2
     stored = {bytes(row["raw"]) for row in platform.rows("dead_letters")}

@@ -22,7 +22,7 @@ from recsys_data_tests.support.decoding import (
     decoder_of,
     slice_of,
 )
-from recsys_data_tests.support.draining import view
+from recsys_data_tests.support.platform import view
 
 POISON = "poisoned"
 FAULTS = [
@@ -178,7 +178,7 @@ def test_a_stream_with_poison_goes_on_and_its_counts_balance(platform: Any, monk
     fail_to_judge_poison(monkeypatch, pa.ArrowInvalid("broken"))
     platform.append([view("a"), view(POISON), view("b")], writer=0)
     platform.append([view("c"), view("a"), view(POISON)], writer=1)
-    platform.drain()
+    platform.consume()
     assert platform.ids() == ["a", "b", "c"]
     assert platform.counts() == (6, 3, 1, 2)
     assert {row["raw"] for row in platform.rows("dead_letters")} == {view(POISON)}

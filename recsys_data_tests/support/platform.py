@@ -1,4 +1,4 @@
-"""A whole small platform in a folder, for tests: its log, its lake, and drains of the one into the other."""
+"""A whole small platform in a folder, for tests: its log, its lake, and consumers of the one into the other."""
 
 import json
 from collections import Counter
@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from recsys_data.contracts import Contract
-from recsys_data.ingestion.streaming import consumer as drain_module
+from recsys_data.ingestion.streaming import consumer
 from recsys_data.ingestion.streaming.consumer import Until
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.ingestion.streaming.limits import ConsumerLimits
@@ -57,13 +57,13 @@ class Platform:
         """Append to the partition of this writer."""
         self.writers[writer].append(lines)
 
-    def drain(self, until: Until | None = None, **limits: Any) -> list[CommitResult]:
-        """A drain by a process of its own, until nothing waits."""
+    def consume(self, until: Until | None = None, **limits: Any) -> list[CommitResult]:
+        """A consumer by a process of its own, until nothing waits."""
         given = ConsumerLimits(**{"threads": THREADS} | limits)
-        return list(drain_module.drain(self.log, self.open_lake(), self.settings, until or Until(), given))
+        return list(consumer.consume(self.log, self.open_lake(), self.settings, until or Until(), given))
 
     def feed(self, writer: StreamWriter, decoder: Decoder) -> None:
-        """Add what waits for this writer, as a drain does; it commits nothing."""
+        """Add what waits for this writer, as a consumer does; it commits nothing."""
         for partition in self.log.partitions():
             lines = self.log.read(partition, writer.position(partition), 1 << 20)
             if len(lines):
