@@ -58,7 +58,7 @@ def main() -> int:
     lake = open_lake(settings, load_contracts())
     commit.SNAPSHOT_AGE = timedelta(seconds=options.snapshot_seconds)
     windows = run(lake, settings, options)
-    problems = judge(windows)
+    problems = verify(windows)
     draw(windows, folder / "commits.svg")
     for problem in problems:
         sys.stdout.write(f"FAILED: {problem}\n")
@@ -152,7 +152,7 @@ def window(made: int, times: list[float], lake: Lake, settings: Settings) -> dic
     return dict(zip(HEAD, (*values, round(size / 1e6), 0.0), strict=True))
 
 
-def judge(windows: list[dict[str, Any]]) -> list[str]:
+def verify(windows: list[dict[str, Any]]) -> list[str]:
     """What is not flat, from the first upkeep on."""
     problems = []
     half = len(windows) // 2

@@ -35,8 +35,8 @@ LOCAL = LocalFileSystem()
 DICTIONARY_SHARE = 0.5
 
 
-class Picked(NamedTuple):
-    """Rows of a table of which only some are meant: those that the mask (bool, shape (rows,)) has.
+class Selection(NamedTuple):
+    """Selected rows of a table: those at which the mask (bool, shape (rows,)) is set.
 
     They are copied once, by day, when they are written.
     """
@@ -46,11 +46,11 @@ class Picked(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """How many are meant."""
+        """The number of selected rows."""
         return int(np.count_nonzero(self.mask))
 
     @classmethod
-    def all(cls, table: pa.Table) -> "Picked":
+    def all(cls, table: pa.Table) -> "Selection":
         """Every row."""
         return cls(table, np.ones(len(table), bool))
 
@@ -60,17 +60,19 @@ def days_of(moments: pa.ChunkedArray) -> np.ndarray:
     return (moments.cast(pa.int64()).fill_null(0).to_numpy() // MICROSECONDS_PER_DAY).astype(np.int32)
 
 
-def write_days(table: "Table", picked: Sequence[Picked], pool: ThreadPoolExecutor | None = None) -> list["DataFile"]:
+def write_days(
+    table: "Table", selections: Sequence[Selection], pool: ThreadPoolExecutor | None = None
+) -> list["DataFile"]:
     """Write rows to one new Parquet file per day and sync them; they are not part of the table yet.
 
     Args:
         table: where the files will be appended.
-        picked: rows with columns by the names of the table's schema; columns that one lacks are left empty.
+        selections: rows with columns by the names of the table's schema; columns that one lacks are left empty.
         pool: picks rows and writes days side by side where there are many.
     """
     run = pool.map if pool else map
     time = event_time(table)
-    split = list(run(lambda one: _split(one, time), [one for one in picked if one.rows]))
+    split = list(run(lambda one: _split(one, time), [one for one in selections if one.rows]))
     pieces = [rows for one in split for rows in (one.rows, one.late)]
     # Columns that are empty throughout are left out; readers take them from the schema.
     filled = {name for rows in pieces for name in rows.column_names if rows[name].null_count < len(rows)}
@@ -93,9 +95,9 @@ class _Split(NamedTuple):
     days: npt.NDArray[np.int32]
 
 
-def _split(picked: Picked, time: str) -> _Split:
-    """The rows that are meant: most are of one day, and the few others are copied once more, by day."""
-    rows, mask = picked
+def _split(selection: Selection, time: str) -> _Split:
+    """The selected rows: most are of one day, and the few others are copied once more, by day."""
+    rows, mask = selection
     days = days_of(rows[time])
     present, counts = np.unique(days[mask], return_counts=True)
     main = int(present[np.argmax(counts)])

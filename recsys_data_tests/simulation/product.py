@@ -177,7 +177,9 @@ def _switched_off(sabotage: str | None) -> Iterable[tuple[Any, str, Any]]:
     if sabotage == "deduplication":
         import numpy as np
 
-        return [(deduplicate.DedupIndex, "keep", lambda self, keys, decided=None: (np.ones(keys.shape[1], bool),) * 2)]
+        return [
+            (deduplicate.DedupIndex, "filter_new", lambda self, keys, decided=None: (np.ones(keys.shape[1], bool),) * 2)
+        ]
     if sabotage == "compare-and-set":
         return [(writer, "commit", _commit_regardless)]
     if sabotage == "fsync":

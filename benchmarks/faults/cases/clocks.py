@@ -1,7 +1,7 @@
 """Cases of time: a clock that goes back, and events that are delivered again after days."""
 
 from benchmarks.faults.cases.upkeep import keep_up
-from benchmarks.faults.harness.result import Harness, Result, judge, recover
+from benchmarks.faults.harness.result import Harness, Result, recover, verify
 
 DAY_SECONDS = 86_400.0
 
@@ -20,7 +20,7 @@ def clock_goes_back(harness: Harness, injections: int) -> Result:
         result.require(child.code == 0, f"the consumer ended with {child.code}: {child.text()[-3000:]}")
         state.send(60, again=20)
         recover(state, result, "a clock that went back")
-        judge(state, result, "a clock that went back")
+        verify(state, result, "a clock that went back")
     harness.close(state, result)
     return result
 
@@ -40,6 +40,6 @@ def delivered_days_later(harness: Harness, injections: int) -> Result:
         state.send(10, again=120)
         result.injections += 1
         recover(state, result, f"{days} days")
-        judge(state, result, f"{days} days")
+        verify(state, result, f"{days} days")
     harness.close(state, result)
     return result

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.faults.cases.collector import free_port, send_all, start
 from benchmarks.faults.harness.processes import Child
-from benchmarks.faults.harness.result import Harness, Result, judge, recover
+from benchmarks.faults.harness.result import Harness, Result, recover, verify
 from benchmarks.faults.harness.state import State
 from recsys_data.ingestion.streaming.consumer_lease import lease_holder
 from recsys_data.settings import Settings
@@ -80,7 +80,7 @@ def _conclude(harness: Harness, state: State, result: Result) -> None:
         last = Result("")
         recover(state, last, "Dagster")
         result.problems += last.problems
-        judge(state, result, "Dagster")
+        verify(state, result, "Dagster")
         harness.close(state, Result(""))
     result.sent += len(state.sent)
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks.faults.harness.processes import Child
-from benchmarks.faults.harness.result import Harness, Result, explained, judge, recover
+from benchmarks.faults.harness.result import Harness, Result, explained, recover, verify
 from benchmarks.faults.harness.state import State
 
 FLIPPED = 16
@@ -33,7 +33,7 @@ def damaged_lake(harness: Harness, injections: int) -> Result:
         path.write_bytes(whole)
         result.injections += 1
         recover(state, result, f"damage of {path}")
-        judge(state, result, f"damage of {path}")
+        verify(state, result, f"damage of {path}")
     harness.close(state, result)
     return result
 
@@ -69,7 +69,7 @@ def damaged_cache(harness: Harness, injections: int) -> Result:
         result.injections += 1
         told = child.code == 0 and f"{path.name} is damaged" in child.text()
         result.require(told, f"it ended with {child.code} and did not name {path}: {child.text()[-2000:]}")
-        judge(state, result, f"damage of {path}")
+        verify(state, result, f"damage of {path}")
     harness.close(state, result)
     return result
 

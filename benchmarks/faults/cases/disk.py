@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.faults.harness.processes import Child
-from benchmarks.faults.harness.result import Harness, Result, explained, judge, recover
+from benchmarks.faults.harness.result import Harness, Result, explained, recover, verify
 from benchmarks.faults.harness.state import State
 from benchmarks.faults.harness.syncs import Syncs
 
@@ -24,7 +24,7 @@ def locked_catalog(harness: Harness, injections: int) -> Result:
         result.injections += holder.poll() is None
         recover(state, result, "a locked catalog")
         holder.wait()
-        judge(state, result, "a locked catalog")
+        verify(state, result, "a locked catalog")
     harness.close(state, result)
     return result
 
@@ -42,7 +42,7 @@ def readonly_catalog(harness: Harness, injections: int) -> Result:
         explained(child, result, "a read-only catalog")
         result.require(child.code == 1, f"it ended with {child.code}, though nothing can be written: {child.text()}")
         recover(state, result, "a read-only catalog")
-        judge(state, result, "a read-only catalog")
+        verify(state, result, "a read-only catalog")
     harness.close(state, result)
     return result
 
@@ -63,7 +63,7 @@ def full_disk(harness: Harness, injections: int) -> Result:
             explained(consumer, result, "a full disk")
             if harness.rng.random() < 0.5:
                 recover(state, result, "a full disk")
-                judge(state, result, "a full disk")
+                verify(state, result, "a full disk")
             if result.problems or result.injections >= injections:
                 break
         harness.close(state, result)
@@ -93,7 +93,7 @@ def removed_file(harness: Harness, injections: int) -> Result:
         result.require(path.name in child.text(), f"the error does not name {path.name}: {child.text()[-2000:]}")
         explained(child, result, "a removed file")
         aside.rename(path)
-        judge(state, result, "a removed file")
+        verify(state, result, "a removed file")
     harness.close(state, result)
     return result
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.faults.cases.collector import free_port, start
 from benchmarks.faults.harness.processes import Child
-from benchmarks.faults.harness.result import PATIENCE_SECONDS, Harness, Result, explained, judge, recover
+from benchmarks.faults.harness.result import PATIENCE_SECONDS, Harness, Result, explained, recover, verify
 from benchmarks.faults.harness.state import State
 
 WRITING = ("pwrite", "fdatasync")
@@ -64,7 +64,7 @@ def log_cannot_be_written(harness: Harness, injections: int) -> Result:
         state.acknowledged.update(state.sent)
         if harness.rng.random() < 0.1:
             recover(state, Result(""), "refusals")
-            judge(state, result, "refusals")
+            verify(state, result, "refusals")
     collector.kill()
     collector.wait()
     explained(collector, result, "a log that cannot be written")
@@ -108,7 +108,7 @@ def log_cannot_be_read(harness: Harness, injections: int) -> Result:
         result.injections += 1
         _told(child, result)
         recover(state, result, "a log that could not be read")
-        judge(state, result, "a log that could not be read")
+        verify(state, result, "a log that could not be read")
     harness.close(state, result)
     return result
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.faults.cases.landing import NAME, Prices, compare, land, rows_of
 from benchmarks.faults.harness.processes import Child
-from benchmarks.faults.harness.result import Harness, Result, judge, recover
+from benchmarks.faults.harness.result import Harness, Result, recover, verify
 from benchmarks.faults.harness.state import State
 from benchmarks.faults.harness.steps import PLACES, Fault, Steps
 
@@ -34,7 +34,7 @@ def out_of_memory(harness: Harness, injections: int) -> Result:
         hung += _ended(child, way is _limited, result)
         if harness.rng.random() < 0.3:
             recover(state, result, "a lack of memory")
-            judge(state, result, "a lack of memory")
+            verify(state, result, "a lack of memory")
     harness.close(state, result)
     _tell(result, hung)
     return result

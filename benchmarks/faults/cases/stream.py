@@ -5,7 +5,7 @@ import shutil
 import signal
 import time
 
-from benchmarks.faults.harness.result import Harness, Result, explained, judge, recover
+from benchmarks.faults.harness.result import Harness, Result, explained, recover, verify
 from benchmarks.faults.harness.state import State
 from benchmarks.faults.harness.steps import PLACES, Fault, Steps
 
@@ -72,7 +72,7 @@ def _kill_at_steps(result: Result, harness: Harness, injections: int, changing: 
                 continue  # The next one is killed as well.
             recover(state, result, place)
             if turn % 3 == 0:
-                judge(state, result, place)
+                verify(state, result, place)
             if result.problems or result.injections >= injections:
                 break
         harness.close(state, result)
@@ -110,7 +110,7 @@ def kill_append(harness: Harness, injections: int) -> Result:
             result.require(child.killed or not child.code, f"{place}: {child.text()[-3000:]}")
             if harness.rng.random() < 0.03:
                 recover(state, result, place)
-                judge(state, result, place)
+                verify(state, result, place)
             if result.problems or result.injections >= injections:
                 break
         harness.close(state, result)
@@ -140,7 +140,7 @@ def two_consumers(harness: Harness, injections: int) -> Result:
             result.require(child.code in (0, 1, -signal.SIGKILL), f"exit code {child.code}: {child.text()}")
         result.injections += met
         recover(state, result, "two consumers")
-        judge(state, result, "two consumers")
+        verify(state, result, "two consumers")
     harness.close(state, result)
     return result
 
@@ -171,7 +171,7 @@ def zombie(harness: Harness, injections: int) -> Result:
         result.injections += 1
         moved = first.code == 1 and "Another process has moved" in first.text()
         result.require(moved, f"stopped {place}, it ended with {first.code}: {first.text()[-2000:]}")
-        judge(state, result, place)
+        verify(state, result, place)
     harness.close(state, result)
     return result
 
@@ -187,7 +187,7 @@ def redelivery(harness: Harness, injections: int) -> Result:
             shutil.rmtree(state.dir / "ingest", ignore_errors=True)
         result.injections += 1
         recover(state, result, "a redelivery")
-        judge(state, result, "a redelivery")
+        verify(state, result, "a redelivery")
     harness.close(state, result)
     return result
 
@@ -206,7 +206,7 @@ def random_kill(harness: Harness, injections: int) -> Result:
                 child.wait()
                 result.injections += child.killed
             recover(state, result, "kills at any moment")
-            judge(state, result, "kills at any moment")
+            verify(state, result, "kills at any moment")
             if result.problems or result.injections >= injections:
                 break
         harness.close(state, result)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from benchmarks.faults.harness.readers import read_all_the_time, read_on
-from benchmarks.faults.harness.result import PATIENCE_SECONDS, Harness, Result, explained, judge, recover
+from benchmarks.faults.harness.result import PATIENCE_SECONDS, Harness, Result, explained, recover, verify
 from benchmarks.faults.harness.state import State
 from benchmarks.faults.harness.steps import PLACES, Fault, Steps
 
@@ -42,7 +42,7 @@ def kill_upkeep(harness: Harness, injections: int) -> Result:
         result.require(reader.wait() == 0, f"{fault}: a reader that began before: {reader.text()[-2000:]}")
         recover(state, result, fault.place)
         if not result.injections % 3:
-            judge(state, result, fault.place)
+            verify(state, result, fault.place)
     _tidy(state, hours, result)
     harness.close(state, result)
     return result
@@ -70,7 +70,7 @@ def read_beside(harness: Harness, injections: int) -> Result:
         result.require(kept.killed or kept.code == 0, f"upkeep: {kept.text()[-3000:]}")
         recover(state, result, "kills beside a reader")
         result.require(reader.poll() is None, f"the reader ended: {reader.text()[-3000:]}")
-    judge(state, result, "kills beside a reader")
+    verify(state, result, "kills beside a reader")
     reader.kill()
     reader.wait()
     looks = report.stat().st_size if report.exists() else 0

@@ -60,7 +60,7 @@ class Harness:
             child = state.send(0)
             result.require(child.code == 0, f"an append without a fault failed:\n{child.text()}")
         recover(state, result, "the end")
-        judge(state, result, "the end")
+        verify(state, result, "the end")
         result.sent += len(state.sent)
         if not result.failed:
             state.remove()
@@ -74,7 +74,7 @@ def recover(state: State, result: Result, after: str) -> None:
     result.require(child.code == 0, f"no recovery after {after}: exit code {child.code}\n{child.text()[-3000:]}")
 
 
-def judge(state: State, result: Result, after: str) -> None:
+def verify(state: State, result: Result, after: str) -> None:
     """Compare what is stored with what was sent."""
     verdict = state.verdict()
     result.lost += verdict.lost

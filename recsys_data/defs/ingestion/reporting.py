@@ -14,7 +14,7 @@ from recsys_data.days import day_number
 from recsys_data.defs.markdown import table
 from recsys_data.durable import local_path
 from recsys_data.errors import UserError
-from recsys_data.ingestion.streaming.refused import Refused
+from recsys_data.ingestion.streaming.rejected import Rejected
 from recsys_data.sql import quote
 from recsys_data.storage.manifest_stats import DayStats, days
 from recsys_data.storage.query import relation
@@ -136,7 +136,7 @@ def sample(lake: Lake, name: str, day: int) -> str:
     return table([shown[i] for i in filled], [[_cell(row[i]) for i in filled] for row in rows])
 
 
-def rejections(found: Sequence[Refused]) -> dg.MarkdownMetadataValue:
+def rejections(found: Sequence[Rejected]) -> dg.MarkdownMetadataValue:
     """What was rejected by reason, without the rows themselves: those may hold personal data."""
     head = ["reason", "of", "count", "first", "last", "example"]
     rows = [

@@ -28,7 +28,7 @@ from recsys_data.ingestion.streaming.consumer_lease import (
 )
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.ingestion.streaming.positions import positions_of
-from recsys_data.ingestion.streaming.refused import summary
+from recsys_data.ingestion.streaming.rejected import summary
 from recsys_data.settings import Settings
 from recsys_data.storage.manifest_stats import DayStats
 from recsys_data.storage.tables import Lake

@@ -1,7 +1,7 @@
 """Which event ids are stored already, and under which log position: 16 bytes of MD5 per id, sorted.
 
-Data flow: the lake's primary tables -> sorted runs (files below `DIR/ingest/seen`, memory-mapped) + what this
-process added since -> `DedupIndex.keep`. It holds exactly the ids that primary tables hold. The files are a cache: what
+Data flow: the lake's primary tables -> sorted runs (files below `DIR/ingest/seen`, memory-mapped) + what this process
+added since -> `DedupIndex.filter_new`. It holds exactly the ids that primary tables hold. The files are a cache: what
 they lack is read from the lake when they are opened. They name the commit that they belong to, and are thrown away when
 this lake never made that commit (another lake, a restored backup), when rows have expired since, or when they are
 damaged: an id that is not found again would be stored twice, one that is found wrongly would be lost. 16 bytes tell
@@ -93,7 +93,7 @@ class DedupIndex:
 
     @property
     def covered(self) -> Mapping[int, int]:
-        """Rows from these positions on must be given to `add` before `keep` can be trusted."""
+        """Rows from these positions on must be given to `add` before `filter_new` can be trusted."""
         return self._manifest.positions
 
     def add(self, keys: Keys) -> None:
@@ -114,7 +114,7 @@ class DedupIndex:
         result[order] = absent
         return result
 
-    def keep(
+    def filter_new(
         self, keys: Keys, decided: npt.NDArray[np.bool_] | None = None
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Which of these events are stored, or to be stored; the others are duplicates.

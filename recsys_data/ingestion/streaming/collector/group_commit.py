@@ -15,7 +15,7 @@ from recsys_data.errors import RecsysDataError
 from recsys_data.ingestion.streaming.collector.middleware import Metrics
 from recsys_data.ingestion.streaming.collector.requests import Refused
 from recsys_data.ingestion.streaming.log import Appended, EventLog
-from recsys_data.logs import bound_field, trail
+from recsys_data.logs import audit, bound_field
 
 logger = logging.getLogger(__name__)
 
@@ -111,10 +111,10 @@ class Writer:
     def _say(self, result: Appended | Refused | None, events: int, request_ids: list[str | None]) -> None:
         """Log which requests an append was for, and where their lines are."""
         if isinstance(result, Refused):
-            trail.error("Not appended.", extra={"events": events, "request_ids": request_ids})
-        elif result and trail.isEnabledFor(logging.INFO):
+            audit.error("Not appended.", extra={"events": events, "request_ids": request_ids})
+        elif result and audit.isEnabledFor(logging.INFO):
             place = {"log_partition": result.partition, "log_start": result.start, "log_end": result.end}
-            trail.info("Appended.", extra={"events": events, **place, "request_ids": request_ids})
+            audit.info("Appended.", extra={"events": events, **place, "request_ids": request_ids})
 
     def _write(self, lines: list[bytes]) -> Appended | Refused | None:
         try:
