@@ -119,7 +119,7 @@ class Report:
 
     def _account(self) -> None:
         found, ledger, log = self.found, self.found["status"]["ledger"], self.found["status"]["log"]
-        fates = ledger["accepted"] + ledger["duplicates"] + ledger["dead_letters"]
+        outcomes = ledger["accepted"] + ledger["duplicates"] + ledger["dead_letters"]
         truth = found["truth"] or {}
         rows = [
             ("lines sent and acknowledged", found["sent"]),
@@ -135,7 +135,7 @@ class Report:
             [[name, f"{n:,}", f"{planted[k]:,}" if truth and (k := names.get(name, name)) in planted else ""]
              for name, n in rows],
         )  # fmt: skip
-        self._require(found["appended"] == ledger["read"] == fates, "events are lost or doubled")
+        self._require(found["appended"] == ledger["read"] == outcomes, "events are lost or doubled")
         self._require(ledger["balanced"], "the ledger is not balanced")
         self._require(not log["lag_events"], "events are left in the log")
         if truth:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recsys_data.contracts.rules import session
-from recsys_data.contracts.sql_guard import Refused
+from recsys_data.contracts.sql_guard import ForbiddenSql
 from recsys_data.errors import UserError
 from recsys_data.features.expressions import REQUEST, TIMESTAMP, in_order, references, request_type, type_of
 from recsys_data.features.functions import FUNCTIONS, NUMBER
@@ -199,7 +199,7 @@ def _sql(connection: "duckdb.DuckDBPyConnection", what: str, sql: str, columns: 
 
     try:
         return type_of(connection, sql, columns)
-    except Refused as refused:
+    except ForbiddenSql as refused:
         raise _Unsound(f"the {what} `{sql}` is refused: {refused}; compute from one row.") from None
     except duckdb.Error as error:
         raise _Unsound(f"the {what} `{sql}` cannot be evaluated: {_first(error)}; {allowed}.") from None

@@ -181,7 +181,7 @@ NAMES = ['x"; DROP TABLE lines; --', "it's", "select", "größe", "x y", '"', "a
 
 
 def test_names_are_quoted_wherever_they_go(tmp_path: Path) -> None:
-    """A column of any name is decoded, judged and explained."""
+    """A column of any name is decoded, validated and explained."""
     document = builtin("interactions")
     columns_of(document).extend(
         {"name": name, "logicalType": "string", "customProperties": custom(source=f"s{n}")}

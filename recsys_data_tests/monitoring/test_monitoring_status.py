@@ -110,7 +110,7 @@ def lose_a_file(lake: Lake, name: str, having: str = "true") -> int:
     return file.record_count
 
 
-@pytest.mark.parametrize("fault", ["file lost", "rows miscounted", "line without fate", "line counted as accepted"])
+@pytest.mark.parametrize("fault", ["file lost", "rows miscounted", "line without outcome", "line counted as accepted"])
 def test_any_disagreement_unbalances_the_ledger(
     log: EventLog, lake: Lake, settings: Settings, traffic: Traffic, ingest: Ingest, fault: str
 ) -> None:
@@ -121,7 +121,7 @@ def test_any_disagreement_unbalances_the_ledger(
         lose_a_file(lake, "interactions")
     elif fault == "rows miscounted":
         change_ledger(lake, "identities", rows=read_ledger(lake.table("identities")).rows + 1)
-    elif fault == "line without fate":
+    elif fault == "line without outcome":
         change_ledger(lake, "contexts", read=ledger.read + 1)
     else:
         for name in ("interactions", "identities"):

@@ -20,7 +20,7 @@ from recsys_data.storage.ledger import Deletions, Ledger, read_deletions, read_l
 from recsys_data.storage.tables import Lake, open_lake
 from recsys_data_tests.support.decoding import validated
 
-HOMES = ("interactions", "identities")
+PRIMARIES = ("interactions", "identities")
 # As many on any machine, because their sessions are shared by tests.
 THREADS = 2
 PLACE = ("log_partition", "log_offset", "ingested_at", "rejected_at")
@@ -97,7 +97,7 @@ class Platform:
         return found.pop()[:4]
 
     def assert_whole(self) -> None:
-        """The log was read to its end, every line has one fate, and every event is stored once."""
+        """The log was read to its end, every line has one outcome, and every event is stored once."""
         ends = {partition: end for partition, end in self.log.end_offsets().items() if end}
         for name, contract in self.contracts.items():
             if contract.is_stream:
@@ -111,10 +111,10 @@ class Platform:
                 assert once((row["log_partition"], row["log_offset"]) for row in rows), name
         read, accepted, _, dead = self.counts()
         assert read == sum(self.log.count(partition, 0) for partition in ends)
-        homes = [event_id for name in HOMES for event_id in self.ids(name)]
-        assert once(homes)
+        primary_ids = [event_id for name in PRIMARIES for event_id in self.ids(name)]
+        assert once(primary_ids)
         rejected = len(self.rows("dead_letters")) + self.removed("dead_letters").rows
-        assert (len(homes), rejected) == (accepted, dead)
+        assert (len(primary_ids), rejected) == (accepted, dead)
 
     def close(self) -> None:
         for writer in self.writers:

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,19 +18,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from recsys_data.contracts.model import Contract
 from recsys_data.errors import Permanent, PositionMoved
 from recsys_data.ingestion.streaming.decoding.decoded import Decoded
-from recsys_data.ingestion.streaming.deduplication import DedupIndex, LakeState, key_of
+from recsys_data.ingestion.streaming.deduplication import DedupIndex, LakeState, stored_keys
 from recsys_data.ingestion.streaming.micro_batch import MicroBatch, build
 from recsys_data.ingestion.streaming.positions import first_dataset, main_dataset, primary_datasets
 from recsys_data.logs import audit
 from recsys_data.settings import Settings
 from recsys_data.storage.commit import commit, expire_old_snapshots
-from recsys_data.storage.integrity import corrupt_data
 from recsys_data.storage.intent import (
     Intent,
     LineOutcomes,
@@ -44,17 +42,14 @@ from recsys_data.storage.intent import (
 )
 from recsys_data.storage.ledger import INDEX_COMMITS_KEPT, LATENCIES_KEPT, Latency, Ledger, read_deletions, read_ledger
 from recsys_data.storage.parquet import Selection, write_days
-from recsys_data.storage.query import data_files, relation
 from recsys_data.storage.tables import Lake
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
-    from pyiceberg.table import Table
 
 
 logger = logging.getLogger(__name__)
 
-STORED_KEYS_ROWS = 500_000
 DECILES = np.arange(0.05, 1, 0.1)
 
 
@@ -349,35 +344,6 @@ class StreamWriter:
                 # An event may be a row of several primary tables, and the index hold rows beyond what it covers.
                 index.add(keys[:, index.missing(keys)])
         return index
-
-
-def stored_keys(table: "Table", covered: Mapping[int, int]) -> Iterator[npt.NDArray[np.uint64]]:
-    """Deduplication keys of the rows at or beyond the covered positions (of every partition), in bounded pieces.
-
-    Raises:
-        Permanent: a data file is damaged.
-    """
-    import duckdb
-    from pyiceberg.expressions import GreaterThanOrEqual
-
-    from recsys_data.contracts.rules import session
-
-    key, high, low = key_of("event_id")
-    lowest = min(covered.values(), default=0)
-    files = data_files(table, GreaterThanOrEqual("log_offset", lowest))  # pyright: ignore[reportCallIssue]
-    if not files:
-        return
-    beyond = " OR ".join(f"(log_partition = {p} AND log_offset < {at})" for p, at in covered.items()) or "false"
-    try:
-        with session() as connection:
-            reader = connection.sql(
-                f"""SELECT {high}, {low}, log_partition::UBIGINT, log_offset::UBIGINT
-                    FROM (SELECT *, {key} AS key FROM ({relation(table, files)}) WHERE NOT ({beyond}))"""
-            ).to_arrow_reader(batch_size=STORED_KEYS_ROWS)
-            for piece in reader:
-                yield np.stack([column.to_numpy(zero_copy_only=False) for column in piece.columns])
-    except duckdb.Error as error:
-        raise corrupt_data(table, files, error) from error
 
 
 def _stamp(picked: list[Selection], contract: Contract, moment: pa.Scalar) -> list[Selection]:

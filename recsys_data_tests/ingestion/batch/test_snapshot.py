@@ -1,4 +1,4 @@
-"""One day's state becomes a snapshot: judged, compared with the last good one, and published as a whole."""
+"""One day's state becomes a snapshot: validated, compared with the last good one, and published as a whole."""
 
 import json
 import re

@@ -66,9 +66,9 @@ def test_rejected_lines_wait_for_the_commit_as_dead_letters_only(fresh: Decoding
 
 def test_a_burst_of_other_lines_does_not_slow_down_those_after_it(fresh: Decoding) -> None:
     usual = lines_of(price=1.5, currency="EUR", session_id="s", context={"page": "/home"})
-    fresh.fates(usual)
-    fresh.fates(lines_of(event_id=None, item_id=None, user_id=None))
-    assert {fate.reason for fate in fresh.fates(usual)} == {ACCEPTED}
+    fresh.outcomes(usual)
+    fresh.outcomes(lines_of(event_id=None, item_id=None, user_id=None))
+    assert {outcome.reason for outcome in fresh.outcomes(usual)} == {ACCEPTED}
     assert fresh.decode_strictly == 0
 
 
@@ -94,15 +94,15 @@ def test_few_long_lines_are_read_together_but_not_all_at_once(
     monkeypatch.setattr(lines_module, "VECTOR_BYTES", 200_000)
     # So that the last piece is worth a statement too.
     monkeypatch.setattr(fresh.decoder, "limits", ConsumerLimits(statement_bytes=1))
-    assert {fate.reason for fate in fresh.fates(lines)} == {ACCEPTED}
+    assert {outcome.reason for outcome in fresh.outcomes(lines)} == {ACCEPTED}
     assert fresh.decode_strictly == 0
     assert max(sizes) <= 200_000 + len(lines[0])
 
 
 def test_what_is_no_object_is_seen_though_another_field_evens_it_out(fresh: Decoding) -> None:
     lines = lines_of(query={}, context={"device": "x"})
-    assert {fate.reason for fate in fresh.fates(lines)} == {"wrong_type"}
-    assert {fate.reason for fate in fresh.fates(lines_of(context={"device": {}}))} == {ACCEPTED}
+    assert {outcome.reason for outcome in fresh.outcomes(lines)} == {"wrong_type"}
+    assert {outcome.reason for outcome in fresh.outcomes(lines_of(context={"device": {}}))} == {ACCEPTED}
 
 
 def test_a_burst_slows_commits_down_only_by_a_share_of_its_length(

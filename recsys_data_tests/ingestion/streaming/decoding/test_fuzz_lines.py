@@ -1,4 +1,4 @@
-"""Whatever stands in a line of the log, the line has one fate, and one that somebody foresaw."""
+"""Whatever stands in a line of the log, the line has one outcome, and one that somebody foresaw."""
 
 import contextlib
 import time
@@ -57,10 +57,10 @@ def test_no_line_takes_long(contracts: Any, line: bytes) -> None:
 @given(lines=st.lists(LINES, min_size=1, max_size=30))
 @example(lines=NASTY)
 def test_a_line_has_one_fate_that_is_foreseen_whichever_way_decodes_it(decoding: Decoding, lines: list[bytes]) -> None:
-    fates = decoding.fates(lines)
-    for line, fate, exact in zip(lines, fates, decoding.exact_fates(lines), strict=True):
-        assert fate.reason != "undecodable", (line, fate.letter)
-        assert fate.comparable() == exact.comparable(), line
+    outcomes = decoding.outcomes(lines)
+    for line, outcome, exact in zip(lines, outcomes, decoding.exact_fates(lines), strict=True):
+        assert outcome.reason != "undecodable", (line, outcome.letter)
+        assert outcome.comparable() == exact.comparable(), line
 
 
 @examples(3)

@@ -91,7 +91,7 @@ def test_what_the_vectorised_ways_fail_on_is_read_one_by_one(
     decoding: Decoding, monkeypatch: pytest.MonkeyPatch, fault: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     fail_on_poison(monkeypatch, decode, "count_values", fault)
-    assert [fate.reason for fate in decoding.fates(lines_with({3}, 20))] == [ACCEPTED] * 20
+    assert [outcome.reason for outcome in decoding.outcomes(lines_with({3}, 20))] == [ACCEPTED] * 20
     assert type(fault).__name__ in caplog.text
     assert POISON not in caplog.text
 
@@ -107,11 +107,11 @@ def test_a_line_that_cannot_be_read_exactly_is_a_dead_letter(
 
 
 @pytest.mark.parametrize("fault", [*OF_THE_MACHINE, Transient("later")], ids=repr)
-@pytest.mark.parametrize("place", ["count_values", "decode_strictly", "judge"])
+@pytest.mark.parametrize("place", ["count_values", "decode_strictly", "validate"])
 def test_what_is_the_machines_fault_makes_no_dead_letter(
     decoding: Decoding, monkeypatch: pytest.MonkeyPatch, fault: Exception, place: str
 ) -> None:
-    if place == "judge":
+    if place == "validate":
         fail_to_judge_poison(monkeypatch, fault)
     else:
         monkeypatch.setattr(decoding.decoder, "_are_many", lambda *_: False)
