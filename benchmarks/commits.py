@@ -1,11 +1,11 @@
-"""Ten thousand micro-batches in one lake, with upkeep now and then: does a commit cost the same in the end?
+"""Ten thousand micro-batches in one lake, with maintenance now and then: does a commit cost the same in the end?
 
     python -m benchmarks.commits --batches 10000
 
 Data flow: small events -> event log -> the ordinary consumer, whose slices are made small, -> four tables a commit.
-Commits come many times as fast as in production, hence what goes by the clock is shortened in proportion: snapshots
-are forgotten after `--snapshot-seconds` instead of two minutes, and each upkeep believes that a day has passed since
-the one before. Prints a line for about every 500 batches, draws `commits.svg`, and ends with 1 if a claim fails.
+Commits come many times as fast as in production, hence what goes by the clock is shortened in proportion: snapshots are
+forgotten after `--snapshot-seconds` instead of two minutes, and each maintenance run believes that a day has passed
+since the one before. Prints a line for about every 500 batches, draws `commits.svg`, and ends with 1 if a claim fails.
 """
 
 import argparse
@@ -43,7 +43,7 @@ MOST_LATE_DAYS = 4
 SLOWER = 1.5
 HEAD = (
     "batches", "commit p50 ms", "p95 ms", "most ms", "planning ms", "live files", "manifests", "snapshots",
-    "files on disk", "MB on disk", "upkeep s",
+    "files on disk", "MB on disk", "maintenance s",
 )  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.commits", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--batches", type=int, default=10_000)
-    parser.add_argument("--upkeep", type=int, default=1_000, help="batches from one upkeep to the next")
+    parser.add_argument("--maintenance", type=int, default=1_000, help="batches from one maintenance run to the next")
     parser.add_argument("--snapshot-seconds", type=float, default=30.0)
     parser.add_argument("--folder", type=Path, help="where to keep everything (default: a temporary folder)")
     parser.add_argument("--draw", action="store_true", help="only draw what a run has left in --folder")
@@ -89,9 +89,9 @@ def run(lake: Lake, settings: Settings, options: argparse.Namespace) -> list[dic
             times = [flushed.seconds for flushed in consumed(log, lake, settings, lines)]
             before, made = made, made + len(times)
             seconds = 0.0
-            if made // options.upkeep > before // options.upkeep:
-                seconds = kept_up(lake, now + (made // options.upkeep) * DAY)
-            windows.append(window(made, times, lake, settings) | {"upkeep s": round(seconds, 1)})
+            if made // options.maintenance > before // options.maintenance:
+                seconds = kept_up(lake, now + (made // options.maintenance) * DAY)
+            windows.append(window(made, times, lake, settings) | {"maintenance s": round(seconds, 1)})
             sys.stdout.write(f"| {' | '.join(f'{windows[-1][name]:,}' for name in HEAD)} |\n")
             sys.stdout.flush()
             (settings.data_dir.parent / "commits.json").write_text(json.dumps(windows))
@@ -123,7 +123,7 @@ def line(rng: random.Random, now: datetime) -> bytes:
 
 
 def kept_up(lake: Lake, now: datetime) -> float:
-    """Seconds of upkeep of all stream tables, as of `now`."""
+    """Seconds of maintenance of all stream tables, as of `now`."""
     begun = time.monotonic()
     for name in streams(lake):
         maintain_table(lake, name, now)
@@ -153,7 +153,7 @@ def window(made: int, times: list[float], lake: Lake, settings: Settings) -> dic
 
 
 def verify(windows: list[dict[str, Any]]) -> list[str]:
-    """What is not flat, from the first upkeep on."""
+    """What is not flat, from the first maintenance on."""
     problems = []
     half = len(windows) // 2
     early, late = windows[2:half] or windows[:1], windows[half:]

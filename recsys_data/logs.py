@@ -132,7 +132,7 @@ class JsonFormatter(Redacting):
             }
         if isinstance(value, (list, tuple, set)):
             return [self.cleaned(one) for one in value]
-        # What is no UTF-8 cannot be written.
+        # Bytes that are not UTF-8 cannot be written.
         return self.clean(str(value).encode("utf-8", "backslashreplace").decode())
 
 

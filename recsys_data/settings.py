@@ -24,7 +24,7 @@ HIDDEN = ("write_keys", "alert_url")
 
 
 def variable(name: str) -> str | None:
-    """A variable of the environment that is no setting: a contract or an outer service names it."""
+    """A variable of the environment that is not a setting: a contract or an outer service names it."""
     return os.environ.get(name)
 
 

@@ -25,10 +25,10 @@ from benchmarks.faults.cases import (
     damage,
     disk,
     log,
+    maintenance,
     memory,
     snapshots,
     stream,
-    upkeep,
 )
 from benchmarks.faults.harness.processes import Child, kill_all
 from benchmarks.faults.harness.result import Case, Harness, Result
@@ -54,8 +54,8 @@ CASES: list[tuple[Case, float]] = [
     (clocks.delivered_days_later, 0.1),
     (disk.removed_file, 0.02),
     (disk.unsynced, 0.05),
-    (upkeep.kill_upkeep, 0.3),
-    (upkeep.read_beside, 0.3),
+    (maintenance.kill_maintenance, 0.3),
+    (maintenance.read_beside, 0.3),
     (snapshots.kill_snapshot, 0.5),
     (snapshots.kill_held, 0.3),
     (log.log_cannot_be_written, 0.5),

@@ -145,7 +145,7 @@ class Report:
         self._require(found["up_exit"] in (0, 143) and not found["ingest_exit"], f"exit codes {found['up_exit']}")
         done = [run["jobName"] for run in found["runs"]]
         _print(
-            f"\nruns: {done.count('drain_event_log')} drains, {done.count('upkeep')} upkeeps, "
+            f"\nruns: {done.count('drain_event_log')} consumers, {done.count('upkeep')} maintenance runs, "
             f"{done.count('check_streams')} times checks"
         )
 

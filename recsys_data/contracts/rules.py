@@ -143,7 +143,7 @@ def check_expressions(contract: Contract) -> None:
 
 @lru_cache(maxsize=256)
 def _all_fit(columns: str, expressions: tuple[tuple[str, str, str], ...]) -> bool:
-    """Kept, for a session takes longer to make than a contract to read, and contracts are read again and again."""
+    """Kept, because a session takes longer to make than a contract to read, and contracts are read again and again."""
     import duckdb
 
     with session(confined=True) as connection, contextlib.suppress(duckdb.Error, ForbiddenSql):

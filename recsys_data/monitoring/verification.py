@@ -272,7 +272,7 @@ class _Line(msgspec.Struct):
 
 
 def _note_unknown(rows: _Rows, piece: LogSlice, at: np.ndarray) -> int:
-    """Note the ids of the lines at these places of a slice that are no rows; returns how many of them have none."""
+    """Note the ids of the lines at these places of a slice that are not rows; returns how many of them have none."""
     import pyarrow as pa
 
     if not len(at):

@@ -133,7 +133,7 @@ def _location(place: Place, names: str, consent: int, draws: list[float]) -> tup
     if consent == 1:
         coordinates = f',"lat":{place.lat + draws[0] / 5:.5f},"lon":{place.lon + draws[1] / 5:.5f}'
     elif draws[0] < 0.03:
-        coordinates = ',"lat":999,"lon":999'  # a broken receiver; nobody may look, so it is no fault
+        coordinates = ',"lat":999,"lon":999'  # a broken receiver; nobody may look, so it is not a fault
     elif draws[0] < 0.35:
         coordinates = f',"lat":{place.lat:.2f},"lon":{place.lon:.2f}'
     else:

@@ -1,4 +1,4 @@
-"""What was really emitted, line by line: the numbers that whoever reads the lines must arrive at.
+"""What was really emitted, line by line: the numbers that a reader of the lines must arrive at.
 
 accepted + duplicates + sum(dead_letters) == events
 """

@@ -209,7 +209,7 @@ def test_a_snapshot_that_is_held_back_is_told_with_what_to_do(settings: Settings
     taken = SnapshotResult("item_catalog", day, datetime.now(UTC), Compared(1), violation="sudden_loss: all are gone")
     quarantine(settings, taken, empty.to_reader, empty.to_reader)
     told = found(settings, "snapshots of item_catalog")
-    assert "that of 2026-01-02 is held back: sudden_loss" in told[0].found
+    assert "that of 2026-01-02 is on hold: sudden_loss" in told[0].found
     assert "recsys-data snapshot accept item_catalog 2026-01-02" in told[0].advice
 
 

@@ -1,6 +1,6 @@
 """Cases of time: a clock that goes back, and events that are delivered again after days."""
 
-from benchmarks.faults.cases.upkeep import keep_up
+from benchmarks.faults.cases.maintenance import keep_up
 from benchmarks.faults.harness.result import Harness, Result, recover, verify
 
 DAY_SECONDS = 86_400.0
@@ -26,7 +26,7 @@ def clock_goes_back(harness: Harness, injections: int) -> Result:
 
 
 def delivered_days_later(harness: Harness, injections: int) -> Result:
-    """Days go by, with upkeep each night and a log that is pruned; then events of the past are delivered again."""
+    """Days go by, with maintenance each night and a log that is pruned; then events of the past are delivered again."""
     result = Result("events delivered again after days")
     state = harness.state()
     state.send(150)
@@ -36,7 +36,7 @@ def delivered_days_later(harness: Harness, injections: int) -> Result:
         state.ahead += days * DAY_SECONDS
         for _ in range(2):
             kept = state.child(lambda: keep_up(0.0))
-            result.require(kept.wait() == 0, f"upkeep failed: {kept.text()[-2000:]}")
+            result.require(kept.wait() == 0, f"maintenance failed: {kept.text()[-2000:]}")
         state.send(10, again=120)
         result.injections += 1
         recover(state, result, f"{days} days")

@@ -66,7 +66,7 @@ STEPS: dict[str, list[tuple[Any, str]]] = {
         (DedupIndex, "persist"),
         (deduplicate, "write_atomically"),
     ],
-    "upkeep": [
+    "maintenance": [
         (maintenance, "write_day"),
         (maintenance, "sync_all"),
         (maintenance, "expire_old_snapshots"),

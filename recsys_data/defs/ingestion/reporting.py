@@ -99,7 +99,7 @@ def wanted_days(partition_keys: Sequence[str], first_day: date) -> list[int]:
     """The days of a run (days since 1970).
 
     Raises:
-        UserError: a key is no day, or outside the partitions. Dagster's command line does not look.
+        UserError: a key is not a day, or outside the partitions. Dagster's command line does not look.
     """
     today = datetime.now(UTC).date()
     days = []
@@ -107,7 +107,7 @@ def wanted_days(partition_keys: Sequence[str], first_day: date) -> list[int]:
         try:
             day = date.fromisoformat(key)
         except ValueError:
-            raise UserError(f"Partition {key!r} is no day. Give one as YYYY-MM-DD, e.g. {today}.") from None
+            raise UserError(f"Partition {key!r} is not a day. Give one as YYYY-MM-DD, e.g. {today}.") from None
         if not first_day <= day <= today:
             raise UserError(f"Partition {key} is outside {first_day} to {today} (UTC). Choose a day in between.")
         days.append(day_number(day))

@@ -198,7 +198,7 @@ def _sensor(job, names: list[str], contracts: Mapping[str, Contract]) -> dg.Sens
         if now - cursor.get("observed", 0) >= OBSERVE_SECONDS:
             cursor["observed"] = now
             told.append(_observation(event_log, lake, lag))
-        # Nothing to do is no reason to be stale: the freshness policy asks whether the pipeline keeps up.
+        # Nothing to do is not a reason to be stale: the freshness policy asks whether the pipeline keeps up.
         if lag == 0 and holder is None and now - cursor.get("beat", 0) >= beat_seconds:
             cursor["beat"] = now
             told += _heartbeats(lake, names)

@@ -191,7 +191,7 @@ class DedupIndex:
         return [np.asarray(run) for run in self._stored if _is_small(run)]
 
     def _alone(self) -> AbstractContextManager[bool]:
-        # Beside the folder, for the folder may be thrown away.
+        # Beside the folder, because the folder may be deleted.
         return file_lock(self.folder.with_name(f"{self.folder.name}.lock"), WAIT_SECONDS)
 
     def _read(self) -> Manifest:

@@ -185,7 +185,7 @@ class StreamWriter:
             stamped = _stamp(rows[name], self.contracts[name], pa.scalar(moment, pa.timestamp("us", tz="UTC")))
             return write_days(self.tables[name], stamped, pool)
 
-        # Tables side by side, for most of a table's rows are of one day, hence of one file.
+        # Tables in parallel, because most of a table's rows are of one day, hence of one file.
         with ThreadPoolExecutor(len(self.order), "table") as tables:
             files = dict(zip(self.order, tables.map(write, self.order), strict=True))
         ledgers = self._advanced(batches, rows, uuid.uuid4().hex)

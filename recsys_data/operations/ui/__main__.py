@@ -37,7 +37,7 @@ STOP_SECONDS = 10
 @click.option("--host", default="127.0.0.1", show_default=True, help="Name or address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
 def main(workspace: str, host: str, port: int) -> None:
-    """Serve the Dagster UI to whoever has the token of the state folder."""
+    """Serve the Dagster UI to everybody who has the token of the state folder."""
     try:
         serve(workspace, host, port)
     except Exception as error:

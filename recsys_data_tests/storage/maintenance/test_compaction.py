@@ -82,7 +82,7 @@ def test_a_hundred_commits_with_upkeep_in_between_keep_every_row_and_few_files(l
         assert ids(table) == sorted(given)
         assert read_ledger(lake.table("notes")).rows == len(given)
     assert max(files_by_day(table).values()) < 4
-    # Files of the last day and of the one before it, and what is in use; without upkeep there are hundreds.
+    # Files of the last day and of the one before it, and what is in use; without maintenance there are hundreds.
     assert sizes[-1] <= 1.2 * max(sizes[:4]) < 250
     maintain_table(lake, "notes", next(night))
     maintain_table(lake, "notes", next(night))

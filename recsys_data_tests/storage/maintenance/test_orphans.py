@@ -114,7 +114,7 @@ def test_what_was_noted_before_its_commit_waits_anew_when_it_is_replaced(table: 
     assert remove_orphans(table, notes_file, now=now).waiting == 1
     with table.transaction() as transaction, transaction.update_snapshot().fast_append() as producer:
         producer.append_data_file(file)
-    # As upkeep does, the night after.
+    # As maintenance does, the night after.
     clear_referenced(table, notes_file)
     replace_everything(table)
     assert remove_orphans(table, notes_file, now=now + LATER).removed == 0

@@ -82,14 +82,14 @@ def why_not_json(raw: bytes) -> str | None:
 
 
 def members(raw: bytes, unique: bool = True) -> dict[str, bytes]:
-    """The members of a JSON object, each as it was sent; what is wrong within one is left to whoever reads it.
+    """The members of a JSON object, each as it was sent; what is wrong within one is left to the reader.
 
     Args:
         raw: the object.
         unique: refuse a key that stands twice; otherwise the last one holds.
 
     Raises:
-        RequestError: 400, it is no JSON object, or a key stands twice.
+        RequestError: 400, it is not a JSON object, or a key stands twice.
     """
     try:
         found = _members.decode(raw)
@@ -113,10 +113,10 @@ def members(raw: bytes, unique: bool = True) -> dict[str, bytes]:
 
 
 def elements(raw: bytes) -> list[bytes]:
-    """The elements of a JSON array, each as it was sent; what is wrong within one is left to whoever reads it.
+    """The elements of a JSON array, each as it was sent; what is wrong within one is left to the reader.
 
     Raises:
-        RequestError: 400, it is no JSON array.
+        RequestError: 400, it is not a JSON array.
     """
     try:
         return [bytes(value) for value in _elements.decode(raw)]
@@ -213,7 +213,7 @@ def read_message(body: bytes, most: int = MAX_ITEMS) -> Upload:
     """A single Segment message.
 
     Raises:
-        RequestError: 400, it is no JSON object.
+        RequestError: 400, it is not a JSON object.
     """
     found = item(body.removeprefix(BOM))
     if found.message is None:

@@ -1,7 +1,7 @@
 """Large bodies are parsed in one thread, beside the event loop, the smallest that waits first.
 
 A megabyte of messages takes up to a second to parse. On the event loop, all other requests would wait for that long; in
-several threads they would compete with each other for the interpreter. Whoever sends little is served first.
+several threads they would compete with each other for the interpreter. Small requests are served first.
 """
 
 import asyncio

@@ -71,7 +71,7 @@ def check_key(presented: object, keys: Sequence[str]) -> None:
 def check_body_key(body: bytes, keys: Sequence[str]) -> None:
     """Refuse, without parsing it, a body in which no right key stands under `writeKey`.
 
-    It may stand in a wrong place; whoever parses the body checks that.
+    It may be misplaced; the parser of the body checks that.
 
     Raises:
         RequestError: 401, the key is missing or wrong.
@@ -168,10 +168,10 @@ class Gunzip:
         return self._begun and self._member.eof
 
     def feed(self, data: bytes, most: int) -> bytes:
-        """Decompress `data`; what exceeds `most` bytes is dropped, for the body is then too long anyway.
+        """Decompress `data`; what exceeds `most` bytes is dropped, because the body is then too long anyway.
 
         Raises:
-            RequestError: 400, this is no gzip, or one in too many members; 413, it is too long.
+            RequestError: 400, this is not gzip, or has too many members; 413, it is too long.
         """
         self._packed += len(data)
         if self._packed > self._most_packed:

@@ -191,7 +191,7 @@ class Decoder:
 
         Reading a field costs for every line, whether it is there or not.
         """
-        # Lines that are no JSON say nothing of those to come.
+        # Lines that are not JSON say nothing of those to come.
         total = sum(pc.sum(part["valid"]).as_py() or 0 for part in parts) + len(deferred)
         if total < self.limits.statement_lines:
             return

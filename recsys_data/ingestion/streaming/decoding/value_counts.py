@@ -56,7 +56,7 @@ class ValueCounts:
 
     Attributes:
         counts: int64, shape (lines, 5): values that follow a key, by kind (`STRING` ... `ARRAY`); nulls are
-            not counted, for a null says the same as nothing.
+            not counted, because a null means the same as no member.
         ambiguous: bool, shape (lines,): the counts cannot be trusted, or the line may not be strict JSON.
     """
 
@@ -134,12 +134,12 @@ def _value_start(at, separators):
 
 
 def _negative_words(at, keys):
-    """`-Infinity` is taken for a number by DuckDB and is no JSON."""
+    """`-Infinity` is taken for a number by DuckDB and is not JSON."""
     return keys[~_IS_DIGIT[at(_value_start(at, keys) + 1)]]
 
 
 def _not_null(at, keys):
-    """`nan` is taken for a number by DuckDB and is no JSON."""
+    """`nan` is taken for a number by DuckDB and is not JSON."""
     return keys[at(_value_start(at, keys) + 1) != ord("u")]
 
 
