@@ -7,6 +7,7 @@ the time where late events spread over many days.
 import contextlib
 import itertools
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -174,17 +175,16 @@ def write_day(table: "Table", day: int | bool, parts: Iterable[pa.Table], dictio
     path = local_path(location)
     parts = iter(parts)
     first = next(parts)
-    bounded = [name for name in BOUNDED if name in first.column_names]
-    if not isinstance(day, bool):
-        bounded.append(event_time(table))
-    facts = _Facts(table.schema(), first.column_names, bounded)
+    nulls: Counter[str] = Counter()
+    footers: list[pq.FileMetaData] = []
     options: dict[str, Any] = {
-        "write_statistics": bounded,
+        "write_statistics": [name for name in bounded_columns(table, day) if name in first.column_names],
         "compression": "zstd",
         "compression_level": 1,
         "use_dictionary": dictionary,
         # Nothing else tells flipped bits from values: see `integrity.py`.
         "write_page_checksum": True,
+        "metadata_collector": footers,
     }
     if path:
         # Without it pyarrow would look at each path to find out which one it is on.
@@ -195,9 +195,9 @@ def write_day(table: "Table", day: int | bool, parts: Iterable[pa.Table], dictio
     ):
         for part in itertools.chain([first], parts):
             writer.write_table(part)
-            facts.add(part)
+            nulls.update({name: part[name].null_count for name in part.column_names})
     size = path.stat().st_size if path else len(table.io.new_input(location))
-    return described(table, location, day, facts.rows, size, facts.nulls, facts.encoded(0), facts.encoded(1))
+    return from_footer(table, location, day, size, footers[0], nulls)
 
 
 def new_location(table: "Table", partition: int | bool) -> str:
@@ -210,6 +210,41 @@ def new_location(table: "Table", partition: int | bool) -> str:
         # The folder of the partition is synced with its files.
         path.parent.mkdir(exist_ok=True)
     return location
+
+
+def bounded_columns(table: "Table", partition: int | bool) -> set[str]:
+    """The columns whose bounds manifests have."""
+    return {*BOUNDED, *(() if isinstance(partition, bool) else [event_time(table)])}
+
+
+def from_footer(
+    table: "Table",
+    location: str,
+    partition: int | bool,
+    size: int,
+    footer: pq.FileMetaData,
+    nulls: Mapping[str, int] | None = None,
+) -> "DataFile":
+    """The manifest entry of a file of `size` bytes, by its footer; `nulls` by column, where the footer lacks them."""
+    from pyiceberg.conversions import to_bytes
+
+    counts, lower, upper = {}, {}, {}
+    columns = {footer.schema.column(index).path: index for index in range(footer.num_columns)}
+    bounded = bounded_columns(table, partition)
+    for field in table.schema().fields:
+        if not field.field_type.is_primitive or field.name not in columns:
+            continue
+        at = columns[field.name]
+        chunks = [footer.row_group(group).column(at).statistics for group in range(footer.num_row_groups)]
+        if nulls is not None:
+            counts[field.field_id] = nulls[field.name]
+        elif all(chunk and chunk.has_null_count for chunk in chunks):
+            counts[field.field_id] = sum(chunk.null_count for chunk in chunks)
+        ranges = [(one.min_raw, one.max_raw) for one in chunks if one and one.has_min_max]
+        if ranges and field.name in bounded:
+            lower[field.field_id] = to_bytes(field.field_type, min(low for low, _ in ranges))
+            upper[field.field_id] = to_bytes(field.field_type, max(high for _, high in ranges))
+    return described(table, location, partition, footer.num_rows, size, counts, lower, upper)
 
 
 def described(
@@ -242,34 +277,3 @@ def described(
         equality_ids=None,
         key_metadata=None,
     )
-
-
-class _Facts:
-    """What a manifest says of a file: rows, nulls per column, and bounds of the columns that readers skip by."""
-
-    def __init__(self, schema: "Schema", names: list[str], bounded: list[str]) -> None:
-        self.fields = {name: field for name in names if (field := schema.find_field(name)).field_type.is_primitive}
-        self.bounded = bounded
-        self.rows = 0
-        self.nulls = {field.field_id: 0 for field in self.fields.values()}
-        self.bounds: dict[str, tuple[int, int]] = {}
-
-    def add(self, part: pa.Table) -> None:
-        self.rows += len(part)
-        for name, field in self.fields.items():
-            self.nulls[field.field_id] += part[name].null_count
-        for name in self.bounded:
-            whole = pa.int32() if pa.types.is_date32(part[name].type) else pa.int64()
-            extremes = pc.min_max(part[name].cast(whole)).as_py()
-            if extremes["min"] is not None:
-                low, high = self.bounds.get(name, (extremes["min"], extremes["max"]))
-                self.bounds[name] = (min(low, extremes["min"]), max(high, extremes["max"]))
-
-    def encoded(self, end: int) -> dict[int, bytes]:
-        """Lower (0) or upper (1) bounds by field id, as Iceberg writes them."""
-        from pyiceberg.conversions import to_bytes
-
-        return {
-            self.fields[name].field_id: to_bytes(self.fields[name].field_type, pair[end])
-            for name, pair in self.bounds.items()
-        }
