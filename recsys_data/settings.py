@@ -122,6 +122,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.data_dir / "lake"
 
     @property
+    def catalog_file(self) -> Path:
+        """The SQLite database of the lake's catalog."""
+        return self.lake_dir / "catalog.db"
+
+    @property
     def landing_dir(self) -> Path:
         """Where sources deliver snapshots: `DATASET/DAY/FILE`."""
         return self.data_dir / "landing"
@@ -169,6 +174,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def up_lock(self) -> Path:
         """Held by `recsys-data up`."""
         return self.data_dir / "up.lock"
+
+    @property
+    def ui_token_file(self) -> Path:
+        """The token that opens the Dagster UI of `recsys-data up`."""
+        return self.data_dir / "ui-token"
+
+    @property
+    def demo_dir(self) -> Path:
+        """Database, exports and contracts of the demo's shop."""
+        return self.data_dir / "demo"
 
     @property
     def restoring_dir(self) -> Path:

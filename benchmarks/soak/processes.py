@@ -123,7 +123,7 @@ class Platform:
         """What the UI asks of a program."""
         folder = Path(self.environment["RECSYS_DATA_DIR"])
         # `up` makes the folder, and in it the token.
-        token = ui_token(folder) if folder.is_dir() else ""
+        token = ui_token(Settings(dir=str(folder)).ui_token_file) if folder.is_dir() else ""
         return {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
 
     def query(self, text: str, variables: Mapping[str, Any] | None = None) -> Any:

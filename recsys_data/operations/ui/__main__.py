@@ -67,7 +67,7 @@ def serve(workspace: str, host: str, port: int) -> None:
             app = create_app_from_workspace_process_context(context, live_data_poll_rate=POLL_MILLISECONDS)
             addresses = Addresses.of(host, port, settings.further_ui_hosts)
             uvicorn.run(
-                Protection(app, addresses, ui_token(settings.data_dir)),
+                Protection(app, addresses, ui_token(settings.ui_token_file)),
                 host=host,
                 port=port,
                 log_config=None,
