@@ -1,4 +1,4 @@
-"""What a drain makes of hours of outage: events a second, and memory that does not grow with what waits.
+"""What a consumer makes of hours of outage: events a second, and memory that does not grow with what waits.
 
     python -m benchmarks.catch_up --events 1000000 3000000 8000000
 
@@ -35,7 +35,7 @@ GROWTH = 1.1
 
 
 def main() -> int:
-    """Fill, drain, and compare."""
+    """Fill, consume, and compare."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.catch_up", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--events", type=int, nargs="+", default=[1_000_000, 3_000_000, 8_000_000])
     parser.add_argument("--folder", type=Path, help="where to work (default: the system's temporary folder)")
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def catch_up(folder: Path, events: int) -> dict[str, Any]:
-    """One log, one drain."""
+    """One log, one consumer."""
     settings = Settings(dir=str(folder / "data"))
     fill(settings, events)
     plain = {name: value for name, value in os.environ.items() if not name.startswith("RECSYS_DATA_")}

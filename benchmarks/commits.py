@@ -1,11 +1,11 @@
-"""Ten thousand micro-batches in one lake, with upkeep now and then: does a commit cost the same in the end?
+"""Ten thousand micro-batches in one lake, with maintenance now and then: does a commit cost the same in the end?
 
     python -m benchmarks.commits --batches 10000
 
-Data flow: small events -> event log -> the ordinary drain, whose slices are made small, -> four tables a commit.
-Commits come many times as fast as in production, hence what goes by the clock is shortened in proportion: snapshots
-are forgotten after `--snapshot-seconds` instead of two minutes, and each upkeep believes that a day has passed since
-the one before. Prints a line for about every 500 batches, draws `commits.svg`, and ends with 1 if a claim fails.
+Data flow: small events -> event log -> the ordinary consumer, whose slices are made small, -> four tables a commit.
+Commits come many times as fast as in production, hence what goes by the clock is shortened in proportion: snapshots are
+forgotten after `--snapshot-seconds` instead of two minutes, and each maintenance run believes that a day has passed
+since the one before. Prints a line for about every 500 batches, draws `commits.svg`, and ends with 1 if a claim fails.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from benchmarks.soak.report import print_table
 from benchmarks.soak.samples import size_of
 from recsys_data.contracts import load_contracts
 from recsys_data.defs.ingestion.reporting import day_facts
-from recsys_data.ingestion.streaming import consumer as drain
+from recsys_data.ingestion.streaming import consumer
 from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data.ingestion.streaming.log.open import open_log
 from recsys_data.settings import Settings
@@ -43,7 +43,7 @@ MOST_LATE_DAYS = 4
 SLOWER = 1.5
 HEAD = (
     "batches", "commit p50 ms", "p95 ms", "most ms", "planning ms", "live files", "manifests", "snapshots",
-    "files on disk", "MB on disk", "upkeep s",
+    "files on disk", "MB on disk", "maintenance s",
 )  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def main() -> int:
     lake = open_lake(settings, load_contracts())
     commit.SNAPSHOT_AGE = timedelta(seconds=options.snapshot_seconds)
     windows = run(lake, settings, options)
-    problems = judge(windows)
+    problems = verify(windows)
     draw(windows, folder / "commits.svg")
     for problem in problems:
         sys.stdout.write(f"FAILED: {problem}\n")
@@ -70,7 +70,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.commits", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--batches", type=int, default=10_000)
-    parser.add_argument("--upkeep", type=int, default=1_000, help="batches from one upkeep to the next")
+    parser.add_argument("--maintenance", type=int, default=1_000, help="batches from one maintenance run to the next")
     parser.add_argument("--snapshot-seconds", type=float, default=30.0)
     parser.add_argument("--folder", type=Path, help="where to keep everything (default: a temporary folder)")
     parser.add_argument("--draw", action="store_true", help="only draw what a run has left in --folder")
@@ -78,7 +78,7 @@ def _options() -> argparse.Namespace:
 
 
 def run(lake: Lake, settings: Settings, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Drain `options.batches` slices, a commit each; returns what was found, by window."""
+    """Consume `options.batches` slices, a commit each; returns what was found, by window."""
     windows: list[dict[str, Any]] = []
     rng, now = random.Random(1), datetime.now(UTC)
     made = 0
@@ -86,24 +86,24 @@ def run(lake: Lake, settings: Settings, options: argparse.Namespace) -> list[dic
     with contextlib.closing(open_log(settings)) as log:
         while made < options.batches:
             lines = [line(rng, now) for _ in range(EVENTS * WINDOW)]
-            times = [flushed.seconds for flushed in drained(log, lake, settings, lines)]
+            times = [flushed.seconds for flushed in consumed(log, lake, settings, lines)]
             before, made = made, made + len(times)
             seconds = 0.0
-            if made // options.upkeep > before // options.upkeep:
-                seconds = kept_up(lake, now + (made // options.upkeep) * DAY)
-            windows.append(window(made, times, lake, settings) | {"upkeep s": round(seconds, 1)})
+            if made // options.maintenance > before // options.maintenance:
+                seconds = kept_up(lake, now + (made // options.maintenance) * DAY)
+            windows.append(window(made, times, lake, settings) | {"maintenance s": round(seconds, 1)})
             sys.stdout.write(f"| {' | '.join(f'{windows[-1][name]:,}' for name in HEAD)} |\n")
             sys.stdout.flush()
             (settings.data_dir.parent / "commits.json").write_text(json.dumps(windows))
     return windows
 
 
-def drained(log: Any, lake: Lake, settings: Settings, lines: list[bytes]) -> Iterator[Any]:
+def consumed(log: Any, lake: Lake, settings: Settings, lines: list[bytes]) -> Iterator[Any]:
     """Append the lines in groups, each of which is a slice, hence a commit."""
     limits = ConsumerLimits(slice_bytes=sum(map(len, lines)) // len(lines) * EVENTS + EVENTS, commit_rows=1)
     for start in range(0, len(lines), EVENTS):
         log.append(lines[start : start + EVENTS])
-    yield from drain.drain(log, lake, settings, drain.Until(), limits)
+    yield from consumer.consume(log, lake, settings, consumer.Until(), limits)
 
 
 def line(rng: random.Random, now: datetime) -> bytes:
@@ -123,7 +123,7 @@ def line(rng: random.Random, now: datetime) -> bytes:
 
 
 def kept_up(lake: Lake, now: datetime) -> float:
-    """Seconds of upkeep of all stream tables, as of `now`."""
+    """Seconds of maintenance of all stream tables, as of `now`."""
     begun = time.monotonic()
     for name in streams(lake):
         maintain_table(lake, name, now)
@@ -135,7 +135,7 @@ def streams(lake: Lake) -> list[str]:
 
 
 def window(made: int, times: list[float], lake: Lake, settings: Settings) -> dict[str, Any]:
-    """What there is now, over all stream tables; `planning` is what a drain does for each report to Dagster."""
+    """What there is now, over all stream tables; `planning` is what a consumer does for each report to Dagster."""
     files = manifests = snapshots = 0
     begun = time.monotonic()
     for name in streams(lake):
@@ -152,8 +152,8 @@ def window(made: int, times: list[float], lake: Lake, settings: Settings) -> dic
     return dict(zip(HEAD, (*values, round(size / 1e6), 0.0), strict=True))
 
 
-def judge(windows: list[dict[str, Any]]) -> list[str]:
-    """What is not flat, from the first upkeep on."""
+def verify(windows: list[dict[str, Any]]) -> list[str]:
+    """What is not flat, from the first maintenance on."""
     problems = []
     half = len(windows) // 2
     early, late = windows[2:half] or windows[:1], windows[half:]

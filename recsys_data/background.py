@@ -1,4 +1,4 @@
-"""Work that gives way: long, and nobody waits for it, while drains and readers on the same machine are waited for."""
+"""Low priority for long work that nobody waits for, so that consumers and readers on the same machine stay fast."""
 
 import functools
 import os
@@ -25,7 +25,7 @@ def in_background(work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -
 
 
 def gives_way(work: Callable[P, T]) -> Callable[P, T]:
-    """A function that does its work `in_background`, whoever calls it."""
+    """A function that always does its work `in_background`."""
 
     @functools.wraps(work)
     def call(*arguments: P.args, **named: P.kwargs) -> T:

@@ -21,7 +21,7 @@ from recsys_data.redaction import HIDDEN, Redactor
 from recsys_data.settings import Settings
 
 # A line for each append and each commit: for machines that gather logs, hence in JSON, or at level debug.
-trail = logging.getLogger("recsys_data.trail")
+audit = logging.getLogger("recsys_data.trail")
 
 # Shorter keys would be found within words.
 LEAST_SECRET = 6
@@ -60,7 +60,7 @@ def configure(settings: Settings, name: str = "", level: str = "") -> None:
     logger.addHandler(handler)
     logger.setLevel((level or settings.log_level).upper())
     wanted = settings.log_format == "json" or settings.log_level == "debug"
-    trail.setLevel(logging.NOTSET if wanted else logging.WARNING)
+    audit.setLevel(logging.NOTSET if wanted else logging.WARNING)
 
 
 def configure_command(settings: Settings) -> None:
@@ -132,7 +132,7 @@ class JsonFormatter(Redacting):
             }
         if isinstance(value, (list, tuple, set)):
             return [self.cleaned(one) for one in value]
-        # What is no UTF-8 cannot be written.
+        # Bytes that are not UTF-8 cannot be written.
         return self.clean(str(value).encode("utf-8", "backslashreplace").decode())
 
 

@@ -109,7 +109,7 @@ def secrets_of(url: str) -> list[str]:
 
 
 def _secret_options(options: str) -> list[str]:
-    """The values of those options that hold secrets, with the parts after an & that are no options."""
+    """The values of those options that hold secrets, with the parts after an & that are not options."""
     found: list[str] = []
     within = False
     for option in re.split("(?<=[&;])", options):

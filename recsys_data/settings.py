@@ -24,7 +24,7 @@ HIDDEN = ("write_keys", "alert_url")
 
 
 def variable(name: str) -> str | None:
-    """A variable of the environment that is no setting: a contract or an outer service names it."""
+    """A variable of the environment that is not a setting: a contract or an outer service names it."""
     return os.environ.get(name)
 
 
@@ -61,8 +61,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ui_hosts: names (`name` or `name:port`, separated by commas) under which a proxy or a port forward serves the
             Dagster UI; addresses that it listens on need no name.
         contracts: a folder of further contracts; one replaces the built-in contract of its name.
-        drain_seconds: how long one Dagster run keeps draining before it hands over.
-        idle_seconds: how long a drain waits for new events before it ends.
+        drain_seconds: how long one Dagster run consumes before a standby takes over.
+        idle_seconds: how long a consumer waits for new events before it ends.
         alert_url: where alerts are posted, http or https; none: they are only logged. Anyone who knows it may write
             there, so it is treated as a secret.
         alert_format: what is posted, `json` or a message for `slack`.
@@ -122,6 +122,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.data_dir / "lake"
 
     @property
+    def catalog_file(self) -> Path:
+        """The SQLite database of the lake's catalog."""
+        return self.lake_dir / "catalog.db"
+
+    @property
     def landing_dir(self) -> Path:
         """Where sources deliver snapshots: `DATASET/DAY/FILE`."""
         return self.data_dir / "landing"
@@ -169,6 +174,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def up_lock(self) -> Path:
         """Held by `recsys-data up`."""
         return self.data_dir / "up.lock"
+
+    @property
+    def ui_token_file(self) -> Path:
+        """The token that opens the Dagster UI of `recsys-data up`."""
+        return self.data_dir / "ui-token"
+
+    @property
+    def demo_dir(self) -> Path:
+        """Database, exports and contracts of the demo's shop."""
+        return self.data_dir / "demo"
 
     @property
     def restoring_dir(self) -> Path:

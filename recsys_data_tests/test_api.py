@@ -13,7 +13,7 @@ import recsys_data
 from recsys_data.api import Connection
 from recsys_data.contracts import load_contracts
 from recsys_data.errors import UserError
-from recsys_data_tests.support.draining import Platform, view
+from recsys_data_tests.support.platform import Platform, view
 
 EMPTY = date(2020, 1, 1)
 
@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("state")
     platform = Platform(folder, load_contracts())
     platform.append([view(event_id, day=day) for event_id, day in (("a", 1), ("b", 1), ("c", 2))])
-    platform.drain()
+    platform.consume()
     for writer in platform.writers:
         writer.close()
     return folder

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_data.logs import JsonFormatter, StderrHandler, bound, configure, configure_command, trail
+from recsys_data.logs import JsonFormatter, StderrHandler, audit, bound, configure, configure_command
 from recsys_data.settings import Settings
 
 logger = logging.getLogger("recsys_data.some.module")
@@ -34,7 +34,7 @@ class Stderr:
 @pytest.fixture
 def stderr(capsys: pytest.CaptureFixture[str]) -> Iterator[Stderr]:
     """Nobody else logs to it meanwhile; loggers are put back as they were."""
-    loggers = [logging.getLogger(name) for name in ("", "recsys_data", trail.name)]
+    loggers = [logging.getLogger(name) for name in ("", "recsys_data", audit.name)]
     kept = [(one, one.level, one.handlers[:]) for one in loggers]
     for one in loggers:
         one.setLevel(logging.WARNING if one.name == "root" else logging.NOTSET)
@@ -96,7 +96,7 @@ def test_whatever_is_said_is_one_line_of_json(message: str, extra: dict[str, str
 def test_the_trail_is_for_machines_or_for_those_who_look_closely(stderr) -> None:
     for how, said in (({}, False), ({"log_format": "json"}, True), ({"log_level": "debug"}, True)):
         configure(settings(**how), "recsys_data")
-        trail.info("Appended.")
+        audit.info("Appended.")
         assert ("Appended." in stderr.read()) is said
 
 

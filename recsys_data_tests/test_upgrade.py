@@ -15,7 +15,7 @@ from recsys_data.monitoring.reconciliation import reconcile_lake
 from recsys_data.monitoring.verification import verify
 from recsys_data.storage.query import connect
 from recsys_data_tests.fixtures.upgrade.make_state import PLACE
-from recsys_data_tests.support.draining import Platform, view
+from recsys_data_tests.support.platform import Platform, view
 
 STATES = sorted((Path(__file__).parent / "fixtures" / "upgrade").glob("state-*.tar.gz"))
 ADDED = ("model", "variant", "score", "propensity")
@@ -52,7 +52,7 @@ def test_rows_that_were_stored_have_no_value_in_columns_that_were_added(platform
 
 def test_the_stream_continues_where_it_was_interrupted(platform: Platform) -> None:
     platform.append([view("v8", day=3, **NEW), view("v1"), view("odd", propensity=0)])
-    platform.drain()
+    platform.consume()
     # v6 is of the interrupted commit, and was read again; the score of v7 was in the log before it had a column.
     old = dict.fromkeys(("v1", "v2", "v3", "v5", "v6"), (None,) * len(ADDED))
     assert columns(platform) == {**old, "v7": (None, None, 0.5, None), "v8": tuple(NEW.values())}

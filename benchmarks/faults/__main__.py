@@ -25,10 +25,10 @@ from benchmarks.faults.cases import (
     damage,
     disk,
     log,
+    maintenance,
     memory,
     snapshots,
     stream,
-    upkeep,
 )
 from benchmarks.faults.harness.processes import Child, kill_all
 from benchmarks.faults.harness.result import Case, Harness, Result
@@ -38,14 +38,14 @@ HEAD = ("fault", "injections", "events sent", "lost", "doubled", "recovery s (me
 CASES: list[tuple[Case, float]] = [
     (dagster.kill_dagster, 0.05),
     (dagster.daemon_away, 0.03),
-    (stream.kill_drain, 1.0),
-    (stream.kill_drain_and_change, 1.0),
+    (stream.kill_consumer, 1.0),
+    (stream.kill_consumer_and_change, 1.0),
     (stream.kill_append, 10.0),
     (collector.kill_collector, 0.4),
-    (stream.two_drains, 0.2),
+    (stream.two_consumers, 0.2),
     (stream.zombie, 0.2),
     (stream.random_kill, 0.5),
-    (stream.kill_first_drain, 0.1),
+    (stream.kill_first_consumer, 0.1),
     (stream.redelivery, 0.2),
     (disk.locked_catalog, 0.1),
     (disk.readonly_catalog, 0.1),
@@ -54,8 +54,8 @@ CASES: list[tuple[Case, float]] = [
     (clocks.delivered_days_later, 0.1),
     (disk.removed_file, 0.02),
     (disk.unsynced, 0.05),
-    (upkeep.kill_upkeep, 0.3),
-    (upkeep.read_beside, 0.3),
+    (maintenance.kill_maintenance, 0.3),
+    (maintenance.read_beside, 0.3),
     (snapshots.kill_snapshot, 0.5),
     (snapshots.kill_held, 0.3),
     (log.log_cannot_be_written, 0.5),
@@ -121,7 +121,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="each fault a few times, in a few minutes")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--injections", type=int, help=f"how often the drain is killed; others in proportion ({FULL})")
+    parser.add_argument("--injections", type=int, help=f"times a consumer is killed; others in proportion ({FULL})")
     parser.add_argument("--only", default="", help="cases whose name has this in it")
     parser.add_argument("--sabotage", choices=("fsync", "compare-and-set", "deduplication"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 2, help="cases at once (one per processor)")

@@ -151,7 +151,7 @@ def run(stage: Stage, state: State, collector: Child, port: int, seconds: float,
         report.unlink()
     whole.add(vars(tally))
     show(stage, tally, lasted, most, after)
-    return judge(stage, tally, most, after, collector)
+    return verify(stage, tally, most, after, collector)
 
 
 def show(stage: Stage, tally: Tally, lasted: float, most: float, after: float) -> None:
@@ -167,7 +167,7 @@ def show(stage: Stage, tally: Tally, lasted: float, most: float, after: float) -
     sys.stdout.flush()
 
 
-def judge(stage: Stage, tally: Tally, most: float, after: float, collector: Child) -> list[str]:
+def verify(stage: Stage, tally: Tally, most: float, after: float, collector: Child) -> list[str]:
     """What of the claims does not hold in a stage."""
     problems = []
     known = {"200", *stage.refused, "429", "503"}

@@ -2,10 +2,11 @@
 
     python -m benchmarks.soak --minutes 60 --rate 2000
 
-Data flow: `recsys-data simulate` -> collector -> event log -> drains that the sensor starts -> lake, all of it started
-by `recsys-data up --no-demo` in a folder of its own, upkeep and checks by their own schedule. Samples are written to
-CSV files in `--folder`. At the end the traffic is stopped, what waits is drained, and what was acknowledged is compared
-with the ledger and with the rows. Prints tables and ends with 1 if a claim does not hold. See docs/benchmarks.md.
+Data flow: `recsys-data simulate` -> collector -> event log -> consumers that the sensor starts -> lake, all started by
+`recsys-data up --no-demo` in a folder of its own, with maintenance and checks on their schedules. Samples are written
+to CSV files in `--folder`. At the end the traffic is stopped, the log is consumed to its end, and acknowledged events
+are compared with the ledger and with the rows. Prints tables and ends with 1 if a claim does not hold. See
+docs/benchmarks.md.
 """
 
 import argparse
@@ -111,7 +112,7 @@ def watch(samples: Samples, options: argparse.Namespace, needed: list["subproces
 
 
 def settle(platform: Platform) -> None:
-    """Wait for the drain that lives to take what is left."""
+    """Wait for the consumer that lives to take what is left."""
     deadline = time.monotonic() + SETTLE_SECONDS
     while status(platform)["log"]["lag_events"] and time.monotonic() < deadline:
         time.sleep(1.0)

@@ -5,7 +5,7 @@ from pathlib import Path
 from benchmarks.soak.report import Report
 
 GREY = "0.75"
-ROLES = ("collector", "webserver", "daemon", "drain run", "other run")
+ROLES = ("collector", "webserver", "daemon", "consumer run", "other run")
 ROLLING = 30
 
 
@@ -41,7 +41,7 @@ def draw(report: Report) -> Path:
         axes.set(xlim=(0, report.found["minutes"]))
         axes.legend(frameon=False, fontsize=7)
     for axes in (commits, disk):
-        axes.set_xlabel("minutes (dotted: upkeep)")
+        axes.set_xlabel("minutes (dotted: maintenance)")
     path = report.folder / "soak.svg"
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from recsys_data.ingestion.streaming.consumer_lease import running_drain
+from recsys_data.ingestion.streaming.consumer_lease import lease_holder
 from recsys_data.operations.ui.token import ui_token
 from recsys_data.settings import Settings
 
@@ -50,7 +50,7 @@ class Platform:
         plain.pop("DAGSTER_HOME", None)
         self.environment = {**plain, "RECSYS_DATA_DIR": str(folder / "data"), "PYTHONUNBUFFERED": "1"}
         self._started: list[subprocess.Popen[bytes]] = []
-        self._drains: set[int] = set()
+        self._consumers: set[int] = set()
 
     def command(self, *arguments: str, name: str, niceness: int = 0) -> "subprocess.Popen[bytes]":
         """Start `recsys-data ARGUMENTS`; what it prints goes to `<name>.log`."""
@@ -96,11 +96,11 @@ class Platform:
     def memory(self) -> list[tuple[str, int, float]]:
         """Role, process id and resident MB of everything that was started here and runs.
 
-        Runs are forked by the code server and look alike: which drain is known by the lock that they take in turn.
+        Runs are forked by the code server and look alike: which consumes is known by the lock that they take in turn.
         """
-        holder = running_drain(Settings(dir=self.environment["RECSYS_DATA_DIR"]))
+        holder = lease_holder(Settings(dir=self.environment["RECSYS_DATA_DIR"]))
         if holder:
-            self._drains.add(holder.process)
+            self._consumers.add(holder.process)
         found = []
         for started in self._started:
             if started.poll() is not None:
@@ -116,14 +116,14 @@ class Platform:
         line = " ".join(process.cmdline())
         role = next((role for part, role in ROLES if part in line), "other")
         if role == "run":
-            return "drain run" if process.pid in self._drains else "other run"
+            return "consumer run" if process.pid in self._consumers else "other run"
         return role
 
     def headers(self) -> dict[str, str]:
         """What the UI asks of a program."""
         folder = Path(self.environment["RECSYS_DATA_DIR"])
         # `up` makes the folder, and in it the token.
-        token = ui_token(folder) if folder.is_dir() else ""
+        token = ui_token(Settings(dir=str(folder)).ui_token_file) if folder.is_dir() else ""
         return {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
 
     def query(self, text: str, variables: Mapping[str, Any] | None = None) -> Any:
@@ -144,7 +144,7 @@ class Platform:
         return self.query(RUNS)["runsOrError"]["results"]
 
     def reported(self) -> list[tuple[float, float, float]]:
-        """What drains told of `interactions`: time (seconds since 1970), commits, and their seconds in all."""
+        """What consumers told of `interactions`: time (seconds since 1970), commits, and their seconds in all."""
         found = []
         for event in self.query(EVENTS)["assetOrError"].get("assetMaterializations", ()):
             told = {e["label"]: e.get("intValue", e.get("floatValue")) for e in event["metadataEntries"]}

@@ -62,7 +62,7 @@ class Report:
                 f"{start / 60:.0f}-{end / 60:.0f}", f"{len(some):,}", f"{some.events.sum():,.0f}", f"{p50:.2f}",
                 f"{p95:.2f}", f"{seen50:.2f}", f"{seen95:.2f}", f"{some[DECILES[-1]].max():.1f}", f"{gap:.1f}",
             ])  # fmt: skip
-            # The first drain has to start, and takes what came meanwhile.
+            # The first consumer has to start, and takes what came meanwhile.
             if p95 > FRESH_P95_SECONDS and start:
                 self.problems.append(f"p95 freshness {p95:.2f} s in minutes {rows[-1][0]}")
         print_table(
@@ -73,7 +73,7 @@ class Report:
     def _memory(self) -> None:
         rows = []
         for role, some in self.processes[self.processes.seconds < self.seconds].groupby("role"):
-            # Of several processes of a role (code servers, drains that hand over), each counts for itself.
+            # Of several processes of a role (code servers, consumers that hand over), each counts for itself.
             most = some.groupby("seconds").rss_mb.max()
             late = most[most.index > min(WARM_SECONDS, self.seconds / 4)]
             first, last = (late[late.index < self.seconds / 2], late[late.index >= self.seconds / 2])
@@ -119,7 +119,7 @@ class Report:
 
     def _account(self) -> None:
         found, ledger, log = self.found, self.found["status"]["ledger"], self.found["status"]["log"]
-        fates = ledger["accepted"] + ledger["duplicates"] + ledger["dead_letters"]
+        outcomes = ledger["accepted"] + ledger["duplicates"] + ledger["dead_letters"]
         truth = found["truth"] or {}
         rows = [
             ("lines sent and acknowledged", found["sent"]),
@@ -135,7 +135,7 @@ class Report:
             [[name, f"{n:,}", f"{planted[k]:,}" if truth and (k := names.get(name, name)) in planted else ""]
              for name, n in rows],
         )  # fmt: skip
-        self._require(found["appended"] == ledger["read"] == fates, "events are lost or doubled")
+        self._require(found["appended"] == ledger["read"] == outcomes, "events are lost or doubled")
         self._require(ledger["balanced"], "the ledger is not balanced")
         self._require(not log["lag_events"], "events are left in the log")
         if truth:
@@ -145,7 +145,7 @@ class Report:
         self._require(found["up_exit"] in (0, 143) and not found["ingest_exit"], f"exit codes {found['up_exit']}")
         done = [run["jobName"] for run in found["runs"]]
         _print(
-            f"\nruns: {done.count('drain_event_log')} drains, {done.count('upkeep')} upkeeps, "
+            f"\nruns: {done.count('drain_event_log')} consumers, {done.count('upkeep')} maintenance runs, "
             f"{done.count('check_streams')} times checks"
         )
 

@@ -120,7 +120,7 @@ class Samples:
 
 
 def received_in(table: "Table", snapshot: "Snapshot") -> np.ndarray:
-    """Receipt (seconds since 1970) of the rows which a snapshot added; none for what upkeep wrote anew."""
+    """Receipt (seconds since 1970) of the rows which a snapshot added; none for what maintenance wrote anew."""
     operation = snapshot.summary.operation.value if snapshot.summary else ""
     found = []
     for manifest in snapshot.manifests(table.io) if operation == "append" else ():

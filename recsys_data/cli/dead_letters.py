@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from recsys_data.ingestion.streaming.dead_letters import DeadLetterFilter
-    from recsys_data.ingestion.streaming.refused import Example
+    from recsys_data.ingestion.streaming.rejected import Example
 
 MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"])
 
@@ -31,7 +31,7 @@ def list_(as_json: bool) -> None:
     import msgspec
 
     from recsys_data.cli.support.terminal import print_table
-    from recsys_data.ingestion.streaming.refused import summary
+    from recsys_data.ingestion.streaming.rejected import summary
 
     with opened() as platform:
         found = summary(platform.lake)
@@ -71,7 +71,7 @@ def show(reason: str, limit: int, raw: bool) -> None:
     discard the originals here.
     """
     from recsys_data.errors import UserError
-    from recsys_data.ingestion.streaming.refused import examples, summary
+    from recsys_data.ingestion.streaming.rejected import examples, summary
 
     with opened() as platform:
         found = examples(platform.lake, reason, limit)
@@ -89,7 +89,7 @@ def _show(one: "Example") -> None:
     from recsys_data.cli.support.terminal import print_table
 
     facts = [
-        ("rejected", f"{one.refused_at:%Y-%m-%d %H:%M:%S} UTC"),
+        ("rejected", f"{one.rejected_at:%Y-%m-%d %H:%M:%S} UTC"),
         ("detail", one.detail),
         ("as it came", one.text),
     ]
@@ -128,12 +128,12 @@ def replay(reason: str | None, dataset: str | None, since: datetime | None, unti
     stay as they are. Interrupting it is safe at any time.
     """
     from recsys_data.cli.support.terminal import print_table, progress
-    from recsys_data.ingestion.streaming.replay import replay as replay_meant
+    from recsys_data.ingestion.streaming.replay import replay as replay_letters
 
     with opened() as platform, progress() as bar:
-        meant, total = _meant(platform, reason, dataset, since, until)
+        criteria, total = _criteria(platform, reason, dataset, since, until)
         replayed = _Counted(bar, "replaying", total)
-        stay = replay_meant(platform.lake, platform.log, platform.settings, meant, replayed.add)
+        stay = replay_letters(platform.lake, platform.log, platform.settings, criteria, replayed.add)
     rows = [("replayed", "", f"{replayed.done:,}")]
     rows += [("stay", f"would be {why} again", f"{count:,}") for why, count in stay.most_common()]
     print_table(("dead letters", "", "count"), rows, right=("count",))
@@ -148,36 +148,36 @@ def replay(reason: str | None, dataset: str | None, since: datetime | None, unti
 def discard(reason: str, dataset: str | None, since: datetime | None, until: datetime | None, yes: bool) -> None:
     """Delete rejected lines of the stream for good. The ledger keeps counting them."""
     from recsys_data.cli.support.terminal import progress
-    from recsys_data.ingestion.streaming.replay import discard as discard_meant
+    from recsys_data.ingestion.streaming.replay import discard as discard_letters
 
     with opened() as platform:
-        meant, total = _meant(platform, reason, dataset, since, until)
+        criteria, total = _criteria(platform, reason, dataset, since, until)
         if not yes:
             click.confirm(f"Delete {total:,} dead letters ({reason}) for good?", abort=True)
         with progress() as bar:
             discarded = _Counted(bar, "discarding", total)
-            discard_meant(platform.lake, platform.settings, meant, discarded.add)
+            discard_letters(platform.lake, platform.settings, criteria, discarded.add)
     click.echo(f"Discarded {discarded.done:,} dead letters.")
 
 
-def _meant(
+def _criteria(
     platform: Platform, reason: str | None, dataset: str | None, since: datetime | None, until: datetime | None
 ) -> tuple["DeadLetterFilter", int]:
-    """Which dead letters are meant, and how many they are.
+    """The filter that the options make, and how many dead letters match it.
 
     Raises:
         UserError: there are none.
     """
     from recsys_data.errors import UserError
     from recsys_data.ingestion.streaming.dead_letters import DeadLetterFilter, count
-    from recsys_data.ingestion.streaming.refused import summary
+    from recsys_data.ingestion.streaming.rejected import summary
 
-    # What is rejected from now on is not meant, however long it takes.
+    # What is rejected from now on does not match, however long it takes.
     moments = [moment.replace(tzinfo=UTC) if moment else None for moment in (since, until)]
-    meant = DeadLetterFilter(reason, dataset, moments[0], moments[1] or datetime.now(UTC))
-    total = sum(count(platform.lake, meant).values())
+    criteria = DeadLetterFilter(reason, dataset, moments[0], moments[1] or datetime.now(UTC))
+    total = sum(count(platform.lake, criteria).values())
     if total:
-        return meant, total
+        return criteria, total
     origins = {one.origin for one in summary(platform.lake) if one.reason == reason} - set(_streamed(platform))
     if origins:
         raise UserError(

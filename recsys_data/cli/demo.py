@@ -15,16 +15,15 @@ import click
 
 from recsys_data.operations.platform import explain
 from recsys_data.settings import Settings
-from recsys_data.simulator.shop.contracts import DEMO
 
 REFRESH_SECONDS = 60.0
 
 
-def keep_sources(data_dir: Path, done: Callable[[float], bool], now: Callable[[], float] = time.time) -> None:
-    """Bring the shop's systems up to date again and again; what fails is told, and tried again.
+def keep_sources(folder: Path, done: Callable[[float], bool], now: Callable[[], float] = time.time) -> None:
+    """Refresh the shop's systems again and again; failures are reported and tried again.
 
     Args:
-        data_dir: the state folder.
+        folder: of the demo.
         done: waits for some seconds; true ends it.
         now: seconds since 1970.
     """
@@ -32,7 +31,6 @@ def keep_sources(data_dir: Path, done: Callable[[float], bool], now: Callable[[]
     from recsys_data.simulator.shop.exports import make_missing
     from recsys_data.simulator.world import build
 
-    folder = data_dir / DEMO
     over = False
     while not over:
         moment = now()
@@ -53,7 +51,7 @@ def main() -> None:
     from recsys_data.cli import main as command_line
 
     # It ends with the process: whatever it writes is whole or not there.
-    arguments = (Settings.from_env().data_dir, threading.Event().wait)
+    arguments = (Settings.from_env().demo_dir, threading.Event().wait)
     threading.Thread(target=keep_sources, args=arguments, name="demo sources", daemon=True).start()
     command_line()
 

@@ -36,11 +36,11 @@ def ingest(until_empty: bool, wait: float) -> None:
     Without --until-empty it continues with new events until Ctrl-C, which is safe at any time: events that are not
     committed are read again. One process ingests at a time.
     """
-    from recsys_data.ingestion.streaming.consumer import drain_lock
+    from recsys_data.ingestion.streaming.consumer_lease import hold_lease
     from recsys_data.logs import configure_command
     from recsys_data.monitoring.status import main_ledger, reasons_since
 
-    with opened() as platform, drain_lock(platform.settings, wait):
+    with opened() as platform, hold_lease(platform.settings, wait):
         configure_command(platform.settings)
         counted = main_ledger(platform.lake).positions
         begins = {partition: counted.get(partition, 0) for partition in platform.log.partitions()}
@@ -90,7 +90,7 @@ class Totals:
 def follow(platform: Platform, until_empty: bool, totals: Totals) -> None:
     """Consume the log, with a progress bar."""
     from recsys_data.cli.support.terminal import progress
-    from recsys_data.ingestion.streaming.consumer import Until, drain
+    from recsys_data.ingestion.streaming.consumer import Until, consume
     from recsys_data.ingestion.streaming.lag import lag_of
 
     until = Until(idle=0.0 if until_empty else math.inf)
@@ -100,7 +100,7 @@ def follow(platform: Platform, until_empty: bool, totals: Totals) -> None:
         # are stored.
         lag = lag_of(platform.log, platform.lake).events if seen else 0
         task = bar.add_task("ingesting", total=lag, rate=0.0, waiting=lag)
-        for flushed in drain(platform.log, platform.lake, platform.settings, until):
+        for flushed in consume(platform.log, platform.lake, platform.settings, until):
             totals.add(flushed)
             lag -= flushed.read
             if lag <= 0 and seen:

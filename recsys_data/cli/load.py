@@ -38,7 +38,7 @@ def load() -> None:
 def append_all(importer: Importer, path: Path) -> None:
     """Append all events below `path`, with the time of receipt, land the states, and say what comes next."""
     from recsys_data.cli.support.terminal import progress
-    from recsys_data.ingestion.streaming.log.stamp import stamp
+    from recsys_data.ingestion.streaming.log.received_at import with_received_at
 
     begun = time.monotonic()
     appended = 0
@@ -49,7 +49,7 @@ def append_all(importer: Importer, path: Path) -> None:
         bar.update(task, description=f"loading {importer.name}", total=found.total)
         try:
             for lines in found:
-                log.append(stamp(lines, datetime.now(UTC)))
+                log.append(with_received_at(lines, datetime.now(UTC)))
                 appended += len(lines)
                 bar.update(task, completed=appended, rate=appended / max(time.monotonic() - begun, 1e-3))
         except BaseException:

@@ -18,7 +18,7 @@ DAY = click.DateTime(["%Y-%m-%d"])
 def snapshot() -> None:
     """Take and accept snapshots of datasets such as user_profiles and item_catalog.
 
-    A snapshot is the full state of a day. One that lost or changed more than its contract allows is held back: the last
+    A snapshot is the full state of a day. One that lost or changed more than its contract allows is on hold: the last
     good one stays published until someone accepts the new one.
     """
 
@@ -58,7 +58,7 @@ def take(name: str, day: datetime | None, accept: bool) -> None:
 @snapshot.command("list", examples=["recsys-data snapshot list", "recsys-data snapshot list item_catalog"])
 @click.argument("name", required=False)
 def list_(name: str | None) -> None:
-    """List the days that are stored, held back and missing."""
+    """List the days that are stored, on hold and missing."""
     from recsys_data.cli.support.terminal import print_table
     from recsys_data.ingestion.batch.partitions import expected_day, missing_days, stored_days
     from recsys_data.ingestion.batch.quarantine import quarantined
@@ -75,14 +75,14 @@ def list_(name: str | None) -> None:
             first, last = (str(stored[0]), str(stored[-1])) if stored else ("-", "-")
             missing = len(missing_days(platform.lake, contract))
             rows.append((one, len(stored), first, last, missing, f"{due}{'' if due in stored else ' missing'}", held))
-    print_table(("dataset", "days", "first", "last", "missing", "due", "held back"), rows, right=("days", "missing"))
+    print_table(("dataset", "days", "first", "last", "missing", "due", "on hold"), rows, right=("days", "missing"))
 
 
 @snapshot.command(examples=["recsys-data snapshot accept item_catalog 2026-11-25"])
 @click.argument("name")
 @click.argument("day", type=DAY)
 def accept(name: str, day: datetime) -> None:
-    """Publish a snapshot that was held back, as it was read."""
+    """Publish a snapshot that is on hold, as it was read."""
     from recsys_data.ingestion.batch.snapshot import accept_snapshot
 
     with opened() as platform:
@@ -150,4 +150,4 @@ def _refuse_held(taken: "list[SnapshotResult]") -> None:
     held = [one for one in taken if one.violation]
     if held:
         commands = "; ".join(f"recsys-data snapshot accept {one.name} {one.day}" for one in held)
-        raise UserError(f"{len(held)} of {len(taken)} snapshots were held back. To publish them: {commands}")
+        raise UserError(f"{len(held)} of {len(taken)} snapshots are on hold. To publish them: {commands}")

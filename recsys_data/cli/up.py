@@ -1,7 +1,7 @@
 """`recsys-data up`: everything on one machine, in one terminal.
 
-Data flow: demo traffic -> collector -> event log -> Dagster's drain runs -> lake; each a child process. The demo also
-updates a shop's database and exports, the sources of the snapshots of users and items.
+Data flow: demo traffic -> collector -> event log -> Dagster's consumer runs -> lake; each a child process. The demo
+also updates a shop's database and exports, the sources of the snapshots of users and items.
 """
 
 import errno
@@ -74,7 +74,7 @@ def up(demo: bool, host: str, ui_host: str, port: int, collector_port: int, rate
         settings = platform.settings
         bind(host, collector_port, keyless=not settings.keys).close()
         contracts = demo_contracts(settings) if demo else {}
-        token = ui_token(settings.data_dir)
+        token = ui_token(settings.ui_token_file)
         introduce(settings, ui, token, collector, contracts)
         processes = {
             "collector": recsys_data("collect", "--host", host, "--port", str(collector_port)),
@@ -162,7 +162,7 @@ def demo_contracts(settings: Settings) -> dict[str, str]:
     """
     from recsys_data.simulator.shop.contracts import write_contracts
 
-    folder = write_contracts(settings.data_dir)
+    folder = write_contracts(settings.demo_dir)
     if settings.contracts:
         click.echo(f"Users and items of the demo are not collected: {PREFIX}CONTRACTS is {settings.contracts}.")
         return {}
@@ -171,8 +171,6 @@ def demo_contracts(settings: Settings) -> dict[str, str]:
 
 def introduce(settings: Settings, ui: str, token: str, collector: str, contracts: Mapping[str, str]) -> None:
     """Print where everything is; `contracts` is the variable that commands in other terminals need."""
-    from recsys_data.operations.ui.token import FILE
-
     key = " -u WRITE_KEY:" if settings.keys else ""
     event = {
         "event_id": f"try-{secrets.token_hex(4)}",
@@ -182,7 +180,7 @@ def introduce(settings: Settings, ui: str, token: str, collector: str, contracts
         "event_ts": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     # A terminal's output is not kept; that of a service is, as by systemd, and others may read it.
-    opened_by = f"/?token={token}" if sys.stdout.isatty() else f"/?token=...  # it is in {settings.data_dir / FILE}"
+    opened_by = f"/?token={token}" if sys.stdout.isatty() else f"/?token=...  # it is in {settings.ui_token_file}"
     click.echo(f"Dagster UI  {ui}{opened_by}")
     click.echo(f"Collector   {collector}")
     click.echo(f"State       {settings.data_dir}")
@@ -232,7 +230,7 @@ def only_one(settings: Settings) -> Iterator[None]:
     Raises:
         Transient: another one runs.
     """
-    path = settings.data_dir / "up.lock"
+    path = settings.up_lock
     with file_lock(path, 0) as taken:
         if not taken:
             raise Transient(

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from recsys_data.contracts.model import Column, Contract
-from recsys_data.contracts.sql_guard import LISTED, Refused, check_query
+from recsys_data.contracts.sql_guard import LISTED, ForbiddenSql, check_query
 from recsys_data.contracts.types import duckdb_type
 from recsys_data.errors import ContractError
 from recsys_data.sql import literal, open_session, quote
@@ -123,7 +123,7 @@ def check_expressions(contract: Contract) -> None:
             one = [(place, expression, kind)]
             try:
                 found = _types(connection, columns, one)
-            except Refused as refused:
+            except ForbiddenSql as refused:
                 raise ContractError(
                     f"{contract.path}: {place}: `{expression}` is refused: {refused}. The SQL of contracts computes "
                     f"from the columns of one row; take that out. The functions it may call are listed in {LISTED}."
@@ -143,10 +143,10 @@ def check_expressions(contract: Contract) -> None:
 
 @lru_cache(maxsize=256)
 def _all_fit(columns: str, expressions: tuple[tuple[str, str, str], ...]) -> bool:
-    """Kept, for a session takes longer to make than a contract to read, and contracts are read again and again."""
+    """Kept, because a session takes longer to make than a contract to read, and contracts are read again and again."""
     import duckdb
 
-    with session(confined=True) as connection, contextlib.suppress(duckdb.Error, Refused):
+    with session(confined=True) as connection, contextlib.suppress(duckdb.Error, ForbiddenSql):
         return _fit(_types(connection, columns, expressions), expressions)
     return False
 
@@ -157,7 +157,7 @@ def _types(
     """DuckDB's types of each expression, as it is and cast to its kind.
 
     Raises:
-        Refused: one reads more than the row, or calls a function that is not on the list.
+        ForbiddenSql: one reads more than the row, or calls a function that is not on the list.
         duckdb.Error: one cannot be evaluated.
     """
     values = ", ".join(f"({expression}), ({expression})::{kind}" for _, expression, kind in expressions)

@@ -32,7 +32,7 @@ OWN_SCHEMAS = frozenset({"memory", "main"})
 LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 
-class Refused(Exception):
+class ForbiddenSql(Exception):
     """The SQL does something that it may not; the text says what."""
 
 
@@ -101,21 +101,21 @@ def check_query(connection: "duckdb.DuckDBPyConnection", query: str, tables: boo
         tables: whether it may name tables; otherwise it may only read what it makes itself (WITH).
 
     Raises:
-        Refused: it writes, calls a function that is not on the list, or names a file or a table of DuckDB's own.
+        ForbiddenSql: it writes, calls a function that is not on the list, or names a file or a table of DuckDB's own.
         duckdb.Error: it cannot be parsed.
     """
     try:
         tree = syntax_tree(connection, query)
     except RecursionError:
-        raise Refused(TOO_DEEP) from None
+        raise ForbiddenSql(TOO_DEEP) from None
     if not tree:
-        raise Refused("it is not a query")
+        raise ForbiddenSql("it is not a query")
     own = "SELECT view_name FROM duckdb_views() WHERE internal AND schema_name <> 'information_schema'"
     names = connection.execute(own).fetchall()
     try:
         _Guard(frozenset(name.translate(LOWER) for (name,) in names), tables).visit(tree, frozenset())
     except RecursionError:
-        raise Refused(TOO_DEEP) from None
+        raise ForbiddenSql(TOO_DEEP) from None
 
 
 # Names of tables, each with its schema if it has one, lower case.
@@ -160,7 +160,7 @@ class _Guard:
     def _defined(self, node: dict[str, Any], known: Paths) -> Paths:
         """The names known in a query: each of its WITH sees those before it, and itself if it is recursive."""
         if node["type"] not in READING:
-            raise Refused(f"it holds a statement ({node['type']}) that is not a query")
+            raise ForbiddenSql(f"it holds a statement ({node['type']}) that is not a query")
         for entry in node["cte_map"]["map"]:
             self.visit(entry["value"], known)
             known |= {(entry["key"].translate(LOWER),)}
@@ -172,7 +172,7 @@ class _Guard:
     def _called(self, node: dict[str, Any], table: bool) -> None:
         name = node.get("function_name") or str(node.get("type"))
         if why := functions().refusal(name, table):
-            raise Refused(f"the function {name} {why}")
+            raise ForbiddenSql(f"the function {name} {why}")
 
     def _named(self, node: dict[str, Any], known: Paths) -> None:
         *schema, name = path = tuple(part.translate(LOWER) for part in node["qualified_name"]["path"])
@@ -181,15 +181,17 @@ class _Guard:
         if schema and schema[-1] == "information_schema" and name in INFORMATION:
             return
         if not re.fullmatch(r"\w+", name):
-            raise Refused(f"{name!r} is a file or a name that no dataset can have")
+            raise ForbiddenSql(f"{name!r} is a file or a name that no dataset can have")
         if name in self.system or not OWN_SCHEMAS.issuperset(schema):
-            raise Refused(f"the table {'.'.join([*schema, name])} is DuckDB's own")
+            raise ForbiddenSql(f"the table {'.'.join([*schema, name])} is DuckDB's own")
         if not self.tables:
-            raise Refused(f"it reads the table {name}")
+            raise ForbiddenSql(f"it reads the table {name}")
 
     def _shown(self, node: dict[str, Any]) -> None:
         if not self.tables:
-            raise Refused("it shows tables")
+            raise ForbiddenSql("it shows tables")
         # DESCRIBE and SUMMARIZE of a query or table hold a query. SHOW of a name shows a setting of that name.
         if node["query"] is None and node["show_type"] != "SHOW_FROM" and node["table_name"] not in SHOWN:
-            raise Refused(f"SHOW {node['table_name']} may show a setting; the columns of a dataset: DESCRIBE its name")
+            raise ForbiddenSql(
+                f"SHOW {node['table_name']} may show a setting; the columns of a dataset: DESCRIBE its name"
+            )

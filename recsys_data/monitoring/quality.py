@@ -1,6 +1,6 @@
 """Whether stored rows keep to their contracts, asked of the tables themselves rather than of what was meant.
 
-Checks are made while others drain: they read much, and give way to them.
+Checks are made while others consume: they read much, and give way to them.
 """
 
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from recsys_data.contracts.model import Contract, Kind
 from recsys_data.contracts.rules import session
-from recsys_data.ingestion.streaming.consumer_lease import running_drain
+from recsys_data.ingestion.streaming.consumer_lease import lease_holder
 from recsys_data.ingestion.streaming.positions import main_dataset, primary_datasets
 from recsys_data.settings import Settings
 from recsys_data.storage.ledger import Deletions, Ledger, accepted_losses, read_deletions, read_ledger
@@ -93,7 +93,7 @@ def _consistent_tables(lake: Lake, settings: Settings) -> dict[str, "Table"]:
         positions = [read_ledger(t).positions for name, t in tables.items() if lake.contracts[name].is_stream]
         if all(at == positions[0] for at in positions):
             return tables
-        if time.monotonic() >= deadline or running_drain(settings) is None:
+        if time.monotonic() >= deadline or lease_holder(settings) is None:
             return tables
         time.sleep(WAIT_PAUSE)
 

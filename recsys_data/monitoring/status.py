@@ -85,7 +85,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 def read_status(log: EventLog, lake: Lake, settings: Settings) -> Status:
-    """Gather the status as of now; also while a drain runs, and before there is any table.
+    """Gather the status as of now; also while a consumer runs, and before there is any table.
 
     Raises:
         Permanent: the log does not hold what the tables say they have read.
@@ -118,7 +118,7 @@ def read_status(log: EventLog, lake: Lake, settings: Settings) -> Status:
 
 
 def main_ledger(lake: Lake) -> Ledger:
-    """The ledger whose counts are shown; an empty one before the first drain."""
+    """The ledger whose counts are shown; an empty one before the first consumer."""
     name = main_dataset(lake.contracts)
     return read_ledger(lake.table(name)) if lake.exists(name) else Ledger()
 

@@ -36,9 +36,9 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """The stream tables in a DuckDB session, as of one moment: a view for each, `homes` for events, `dead` for rejects.
+    """The stream tables in a DuckDB session, as of one moment, with a view for each.
 
-    `homes` and `dead` have the columns `event_id`, `p` (log partition) and `o` (log offset).
+    The views `primaries` (events) and `dead` (dead letters) have `event_id`, `p` (log partition) and `o` (log offset).
     """
 
     stored: Mapping[str, Stored]
@@ -49,7 +49,7 @@ class _Rows:
         return self.connection.execute(sql).fetchall()[0][0]
 
     @property
-    def homes(self) -> list[str]:
+    def primaries(self) -> list[str]:
         return primary_datasets({name: one.contract for name, one in self.stored.items()})
 
     @property
@@ -58,14 +58,14 @@ class _Rows:
         return [name for name, one in self.stored.items() if one.contract.kind is Kind.DEAD_LETTERS]
 
     def removed(self, names: Sequence[str]) -> int:
-        """Rows that were taken out of these tables on purpose."""
+        """Rows that were deleted from these tables on purpose."""
         return sum(self.stored[name].removed.rows for name in names)
 
     @property
     def behind(self) -> list[str]:
         """The tables with events or dead letters whose position is not that of the main table."""
         at = self.stored[self.main].ledger.positions
-        return [name for name in (*self.homes, *self.letters) if self.stored[name].ledger.positions != at]
+        return [name for name in (*self.primaries, *self.letters) if self.stored[name].ledger.positions != at]
 
 
 def verify(
@@ -95,27 +95,33 @@ def verify(
     )
     with session(parallel=True) as connection:
         rows = _opened(stored, connection)
-        for name in stored:
-            progress(f"rows of {name}")
-            yield _lines_once(rows, name)
-        progress("events")
-        yield _ids_once(rows)
-        yield _one_outcome(rows)
-        if rows.behind:
-            yield warning("lines", f"not compared with the rows, for {', '.join(rows.behind)} are behind", GO_ON)
-        else:
-            yield from _contexts(rows)
-            yield from _partitions(rows)
-        progress("deduplication index")
-        yield _index(rows, settings)
-        if deep:
-            for name, one in found.stored.items():
-                progress(f"files of {name}")
-                read, faults = corrupt_files(one.table, FOREVER)
-                yield _finding(f"files of {name}", "; ".join(faults[:3]), f"{read:,} data files read, none damaged")
-            if not rows.behind:
-                progress("event log")
-                yield _log(rows, log)
+        yield from _compared(rows, settings, progress)
+        if not deep:
+            return
+        for name, one in found.stored.items():
+            progress(f"files of {name}")
+            read, faults = corrupt_files(one.table, FOREVER)
+            yield _finding(f"files of {name}", "; ".join(faults[:3]), f"{read:,} data files read, none damaged")
+        if not rows.behind:
+            progress("event log")
+            yield _log(rows, log)
+
+
+def _compared(rows: _Rows, settings: Settings, progress: Progress) -> Iterator[Finding]:
+    """Claims about the rows, by the ledgers and the deduplication index."""
+    for name in rows.stored:
+        progress(f"rows of {name}")
+        yield _lines_once(rows, name)
+    progress("events")
+    yield _ids_once(rows)
+    yield _one_outcome(rows)
+    if rows.behind:
+        yield warning("lines", f"not compared with the rows, because {', '.join(rows.behind)} are behind", GO_ON)
+    else:
+        yield from _contexts(rows)
+        yield from _partitions(rows)
+    progress("deduplication index")
+    yield _index(rows, settings)
 
 
 def _finding(check: str, fault: str, found: str) -> Finding:
@@ -126,10 +132,10 @@ def _opened(stored: Mapping[str, Stored], connection: "duckdb.DuckDBPyConnection
     contracts = {name: one.contract for name, one in stored.items()}
     for name, one in stored.items():
         connection.execute(f'CREATE TEMP VIEW "{name}" AS {relation(one.table, data_files(one.table))}')
-    places = "event_id, log_partition AS p, log_offset AS o"
+    columns = "event_id, log_partition AS p, log_offset AS o"
     rows = _Rows(stored, main_dataset(contracts), connection)
-    for view, names in (("homes", rows.homes), ("dead", rows.letters)):
-        parts = [f'SELECT {places} FROM "{name}"' for name in names] or [
+    for view, names in (("primaries", rows.primaries), ("dead", rows.letters)):
+        parts = [f'SELECT {columns} FROM "{name}"' for name in names] or [
             "SELECT '' AS event_id, 0 AS p, 0 AS o WHERE false"
         ]
         connection.execute(f"CREATE TEMP VIEW {view} AS {' UNION ALL '.join(parts)}")
@@ -137,7 +143,7 @@ def _opened(stored: Mapping[str, Stored], connection: "duckdb.DuckDBPyConnection
 
 
 def _lines_once(rows: _Rows, name: str) -> Finding:
-    """No line is two rows of one table, and none lies beyond what the ledger says was read."""
+    """No line is two rows of one table, and none lies beyond the ledger's positions."""
     one = rows.stored[name]
     positions = one.ledger.positions.items()
     read = " OR ".join(f"(log_partition = {p} AND log_offset < {at})" for p, at in positions) or "false"
@@ -157,14 +163,14 @@ def _lines_once(rows: _Rows, name: str) -> Finding:
 
 def _ids_once(rows: _Rows) -> Finding:
     doubled = rows.count(
-        """SELECT count(*) FROM (SELECT event_id FROM homes GROUP BY event_id
+        """SELECT count(*) FROM (SELECT event_id FROM primaries GROUP BY event_id
            HAVING min(p) <> max(p) OR min(o) <> max(o))"""
     )
     return _finding("events", f"{doubled:,} event ids are stored more than once" if doubled else "", "each id once")
 
 
 def _one_outcome(rows: _Rows) -> Finding:
-    both = rows.count("SELECT count(*) FROM (SELECT p, o FROM dead INTERSECT SELECT p, o FROM homes)")
+    both = rows.count("SELECT count(*) FROM (SELECT p, o FROM dead INTERSECT SELECT p, o FROM primaries)")
     fault = f"{both:,} log lines are both an event and a dead letter" if both else ""
     return _finding("outcomes", fault, "no line is both an event and a dead letter")
 
@@ -172,25 +178,25 @@ def _one_outcome(rows: _Rows) -> Finding:
 def _contexts(rows: _Rows) -> Iterator[Finding]:
     """Rows that belong to an event have that event, unless events have expired."""
     for name, one in rows.stored.items():
-        if one.contract.kind is not Kind.EVENT_DETAILS or rows.removed(rows.homes):
+        if one.contract.kind is not Kind.EVENT_DETAILS or rows.removed(rows.primaries):
             continue
-        alone = rows.count(f'SELECT count(*) FROM "{name}" ANTI JOIN homes ON log_partition = p AND log_offset = o')
+        alone = rows.count(f'SELECT count(*) FROM "{name}" ANTI JOIN primaries ON log_partition = p AND log_offset = o')
         fault = f"{alone:,} rows belong to no stored event" if alone else ""
         yield _finding(f"events of {name}", fault, "each row belongs to a stored event")
 
 
 def _partitions(rows: _Rows) -> Iterator[Finding]:
-    """The rows of each log partition are those that its counts in the ledger say."""
+    """The rows of each log partition are as many as the ledger counts."""
     for partition, counts in sorted(rows.stored[rows.main].ledger.partitions.items()):
         where = f"WHERE p = {partition} AND o >= {counts.start}"
         faults = []
         for view, counted, removed in (
-            ("homes", counts.accepted, rows.removed(rows.homes)),
+            ("primaries", counts.accepted, rows.removed(rows.primaries)),
             ("dead", counts.dead_letters, rows.removed(rows.letters)),
         ):
             found = rows.count(f"SELECT count(*) FROM (SELECT DISTINCT p, o FROM {view} {where})")
             if found > counted or found < counted - removed:
-                what = "events" if view == "homes" else "dead letters"
+                what = "events" if view == "primaries" else "dead letters"
                 faults.append(f"{counted:,} {what} were counted from position {counts.start:,} on; {found:,} are there")
         yield _finding(
             f"log partition {partition}",
@@ -200,31 +206,33 @@ def _partitions(rows: _Rows) -> Iterator[Finding]:
 
 
 def _index(rows: _Rows, settings: Settings) -> Finding:
-    """The saved index has the ids of the primary tables, as far as it says that it covers them: count and hash."""
+    """The saved index has the ids of the primary tables, as far as it covers them: count and hash."""
     check, found = "deduplication index", read_index(settings.dedup_index_dir)
     ledger = rows.stored[rows.main].ledger
     if found is None:
         return ok(check, "not saved yet; it is built from the lake when it is needed")
     manifest, runs = found
-    expired = sum(rows.stored[name].removed.expired for name in rows.homes)
+    expired = sum(rows.stored[name].removed.expired for name in rows.primaries)
     if manifest.commit not in (*ledger.index_commits, ledger.token) or manifest.expired != expired:
         return ok(check, "of an earlier state of the lake; the next consumer builds it again")
     covered = [f"(p = {p} AND o < {at})" for p, at in manifest.positions.items()]
     key, high, low = key_of("event_id")
     expected = rows.connection.execute(
         f"""SELECT count(*), coalesce(bit_xor({high}), 0), coalesce(bit_xor({low}), 0),
-                   coalesce(bit_xor(hash_place), 0)
-            FROM (SELECT DISTINCT {key} AS key, p, o, (o * 64 + p)::UBIGINT AS hash_place FROM homes
+                   coalesce(bit_xor(place), 0)
+            FROM (SELECT DISTINCT {key} AS key, p, o, (o * 64 + p)::UBIGINT AS place FROM primaries
                   WHERE {" OR ".join(covered) or "false"})"""
     ).fetchall()[0]
-    held = _sums(runs, manifest.positions)
-    fault = f"it holds {held[0]:,} ids, and primary tables {expected[0]:,}, or other ones" if held != expected else ""
+    indexed = _sums(runs, manifest.positions)
+    fault = (
+        f"it holds {indexed[0]:,} ids, and primary tables {expected[0]:,}, or other ones" if indexed != expected else ""
+    )
     advice = f"Stop ingestion, remove {settings.dedup_index_dir}, and start again: it is built from the lake."
-    return problem(check, fault, advice) if fault else ok(check, f"{held[0]:,} ids, those of the primary tables")
+    return problem(check, fault, advice) if fault else ok(check, f"{indexed[0]:,} ids, those of the primary tables")
 
 
 def _sums(runs: Sequence[Keys], positions: Mapping[int, int]) -> tuple[int, int, int, int]:
-    """Of the rows of an index before these positions: how many, and XOR of halves of the ids and of their places.
+    """Of the rows of an index before these positions: count, and XOR of the halves of the ids and of their positions.
 
     It may also hold rows beyond, while a dataset that was added is behind.
     """
@@ -256,10 +264,10 @@ def _log(rows: _Rows, log: EventLog) -> Finding:
                 break
             before = piece.positions < positions[partition]
             lines += int(before.sum())
-            unreadable += _note_unknown(rows, piece, np.flatnonzero(before))
+            unreadable += _collect_unknown(rows, piece, np.flatnonzero(before))
             at = piece.end
-    ids = rows.count("SELECT count(DISTINCT event_id) FROM unknown ANTI JOIN homes USING (event_id)")
-    unknown, removed = unreadable + ids, rows.removed([*rows.homes, *rows.letters])
+    ids = rows.count("SELECT count(DISTINCT event_id) FROM unknown ANTI JOIN primaries USING (event_id)")
+    unknown, removed = unreadable + ids, rows.removed([*rows.primaries, *rows.letters])
     if unknown > removed:
         fault = f"{unknown:,} of {lines:,} lines are in no table, and {removed:,} rows were removed on purpose"
         return problem("event log", fault, RESTORE)
@@ -271,24 +279,24 @@ class _Line(msgspec.Struct):
     event_id: str
 
 
-def _note_unknown(rows: _Rows, piece: LogSlice, at: np.ndarray) -> int:
-    """Note the ids of the lines at these places of a slice that are no rows; returns how many of them have none."""
+def _collect_unknown(rows: _Rows, piece: LogSlice, at: np.ndarray) -> int:
+    """Collect the ids of these lines of a slice that are not rows; returns how many of them have no id."""
     import pyarrow as pa
 
     if not len(at):
         return 0
     offsets = piece.positions[at]
-    rows.connection.register("places", pa.table({"o": offsets}))
+    rows.connection.register("lines", pa.table({"o": offsets}))
     # The bounds let row groups be skipped.
     where = f"WHERE p = {piece.partition} AND o BETWEEN {offsets[0]} AND {offsets[-1]}"
-    stored = f"SELECT o FROM homes {where} UNION ALL SELECT o FROM dead {where}"
-    found = rows.connection.execute(f"SELECT o FROM places ANTI JOIN ({stored}) USING (o) ORDER BY o")
+    stored = f"SELECT o FROM primaries {where} UNION ALL SELECT o FROM dead {where}"
+    found = rows.connection.execute(f"SELECT o FROM lines ANTI JOIN ({stored}) USING (o) ORDER BY o")
     missing = found.fetchnumpy()["o"]
-    rows.connection.unregister("places")
+    rows.connection.unregister("lines")
     ids = []
-    for place in np.searchsorted(piece.positions, missing).tolist():
+    for row in np.searchsorted(piece.positions, missing).tolist():
         try:
-            ids.append(msgspec.json.decode(piece.line(place), type=_Line).event_id)
+            ids.append(msgspec.json.decode(piece.line(row), type=_Line).event_id)
         except msgspec.MsgspecError:
             continue
     rows.connection.register("ids", pa.table({"event_id": pa.array(ids, pa.string())}))

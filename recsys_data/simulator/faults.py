@@ -126,7 +126,7 @@ VIOLATIONS: dict[str, tuple[int, Callable[[Event, random.Random], None]]] = {
 }
 DUPLICATE_KEY_CARDS = 6
 
-# Texts that are no JSON (RFC 8259); each takes a good line.
+# Texts that are not JSON (RFC 8259); each takes a good line.
 MALFORMED: tuple[Callable[[str, random.Random], str], ...] = (
     lambda text, rng: text[: rng.randrange(1, len(text))],
     lambda text, rng: text.replace('":', '" ', 1),
@@ -150,7 +150,7 @@ class Faults:
         self._violations: list[str] = []
 
     def malformed(self, line: bytes) -> tuple[bytes, str]:
-        """A line that is no JSON object, and the reason."""
+        """A line that is not a JSON object, and the reason."""
         if not self._texts:
             self._texts = ["malformed_json"] * 12 + ["invalid_utf8"] * 4 + ["not_an_object"] * 4
             self.rng.shuffle(self._texts)

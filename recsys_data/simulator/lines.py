@@ -130,7 +130,7 @@ def render(world: World, rng: np.random.Generator, visit: Visit) -> Rows:
     Orders of some visits and all refunds are told by the shop's backend: no context, no `sent_at`, no delay.
 
     Returns:
-        one row per event, every fate 0 (accepted).
+        one row per event, every outcome 0 (accepted).
     """
     events, sessions = visit.events, visit.sessions
     client = client_format(world, rng, sessions)

@@ -18,6 +18,7 @@ from recsys_data.simulator.world import build
 BEFORE = 30 * 60 * SECOND  # visits that began this long ago may still go on when the traffic begins
 MINUTE = 60 * SECOND
 STEP = SECOND
+TICK = 0.2  # seconds from one batch to the next
 PAUSE = 60.0  # seconds; what a longer pause (a laptop asleep) would have brought is left out
 FASTEST = 5000.0  # lines per second; well below what one core can write
 
@@ -58,7 +59,6 @@ def live(
     shares: Shares = SHARES,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
-    tick: float = 0.2,
     world: int = 2026,
 ) -> Iterator[Batch]:
     """Emit `rate` lines per second on average, for ever, as they become due; sleeps between batches.
@@ -72,7 +72,6 @@ def live(
         shares: of faults and late events.
         clock: seconds since 1970.
         sleep: waits for some seconds.
-        tick: seconds from one batch to the next.
         world: seed of the shop.
 
     Raises:
@@ -88,7 +87,7 @@ def live(
         rows = traffic.until(round(now * SECOND))
         if len(rows):
             yield emit(rows, truth)
-        sleep(max(0.0, now + tick - clock()))
+        sleep(max(0.0, now + TICK - clock()))
         if clock() - now > PAUSE:
             traffic.begin(round(clock() * SECOND))
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# Times in microseconds; fate is an index into `truth.FATES`, kind into `behaviour.KINDS`; user and item are
+# Times in microseconds; outcome is an index into `truth.OUTCOMES`, kind into `behaviour.KINDS`; user and item are
 # indices into the world, -1 for none.
 FACTS = np.dtype(
     [
@@ -16,7 +16,7 @@ FACTS = np.dtype(
         ("user", np.int32),
         ("item", np.int32),
         ("kind", np.int8),
-        ("fate", np.int8),
+        ("outcome", np.int8),
         ("context", np.bool_),
         ("redacted", np.bool_),
         ("exposed", np.bool_),

@@ -133,7 +133,7 @@ def _location(place: Place, names: str, consent: int, draws: list[float]) -> tup
     if consent == 1:
         coordinates = f',"lat":{place.lat + draws[0] / 5:.5f},"lon":{place.lon + draws[1] / 5:.5f}'
     elif draws[0] < 0.03:
-        coordinates = ',"lat":999,"lon":999'  # a broken receiver; nobody may look, so it is no fault
+        coordinates = ',"lat":999,"lon":999'  # a broken receiver; nobody may look, so it is not a fault
     elif draws[0] < 0.35:
         coordinates = f',"lat":{place.lat:.2f},"lon":{place.lon:.2f}'
     else:
@@ -184,7 +184,6 @@ def client_format(world: World, rng: np.random.Generator, sessions: Sessions) ->
     extra, properties = rng.random((2, size))
     ajs = rng.random(size) < 0.10
     devices = [DEVICES[device] for device in sessions.device]
-    milliseconds = (sessions.start // 1000).tolist()
     return ClientFormat(
         session_id=[f"s-{name[:12]}" for name in names],
         source=[SOURCES[device] for device in sessions.device],
@@ -196,7 +195,7 @@ def client_format(world: World, rng: np.random.Generator, sessions: Sessions) ->
         user_id=user,
         id_prefix=[
             f"ajs-next-{ms}-" if odd and not device.app else ""
-            for ms, odd, device in zip(milliseconds, ajs, devices, strict=True)
+            for ms, odd, device in zip((sessions.start // 1000).tolist(), ajs, devices, strict=True)
         ],
         upper=[device.os == "iOS" and bool(device.app) for device in devices],
         top=[

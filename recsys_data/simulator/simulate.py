@@ -80,11 +80,6 @@ class Batch:
     truth: Truth
 
 
-def microseconds(moment: datetime) -> int:
-    """Whole microseconds since 1970 of an aware time."""
-    return to_microseconds(moment)
-
-
 def people_by_place(world: World) -> np.ndarray:
     """Share of all visits by place, shape (places,)."""
     return np.bincount(world.people.place, weights=world.people.activity, minlength=len(PLACES))
@@ -102,7 +97,7 @@ def simulate(plan: Plan) -> Iterator[Batch]:
     What is in memory is bounded by the visits that are going on at one time, whatever the length of the run.
     """
     world = build(plan.world)
-    end, length = microseconds(plan.end), round(plan.days * rhythm.DAY)
+    end, length = to_microseconds(plan.end), round(plan.days * rhythm.DAY)
     windows = max(1, math.ceil(plan.events / LINES_PER_WINDOW))
     edges = [end - length + length * i // windows for i in range(windows + 1)]
     shares = people_by_place(world)

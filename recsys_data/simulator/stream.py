@@ -14,7 +14,7 @@ from recsys_data.simulator.lines import render
 from recsys_data.simulator.rhythm import HOUR, SECOND
 from recsys_data.simulator.rows import Rows, empty
 from recsys_data.simulator.sessions import Ints, draw
-from recsys_data.simulator.truth import ACCEPTED, DUPLICATE, FATE
+from recsys_data.simulator.truth import ACCEPTED, DUPLICATE, OUTCOME
 from recsys_data.simulator.world import World
 
 NEVER = int(np.iinfo(np.int64).max)
@@ -92,7 +92,7 @@ class Stream:
         for number, i in enumerate(chosen.tolist()):
             change = self.faults.malformed if number < malformed else self.faults.violating
             rows.lines[i], reason = change(rows.lines.item(i))
-            facts["fate"][i] = FATE[reason]
+            facts["outcome"][i] = OUTCOME[reason]
 
     def _delays(self, arrival: Ints) -> Ints:
         """How much later each redelivery comes: mostly at once, some after hours, some after days."""
@@ -100,7 +100,7 @@ class Stream:
         soon = self.rng.exponential(20.0, size) * SECOND
         hours = self.rng.exponential(5.0, size) * HOUR
         days = (16 + self.rng.exponential(30.0, size)) * HOUR
-        room = (self.pending.facts["fate"] == DUPLICATE).sum() < WAITING
+        room = (self.pending.facts["outcome"] == DUPLICATE).sum() < WAITING
         draw = self.rng.random(size) if room else np.zeros(size)
         delay = np.where(draw < 0.7, soon, np.where(draw < 0.88, hours, days))
         left = (self.until - arrival).astype(float)
@@ -110,9 +110,9 @@ class Stream:
     def _redeliver(self, rows: Rows) -> Rows:
         """Second deliveries of some accepted rows, half of them with a later `sent_at`."""
         count = self.some(len(rows) * self.shares.duplicates / (1 - self.shares.duplicates))
-        chosen = self.rng.permutation(np.nonzero(rows.facts["fate"] == ACCEPTED)[0])[:count]
+        chosen = self.rng.permutation(np.nonzero(rows.facts["outcome"] == ACCEPTED)[0])[:count]
         again = rows.take(np.sort(chosen))
-        again.facts["fate"] = DUPLICATE
+        again.facts["outcome"] = DUPLICATE
         again.facts["arrival"] += self._delays(again.facts["arrival"])
         resent = np.nonzero(self.rng.random(len(again)) < 0.5)[0].tolist()
         sent = np.datetime_as_string(again.facts["arrival"].astype("datetime64[us]"), unit="ms")

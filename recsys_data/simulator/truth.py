@@ -1,4 +1,4 @@
-"""What was really emitted, line by line: the numbers that whoever reads the lines must arrive at.
+"""What was really emitted, line by line: the numbers that a reader of the lines must arrive at.
 
 accepted + duplicates + sum(dead_letters) == events
 """
@@ -20,8 +20,8 @@ REASONS = (
     "event_in_future",
     "coordinates_out_of_range", "missing_previous_id", "missing_group_id",
 )  # fmt: skip
-FATES = ("accepted", "duplicate", *REASONS)
-FATE = {name: code for code, name in enumerate(FATES)}
+OUTCOMES = ("accepted", "duplicate", *REASONS)
+OUTCOME = {name: code for code, name in enumerate(OUTCOMES)}
 ACCEPTED, DUPLICATE = 0, 1
 
 
@@ -36,7 +36,7 @@ class Truth:
 
     Attributes:
         world: the shop the lines are about.
-        fates: lines by `FATES`.
+        outcomes: lines by `OUTCOMES`.
         kinds: accepted lines by `KINDS`.
         contexts: accepted lines that carry context.
         late: accepted lines whose `event_ts` is a day or more before their `sent_at`.
@@ -47,7 +47,7 @@ class Truth:
     """
 
     world: World
-    fates: np.ndarray = field(default_factory=lambda: np.zeros(len(FATES), np.int64))
+    outcomes: np.ndarray = field(default_factory=lambda: np.zeros(len(OUTCOMES), np.int64))
     kinds: np.ndarray = field(default_factory=lambda: np.zeros(len(KINDS), np.int64))
     contexts: int = 0
     late: int = 0
@@ -64,8 +64,8 @@ class Truth:
 
     def add(self, facts: np.ndarray) -> None:
         """Count lines that are emitted now; `facts` has the dtype `rows.FACTS`."""
-        self.fates += np.bincount(facts["fate"], minlength=len(FATES))
-        good = facts.take(np.nonzero(facts["fate"] == ACCEPTED)[0])
+        self.outcomes += np.bincount(facts["outcome"], minlength=len(OUTCOMES))
+        good = facts.take(np.nonzero(facts["outcome"] == ACCEPTED)[0])
         if not len(good):
             return
         self.kinds += np.bincount(good["kind"], minlength=len(KINDS))
@@ -82,15 +82,17 @@ class Truth:
     @property
     def events(self) -> int:
         """Lines emitted in all."""
-        return int(self.fates.sum())
+        return int(self.outcomes.sum())
 
     def to_dict(self) -> dict[str, Any]:
         """The totals as plain JSON values; only reasons and types that occurred are listed."""
         return {
             "events": self.events,
-            "accepted": int(self.fates[ACCEPTED]),
-            "duplicates": int(self.fates[DUPLICATE]),
-            "dead_letters": {reason: int(self.fates[FATE[reason]]) for reason in REASONS if self.fates[FATE[reason]]},
+            "accepted": int(self.outcomes[ACCEPTED]),
+            "duplicates": int(self.outcomes[DUPLICATE]),
+            "dead_letters": {
+                reason: int(self.outcomes[OUTCOME[reason]]) for reason in REASONS if self.outcomes[OUTCOME[reason]]
+            },
             "interactions": int(self.kinds[:IDENTITIES_FROM].sum()),
             "identities": int(self.kinds[IDENTITIES_FROM:].sum()),
             "contexts": self.contexts,

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 NAMESPACE = "recsys"
 
 
-def open_catalog(folder: Path) -> "SqlCatalog":
-    """The catalog of a lake folder; created if there is none yet.
+def open_catalog(file: Path) -> "SqlCatalog":
+    """The catalog of the lake in the folder of `file`, its database; created if there is none yet.
 
     Raises:
         OperationalError: its database cannot be opened.
@@ -19,15 +19,15 @@ def open_catalog(folder: Path) -> "SqlCatalog":
     from sqlalchemy.exc import OperationalError
 
     try:
-        return _open(folder)
+        return _open(file)
     except OperationalError as error:
         if "already exists" not in str(error.orig):
             raise
         # Two processes created it at once, and this one came second.
-        return _open(folder)
+        return _open(file)
 
 
-def _open(folder: Path) -> "SqlCatalog":
+def _open(file: Path) -> "SqlCatalog":
     from pyiceberg.catalog.sql import SqlCatalog
     from pyiceberg.exceptions import NamespaceAlreadyExistsError
     from sqlalchemy import URL
@@ -35,9 +35,9 @@ def _open(folder: Path) -> "SqlCatalog":
 
     catalog = SqlCatalog(
         "recsys_data",
-        uri=URL.create("sqlite", database=str(folder / "catalog.db"), query={"timeout": "30"}).render_as_string(),
+        uri=URL.create("sqlite", database=str(file), query={"timeout": "30"}).render_as_string(),
         # No file: URI, whose escapes (a blank in a folder's name) PyIceberg would take for the name itself.
-        warehouse=str(folder),
+        warehouse=str(file.parent),
         **{"py-io-impl": "recsys_data.storage.file_io.DurableFileIO"},
     )
     _sync_journals(catalog)

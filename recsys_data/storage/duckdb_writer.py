@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 from recsys_data.durable import local_path, sync_all
 from recsys_data.errors import Permanent
 from recsys_data.sql import literal, quote
-from recsys_data.storage.parquet import BOUNDED, described, new_location
+from recsys_data.storage.parquet import from_footer, new_location
 
 if TYPE_CHECKING:
     import duckdb
     from pyiceberg.manifest import DataFile
-    from pyiceberg.schema import Schema
     from pyiceberg.table import Table
     from pyiceberg.types import IcebergType
 
@@ -51,8 +50,7 @@ def copy_rows(
         path.unlink()
         return None
     sync_all([path])
-    nulls, lower, upper = _statistics(footer, table.schema())
-    return described(table, location, partition, footer.num_rows, path.stat().st_size, nulls, lower, upper)
+    return from_footer(table, location, partition, path.stat().st_size, footer)
 
 
 def _field_ids(number: int, kind: "IcebergType") -> str:
@@ -65,24 +63,3 @@ def _field_ids(number: int, kind: "IcebergType") -> str:
         key, value = _field_ids(kind.key_id, kind.key_type), _field_ids(kind.value_id, kind.value_type)
         return f"{{__duckdb_field_id: {number}, key: {key}, value: {value}}}"
     return str(number)
-
-
-def _statistics(footer, schema: "Schema") -> tuple[dict[int, int], dict[int, bytes], dict[int, bytes]]:
-    """Nulls, and lower and upper bounds of the columns that readers skip by, each by field id."""
-    from pyiceberg.conversions import to_bytes
-
-    nulls: dict[int, int] = {}
-    lower: dict[int, bytes] = {}
-    upper: dict[int, bytes] = {}
-    fields = {field.name: field for field in schema.fields if field.field_type.is_primitive}
-    places = {footer.schema.column(index).path: index for index in range(footer.num_columns)}
-    for name, field in fields.items():
-        chunks = [footer.row_group(group).column(places[name]).statistics for group in range(footer.num_row_groups)]
-        if not all(chunk and chunk.has_null_count for chunk in chunks):
-            continue
-        nulls[field.field_id] = sum(chunk.null_count for chunk in chunks)
-        held = [chunk for chunk in chunks if chunk.has_min_max]
-        if name in BOUNDED and held:
-            lower[field.field_id] = to_bytes(field.field_type, min(chunk.min_raw for chunk in held))
-            upper[field.field_id] = to_bytes(field.field_type, max(chunk.max_raw for chunk in held))
-    return nulls, lower, upper

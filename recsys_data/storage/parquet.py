@@ -7,6 +7,7 @@ the time where late events spread over many days.
 import contextlib
 import itertools
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,8 +36,8 @@ LOCAL = LocalFileSystem()
 DICTIONARY_SHARE = 0.5
 
 
-class Picked(NamedTuple):
-    """Rows of a table of which only some are meant: those that the mask (bool, shape (rows,)) has.
+class Selection(NamedTuple):
+    """Selected rows of a table: those at which the mask (bool, shape (rows,)) is set.
 
     They are copied once, by day, when they are written.
     """
@@ -46,11 +47,11 @@ class Picked(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """How many are meant."""
+        """The number of selected rows."""
         return int(np.count_nonzero(self.mask))
 
     @classmethod
-    def all(cls, table: pa.Table) -> "Picked":
+    def all(cls, table: pa.Table) -> "Selection":
         """Every row."""
         return cls(table, np.ones(len(table), bool))
 
@@ -60,17 +61,19 @@ def days_of(moments: pa.ChunkedArray) -> np.ndarray:
     return (moments.cast(pa.int64()).fill_null(0).to_numpy() // MICROSECONDS_PER_DAY).astype(np.int32)
 
 
-def write_days(table: "Table", picked: Sequence[Picked], pool: ThreadPoolExecutor | None = None) -> list["DataFile"]:
+def write_days(
+    table: "Table", selections: Sequence[Selection], pool: ThreadPoolExecutor | None = None
+) -> list["DataFile"]:
     """Write rows to one new Parquet file per day and sync them; they are not part of the table yet.
 
     Args:
         table: where the files will be appended.
-        picked: rows with columns by the names of the table's schema; columns that one lacks are left empty.
+        selections: rows with columns by the names of the table's schema; columns that one lacks are left empty.
         pool: picks rows and writes days side by side where there are many.
     """
     run = pool.map if pool else map
     time = event_time(table)
-    split = list(run(lambda one: _split(one, time), [one for one in picked if one.rows]))
+    split = list(run(lambda one: _split(one, time), [one for one in selections if one.rows]))
     pieces = [rows for one in split for rows in (one.rows, one.late)]
     # Columns that are empty throughout are left out; readers take them from the schema.
     filled = {name for rows in pieces for name in rows.column_names if rows[name].null_count < len(rows)}
@@ -93,9 +96,9 @@ class _Split(NamedTuple):
     days: npt.NDArray[np.int32]
 
 
-def _split(picked: Picked, time: str) -> _Split:
-    """The rows that are meant: most are of one day, and the few others are copied once more, by day."""
-    rows, mask = picked
+def _split(selection: Selection, time: str) -> _Split:
+    """The selected rows: most are of one day, and the few others are copied once more, by day."""
+    rows, mask = selection
     days = days_of(rows[time])
     present, counts = np.unique(days[mask], return_counts=True)
     main = int(present[np.argmax(counts)])
@@ -172,17 +175,16 @@ def write_day(table: "Table", day: int | bool, parts: Iterable[pa.Table], dictio
     path = local_path(location)
     parts = iter(parts)
     first = next(parts)
-    bounded = [name for name in BOUNDED if name in first.column_names]
-    if not isinstance(day, bool):
-        bounded.append(event_time(table))
-    facts = _Facts(table.schema(), first.column_names, bounded)
+    nulls: Counter[str] = Counter()
+    footers: list[pq.FileMetaData] = []
     options: dict[str, Any] = {
-        "write_statistics": bounded,
+        "write_statistics": [name for name in bounded_columns(table, day) if name in first.column_names],
         "compression": "zstd",
         "compression_level": 1,
         "use_dictionary": dictionary,
         # Nothing else tells flipped bits from values: see `integrity.py`.
         "write_page_checksum": True,
+        "metadata_collector": footers,
     }
     if path:
         # Without it pyarrow would look at each path to find out which one it is on.
@@ -193,9 +195,9 @@ def write_day(table: "Table", day: int | bool, parts: Iterable[pa.Table], dictio
     ):
         for part in itertools.chain([first], parts):
             writer.write_table(part)
-            facts.add(part)
+            nulls.update({name: part[name].null_count for name in part.column_names})
     size = path.stat().st_size if path else len(table.io.new_input(location))
-    return described(table, location, day, facts.rows, size, facts.nulls, facts.encoded(0), facts.encoded(1))
+    return from_footer(table, location, day, size, footers[0], nulls)
 
 
 def new_location(table: "Table", partition: int | bool) -> str:
@@ -208,6 +210,41 @@ def new_location(table: "Table", partition: int | bool) -> str:
         # The folder of the partition is synced with its files.
         path.parent.mkdir(exist_ok=True)
     return location
+
+
+def bounded_columns(table: "Table", partition: int | bool) -> set[str]:
+    """The columns whose bounds manifests have."""
+    return {*BOUNDED, *(() if isinstance(partition, bool) else [event_time(table)])}
+
+
+def from_footer(
+    table: "Table",
+    location: str,
+    partition: int | bool,
+    size: int,
+    footer: pq.FileMetaData,
+    nulls: Mapping[str, int] | None = None,
+) -> "DataFile":
+    """The manifest entry of a file of `size` bytes, by its footer; `nulls` by column, where the footer lacks them."""
+    from pyiceberg.conversions import to_bytes
+
+    counts, lower, upper = {}, {}, {}
+    columns = {footer.schema.column(index).path: index for index in range(footer.num_columns)}
+    bounded = bounded_columns(table, partition)
+    for field in table.schema().fields:
+        if not field.field_type.is_primitive or field.name not in columns:
+            continue
+        at = columns[field.name]
+        chunks = [footer.row_group(group).column(at).statistics for group in range(footer.num_row_groups)]
+        if nulls is not None:
+            counts[field.field_id] = nulls[field.name]
+        elif all(chunk and chunk.has_null_count for chunk in chunks):
+            counts[field.field_id] = sum(chunk.null_count for chunk in chunks)
+        ranges = [(one.min_raw, one.max_raw) for one in chunks if one and one.has_min_max]
+        if ranges and field.name in bounded:
+            lower[field.field_id] = to_bytes(field.field_type, min(low for low, _ in ranges))
+            upper[field.field_id] = to_bytes(field.field_type, max(high for _, high in ranges))
+    return described(table, location, partition, footer.num_rows, size, counts, lower, upper)
 
 
 def described(
@@ -240,34 +277,3 @@ def described(
         equality_ids=None,
         key_metadata=None,
     )
-
-
-class _Facts:
-    """What a manifest says of a file: rows, nulls per column, and bounds of the columns that readers skip by."""
-
-    def __init__(self, schema: "Schema", names: list[str], bounded: list[str]) -> None:
-        self.fields = {name: field for name in names if (field := schema.find_field(name)).field_type.is_primitive}
-        self.bounded = bounded
-        self.rows = 0
-        self.nulls = {field.field_id: 0 for field in self.fields.values()}
-        self.bounds: dict[str, tuple[int, int]] = {}
-
-    def add(self, part: pa.Table) -> None:
-        self.rows += len(part)
-        for name, field in self.fields.items():
-            self.nulls[field.field_id] += part[name].null_count
-        for name in self.bounded:
-            whole = pa.int32() if pa.types.is_date32(part[name].type) else pa.int64()
-            extremes = pc.min_max(part[name].cast(whole)).as_py()
-            if extremes["min"] is not None:
-                low, high = self.bounds.get(name, (extremes["min"], extremes["max"]))
-                self.bounds[name] = (min(low, extremes["min"]), max(high, extremes["max"]))
-
-    def encoded(self, end: int) -> dict[int, bytes]:
-        """Lower (0) or upper (1) bounds by field id, as Iceberg writes them."""
-        from pyiceberg.conversions import to_bytes
-
-        return {
-            self.fields[name].field_id: to_bytes(self.fields[name].field_type, pair[end])
-            for name, pair in self.bounds.items()
-        }

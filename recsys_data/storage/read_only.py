@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from recsys_data.contracts.sql_guard import Refused, check_query
+from recsys_data.contracts.sql_guard import ForbiddenSql, check_query
 from recsys_data.contracts.types import duckdb_type
 from recsys_data.errors import UserError
 from recsys_data.landlock import confine_thread
@@ -103,7 +103,7 @@ def only_query(text: str) -> str:
     try:
         with open_session() as parser:
             check_query(parser, query)
-    except Refused as refused:
+    except ForbiddenSql as refused:
         raise UserError(
             f"This statement ({statement.type.name}) is refused: {refused}. Expected one that reads datasets and "
             "computes: SELECT, WITH, FROM, VALUES, DESCRIBE, SHOW, SUMMARIZE, or EXPLAIN of these; PIVOT with its "

@@ -130,10 +130,10 @@ def open_lake(settings: Settings, contracts: Mapping[str, Contract]) -> Lake:
             f"The lake folder {folder} cannot be used: {error.strerror}. Set RECSYS_DATA_DIR to a folder that can."
         ) from None
     try:
-        catalog = open_catalog(folder)
+        catalog = open_catalog(settings.catalog_file)
     except OperationalError as error:
         raise UserError(
-            f"The catalog {folder / 'catalog.db'} cannot be opened: {error.orig}. "
+            f"The catalog {settings.catalog_file} cannot be opened: {error.orig}. "
             "Check that the folder is writable and its disk not full."
         ) from None
     return Lake(catalog, contracts, folder)

@@ -21,7 +21,7 @@ LINES = [
 
 
 def refuse(run: Run, settings: Settings) -> None:
-    """Two lines without an actor, one that is no JSON, and an item of which nothing is known."""
+    """Two lines without an actor, one that is not JSON, and an item of which nothing is known."""
     path = settings.data_dir.parent / "events.ndjson"
     path.write_text("".join(line + "\n" for line in LINES))
     run("load", "events", str(path))

@@ -40,7 +40,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         return len(waits) == 2
 
     with redirect_stderr(StringIO()) as told:
-        keep_sources(folder, done, lambda: next(moments))
+        keep_sources(folder / "demo", done, lambda: next(moments))
     assert waits == [REFRESH_SECONDS] * 2
     return folder, told.getvalue()
 
@@ -73,7 +73,7 @@ def test_exports_are_there_from_the_start_and_follow_the_days(state: Path) -> No
 
 @pytest.mark.parametrize("name", ["user_profiles", "item_catalog"])
 def test_contracts_of_the_demo_name_what_its_sources_have(state: Path, name: str) -> None:
-    contract = load_contracts(write_contracts(state))[name]
+    contract = load_contracts(write_contracts(state / "demo"))[name]
     built_in = load_contracts()[name]
     assert contract.columns == built_in.columns
     assert contract.rules == built_in.rules
@@ -91,7 +91,7 @@ def test_contracts_of_the_demo_name_what_its_sources_have(state: Path, name: str
 @pytest.mark.parametrize(("name", "rows"), [("user_profiles", 19_000), ("item_catalog", 3_800)])
 def test_every_row_of_the_sources_is_as_the_contract_wants_it(state: Path, name: str, rows: int) -> None:
     today, eve = datetime.now(UTC).date(), date(2026, 11, 24)
-    contract = load_contracts(write_contracts(state))[name]
+    contract = load_contracts(write_contracts(state / "demo"))[name]
     for server in contract.servers:
         asked = [
             ColumnRequest(column.name, column.type, server.columns.get(column.name, column.name))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from recsys_data.ingestion.streaming.consumer_lease import drain_lock, running_drain
+from recsys_data.ingestion.streaming.consumer_lease import hold_lease, lease_holder
 from recsys_data.ingestion.streaming.log.open import open_log
 from recsys_data.settings import Settings
 
@@ -49,13 +49,13 @@ def test_nothing_to_do_is_no_error(run: Run) -> None:
 
 
 def test_a_second_one_says_that_another_ingests(run: Run, settings: Settings) -> None:
-    with drain_lock(settings, 0):
+    with hold_lease(settings, 0):
         assert "Another process is ingesting" in run("ingest", "--until-empty", code=1).stderr
 
 
 def test_it_waits_for_another_as_long_as_it_is_told(run: Run, settings: Settings) -> None:
     begun = time.monotonic()
-    with drain_lock(settings, 0):
+    with hold_lease(settings, 0):
         run("ingest", "--until-empty", "--wait", "0.5", code=1)
     assert time.monotonic() - begun >= 0.5
 
@@ -92,7 +92,7 @@ def test_a_signal_at_any_moment_loses_nothing(
     run("simulate", "--events", "20000", "--truth", str(truth))
     for seconds in (0.2, 0.8):
         process = start("ingest")
-        while running_drain(settings) is None and process.poll() is None:
+        while lease_holder(settings) is None and process.poll() is None:
             time.sleep(0.02)
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)

@@ -51,7 +51,7 @@ def test_a_held_snapshot_says_how_to_accept_it(run: Run, land: Land) -> None:
     assert "published" in run("snapshot", "accept", "item_catalog", "2026-01-02").stdout
     assert "2026-01-02" in run("snapshot", "list", "item_catalog").stdout
     assert (
-        "item_catalog 2026-01-02 is not held back"
+        "item_catalog 2026-01-02 is not on hold"
         in run("snapshot", "accept", "item_catalog", "2026-01-02", code=1).stderr
     )
 
@@ -63,7 +63,7 @@ def test_mistakes_are_explained(run: Run, land: Land) -> None:
             "Unknown snapshot dataset 'interactions'. Choose one of item_catalog",
         ),
         (("take", "item_catalog"), "The sources of item_catalog have no snapshot"),
-        (("accept", "item_catalog", "2026-01-01"), "is not held back; held back: nothing"),
+        (("accept", "item_catalog", "2026-01-01"), "is not on hold; on hold: nothing"),
     ):
         assert expected in run("snapshot", *arguments, code=1).stderr
     land("2026-01-01", 1)

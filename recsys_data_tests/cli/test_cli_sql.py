@@ -282,7 +282,7 @@ def test_every_dataset_is_seen_as_of_a_time_or_a_snapshot(fed: Run, settings: Se
         return fed("sql", query, "--format", "csv", *options).stdout.splitlines()[1]
 
     assert (counted(), counted("--as-of", between), counted("--as-of", "2020-01-01")) == ("3,1", "2,1", "0,0")
-    # At its end each drain commits once more, with what it measured.
+    # At its end each consumer commits once more, with what it measured.
     snapshots = open_lake(settings, load_contracts()).table("interactions").metadata.snapshots
     assert [counted("--as-of", str(one.snapshot_id)) for one in snapshots] == ["2,1", "2,1", "3,1", "3,1"]
 

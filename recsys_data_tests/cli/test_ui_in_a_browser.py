@@ -90,7 +90,7 @@ class Ui:
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
-        self.token = ui_token(folder)
+        self.token = ui_token(folder / "ui-token")
         workspace = folder / "workspace.yaml"
         workspace.write_text(yaml.safe_dump({"load_from": [{"python_module": {"module_name": MODULE}}]}))
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("RECSYS_DATA_", "DAGSTER_"))}

@@ -12,22 +12,22 @@ ADDRESS = "http://127.0.0.1:3000"
 
 
 def test_the_token_is_for_its_owner_and_survives_a_restart(tmp_path: Path) -> None:
-    token = ui_token(tmp_path)
+    token = ui_token(tmp_path / "ui-token")
     path = tmp_path / "ui-token"
     assert len(token) == 43 and path.read_text() == f"{token}\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert ui_token(tmp_path) == token
+    assert ui_token(tmp_path / "ui-token") == token
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_token_that_others_could_read_or_guess_is_replaced(tmp_path: Path) -> None:
-    token = ui_token(tmp_path)
+    token = ui_token(tmp_path / "ui-token")
     path = tmp_path / "ui-token"
     path.chmod(0o640)
-    second = ui_token(tmp_path)
+    second = ui_token(tmp_path / "ui-token")
     assert second != token and stat.S_IMODE(path.stat().st_mode) == 0o600
     path.write_text("")
-    assert len(ui_token(tmp_path)) == 43
+    assert len(ui_token(tmp_path / "ui-token")) == 43
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -25,8 +25,8 @@ from recsys_data_tests.support.contract_files import (
     rules_of,
 )
 from recsys_data_tests.support.decoding import decode_lines, decoder_of
-from recsys_data_tests.support.draining import view
 from recsys_data_tests.support.fuzzing import examples
+from recsys_data_tests.support.platform import view
 
 DOCUMENTS = {name: builtin(name) for name in ("interactions", "dead_letters", "user_profiles")}
 ODD: list[Any] = [None, "", "x", 0, -1, 1e999, float("nan"), True, [], {}, [None], {"a": 1}, ["x", 1], "; DROP TABLE x"]
@@ -181,7 +181,7 @@ NAMES = ['x"; DROP TABLE lines; --', "it's", "select", "größe", "x y", '"', "a
 
 
 def test_names_are_quoted_wherever_they_go(tmp_path: Path) -> None:
-    """A column of any name is decoded, judged and explained."""
+    """A column of any name is decoded, validated and explained."""
     document = builtin("interactions")
     columns_of(document).extend(
         {"name": name, "logicalType": "string", "customProperties": custom(source=f"s{n}")}

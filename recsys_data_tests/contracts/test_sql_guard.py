@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import duckdb
 import pytest
 
-from recsys_data.contracts.sql_guard import Refused, check_query, functions
+from recsys_data.contracts.sql_guard import ForbiddenSql, check_query, functions
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ BEYOND = {
 
 @pytest.mark.parametrize("query", [query for queries in BEYOND.values() for query in queries])
 def test_what_reaches_beyond_the_tables_is_refused(connection: duckdb.DuckDBPyConnection, query: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(ForbiddenSql):
         check_query(connection, query)
 
 
@@ -218,7 +218,7 @@ def test_what_reaches_beyond_the_tables_is_refused(connection: duckdb.DuckDBPyCo
 def test_what_is_nested_too_deeply_to_be_looked_through_is_refused(
     connection: duckdb.DuckDBPyConnection, query: str
 ) -> None:
-    with pytest.raises(Refused, match="nested too deeply"):
+    with pytest.raises(ForbiddenSql, match="nested too deeply"):
         check_query(connection, query)
 
 
@@ -232,7 +232,7 @@ def test_functions_that_are_denied_or_unknown_are_refused_wherever_they_stand(
     for name in [*denied, "made_up_by_a_later_version"]:
         if name == "histogram" and not form.startswith("FROM"):
             continue
-        with pytest.raises(Refused, match=f"the function {name} "):
+        with pytest.raises(ForbiddenSql, match=f"the function {name} "):
             check_query(connection, form.format(name))
 
 
@@ -240,6 +240,6 @@ def test_functions_that_are_denied_or_unknown_are_refused_wherever_they_stand(
     "query", ["FROM events", "SELECT 1 WHERE EXISTS (FROM events)", "SHOW TABLES", "DESCRIBE events"]
 )
 def test_the_sql_of_contracts_names_no_tables(connection: duckdb.DuckDBPyConnection, query: str) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(ForbiddenSql):
         check_query(connection, query, tables=False)
     check_query(connection, "WITH a AS (SELECT 1) SELECT 1 WHERE EXISTS (FROM a)", tables=False)

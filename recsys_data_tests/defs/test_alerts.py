@@ -136,18 +136,18 @@ def test_what_failed_before_the_first_look_is_left_alone(there: Deployment) -> N
     there.run(fail="yes")
     there.cursor = None
     later = datetime.now(UTC).timestamp() + 3600
-    state = alert_defs.looked_at(alert_defs.State(), there.instance, DEFS.resolve_asset_graph(), later)
-    assert [one.kind for one in state.episodes.values()] == []
+    state = alert_defs.evaluated(alert_defs.State(), there.instance, DEFS.resolve_asset_graph(), later)
+    assert [one.kind for one in state.incidents.values()] == []
 
 
 def test_a_dead_webhook_stops_nothing_and_is_told_when_it_is_back(there: Deployment, caplog) -> None:
     there.hook.status = 500
     there.run(large="yes")
     said = there.look()
-    assert "1 told to log" in said and "it was answered 500" in said and SECRET not in said
+    assert "1 alerts sent to log" in said and "it was answered 500" in said and SECRET not in said
     assert "bad now: things:is_small" in said
     again = there.look()
-    assert "told to log" not in again
+    assert "sent to log" not in again
     there.hook.status = 200
     assert there.told() == [("check", "things:is_small", "problem")]
     assert len({body["alerts"][0]["id"] for body in there.hook.posted}) == 1

@@ -10,8 +10,8 @@ import pytest
 
 from recsys_data.contracts import load_contracts
 from recsys_data.defs.monitoring import check_job as check_defs
-from recsys_data.ingestion.streaming.consumer import Until, drain
-from recsys_data.ingestion.streaming.consumer_lease import drain_lock
+from recsys_data.ingestion.streaming.consumer import Until, consume
+from recsys_data.ingestion.streaming.consumer_lease import hold_lease
 from recsys_data.ingestion.streaming.log.open import open_log
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import open_lake
@@ -108,7 +108,7 @@ def test_personal_columns_are_marked_in_the_schema(defs):
     assert marks["item_id"] is None
 
 
-def test_materializing_by_hand_drains_what_waits_and_can_be_repeated(defs, instance, settings, log, lake):
+def test_materializing_by_hand_consumes_what_waits_and_can_be_repeated(defs, instance, settings, log, lake):
     log.append([view(datetime.now(UTC)), b"no JSON", view(datetime.now(UTC), context={"page": "home"})])
     for read in (3, 0):
         result = materialize(defs, instance, ["interactions"], today())
@@ -136,7 +136,7 @@ def test_materializing_by_hand_makes_the_day_compact(defs, instance, settings, l
 
     for _ in range(3):
         log.append([view(datetime.now(UTC))])
-        list(drain(log, lake, settings, Until()))
+        list(consume(log, lake, settings, Until()))
     assert len(data_files(lake.table("interactions"))) == 3
     materialize(defs, instance, ["interactions"], today())
     assert len(data_files(lake.table("interactions"))) == 1
@@ -154,7 +154,7 @@ def test_a_sample_shows_no_personal_value(defs, instance, settings, log, lake):
 
 def test_the_ledger_check_sees_a_missing_row(defs, instance, settings, log, lake):
     log.append([view(datetime.now(UTC)), view(datetime.now(UTC))])
-    list(drain(log, lake, settings, Until()))
+    list(consume(log, lake, settings, Until()))
     lake.table("interactions").delete("item_id = 'i'")
     result = materialize(defs, instance, ["interactions"], today())
     checks = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
@@ -204,7 +204,7 @@ def check_now(defs, instance):
     return keys, instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
 
 
-def started_drain(defs, instance):
+def started_consumer(defs, instance):
     """A run of the drain as it stands in Dagster's storage while it goes on."""
     run = instance.create_run_for_job(defs.resolve_job_def("drain_event_log"), status=dg.DagsterRunStatus.STARTED)
     return run.run_id
@@ -224,14 +224,14 @@ def test_checks_of_streams_are_told_of_the_run_that_stored_last(defs, instance, 
     keys, found = check_now(defs, instance)
     assert set(found) == set(keys)
     assert {record.run_id for record in found.values()} == {""}
-    drains = [started_drain(defs, instance) for _ in range(2)]
+    running = [started_consumer(defs, instance) for _ in range(2)]
     _, found = check_now(defs, instance)
-    assert {record.run_id for record in found.values()} == {drains[0]}
+    assert {record.run_id for record in found.values()} == {running[0]}
 
 
 def test_a_check_that_cannot_be_run_does_not_keep_the_others_from_it(defs, instance, settings, log, lake, monkeypatch):
     log.append([view(datetime.now(UTC))])
-    list(drain(log, lake, settings, Until()))
+    list(consume(log, lake, settings, Until()))
     (file,) = (settings.data_dir / "lake").rglob("interactions/data/**/*.parquet")
     file.unlink()
     result = defs.resolve_job_def("check_streams").execute_in_process(instance=instance, raise_on_error=False)
@@ -243,7 +243,7 @@ def test_a_check_that_cannot_be_run_does_not_keep_the_others_from_it(defs, insta
 @pytest.mark.parametrize(
     ("age", "stored", "begins"), [(100, True, 0), (310, True, 1), (310, False, 0), (3500, False, 0), (3700, False, 1)]
 )
-def test_checks_run_for_each_drain_and_every_hour_otherwise(
+def test_checks_run_for_each_consumer_and_every_hour_otherwise(
     defs, instance, settings, log, lake, monkeypatch, age, stored, begins
 ):
     assert tick(defs, "stream_checks_sensor", instance, settings, log, lake).skip_message
@@ -261,15 +261,15 @@ def test_checks_run_for_each_drain_and_every_hour_otherwise(
     assert len(again.run_requests) == begins
 
 
-def test_a_run_beside_a_live_drain_waits_for_it_and_fails_clearly(defs, instance, settings, log, lake):
+def test_a_run_beside_a_live_consumer_waits_for_it_and_fails_clearly(defs, instance, settings, log, lake):
     log.append([view(datetime.now(UTC))])
-    with drain_lock(settings, 0):
+    with hold_lease(settings, 0):
         result = materialize(defs, instance, ["interactions"], today(), wait_seconds=0.3)
     assert not result.success
     assert "Another process is ingesting" in str(result.get_step_failure_events())
 
 
-def test_the_sensor_starts_a_drain_when_events_wait(defs, instance, settings, log, lake):
+def test_the_sensor_starts_a_consumer_when_events_wait(defs, instance, settings, log, lake):
     assert tick(defs, "event_log_sensor", instance, settings, log, lake).run_requests == []
     log.append([view(datetime.now(UTC))])
     (request,) = tick(defs, "event_log_sensor", instance, settings, log, lake).run_requests
@@ -288,7 +288,7 @@ def test_the_sensor_says_that_an_idle_stream_is_up_to_date_now_and_then(defs, in
 def test_days_stored_without_dagster_are_told_to_it_once(defs, instance, settings, log, lake):
     days = [datetime(2001, 1, 1, tzinfo=UTC) + timedelta(days=n) for n in range(5)]
     log.append([view(day) for day in days])
-    list(drain(log, lake, settings, Until()))
+    list(consume(log, lake, settings, Until()))
     first = tick(defs, "lake_partitions_sensor", instance, settings, log, lake)
     assert {event.partition for event in first.asset_events} == {day.date().isoformat() for day in days}
     again = tick(defs, "lake_partitions_sensor", instance, settings, log, lake, cursor=first.cursor)

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from recsys_data.contracts import Contract, load_contracts
-from recsys_data.ingestion.streaming import consumer as drain
+from recsys_data.ingestion.streaming import consumer
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.ingestion.streaming.decoding.event_sql import EventSchema, EventSession
 from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data_tests.support.decoding import FIRST_DAY, MAX_EVENT_BYTES, Decoding
-from recsys_data_tests.support.draining import THREADS, Platform
+from recsys_data_tests.support.platform import THREADS, Platform
 
 MakePlatform = Callable[..., Platform]
 
@@ -63,7 +63,7 @@ def make_platform(
         made.append(Platform(folder or tmp_path_factory.mktemp("platform"), given, **other))
         return made[-1]
 
-    monkeypatch.setattr(drain, "EventSession", session)
+    monkeypatch.setattr(consumer, "EventSession", session)
 
     yield make
     for platform in made:

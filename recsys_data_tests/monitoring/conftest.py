@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from recsys_data.contracts import Contract, load_contracts
-from recsys_data.ingestion.streaming.consumer import Until, drain
+from recsys_data.ingestion.streaming.consumer import Until, consume
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.ingestion.streaming.log.open import open_log
-from recsys_data.ingestion.streaming.log.stamp import stamp
+from recsys_data.ingestion.streaming.log.received_at import with_received_at
 from recsys_data.settings import Settings
 from recsys_data.simulator.simulate import Plan, simulate
 from recsys_data.storage.tables import Lake, open_lake
@@ -43,7 +43,7 @@ def traffic(log: EventLog) -> Callable[..., dict]:
     def traffic(events: int, seed: int = 0) -> dict:
         truth = {}
         for batch in simulate(Plan(events=events, seed=seed)):
-            log.append(stamp(batch.lines, datetime.now(UTC)))
+            log.append(with_received_at(batch.lines, datetime.now(UTC)))
             truth = batch.truth.to_dict()
         return truth
 
@@ -55,7 +55,7 @@ def ingest(log: EventLog, lake: Lake, settings: Settings) -> Callable[[], None]:
     """Store what waits in the log."""
 
     def ingest() -> None:
-        for _ in drain(log, lake, settings, Until()):
+        for _ in consume(log, lake, settings, Until()):
             pass
 
     return ingest

@@ -15,7 +15,7 @@ import pytest
 
 from recsys_data.contracts import Contract
 from recsys_data.ingestion.batch.quarantine import Compared, SnapshotResult, quarantine
-from recsys_data.ingestion.streaming.consumer import drain_lock
+from recsys_data.ingestion.streaming.consumer_lease import hold_lease
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.ingestion.streaming.log.embedded.segments import segment_firsts, segment_path
 from recsys_data.monitoring.doctor import Finding, examine, machine
@@ -23,7 +23,7 @@ from recsys_data.monitoring.doctor.findings import bounded
 from recsys_data.settings import Settings
 from recsys_data.storage.ledger import LEDGER, read_ledger
 from recsys_data.storage.tables import Lake
-from recsys_data_tests.support.draining import view
+from recsys_data_tests.support.platform import view
 from recsys_data_tests.support.snapshot_contracts import stores
 
 Ingest = Callable[[], None]
@@ -45,7 +45,7 @@ NO_SNAPSHOTS = {
 
 
 def content(folder: Path) -> dict[str, tuple[int, int]]:
-    """Everything below a folder but the lock that says who drains."""
+    """Everything below a folder but the lock that says who consumes."""
     files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("drain.")]
     return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
 
@@ -76,7 +76,7 @@ def test_waiting_events_are_told_with_their_age_and_who_drains(
     log.append([view("a", received_at=datetime.now(UTC).isoformat())])
     (lag,) = found(settings, "lag")
     assert lag.state == "warning" and "nobody is ingesting" in lag.found and "bytes wait" in lag.found
-    with drain_lock(settings, 0):
+    with hold_lease(settings, 0):
         (lag,) = found(settings, "lag")
         assert lag.state == "ok" and f"process {os.getpid()} is ingesting" in lag.found
     ingest()
@@ -209,7 +209,7 @@ def test_a_snapshot_that_is_held_back_is_told_with_what_to_do(settings: Settings
     taken = SnapshotResult("item_catalog", day, datetime.now(UTC), Compared(1), violation="sudden_loss: all are gone")
     quarantine(settings, taken, empty.to_reader, empty.to_reader)
     told = found(settings, "snapshots of item_catalog")
-    assert "that of 2026-01-02 is held back: sudden_loss" in told[0].found
+    assert "that of 2026-01-02 is on hold: sudden_loss" in told[0].found
     assert "recsys-data snapshot accept item_catalog 2026-01-02" in told[0].advice
 
 

@@ -15,7 +15,8 @@ from recsys_data.contracts.model import Kind
 from recsys_data.contracts.rules import session
 from recsys_data.errors import Transient
 from recsys_data.ingestion.streaming import stream_writer as writer
-from recsys_data.ingestion.streaming.consumer import Until, drain, drain_lock
+from recsys_data.ingestion.streaming.consumer import Until, consume
+from recsys_data.ingestion.streaming.consumer_lease import hold_lease
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.monitoring.status import Status, freshness_of, latency_of, read_status, reasons_since
 from recsys_data.settings import Settings
@@ -109,7 +110,7 @@ def lose_a_file(lake: Lake, name: str, having: str = "true") -> int:
     return file.record_count
 
 
-@pytest.mark.parametrize("fault", ["file lost", "rows miscounted", "line without fate", "line counted as accepted"])
+@pytest.mark.parametrize("fault", ["file lost", "rows miscounted", "line without outcome", "line counted as accepted"])
 def test_any_disagreement_unbalances_the_ledger(
     log: EventLog, lake: Lake, settings: Settings, traffic: Traffic, ingest: Ingest, fault: str
 ) -> None:
@@ -120,7 +121,7 @@ def test_any_disagreement_unbalances_the_ledger(
         lose_a_file(lake, "interactions")
     elif fault == "rows miscounted":
         change_ledger(lake, "identities", rows=read_ledger(lake.table("identities")).rows + 1)
-    elif fault == "line without fate":
+    elif fault == "line without outcome":
         change_ledger(lake, "contexts", read=ledger.read + 1)
     else:
         for name in ("interactions", "identities"):
@@ -138,7 +139,7 @@ def test_an_event_may_be_a_row_of_several_datasets(
     ingest()
     more = open_lake(settings, load(tmp_path / "contracts", SHOWN))
     for seed in (1, 2):
-        for _ in drain(log, more, settings, Until()):
+        for _ in consume(log, more, settings, Until()):
             pass
         status = read_status(log, more, settings)
         assert status.ledger.balanced
@@ -180,7 +181,7 @@ def test_a_crash_between_two_commits_is_not_called_a_loss(
     assert after.ledger.read == 600
 
 
-def test_the_status_is_balanced_while_a_drain_runs(
+def test_the_status_is_balanced_while_a_consumer_runs(
     log: EventLog, lake: Lake, settings: Settings, traffic: Traffic, contracts: Mapping[str, Any]
 ) -> None:
     stop = threading.Event()
@@ -191,8 +192,8 @@ def test_the_status_is_balanced_while_a_drain_runs(
             traffic(100, seed=(seed := seed + 1))
 
     def store() -> None:
-        with drain_lock(settings, 0):
-            for _ in drain(log, open_lake(settings, contracts), settings, Until(idle=60)):
+        with hold_lease(settings, 0):
+            for _ in consume(log, open_lake(settings, contracts), settings, Until(idle=60)):
                 if stop.is_set():
                     return
 

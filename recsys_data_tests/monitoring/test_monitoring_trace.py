@@ -19,7 +19,7 @@ from recsys_data.monitoring.trace.rows import MOST
 from recsys_data.monitoring.trace.trace import trace
 from recsys_data.storage.maintenance.compaction import compact_day
 from recsys_data.storage.tables import Lake
-from recsys_data_tests.support.draining import view
+from recsys_data_tests.support.platform import view
 
 Ingest = Callable[[], None]
 
@@ -235,7 +235,7 @@ class OneLine:
         return log_search.LogSlice(0, start, start + len(data), data, bounds, start + bounds[:-1])
 
 
-def test_a_drain_at_work_hides_nothing(
+def test_a_consumer_at_work_hides_nothing(
     log: EventLog, lake: Lake, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The event moves from the log to the tables while it is looked for."""

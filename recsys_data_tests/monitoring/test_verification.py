@@ -17,7 +17,7 @@ from recsys_data.monitoring.verification import verify
 from recsys_data.settings import Settings
 from recsys_data.storage.commit import commit
 from recsys_data.storage.ledger import read_ledger
-from recsys_data.storage.parquet import Picked, write_days
+from recsys_data.storage.parquet import Selection, write_days
 from recsys_data.storage.tables import Lake
 
 Traffic = Callable[..., dict]
@@ -45,7 +45,7 @@ def add_row(lake: Lake, name: str, like: dict[str, Any], **changes: Any) -> None
     row = pa.Table.from_pylist([{**like, **changes}], schema=schema)
     base = read_ledger(table)
     ledger = msgspec.structs.replace(base, rows=base.rows + 1, token="")
-    commit(table, base, ledger, write_days(table, [Picked.all(row)]))
+    commit(table, base, ledger, write_days(table, [Selection.all(row)]))
 
 
 def lose_file(lake: Lake, name: str) -> None:

@@ -131,10 +131,10 @@ def _lost(world: World, rows: Rows) -> Iterable[Finding]:
     for name, lines in truth.lines_of().items():
         event = truth.events[name]
         if name in stored:
-            wrong += [name] if event.fate == BAD else []
+            wrong += [name] if event.outcome == BAD else []
         elif not _is_excused(world, name) and dead[name] < lines:
             lost.append(name)
-        elif not _is_excused(world, name) and event.fate == GOOD:
+        elif not _is_excused(world, name) and event.outcome == GOOD:
             wrong.append(name)
     if lost:
         yield Finding("lost", f"{_shown(lost)} are nowhere, or some of their lines are")

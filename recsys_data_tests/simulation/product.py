@@ -21,9 +21,8 @@ from pyiceberg.utils.concurrent import ExecutorFactory
 from recsys_data import durable as files
 from recsys_data.ingestion.batch import retention, snapshot
 from recsys_data.ingestion.batch.history.update import refresh_history as refresh
-from recsys_data.ingestion.streaming import consumer as drain
+from recsys_data.ingestion.streaming import consumer, replay
 from recsys_data.ingestion.streaming import deduplication as deduplicate
-from recsys_data.ingestion.streaming import replay
 from recsys_data.ingestion.streaming import stream_writer as writer
 from recsys_data.ingestion.streaming.dead_letters import DeadLetterFilter
 from recsys_data.ingestion.streaming.decoding.event_sql import EventSchema, EventSession
@@ -62,7 +61,7 @@ class Sizes(NamedTuple):
 
 def consume(log: EventLog, lake: Lake, settings: Settings) -> None:
     """Ingest until nothing waits. Without the lock, for two of them are to be tried, too."""
-    for _ in drain.drain(log, lake, settings, drain.Until(), _limits):
+    for _ in consumer.consume(log, lake, settings, consumer.Until(), _limits):
         pass
 
 
@@ -119,7 +118,7 @@ def first_position(segment: Path) -> int:
 
 def consumed(log: EventLog, lake: Lake) -> dict[int, int]:
     """Where every table has come to in each partition."""
-    return drain.positions_of(lake, log.begin_offsets())
+    return consumer.positions_of(lake, log.begin_offsets())
 
 
 def verdict(log: EventLog, lake: Lake, settings: Settings) -> bool:
@@ -178,7 +177,9 @@ def _switched_off(sabotage: str | None) -> Iterable[tuple[Any, str, Any]]:
     if sabotage == "deduplication":
         import numpy as np
 
-        return [(deduplicate.DedupIndex, "keep", lambda self, keys, decided=None: (np.ones(keys.shape[1], bool),) * 2)]
+        return [
+            (deduplicate.DedupIndex, "filter_new", lambda self, keys, decided=None: (np.ones(keys.shape[1], bool),) * 2)
+        ]
     if sabotage == "compare-and-set":
         return [(writer, "commit", _commit_regardless)]
     if sabotage == "fsync":

@@ -25,14 +25,14 @@ class Event:
     """An event as its client sends it.
 
     Attributes:
-        fate: GOOD under every variant of the contracts and settings, BAD under every one, or it DEPENDS.
+        outcome: GOOD under every variant of the contracts and settings, BAD under every one, or it DEPENDS.
         context: whether an accepted one gives a row of `contexts`.
         voucher: whether it gives one of `vouchers`, where there is such a dataset.
     """
 
     id: str
     line: bytes
-    fate: str
+    outcome: str
     day: date
     context: bool
     voucher: bool
@@ -62,10 +62,10 @@ def make(rng: random.Random, number: str, now: datetime) -> Event:
         "nobody": {"user_id": ""},
     }.get(kind, {})
     line = json.dumps(body, separators=(",", ":")).encode()
-    fate = {"nobody": BAD, "broken": BAD, "query": DEPENDS, "page": DEPENDS, "long": DEPENDS}.get(kind, GOOD)
+    outcome = {"nobody": BAD, "broken": BAD, "query": DEPENDS, "page": DEPENDS, "long": DEPENDS}.get(kind, GOOD)
     if kind == "broken":
         line = line[:-1]
-    return Event(f"e{number}", line, fate, happened.date(), "context" in body, "voucher" in body)
+    return Event(f"e{number}", line, outcome, happened.date(), "context" in body, "voucher" in body)
 
 
 def id_of(line: bytes) -> str:

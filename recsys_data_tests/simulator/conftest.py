@@ -30,13 +30,13 @@ CONTEXT_PARTS = {
 }
 
 
-class Refused(Exception):
+class Rejected(Exception):
     """The reason a line is a dead letter."""
 
 
 def refuse(reason: str, when: bool) -> None:
     if when:
-        raise Refused(reason)
+        raise Rejected(reason)
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -53,11 +53,11 @@ def parse(line: bytes) -> dict[str, Any]:
     try:
         text = line.decode()
     except UnicodeDecodeError:
-        raise Refused("invalid_utf8") from None
+        raise Rejected("invalid_utf8") from None
     try:
         event = json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
     except ValueError:
-        raise Refused("malformed_json") from None
+        raise Rejected("malformed_json") from None
     refuse("not_an_object", not isinstance(event, dict))
     return event
 
@@ -100,7 +100,7 @@ def moment(event: dict[str, Any], name: str) -> datetime | None:
         refuse(f"unparseable_{name}", not RFC3339.fullmatch(text))
         return datetime.fromisoformat(text)
     except ValueError:
-        raise Refused(f"unparseable_{name}") from None
+        raise Rejected(f"unparseable_{name}") from None
 
 
 def exposed(event: dict[str, Any], address: bool = False) -> bool:
@@ -135,8 +135,8 @@ def check_rules(event: dict[str, Any], kind: str, when: datetime, sent: datetime
         refuse("coordinates_out_of_range", wrong)
 
 
-def judge(line: bytes) -> tuple[dict[str, Any], datetime, datetime | None]:
-    """The event with its own time and the time it was sent; raises `Refused`."""
+def validate(line: bytes) -> tuple[dict[str, Any], datetime, datetime | None]:
+    """The event with its own time and the time it was sent; raises `Rejected`."""
     event = parse(line)
     check_types(event)
     when, sent, _ = (moment(event, name) for name in ("event_ts", "sent_at", "client_event_ts"))
@@ -155,8 +155,8 @@ def read(lines: list[bytes]) -> dict[str, Any]:
     contexts = late = redacted = located = duplicates = 0
     for line in lines:
         try:
-            event, when, sent = judge(line)
-        except Refused as reason:
+            event, when, sent = validate(line)
+        except Rejected as reason:
             dead[str(reason)] += 1
             continue
         if event["event_id"] in ids:
@@ -198,8 +198,8 @@ def utc(when: datetime | None) -> str | None:
 def reason(line: bytes) -> str | None:
     """Why a line is a dead letter; None if it is not."""
     try:
-        judge(line)
-    except Refused as refused:
+        validate(line)
+    except Rejected as refused:
         return str(refused)
     return None
 

@@ -14,7 +14,7 @@ from recsys_data.errors import PositionMoved, Transient
 from recsys_data.storage import commit as commit_module
 from recsys_data.storage.commit import commit
 from recsys_data.storage.ledger import Deletions, Latency, Ledger, read_ledger
-from recsys_data.storage.parquet import Picked, write_days
+from recsys_data.storage.parquet import Selection, write_days
 from recsys_data_tests.storage.conftest import OpenLake
 from recsys_data_tests.support.rows import append, rows
 
@@ -38,7 +38,7 @@ def test_writers_that_start_from_one_position_do_not_both_commit(open_notes: Ope
     def race(number: int) -> bool:
         table = open_notes().table("notes")
         base = read_ledger(table)
-        files = write_days(table, [Picked.all(rows((f"b{number}", number)))])
+        files = write_days(table, [Selection.all(rows((f"b{number}", number)))])
         try:
             commit(table, base, Ledger({0: base.positions[0] + 1}, rows=base.rows + 1), files)
         except PositionMoved:
@@ -61,7 +61,7 @@ def test_many_commits_in_any_interleaving_lose_nothing_and_double_nothing(open_n
         table = rng.choice(tables)
         base = read_ledger(table)
         position = base.positions.get(0, 0)
-        files = write_days(table, [Picked.all(rows((f"e{position}", position % 3)))])
+        files = write_days(table, [Selection.all(rows((f"e{position}", position % 3)))])
         try:
             commit(table, base, Ledger({0: position + 1}, rows=position + 1), files)
         except PositionMoved as error:
@@ -103,7 +103,7 @@ def test_a_catalog_that_cannot_be_written_is_tried_again_and_then_told(
 def test_rows_are_written_by_day_and_columns_may_come_in_any_order(open_notes: OpenLake) -> None:
     table = open_notes().table("notes")
     given = rows(("a", 1.5), ("b", 0), ("c", 1), ("d", -1e-9), note=["x", None, "z", ""]).select([2, 1, 0])
-    files = write_days(table, [Picked.all(given)])
+    files = write_days(table, [Selection.all(given)])
     days = {date.fromordinal(date(1970, 1, 1).toordinal() + file.partition[0]): file.record_count for file in files}
     assert days == {date(2025, 12, 31): 1, date(2026, 1, 1): 1, date(2026, 1, 2): 2}
     assert len(table.scan().to_arrow()) == 0, "rows were visible before their commit"
@@ -112,7 +112,7 @@ def test_rows_are_written_by_day_and_columns_may_come_in_any_order(open_notes: O
     assert [(row["event_id"], row["note"]) for row in found] == [("a", "x"), ("b", None), ("c", "z"), ("d", "")]
     filtered = table.scan(row_filter="event_ts >= '2026-01-02T00:00:00+00:00'")
     assert len(list(filtered.plan_files())) == 1
-    assert write_days(table, [Picked.all(rows())]) == []
+    assert write_days(table, [Selection.all(rows())]) == []
 
 
 def test_deletions_keep_the_names_under_which_earlier_versions_stored_them() -> None:

@@ -86,7 +86,7 @@ def test_compaction_does_not_copy_damage(open_: Open) -> None:
     assert table.refresh().metadata_location == before
 
 
-def test_a_drain_that_cannot_read_ids_names_the_file(open_: Open) -> None:
+def test_a_consumer_that_cannot_read_ids_names_the_file(open_: Open) -> None:
     table = open_().table("notes")
     path = a_data_file(table)
     error = RuntimeError("no words")

@@ -1,4 +1,4 @@
-"""Readers beside a drain at work: each read of a table shows whole micro-batches."""
+"""Readers beside a consumer at work: each read of a table shows whole micro-batches."""
 
 import threading
 from collections import defaultdict
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from recsys_data.contracts import load_contracts
-from recsys_data.ingestion.streaming import consumer as drain_module
+from recsys_data.ingestion.streaming import consumer
 from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data.ingestion.streaming.log.open import open_log
 from recsys_data.settings import Settings
@@ -21,8 +21,8 @@ from recsys_data.storage.tables import Lake, open_lake
 NAMES = ["interactions", "contexts", "dead_letters"]
 
 
-class Draining(threading.Thread):
-    """A drain of what waits; knows which numbers of rows a table has between two commits."""
+class Consuming(threading.Thread):
+    """A consumer of what waits; knows which numbers of rows a table has between two commits."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Draining(threading.Thread):
             lake = open_lake(self.settings, load_contracts())
             # Small slices, each committed at once: many commits for the readers to meet.
             limits = ConsumerLimits(slice_bytes=30_000, commit_rows=1)
-            for flushed in drain_module.drain(log, lake, self.settings, drain_module.Until(), limits):
+            for flushed in consumer.consume(log, lake, self.settings, consumer.Until(), limits):
                 for name in NAMES:
                     rows[name] += sum(flushed.rows[name].values())
                     self.totals[name].add(rows[name])
@@ -48,7 +48,7 @@ class Draining(threading.Thread):
 
 
 @pytest.fixture
-def draining(tmp_path: Path) -> Iterator[Draining]:
+def consuming(tmp_path: Path) -> Iterator[Consuming]:
     settings = Settings(dir=str(tmp_path / "state"))
     log = open_log(settings)
     for batch in simulate(Plan(events=600, seed=5)):
@@ -57,9 +57,9 @@ def draining(tmp_path: Path) -> Iterator[Draining]:
     lake = open_lake(settings, load_contracts())
     for name in NAMES:
         lake.table(name)
-    drain = Draining(settings)
-    yield drain
-    drain.join()
+    thread = Consuming(settings)
+    yield thread
+    thread.join()
 
 
 def counted(lake: Lake) -> dict[str, int]:
@@ -77,33 +77,33 @@ def scanned(lake: Lake, name: str) -> int:
     return found
 
 
-def test_readers_see_whole_micro_batches_only(draining: Draining) -> None:
-    lake = open_lake(draining.settings, load_contracts())
+def test_readers_see_whole_micro_batches_only(consuming: Consuming) -> None:
+    lake = open_lake(consuming.settings, load_contracts())
     seen: dict[str, set[int]] = defaultdict(set)
-    draining.start()
+    consuming.start()
     over = False
     while not over:
-        over = not draining.is_alive()
+        over = not consuming.is_alive()
         for name, rows in counted(lake).items():
             seen[name] |= {rows, scanned(lake, name)}
-    assert draining.failed is None
+    assert consuming.failed is None
     for name in NAMES:
-        assert seen[name] <= draining.totals[name], f"{name} was seen with part of a commit"
-        assert max(seen[name]) == max(draining.totals[name])
-    assert len(draining.totals["interactions"]) > 5
-    assert len(seen["interactions"]) > 2, "no reader met the drain at work"
+        assert seen[name] <= consuming.totals[name], f"{name} was seen with part of a commit"
+        assert max(seen[name]) == max(consuming.totals[name])
+    assert len(consuming.totals["interactions"]) > 5
+    assert len(seen["interactions"]) > 2, "no reader met the consumer at work"
 
 
-def test_readers_of_the_past_see_whole_micro_batches_only(draining: Draining) -> None:
-    draining.start()
-    draining.join()
-    assert draining.failed is None
-    lake = open_lake(draining.settings, load_contracts())
+def test_readers_of_the_past_see_whole_micro_batches_only(consuming: Consuming) -> None:
+    consuming.start()
+    consuming.join()
+    assert consuming.failed is None
+    lake = open_lake(consuming.settings, load_contracts())
     table = lake.table("interactions")
     moments = [datetime.fromtimestamp(one.timestamp_ms / 1000, UTC) for one in table.metadata.snapshots]
     found = []
     for moment in moments[:: max(1, len(moments) // 10)]:
         with connect(lake, ["interactions"], as_of=moment) as connection:
             found.append(connection.sql("SELECT count(*) FROM interactions").fetchall()[0][0])
-    assert set(found) <= draining.totals["interactions"]
+    assert set(found) <= consuming.totals["interactions"]
     assert found == sorted(found) and len(set(found)) > 3

@@ -1,4 +1,4 @@
-"""Crashing a drain at any step: before and after everything that leaves a trace."""
+"""Crashing a consumer at any step: before and after everything that leaves a trace."""
 
 from collections.abc import Callable
 from typing import Any

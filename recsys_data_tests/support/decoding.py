@@ -1,4 +1,4 @@
-"""Decoding lines in tests: each line's fate, by the way that the decoder chooses or by the exact way alone."""
+"""Decoding lines in tests: each line's outcome, by the way that the decoder chooses or by the exact way alone."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -71,7 +71,7 @@ def decode_lines(
 
 
 @dataclass
-class Fate:
+class Outcome:
     """What became of a line: `accepted` with its columns, or the reason with the dead letter."""
 
     reason: str
@@ -93,37 +93,37 @@ class Decoding:
         self.decoder = decoder_of(self.contracts, limits=limits)
         self.decode_strictly = 0
 
-    def fates(self, lines: Sequence[bytes], newline: bytes = b"\n") -> list[Fate]:
-        """One fate a line; fails unless there is exactly one. `decode_strictly` counts the lines read one by one."""
+    def outcomes(self, lines: Sequence[bytes], newline: bytes = b"\n") -> list[Outcome]:
+        """One outcome a line; fails unless there is exactly one. `decode_strictly` counts the lines read one by one."""
         with self._counted():
             events, dead = decode_lines(self.decoder, lines, newline)
         rows = sorted([event["row"] for event in events] + [letter.row for letter in dead])
-        assert rows == list(range(len(lines))), "a line has no fate, or more than one"
-        fates: dict[int, Fate] = {event["row"]: Fate(ACCEPTED, event) for event in events}
-        fates |= {letter.row: Fate(letter.reason, {}, letter) for letter in dead}
-        return [fates[row] for row in range(len(lines))]
+        assert rows == list(range(len(lines))), "a line has no outcome, or more than one"
+        outcomes: dict[int, Outcome] = {event["row"]: Outcome(ACCEPTED, event) for event in events}
+        outcomes |= {letter.row: Outcome(letter.reason, {}, letter) for letter in dead}
+        return [outcomes[row] for row in range(len(lines))]
 
-    def fate(self, line: bytes | dict[str, Any]) -> Fate:
-        return self.fates([line if isinstance(line, bytes) else json.dumps(line).encode()])[0]
+    def outcome(self, line: bytes | dict[str, Any]) -> Outcome:
+        return self.outcomes([line if isinstance(line, bytes) else json.dumps(line).encode()])[0]
 
-    def views(self, cases: Sequence[dict[str, Any]]) -> list[Fate]:
-        """The fate of a good view with these members in place of its own, the same by the exact way."""
+    def views(self, cases: Sequence[dict[str, Any]]) -> list[Outcome]:
+        """The outcome of a good view with these members in place of its own, the same by the exact way."""
         lines = [json.dumps(VIEW | members).encode() for members in cases]
         exactly = self.exact_fates(lines)
-        fates = self.fates(lines)
-        assert [fate.comparable() for fate in fates] == [fate.comparable() for fate in exactly]
-        return fates
+        outcomes = self.outcomes(lines)
+        assert [outcome.comparable() for outcome in outcomes] == [outcome.comparable() for outcome in exactly]
+        return outcomes
 
-    def exact_fates(self, lines: Sequence[bytes]) -> list[Fate]:
-        """The fates by the exact way alone."""
+    def exact_fates(self, lines: Sequence[bytes]) -> list[Outcome]:
+        """The outcomes by the exact way alone."""
 
         def all_odd(data: Any, bounds: Any) -> ValueCounts:
             return ValueCounts(np.zeros((len(bounds) - 1, KINDS), np.int64), np.ones(len(bounds) - 1, bool))
 
         with patch.object(decode, "count_values", all_odd):
-            fates = self.fates(lines)
-        assert self.decode_strictly == sum(fate.reason != "event_too_large" for fate in fates)
-        return fates
+            outcomes = self.outcomes(lines)
+        assert self.decode_strictly == sum(outcome.reason != "event_too_large" for outcome in outcomes)
+        return outcomes
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

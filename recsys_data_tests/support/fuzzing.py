@@ -35,7 +35,7 @@ NAMES = st.sampled_from(
     + ["", "$", "$event", "a.b", "\x00", 'it"s', "größe", "messageId", "userId", "writeKey", "timestamp", "batch"]
     + ["products", "product_id", "__proto__", "sentAt", "os", "page", "referrer", "name", "event", "key", "row"]
 )
-# Numbers and words as JSON text; the last ones are no JSON.
+# Numbers and words as JSON text; the last ones are not JSON.
 NUMBERS = st.sampled_from(
     ["0", "-0", "-0.0", "1", "1e999", "-1e999", "1e-999", "2.5", "1E2", "9223372036854775807", "9223372036854775808"]
     + ["-9223372036854775809", "9" * 400, "9" * 5000, "0." + "9" * 5000, "1e400000000", "5e-324", "0.1", "1e18"]

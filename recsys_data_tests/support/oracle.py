@@ -46,7 +46,7 @@ class Members(list):
     """The members of an object, with those that stand twice."""
 
 
-def judge(line: bytes, first_day: datetime, now: datetime, max_bytes: int) -> set[str]:
+def validate(line: bytes, first_day: datetime, now: datetime, max_bytes: int) -> set[str]:
     """The reasons that are right for a line; several where the order of its faults in the text decides."""
     if len(line) > max_bytes:
         return {"event_too_large"}

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from recsys_data.storage.commit import commit
 from recsys_data.storage.ledger import Ledger, read_ledger
-from recsys_data.storage.parquet import Picked, write_days
+from recsys_data.storage.parquet import Selection, write_days
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -31,5 +31,5 @@ def append(table: "Table", given: pa.Table, position: int) -> Ledger:
     """Commit rows with a ledger that stands at this position of partition 0; returns it."""
     base = read_ledger(table)
     ledger = Ledger(positions={0: position}, read=len(given), accepted=len(given), rows=base.rows + len(given))
-    commit(table, base, ledger, write_days(table, [Picked.all(given)]))
+    commit(table, base, ledger, write_days(table, [Selection.all(given)]))
     return read_ledger(table)

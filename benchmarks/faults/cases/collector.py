@@ -52,16 +52,16 @@ def kill_collector(harness: Harness, injections: int) -> Result:
 
 
 def _disturb(harness: Harness, state: State, collector: Child) -> None:
-    """Let the collector serve for a moment; at times a disk that is full for a part of it, and a drain beside it."""
+    """Let the collector serve for a moment; at times a disk that is full for a part of it, and a consumer beside it."""
     if harness.rng.random() < 0.3 and collector.poll() is None:
         limit_file_size(collector.pid, FULL)
         time.sleep(0.1)
         if collector.poll() is None:
             limit_file_size(collector.pid, resource.RLIM_INFINITY)
-    drain = state.ingest() if harness.rng.random() < 0.3 else None
+    consumer = state.ingest() if harness.rng.random() < 0.3 else None
     time.sleep(harness.rng.uniform(0.05, 0.5))
-    if drain:
-        drain.wait()
+    if consumer:
+        consumer.wait()
 
 
 def start(

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from benchmarks.faults.cases.collector import free_port, send_all, start
 from benchmarks.faults.harness.processes import Child
-from benchmarks.faults.harness.result import Harness, Result, judge, recover
+from benchmarks.faults.harness.result import Harness, Result, recover, verify
 from benchmarks.faults.harness.state import State
-from recsys_data.ingestion.streaming.consumer_lease import running_drain
+from recsys_data.ingestion.streaming.consumer_lease import lease_holder
 from recsys_data.settings import Settings
 
 ROOT = Path(__file__).parents[3]
@@ -27,15 +27,15 @@ AWAY_SECONDS = 20.0
 
 
 def kill_dagster(harness: Harness, injections: int) -> Result:
-    """Kill the process group of the daemon, with its code server and its run, in mid-drain; start it again."""
-    result = Result("Dagster killed as a whole in mid-drain")
+    """Kill the process group of the daemon, with its code server and its run, in mid-commit; start it again."""
+    result = Result("Dagster killed as a whole in mid-commit")
     platform = Platform(harness.state(**SETTINGS))
     try:
         while result.injections < injections and not result.problems:
             clients = platform.traffic(EVENTS_A_ROUND)
-            result.require(platform.wait_for_drain(), f"no drain began: {platform.daemon.text()[-3000:]}")
+            result.require(platform.wait_for_consumer(), f"no consumer began: {platform.daemon.text()[-3000:]}")
             time.sleep(harness.rng.uniform(0, 4))
-            result.injections += platform.drains
+            result.injections += platform.consuming
             platform.kill()
             time.sleep(harness.rng.uniform(0, 2))
             _restart(platform, clients, result)
@@ -50,7 +50,7 @@ def daemon_away(harness: Harness, injections: int) -> Result:
     result = Result(f"daemon away for {AWAY_SECONDS * injections:.0f} s")
     platform = Platform(harness.state(**SETTINGS))
     try:
-        result.require(platform.wait_for_drain(platform.traffic(100)), "no drain began")
+        result.require(platform.wait_for_consumer(platform.traffic(100)), "no consumer began")
         platform.kill()
         clients = platform.traffic(EVENTS_A_ROUND * injections)
         time.sleep(AWAY_SECONDS * injections)
@@ -80,7 +80,7 @@ def _conclude(harness: Harness, state: State, result: Result) -> None:
         last = Result("")
         recover(state, last, "Dagster")
         result.problems += last.problems
-        judge(state, result, "Dagster")
+        verify(state, result, "Dagster")
         harness.close(state, Result(""))
     result.sent += len(state.sent)
 
@@ -109,13 +109,13 @@ class Platform:
         self.state.acknowledged.update(self.acks.read_text().split())
 
     @property
-    def drains(self) -> bool:
-        return running_drain(self.settings) is not None
+    def consuming(self) -> bool:
+        return lease_holder(self.settings) is not None
 
-    def wait_for_drain(self, clients: Child | None = None) -> bool:
-        """Wait until a run drains, and the clients are done."""
+    def wait_for_consumer(self, clients: Child | None = None) -> bool:
+        """Wait until a run consumes, and the clients are done."""
         deadline = time.monotonic() + LONGEST_SECONDS
-        while not self.drains and time.monotonic() < deadline:
+        while not self.consuming and time.monotonic() < deadline:
             time.sleep(0.1)
         if clients:
             clients.wait()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks.faults.harness.processes import Child
-from benchmarks.faults.harness.result import Harness, Result, explained, judge, recover
+from benchmarks.faults.harness.result import Harness, Result, explained, recover, verify
 from benchmarks.faults.harness.state import State
 
 FLIPPED = 16
@@ -12,7 +12,7 @@ EVERYTHING = "SELECT count(*) AS n, bit_xor(hash(i)) AS h FROM interactions i"
 
 
 def damaged_lake(harness: Harness, injections: int) -> Result:
-    """Flip bits of a file that is in use, look at it, drain, and put it back."""
+    """Flip bits of a file that is in use, look at it, consume, and put it back."""
     result = Result("bits flipped in a file of the lake")
     state = harness.state()
     while result.injections < injections and not result.problems:
@@ -25,15 +25,15 @@ def damaged_lake(harness: Harness, injections: int) -> Result:
         path.write_bytes(_flipped(whole, harness.rng.randrange(4, len(whole) - FLIPPED)))
         _look(state, kind, path, sound, result)
         state.send(20)
-        drain = state.ingest()
-        drain.wait()
-        explained(drain, result, f"damage of {path}")
-        named = drain.code == 0 or path.name in drain.text()
-        result.require(named, f"{kind}: a drain ended without naming {path}: {drain.text()[-2000:]}")
+        consumer = state.ingest()
+        consumer.wait()
+        explained(consumer, result, f"damage of {path}")
+        named = consumer.code == 0 or path.name in consumer.text()
+        result.require(named, f"{kind}: a consumer ended without naming {path}: {consumer.text()[-2000:]}")
         path.write_bytes(whole)
         result.injections += 1
         recover(state, result, f"damage of {path}")
-        judge(state, result, f"damage of {path}")
+        verify(state, result, f"damage of {path}")
     harness.close(state, result)
     return result
 
@@ -69,7 +69,7 @@ def damaged_cache(harness: Harness, injections: int) -> Result:
         result.injections += 1
         told = child.code == 0 and f"{path.name} is damaged" in child.text()
         result.require(told, f"it ended with {child.code} and did not name {path}: {child.text()[-2000:]}")
-        judge(state, result, f"damage of {path}")
+        verify(state, result, f"damage of {path}")
     harness.close(state, result)
     return result
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.faults.harness.processes import Child
-from benchmarks.faults.harness.result import Harness, Result, explained, judge, recover
+from benchmarks.faults.harness.result import Harness, Result, explained, recover, verify
 from benchmarks.faults.harness.state import State
 from benchmarks.faults.harness.syncs import Syncs
 
 
 def locked_catalog(harness: Harness, injections: int) -> Result:
-    """Another program holds a write transaction on the catalog for a while: the drain waits and goes on."""
+    """Another program holds a write transaction on the catalog for a while: the consumer waits and goes on."""
     result = Result("catalog locked for seconds")
     state = harness.state()
     recover(state, result, "nothing")
@@ -24,13 +24,13 @@ def locked_catalog(harness: Harness, injections: int) -> Result:
         result.injections += holder.poll() is None
         recover(state, result, "a locked catalog")
         holder.wait()
-        judge(state, result, "a locked catalog")
+        verify(state, result, "a locked catalog")
     harness.close(state, result)
     return result
 
 
 def readonly_catalog(harness: Harness, injections: int) -> Result:
-    """The catalog cannot be written: the drain says so and ends, and once it can be, the next one goes on."""
+    """The catalog cannot be written: the consumer says so and ends, and once it can be, the next one goes on."""
     result = Result("catalog read-only")
     state = harness.state()
     recover(state, result, "nothing")
@@ -42,13 +42,13 @@ def readonly_catalog(harness: Harness, injections: int) -> Result:
         explained(child, result, "a read-only catalog")
         result.require(child.code == 1, f"it ended with {child.code}, though nothing can be written: {child.text()}")
         recover(state, result, "a read-only catalog")
-        judge(state, result, "a read-only catalog")
+        verify(state, result, "a read-only catalog")
     harness.close(state, result)
     return result
 
 
 def full_disk(harness: Harness, injections: int) -> Result:
-    """No file can grow beyond some size: appends and drains fail with words, and nothing is lost."""
+    """No file can grow beyond some size: appends and consumers fail with words, and nothing is lost."""
     result = Result("disk full (no file may grow)")
     while result.injections < injections and not result.problems:
         state = harness.state()
@@ -57,13 +57,13 @@ def full_disk(harness: Harness, injections: int) -> Result:
         for _ in range(10):
             append = state.send(60, again=10, prepare=_limited(harness.rng.choice((3_000, 5_000, 11_000))))
             may_be_tried_again(append, result)
-            drain = state.ingest(prepare=_limited(harness.rng.choice((3_000, 8_000, 20_000, 60_000))))
-            drain.wait()
-            result.injections += (append.code != 0) + (drain.code != 0)
-            explained(drain, result, "a full disk")
+            consumer = state.ingest(prepare=_limited(harness.rng.choice((3_000, 8_000, 20_000, 60_000))))
+            consumer.wait()
+            result.injections += (append.code != 0) + (consumer.code != 0)
+            explained(consumer, result, "a full disk")
             if harness.rng.random() < 0.5:
                 recover(state, result, "a full disk")
-                judge(state, result, "a full disk")
+                verify(state, result, "a full disk")
             if result.problems or result.injections >= injections:
                 break
         harness.close(state, result)
@@ -93,7 +93,7 @@ def removed_file(harness: Harness, injections: int) -> Result:
         result.require(path.name in child.text(), f"the error does not name {path.name}: {child.text()[-2000:]}")
         explained(child, result, "a removed file")
         aside.rename(path)
-        judge(state, result, "a removed file")
+        verify(state, result, "a removed file")
     harness.close(state, result)
     return result
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.faults.cases.collector import free_port, start
 from benchmarks.faults.harness.processes import Child
-from benchmarks.faults.harness.result import PATIENCE_SECONDS, Harness, Result, explained, judge, recover
+from benchmarks.faults.harness.result import PATIENCE_SECONDS, Harness, Result, explained, recover, verify
 from benchmarks.faults.harness.state import State
 
 WRITING = ("pwrite", "fdatasync")
@@ -64,7 +64,7 @@ def log_cannot_be_written(harness: Harness, injections: int) -> Result:
         state.acknowledged.update(state.sent)
         if harness.rng.random() < 0.1:
             recover(state, Result(""), "refusals")
-            judge(state, result, "refusals")
+            verify(state, result, "refusals")
     collector.kill()
     collector.wait()
     explained(collector, result, "a log that cannot be written")
@@ -82,7 +82,7 @@ def _post(port: int, state: State, names: list[str]) -> int:
 
 
 def log_cannot_be_read(harness: Harness, injections: int) -> Result:
-    """A drain meets a log that it may not read, or that is not mounted: it says so, and the next one goes on."""
+    """A consumer meets a log that it may not read, or that is not mounted: it says so, and the next one goes on."""
     result = Result("log cannot be read, or is not there")
     state = harness.state()
     state.send(60)
@@ -108,7 +108,7 @@ def log_cannot_be_read(harness: Harness, injections: int) -> Result:
         result.injections += 1
         _told(child, result)
         recover(state, result, "a log that could not be read")
-        judge(state, result, "a log that could not be read")
+        verify(state, result, "a log that could not be read")
     harness.close(state, result)
     return result
 
@@ -116,7 +116,7 @@ def log_cannot_be_read(harness: Harness, injections: int) -> Result:
 def _told(child: Child, result: Result) -> None:
     explained(child, result, "a log that cannot be read")
     clear = child.code == 1 and "event log" in child.text()
-    result.require(clear, f"the drain ended with {child.code}: {child.text()[-2000:]}")
+    result.require(clear, f"the consumer ended with {child.code}: {child.text()[-2000:]}")
 
 
 def zeros_in_log(harness: Harness, injections: int) -> Result:

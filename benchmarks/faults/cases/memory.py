@@ -7,13 +7,13 @@ from pathlib import Path
 
 from benchmarks.faults.cases.landing import NAME, Prices, compare, land, rows_of
 from benchmarks.faults.harness.processes import Child
-from benchmarks.faults.harness.result import Harness, Result, judge, recover
+from benchmarks.faults.harness.result import Harness, Result, recover, verify
 from benchmarks.faults.harness.state import State
 from benchmarks.faults.harness.steps import PLACES, Fault, Steps
 
 MIB = 1024 * 1024
 PAGE = resource.getpagesize()
-# A drain, or a snapshot, of a few rows takes about this much more than the process that it is forked from.
+# A consumer, or a snapshot, of a few rows takes about this much more than the process that it is forked from.
 ROOM_MIB = (0.5, 60.0)
 # Arrow's CSV reader waits for ever for a thread or buffer that it did not get. What Dagster does to a run beyond its
 # age limit is then done sooner: it is ended, and the next one takes over.
@@ -21,20 +21,20 @@ AGE_LIMIT_SECONDS = 20.0
 
 
 def out_of_memory(harness: Harness, injections: int) -> Result:
-    """A drain whose memory runs out, in three ways; in the end an ordinary one stores everything."""
-    result = Result("drain out of memory")
+    """A consumer whose memory runs out, in three ways; in the end an ordinary one stores everything."""
+    result = Result("consumer out of memory")
     state = harness.state()
     ways = (_at_a_step, _limited, _killed)
     hung = 0
     while result.injections < injections and not result.problems:
         state.send(60, again=15)
         way = harness.rng.choice(ways)
-        child = way(state, harness, "drain", ("ingest", "--until-empty"))
+        child = way(state, harness, "consumer", ("ingest", "--until-empty"))
         result.injections += child.code != 0
         hung += _ended(child, way is _limited, result)
         if harness.rng.random() < 0.3:
             recover(state, result, "a lack of memory")
-            judge(state, result, "a lack of memory")
+            verify(state, result, "a lack of memory")
     harness.close(state, result)
     _tell(result, hung)
     return result

@@ -9,7 +9,7 @@ from benchmarks.faults.harness.state import State
 from benchmarks.faults.harness.steps import PLACES, Fault, Steps
 
 DAYS = 6
-# Of the items of a day these are left in one that is to be held back: far fewer than the contract allows to be lost.
+# Of the items of a day these are left in one that is to be put on hold: far fewer than the contract allows to be lost.
 FEW = range(8, 12)
 
 
@@ -41,8 +41,8 @@ def kill_snapshot(harness: Harness, injections: int) -> Result:
 
 
 def kill_held(harness: Harness, injections: int) -> Result:
-    """Every second day lost most items: kill what holds it back, and what accepts it, at each step."""
-    result = Result("snapshot held back and accepted, killed at a step")
+    """Every second day lost most items: kill what puts it on hold, and what accepts it, at each step."""
+    result = Result("snapshot put on hold and accepted, killed at a step")
     while result.injections < injections and not result.problems:
         state = harness.state()
         prices: Prices = {}
@@ -67,7 +67,7 @@ def _take(state: State) -> Child:
 
 
 def _hold_back(state: State, harness: Harness, result: Result) -> None:
-    """Take a snapshot that is to be held back until it is, killed twice."""
+    """Take a snapshot that is to be put on hold until it is, killed twice."""
     for place in harness.rng.sample(PLACES["hold"], 2):
         fault = Fault(place, harness.rng.randint(1, 2))
         child = state.command("snapshot", "take", NAME, prepare=lambda fault=fault: Steps("hold", fault))
@@ -75,11 +75,11 @@ def _hold_back(state: State, harness: Harness, result: Result) -> None:
         result.injections += child.killed
         explained(child, result, place)
     again = _take(state)
-    result.require(again.wait() == 1 and "were held back" in again.text(), f"it is not held back: {again.text()}")
+    result.require(again.wait() == 1 and "are on hold" in again.text(), f"it is not on hold: {again.text()}")
 
 
 def _accept(state: State, harness: Harness, result: Result, day: int) -> None:
-    """Accept what is held back until it is published, killed twice."""
+    """Accept what is on hold until it is published, killed twice."""
     arguments = ("snapshot", "accept", NAME, date(2026, 1, day).isoformat())
     for place in harness.rng.sample(PLACES["accept"], 2):
         fault = Fault(place, harness.rng.randint(1, 2))
@@ -90,7 +90,7 @@ def _accept(state: State, harness: Harness, result: Result, day: int) -> None:
     again = state.command(*arguments)
     again.wait(PATIENCE_SECONDS)
     result.recoveries.append(again.seconds)
-    # Killed after it was published, nothing is held back any more; taking brings the history up to date.
-    done = again.code == 0 or "is not held back; held back: nothing" in again.text()
+    # Killed after it was published, nothing is on hold any more; taking brings the history up to date.
+    done = again.code == 0 or "is not on hold; on hold: nothing" in again.text()
     result.require(done, f"no recovery: {again.text()[-3000:]}")
-    result.require(_take(state).wait() == 0, "it was held back again though it was accepted")
+    result.require(_take(state).wait() == 0, "it was put on hold again though it was accepted")

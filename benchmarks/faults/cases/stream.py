@@ -1,11 +1,11 @@
-"""Cases of the stream: drains and appends that are killed at each step or at any moment, and drains that meet."""
+"""Cases of the stream: consumers and appends that are killed at each step or at any moment, and consumers that meet."""
 
 import json
 import shutil
 import signal
 import time
 
-from benchmarks.faults.harness.result import Harness, Result, explained, judge, recover
+from benchmarks.faults.harness.result import Harness, Result, explained, recover, verify
 from benchmarks.faults.harness.state import State
 from benchmarks.faults.harness.steps import PLACES, Fault, Steps
 
@@ -21,7 +21,7 @@ LOCKS = ("drain.lock", "drain.next")
 
 
 def passings(state: State, group: str) -> dict[str, int]:
-    """How often a drain, or an append, without a fault passes each place."""
+    """How often a consumer, or an append, without a fault passes each place."""
     report = state.folder / "passed.json"
 
     def prepare() -> None:
@@ -33,15 +33,18 @@ def passings(state: State, group: str) -> dict[str, int]:
     return json.loads(report.read_text())
 
 
-def kill_drain(harness: Harness, injections: int) -> Result:
-    """Kill the drain at each step in turn; at times the next one too, and at times the cache of ids is gone."""
-    return _kill_at_steps(Result("drain killed at a step"), harness, injections, {})
+def kill_consumer(harness: Harness, injections: int) -> Result:
+    """Kill the consumer at each step in turn; at times the next one too, and at times the cache of ids is gone."""
+    return _kill_at_steps(Result("consumer killed at a step"), harness, injections, {})
 
 
-def kill_drain_and_change(harness: Harness, injections: int) -> Result:
-    """The same, while what is accepted changes between two drains: an event with context is too large, or it is not."""
+def kill_consumer_and_change(harness: Harness, injections: int) -> Result:
+    """The same, while the limit of a line changes between two consumers: an event with context is too large, or not."""
     return _kill_at_steps(
-        Result("drain killed at a step, rules changed before the next"), harness, injections, {"MAX_EVENT_BYTES": "160"}
+        Result("consumer killed at a step, rules changed before the next"),
+        harness,
+        injections,
+        {"MAX_EVENT_BYTES": "160"},
     )
 
 
@@ -49,10 +52,10 @@ def _kill_at_steps(result: Result, harness: Harness, injections: int, changing: 
     places: list[str] = []
     while result.injections < injections and not result.problems:
         state = harness.state()
-        counts = passings(state, "drain")
+        counts = passings(state, "consumer")
         for turn in range(LIFE):
             if not places:
-                places = harness.rng.sample(PLACES["drain"], len(PLACES["drain"]))
+                places = harness.rng.sample(PLACES["consumer"], len(PLACES["consumer"]))
             place = places.pop()
             # Of an event that is delivered twice, one line may be accepted and the other rejected, if rules change.
             state.send(40, again=0 if changing else 15)
@@ -69,16 +72,16 @@ def _kill_at_steps(result: Result, harness: Harness, injections: int, changing: 
                 continue  # The next one is killed as well.
             recover(state, result, place)
             if turn % 3 == 0:
-                judge(state, result, place)
+                verify(state, result, place)
             if result.problems or result.injections >= injections:
                 break
         harness.close(state, result)
     return result
 
 
-def kill_first_drain(harness: Harness, injections: int) -> Result:
-    """Kill the very first drain, which creates catalog and tables, at any moment."""
-    result = Result("first drain killed while tables are made")
+def kill_first_consumer(harness: Harness, injections: int) -> Result:
+    """Kill the very first consumer, which creates catalog and tables, at any moment."""
+    result = Result("first consumer killed while tables are made")
     while result.injections < injections and not result.problems:
         state = harness.state()
         state.send(20)
@@ -96,7 +99,7 @@ def kill_append(harness: Harness, injections: int) -> Result:
     result = Result("append killed at a step, torn tails")
     while result.injections < injections and not result.problems:
         state = harness.state()
-        # What is tried here is the log; a drain of all that was sent again would take hundreds of small commits.
+        # What is tried here is the log; a consumer of all that was sent again would take hundreds of small commits.
         state.tight = False
         counts = passings(state, "log")
         for _ in range(min(20 * LIFE, injections)):
@@ -107,16 +110,16 @@ def kill_append(harness: Harness, injections: int) -> Result:
             result.require(child.killed or not child.code, f"{place}: {child.text()[-3000:]}")
             if harness.rng.random() < 0.03:
                 recover(state, result, place)
-                judge(state, result, place)
+                verify(state, result, place)
             if result.problems or result.injections >= injections:
                 break
         harness.close(state, result)
     return result
 
 
-def two_drains(harness: Harness, injections: int) -> Result:
-    """Two drains at once, for the lock between them is removed, as if they ran on two machines; one may be killed."""
-    result = Result("two drains at once")
+def two_consumers(harness: Harness, injections: int) -> Result:
+    """Two consumers at once, as if on two machines: their lock file is removed. One may be killed."""
+    result = Result("two consumers at once")
     state = harness.state()
     while result.injections < injections and not result.problems:
         for _ in range(3):
@@ -131,28 +134,28 @@ def two_drains(harness: Harness, injections: int) -> Result:
             first.kill()
         for child in (first, second):
             child.wait()
-            explained(child, result, "two drains")
-            # Who came before the other had its lock was turned away, and has drained nothing.
+            explained(child, result, "two consumers")
+            # Who came before the other had its lock was turned away, and has consumed nothing.
             met = met and "Another process is ingesting" not in child.text()
             result.require(child.code in (0, 1, -signal.SIGKILL), f"exit code {child.code}: {child.text()}")
         result.injections += met
-        recover(state, result, "two drains")
-        judge(state, result, "two drains")
+        recover(state, result, "two consumers")
+        verify(state, result, "two consumers")
     harness.close(state, result)
     return result
 
 
 def unlock(state: State) -> None:
-    """Take the drain's lock file away: who comes next locks another one."""
+    """Take the consumer's lock file away: who comes next locks another one."""
     for name in LOCKS:
         (state.dir / "ingest" / name).unlink(missing_ok=True)
 
 
 def zombie(harness: Harness, injections: int) -> Result:
-    """Stop a drain before it commits, let another commit the same lines, and let the first go on."""
-    result = Result("zombie drain goes on after its successor")
+    """Stop a consumer before it commits, let another commit the same lines, and let the first go on."""
+    result = Result("zombie consumer continues after a takeover")
     state = harness.state(LOG_RETENTION_HOURS="1")
-    passings(state, "drain")
+    passings(state, "consumer")
     while result.injections < injections and not result.problems:
         state.send(60, again=15)
         place = harness.rng.choice(BEFORE_COMMIT)
@@ -162,13 +165,13 @@ def zombie(harness: Harness, injections: int) -> Result:
             continue
         unlock(state)
         state.send(20)
-        recover(state, result, "a drain that hangs")
+        recover(state, result, "a consumer that hangs")
         first.signal(signal.SIGCONT)
         first.wait()
         result.injections += 1
         moved = first.code == 1 and "Another process has moved" in first.text()
         result.require(moved, f"stopped {place}, it ended with {first.code}: {first.text()[-2000:]}")
-        judge(state, result, place)
+        verify(state, result, place)
     harness.close(state, result)
     return result
 
@@ -184,14 +187,14 @@ def redelivery(harness: Harness, injections: int) -> Result:
             shutil.rmtree(state.dir / "ingest", ignore_errors=True)
         result.injections += 1
         recover(state, result, "a redelivery")
-        judge(state, result, "a redelivery")
+        verify(state, result, "a redelivery")
     harness.close(state, result)
     return result
 
 
 def random_kill(harness: Harness, injections: int) -> Result:
-    """Kill drains at any moment from outside, several in a row."""
-    result = Result("drain killed at any moment")
+    """Kill consumers at any moment from outside, several in a row."""
+    result = Result("consumer killed at any moment")
     while result.injections < injections and not result.problems:
         state = harness.state()
         for _ in range(LIFE):
@@ -203,7 +206,7 @@ def random_kill(harness: Harness, injections: int) -> Result:
                 child.wait()
                 result.injections += child.killed
             recover(state, result, "kills at any moment")
-            judge(state, result, "kills at any moment")
+            verify(state, result, "kills at any moment")
             if result.problems or result.injections >= injections:
                 break
         harness.close(state, result)

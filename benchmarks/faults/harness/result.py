@@ -60,21 +60,21 @@ class Harness:
             child = state.send(0)
             result.require(child.code == 0, f"an append without a fault failed:\n{child.text()}")
         recover(state, result, "the end")
-        judge(state, result, "the end")
+        verify(state, result, "the end")
         result.sent += len(state.sent)
         if not result.failed:
             state.remove()
 
 
 def recover(state: State, result: Result, after: str) -> None:
-    """Restart until nothing waits: one ordinary drain must be enough."""
+    """Restart until nothing waits: one ordinary consumer must be enough."""
     child = state.ingest()
     child.wait(PATIENCE_SECONDS)
     result.recoveries.append(child.seconds)
     result.require(child.code == 0, f"no recovery after {after}: exit code {child.code}\n{child.text()[-3000:]}")
 
 
-def judge(state: State, result: Result, after: str) -> None:
+def verify(state: State, result: Result, after: str) -> None:
     """Compare what is stored with what was sent."""
     verdict = state.verdict()
     result.lost += verdict.lost

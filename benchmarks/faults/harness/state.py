@@ -24,7 +24,7 @@ from recsys_data.cli import main
 from recsys_data.errors import RecsysDataError
 from recsys_data.settings import Settings
 
-HOMES = ("interactions", "identities")
+PRIMARIES = ("interactions", "identities")
 # Files of the landing folder are written before the process that takes them starts.
 SETTINGS = {"LOG_PARTITIONS": "2", "SEGMENT_BYTES": "12000", "LOG_RETENTION_HOURS": "0", "LANDING_REST_SECONDS": "0"}
 Prepare = Callable[[], object]
@@ -88,8 +88,8 @@ class State:
         return self.child(work, prepare)
 
     def ingest(self, fault: Fault | None = None, prepare: Prepare | None = None) -> Child:
-        """Drain what waits, with a fault."""
-        return self.command("ingest", "--until-empty", prepare=prepare or (lambda: Steps("drain", fault)))
+        """Consume what waits, with a fault."""
+        return self.command("ingest", "--until-empty", prepare=prepare or (lambda: Steps("consumer", fault)))
 
     def make(self, count: int) -> list[str]:
         """The ids of new events: most good, some with context, some statements, some that break the contract."""
@@ -137,12 +137,12 @@ class State:
         if status["log"]["lag_events"]:
             verdict.problems.append(f"{status['log']['lag_events']} events still wait")
         # A damaged line may show no id any more.
-        homes, dead = Counter(found["homes"]), set(found["dead"]) - {""}
-        verdict.lost = len(self.acknowledged - homes.keys() - dead)
-        verdict.lost += len((self.with_context & homes.keys()) - set(found["contexts"]))
-        verdict.doubled = sum(count - 1 for count in homes.values()) + len(homes.keys() & dead) + found["repeated"]
+        events, dead = Counter(found["events"]), set(found["dead"]) - {""}
+        verdict.lost = len(self.acknowledged - events.keys() - dead)
+        verdict.lost += len((self.with_context & events.keys()) - set(found["contexts"]))
+        verdict.doubled = sum(count - 1 for count in events.values()) + len(events.keys() & dead) + found["repeated"]
         verdict.doubled += len(found["contexts"]) - len(set(found["contexts"]))
-        foreign = (homes.keys() | dead) - self.sent.keys()
+        foreign = (events.keys() | dead) - self.sent.keys()
         if foreign:
             verdict.problems.append(f"{len(foreign)} events that nobody sent, such as {min(foreign)}")
         return verdict
@@ -205,7 +205,7 @@ def found_in_lake() -> dict[str, Any]:
     log = open_log(settings)
     faults = [f"{one.check}: {one.found}" for one in verify(lake, log, settings) if one.state != "ok"]
     log.close()
-    names = [*HOMES, "contexts", "dead_letters"]
+    names = [*PRIMARIES, "contexts", "dead_letters"]
     with connect(lake, names) as lines:
 
         def ids(sql: str) -> list:
@@ -216,7 +216,7 @@ def found_in_lake() -> dict[str, Any]:
         return {
             "status": json.loads(text.read()),
             "faults": faults,
-            "homes": ids(" UNION ALL ".join(f"SELECT event_id FROM {name}" for name in HOMES)),
+            "events": ids(" UNION ALL ".join(f"SELECT event_id FROM {name}" for name in PRIMARIES)),
             "contexts": ids("SELECT event_id FROM contexts"),
             # DuckDB writes quotes of a BLOB as \x22, and what a disk zeroed as \x00: an id with a hole is none.
             "dead": ids(r"""SELECT coalesce(event_id, regexp_extract(replace(raw::VARCHAR, '\x22', '"'),

@@ -25,7 +25,7 @@ from recsys_data.ingestion.batch import snapshot
 from recsys_data.ingestion.batch.history import state as history_state
 from recsys_data.ingestion.batch.history import update as history
 from recsys_data.ingestion.batch.staging import Staged
-from recsys_data.ingestion.streaming import consumer as drain
+from recsys_data.ingestion.streaming import consumer
 from recsys_data.ingestion.streaming import deduplication as deduplicate
 from recsys_data.ingestion.streaming import stream_writer as writer
 from recsys_data.ingestion.streaming.deduplication import DedupIndex
@@ -49,7 +49,7 @@ STEPS: dict[str, list[tuple[Any, str]]] = {
         (PartitionWriter, "_rotate"),
         (PartitionWriter, "append"),
     ],
-    "drain": [
+    "consumer": [
         (writer, "build"),
         (writer, "write_days"),
         (write, "write_day"),
@@ -66,7 +66,7 @@ STEPS: dict[str, list[tuple[Any, str]]] = {
         (DedupIndex, "persist"),
         (deduplicate, "write_atomically"),
     ],
-    "upkeep": [
+    "maintenance": [
         (maintenance, "write_day"),
         (maintenance, "sync_all"),
         (maintenance, "expire_old_snapshots"),
@@ -206,7 +206,7 @@ def tighten() -> None:
     """Small slices, many commits, runs of ids saved often and snapshots forgotten early: every step is met soon."""
     from datetime import timedelta
 
-    drain.drain = partial(drain.drain, limits=ConsumerLimits(slice_bytes=16_000, commit_rows=60))
+    consumer.consume = partial(consumer.consume, limits=ConsumerLimits(slice_bytes=16_000, commit_rows=60))
     commit.EXPIRE_EVERY = 3
     commit.SNAPSHOT_AGE = maintenance.SNAPSHOTS_KEPT = timedelta(0)
     maintenance.SMALL_FILES = 2

@@ -50,7 +50,7 @@ def show(found: "Status") -> None:
         ("  duplicates", f"{ledger.duplicates:,}"),
         ("  dead letters", f"{ledger.dead_letters:,}"),
         *((f"    {reason}", f"{count:,}") for reason, count in found.dead_letters_by_reason.items()),
-        *((f"    {fate}", f"{count:,}") for fate, count in removed.items() if count),
+        *((f"    {outcome}", f"{count:,}") for outcome, count in removed.items() if count),
         ("ledger", "balanced" if ledger.balanced else "NOT BALANCED: rows are missing or counted twice"),
         ("received to queryable", f"{seconds(latency.p50_s)} (p50), {seconds(latency.p95_s)} (p95)"),
     ]

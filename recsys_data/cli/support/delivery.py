@@ -17,7 +17,7 @@ import click
 
 from recsys_data.errors import Permanent, Transient, UserError
 from recsys_data.ingestion.streaming.log import EventLog
-from recsys_data.ingestion.streaming.log.stamp import stamp
+from recsys_data.ingestion.streaming.log.received_at import with_received_at
 from recsys_data.operations.platform import opened_log
 from recsys_data.redaction import redacted, redacted_url, secrets_of
 from recsys_data.settings import Settings
@@ -85,7 +85,7 @@ class LogTarget:
 
     def deliver(self, lines: Sequence[bytes]) -> None:
         for start in range(0, len(lines), GROUP_LINES):
-            self._log.append(stamp(lines[start : start + GROUP_LINES], datetime.now(UTC)))
+            self._log.append(with_received_at(lines[start : start + GROUP_LINES], datetime.now(UTC)))
 
 
 class CollectorTarget:

@@ -16,7 +16,7 @@ from recsys_data.contracts.features.expressions import REQUEST, TIMESTAMP, in_or
 from recsys_data.contracts.features.functions import FUNCTIONS, INTEGER, NUMBER
 from recsys_data.contracts.features.view import KINDS, LIFETIME, Feature, FeatureView, Source
 from recsys_data.contracts.rules import session
-from recsys_data.contracts.sql_guard import Refused
+from recsys_data.contracts.sql_guard import ForbiddenSql
 from recsys_data.errors import UserError
 from recsys_data.sql import quote
 
@@ -250,7 +250,7 @@ def _sql(connection: "duckdb.DuckDBPyConnection", what: str, sql: str, columns: 
 
     try:
         return type_of(connection, sql, columns)
-    except Refused as refused:
+    except ForbiddenSql as refused:
         raise _Unsound(f"the {what} `{sql}` is refused: {refused}; compute from one row.") from None
     except duckdb.Error as error:
         raise _Unsound(f"the {what} `{sql}` cannot be evaluated: {_first(error)}; {allowed}.") from None

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from recsys_data.contracts.sql_guard import Refused, check_query, syntax_tree
+from recsys_data.contracts.sql_guard import ForbiddenSql, check_query, syntax_tree
 from recsys_data.sql import quote
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def type_of(connection: "duckdb.DuckDBPyConnection", expression: str, columns: M
         columns: name -> DuckDB type.
 
     Raises:
-        Refused: it reads tables, calls a function that is not allowed, or is an aggregate.
+        ForbiddenSql: it reads tables, calls a function that is not allowed, or is an aggregate.
         duckdb.Error: it cannot be evaluated.
     """
     row = ", ".join(f"NULL::{kind} AS {quote(name)}" for name, kind in columns.items())
@@ -64,7 +64,7 @@ def type_of(connection: "duckdb.DuckDBPyConnection", expression: str, columns: M
     check_query(connection, statement, tables=False)
     kinds = connection.sql(statement).types
     if len(kinds) != 1:
-        raise Refused(f"it is {len(kinds)} values")
+        raise ForbiddenSql(f"it is {len(kinds)} values")
     return str(kinds[0])
 
 

@@ -48,9 +48,9 @@ def replay_or_discard(
             stay = dict(replay(lake, event_log, settings, meant, told.append).most_common())
     except Transient as error:
         raise dg.RetryRequested(max_retries=3, seconds_to_wait=60) from error
-    fate = "discarded" if config.discard else "replayed"
+    outcome = "discarded" if config.discard else "replayed"
     metadata = {
-        fate: sum(told),
+        outcome: sum(told),
         "not replayed, by reason": dg.MetadataValue.json(stay),
         "remaining, by reason": dg.MetadataValue.json(count(lake, DeadLetterFilter())),
     }

@@ -14,7 +14,7 @@ from recsys_data.days import day_number
 from recsys_data.defs.markdown import table
 from recsys_data.durable import local_path
 from recsys_data.errors import UserError
-from recsys_data.ingestion.streaming.refused import Refused
+from recsys_data.ingestion.streaming.rejected import Rejected
 from recsys_data.sql import quote
 from recsys_data.storage.manifest_stats import DayStats, days
 from recsys_data.storage.query import relation
@@ -99,7 +99,7 @@ def wanted_days(partition_keys: Sequence[str], first_day: date) -> list[int]:
     """The days of a run (days since 1970).
 
     Raises:
-        UserError: a key is no day, or outside the partitions. Dagster's command line does not look.
+        UserError: a key is not a day, or outside the partitions. Dagster's command line does not look.
     """
     today = datetime.now(UTC).date()
     days = []
@@ -107,7 +107,7 @@ def wanted_days(partition_keys: Sequence[str], first_day: date) -> list[int]:
         try:
             day = date.fromisoformat(key)
         except ValueError:
-            raise UserError(f"Partition {key!r} is no day. Give one as YYYY-MM-DD, e.g. {today}.") from None
+            raise UserError(f"Partition {key!r} is not a day. Give one as YYYY-MM-DD, e.g. {today}.") from None
         if not first_day <= day <= today:
             raise UserError(f"Partition {key} is outside {first_day} to {today} (UTC). Choose a day in between.")
         days.append(day_number(day))
@@ -136,7 +136,7 @@ def sample(lake: Lake, name: str, day: int) -> str:
     return table([shown[i] for i in filled], [[_cell(row[i]) for i in filled] for row in rows])
 
 
-def rejections(found: Sequence[Refused]) -> dg.MarkdownMetadataValue:
+def rejections(found: Sequence[Rejected]) -> dg.MarkdownMetadataValue:
     """What was rejected by reason, without the rows themselves: those may hold personal data."""
     head = ["reason", "of", "count", "first", "last", "example"]
     rows = [

@@ -12,6 +12,7 @@ from recsys_data.contracts import Contract
 from recsys_data.contracts.model import history_name, rejected_name
 from recsys_data.contracts.servers import Server
 from recsys_data.defs.asset_specs import asset_spec
+from recsys_data.defs.automation import after_snapshot
 from recsys_data.defs.ingestion.arrivals import landed_days_sensor, source_key
 from recsys_data.defs.monitoring.checks import snapshot_checks
 from recsys_data.defs.storage.maintenance import canceled_when_stopped
@@ -51,7 +52,9 @@ def _dataset(contract: Contract, contracts: Mapping[str, Contract], settings: Se
         specs=[
             asset_spec(contract, settings, keys),
             asset_spec(contracts[rejected_name(name)], settings, keys),
-            asset_spec(contracts[history_name(name)], settings, [dg.AssetKey(name)]),
+            asset_spec(contracts[history_name(name)], settings, [dg.AssetKey(name)]).replace_attributes(
+                automation_condition=after_snapshot()
+            ),
         ],
         check_specs=[check.spec() for check in snapshot_checks(contract)],
         can_subset=True,

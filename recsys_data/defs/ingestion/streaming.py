@@ -19,16 +19,16 @@ from recsys_data.defs.ingestion.reporting import Gathered, Reporter, day_facts, 
 from recsys_data.defs.storage.maintenance import canceled_when_stopped
 from recsys_data.errors import UserError
 from recsys_data.ingestion.streaming.consumer_lease import (
-    DrainBusy,
-    DrainRun,
+    ConsumerBusy,
+    ConsumerRun,
     decide,
-    drain_lock,
-    running_drain,
-    successor_waits,
+    hold_lease,
+    lease_holder,
+    standby_waits,
 )
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.ingestion.streaming.positions import positions_of
-from recsys_data.ingestion.streaming.refused import summary
+from recsys_data.ingestion.streaming.rejected import summary
 from recsys_data.settings import Settings
 from recsys_data.storage.manifest_stats import DayStats
 from recsys_data.storage.tables import Lake
@@ -87,7 +87,7 @@ def _drained(
     context: dg.AssetExecutionContext, config: DrainConfig, log: EventLog, lake: Lake, settings: Settings
 ) -> Iterator[dg.AssetMaterialization | dg.MaterializeResult]:
     """Drain, telling of touched days as they become visible, and of the run's own days in any case."""
-    from recsys_data.ingestion.streaming.consumer import Until, drain, wait_until_stored
+    from recsys_data.ingestion.streaming.consumer import Until, consume, wait_until_stored
     from recsys_data.storage.maintenance.compaction import compact_day
 
     try:
@@ -99,12 +99,12 @@ def _drained(
     ends = log.end_offsets()
     by_hand = config.budget_seconds is None
     try:
-        with drain_lock(settings, 0 if by_hand else config.wait_seconds, config.budget_seconds):
-            for flushed in drain(log, lake, settings, Until(config.idle_seconds, config.budget_seconds)):
+        with hold_lease(settings, 0 if by_hand else config.wait_seconds, config.budget_seconds):
+            for flushed in consume(log, lake, settings, Until(config.idle_seconds, config.budget_seconds)):
                 reporter.add(flushed)
                 if reporter.is_due:
                     yield from _touched(lake, log, reporter.take())
-    except DrainBusy as busy:
+    except ConsumerBusy as busy:
         context.log.info(f"{busy} Waiting until what the log held when this run began is stored.")
         if by_hand:
             wait_until_stored(lake, ends, config.wait_seconds)
@@ -192,13 +192,13 @@ def _sensor(job, names: list[str], contracts: Mapping[str, Contract]) -> dg.Sens
         now = time.time()
         cursor = json.loads(context.cursor or "{}")
         lag = lag_of(event_log, lake).events
-        holder = running_drain(settings)
-        decision = decide(now, lag, holder, successor_waits(settings), _runs(context.instance, now))
+        holder = lease_holder(settings)
+        decision = decide(now, lag, holder, standby_waits(settings), _runs(context.instance, now))
         told: list[dg.AssetMaterialization | dg.AssetObservation] = []
         if now - cursor.get("observed", 0) >= OBSERVE_SECONDS:
             cursor["observed"] = now
             told.append(_observation(event_log, lake, lag))
-        # Nothing to do is no reason to be stale: the freshness policy asks whether the pipeline keeps up.
+        # Nothing to do is not a reason to be stale: the freshness policy asks whether the pipeline keeps up.
         if lag == 0 and holder is None and now - cursor.get("beat", 0) >= beat_seconds:
             cursor["beat"] = now
             told += _heartbeats(lake, names)
@@ -209,10 +209,10 @@ def _sensor(job, names: list[str], contracts: Mapping[str, Contract]) -> dg.Sens
     return event_log_sensor
 
 
-def _runs(instance: dg.DagsterInstance, now: float) -> list[DrainRun]:
+def _runs(instance: dg.DagsterInstance, now: float) -> list[ConsumerRun]:
     records = instance.get_run_records(dg.RunsFilter(tags=STARTED_BY), limit=8)
     return [
-        DrainRun(
+        ConsumerRun(
             age=now - record.create_timestamp.timestamp(),
             ended=now - record.end_time if record.dagster_run.is_finished and record.end_time else None,
             failed=record.dagster_run.status == dg.DagsterRunStatus.FAILURE,
@@ -237,12 +237,11 @@ def _observation(log: EventLog, lake: Lake, lag: int) -> dg.AssetObservation:
 
 
 def _heartbeats(lake: Lake, names: list[str]) -> list[dg.AssetMaterialization]:
-    today = _today()
+    """Of no partition, because none got rows: otherwise what is made of today's would be made again."""
     facts = {name: day_facts(lake, name) for name in names}
     return [
         dg.AssetMaterialization(
             name,
-            partition=today,
             metadata={
                 "dagster/row_count": sum(stats.rows for stats in facts[name].values()),
                 "up to date": "no events are waiting",

@@ -1,7 +1,7 @@
-"""Alerts as Dagster sees them: a sensor that looks at freshness, checks and runs, and tells what changed.
+"""The alerts sensor: evaluates freshness, checks and runs, and reports what changed.
 
 Data flow: Dagster's own records -> conditions -> `alerts.State`, which is the sensor's cursor -> notifiers.
-A notifier that does not answer stops nothing: the tick says so, and what it was not told is sent again. Freshness is
+A notifier that fails stops nothing: the tick reports it, and its alerts are sent again. Freshness is
 Dagster's own evaluation of the policies in the contracts; a check counts by its latest completed evaluation; a job is
 bad from a run that failed until one that succeeds, whatever is started by hand counting by what it selects.
 """
@@ -21,16 +21,16 @@ from recsys_data.monitoring.alerts.incidents import (
     Severity,
     State,
     delivered,
-    forget,
     observed,
     summary,
-    untold,
+    undelivered,
+    without_others,
 )
 from recsys_data.monitoring.alerts.notifiers import Notifier, moment, notifiers_of
 from recsys_data.settings import Settings
 
 INTERVAL_SECONDS = 30
-# Runs are looked at twice, for they are recorded by other processes, with clocks of their own.
+# Runs are read twice, because they are recorded by other processes, with clocks of their own.
 OVERLAP_SECONDS = 60.0
 MOST_RUNS = 1000
 BY_HAND = "__ASSET_JOB"
@@ -50,34 +50,36 @@ def alerts_sensor(context: dg.SensorEvaluationContext, settings: dg.ResourcePara
     configure(settings, "recsys_data")
     graph = context.repository_def.asset_graph
     before = msgspec.json.decode(context.cursor, type=State) if context.cursor else State()
-    state = looked_at(before, context.instance, graph, time.time())
-    state, said = told(state, notifiers_of(settings), time.time())
+    state = evaluated(before, context.instance, graph, time.time())
+    state, said = notify(state, notifiers_of(settings), time.time())
     context.update_cursor(msgspec.json.encode(state).decode())
     for line in said:
-        # So that the tick's own log in the UI has it too.
+        # So that the tick's own log in the UI shows it too.
         context.log.info(line)
-    bad = ", ".join(sorted(one.subject for one in state.episodes.values()))
+    bad = ", ".join(sorted(one.subject for one in state.incidents.values()))
     return dg.SkipReason("; ".join([*said, f"bad now: {bad}" if bad else "all is well"]))
 
 
-def looked_at(state: State, instance: dg.DagsterInstance, graph: BaseAssetGraph, now: float) -> State:
-    """The state after a look at Dagster's records; runs that ended before the first look are left alone."""
+def evaluated(state: State, instance: dg.DagsterInstance, graph: BaseAssetGraph, now: float) -> State:
+    """The state after an evaluation of Dagster's records; runs that ended before the first one are ignored."""
     watched = [key for key in graph.get_all_asset_keys() if graph.get(key).freshness_policy]
     checks = list(graph.asset_check_keys)
-    state = forget(state, "freshness", [key.to_user_string() for key in watched])
-    state = forget(state, "check", [check_subject(key) for key in checks])
+    state = without_others(state, "freshness", [key.to_user_string() for key in watched])
+    state = without_others(state, "check", [check_subject(key) for key in checks])
     since = now if state.runs_until is None else state.runs_until
     conditions = [*freshness(instance, watched), *evaluations(instance, checks), *jobs(instance, since)]
     return msgspec.structs.replace(observed(state, conditions, now), runs_until=now)
 
 
-def told(state: State, notifiers: Sequence[Notifier], now: float) -> tuple[State, list[str]]:
-    """The state after each notifier was told what it did not know, and what happened."""
+def notify(state: State, notifiers: Sequence[Notifier], now: float) -> tuple[State, list[str]]:
+    """Send each notifier its undelivered alerts; the state after that, and what happened."""
     names = {notifier.name for notifier in notifiers}
-    state = msgspec.structs.replace(state, told={name: one for name, one in state.told.items() if name in names})
+    state = msgspec.structs.replace(
+        state, notified={name: one for name, one in state.notified.items() if name in names}
+    )
     said = []
     for notifier in notifiers:
-        alerts = untold(state, notifier.name, now)
+        alerts = undelivered(state, notifier.name, now)
         if not alerts:
             continue
         try:
@@ -86,7 +88,7 @@ def told(state: State, notifiers: Sequence[Notifier], now: float) -> tuple[State
             said.append(str(error))
         else:
             state = delivered(state, notifier.name)
-            said.append(f"{len(alerts)} told to {notifier.name}")
+            said.append(f"{len(alerts)} alerts sent to {notifier.name}")
     return state, said
 
 
@@ -162,7 +164,7 @@ def run_subject(run: dg.DagsterRun) -> str:
 
 def _failure(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     """What Dagster says of the end of a run, without the error itself, which may hold what must not be sent."""
-    told = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
-    event = told[-1].dagster_event if told else None
+    failures = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    event = failures[-1].dagster_event if failures else None
     said = f" {event.message}" if event and event.message else ""
     return f"Run {run.run_id} of {run_subject(run)} failed.{said}"

@@ -54,7 +54,7 @@ def _checked(context: dg.OpExecutionContext, check: DatasetCheck, lake: Lake, se
     """Run one check and tell of it; yields why it could not be run."""
     try:
         result = check.result(lake, settings)
-    # What is wrong with one table is no reason to leave the others.
+    # What is wrong with one table is not a reason to leave the others.
     except Exception as error:
         context.log.exception(f"{check.name} of {check.asset} could not be run")
         yield f"{check.name} of {check.asset}: {error}"

@@ -15,7 +15,7 @@ from recsys_data.contracts.servers import Reference
 from recsys_data.defs.ingestion.reporting import rejections
 from recsys_data.defs.markdown import table
 from recsys_data.ingestion.batch.quarantine import quarantined
-from recsys_data.ingestion.streaming.refused import summary
+from recsys_data.ingestion.streaming.rejected import summary
 from recsys_data.monitoring.quality import RECENT, reference_counts, rule_counts, stored_rows
 from recsys_data.monitoring.reconciliation import COUNTS, reconcile_lake
 from recsys_data.settings import Settings

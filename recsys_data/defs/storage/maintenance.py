@@ -107,7 +107,7 @@ def _kept_up(context: dg.AssetExecutionContext, lake: Lake) -> dg.MaterializeRes
     for name in lake.contracts:
         if not lake.exists(name):
             continue
-        # What is wrong with one table is no reason to leave the others.
+        # What is wrong with one table is not a reason to leave the others.
         try:
             done[name] = maintain_table(lake, name)
             context.log.info(f"{name}: {done[name]}")

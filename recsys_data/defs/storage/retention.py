@@ -24,7 +24,7 @@ def retention(context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake]) -
     done: dict[str, Expired] = {}
     failed: list[str] = []
     for name in lake.contracts:
-        # What is wrong with one table is no reason to leave the others.
+        # What is wrong with one table is not a reason to leave the others.
         try:
             done[name] = expire(lake, name, now)
         except RecsysDataError as error:

@@ -123,7 +123,7 @@ def open_quarantined(settings: Settings, name: str, day: date) -> Quarantined:
     folder = _folder(settings, name, day)
     if not (folder / RESULT).exists():
         days = ", ".join(str(result.day) for result in quarantined(settings, name)) or "nothing"
-        raise UserError(f"{name} {day} is not held back; held back: {days}.")
+        raise UserError(f"{name} {day} is not on hold; on hold: {days}.")
     return Quarantined(folder)
 
 

@@ -72,7 +72,7 @@ def take_snapshot(
         readers = (lambda: staged.rows(day), lambda: staged.rejected(lake.contracts[rejected_name(name)], day))
         if violation:
             quarantine(settings, result, *readers)
-            logger.warning("Held back.", extra=_facts(result) | {"why": violation})
+            logger.warning("On hold.", extra=_facts(result) | {"why": violation})
             return result
         on_progress(f"write {name}", compared.rows)
         _publish(lake, result, *readers)

@@ -167,7 +167,7 @@ def _wanted(contract: Contract, server: Server) -> list[ColumnRequest]:
 
 
 def _newest_before(server: Server, day: date, data_dir: Path) -> date:
-    """The newest day of a day folder that is over, for it is joined with what is known now."""
+    """The newest day of a day folder that is over, because it is joined with what is known now."""
     days = [one for one in days_available(server, data_dir) or [] if one < day]
     if not days:
         raise UserError(

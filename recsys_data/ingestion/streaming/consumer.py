@@ -1,4 +1,4 @@
-"""A drain: takes what waits in the event log in bounded micro-batches and commits each.
+"""The consumer of the event log: reads it in bounded micro-batches and commits each to the lake.
 
 Data flow: event log -> read -> decode (threads) -> validate what was deferred -> deduplicate -> commit, until idle,
 empty or out of time.
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from recsys_data.errors import Transient
-from recsys_data.ingestion.streaming.consumer_lease import drain_is_running, drain_lock
 from recsys_data.ingestion.streaming.decoding.decoded import Decoded
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.ingestion.streaming.decoding.event_sql import EventSchema, EventSession
@@ -28,48 +27,48 @@ from recsys_data.ingestion.streaming.stream_writer import CommitResult, StreamWr
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
 
-# Objects made before garbage is looked for, and how many such looks before an older generation's.
+# `gc.set_threshold`: objects made before a collection, and collections before one of the next generation.
 COLLECTIONS = (100_000, 20, 20)
 
 
 @dataclass(frozen=True, slots=True)
 class Until:
-    """When a drain ends: once nothing waits for `idle` seconds, or after `budget` seconds (None: no limit)."""
+    """When a consumer ends: after `idle` seconds without new events, or after `budget` seconds (None: no limit)."""
 
     idle: float = 0.0
     budget: float | None = None
 
 
-def drain(
+def consume(
     log: EventLog, lake: Lake, settings: Settings, until: Until, limits: ConsumerLimits = DEFAULT_LIMITS
 ) -> Iterator[CommitResult]:
-    """Ingest what waits, yielding after each commit what it made visible.
+    """Ingest the log from the stored positions on, yielding the result of each commit.
 
-    Hold `drain_lock` around it.
+    The caller holds the lease (`hold_lease`).
 
     Raises:
         PositionMoved: another process ingests the same log.
-        Transient: log or lake cannot be used now; nothing is lost, and a new drain goes on where this ended.
+        Transient: log or lake cannot be used now; nothing is lost, and a new consumer continues from here.
     """
     finish_interrupted(lake, log, settings)
     writer = StreamWriter(lake, settings, log.begin_offsets())
-    plan = EventSchema(lake.contracts)
-    *sessions, own = [EventSession(plan, settings.first_day) for _ in range(limits.threads + 1)]
+    schema = EventSchema(lake.contracts)
+    *sessions, own = [EventSession(schema, settings.first_day) for _ in range(limits.threads + 1)]
     decoders = [(Decoder(one, settings.max_event_bytes, limits), Validator(one)) for one in sessions]
-    # Writing has threads of its own, for it must not queue behind slices that are being decoded.
+    # Writing has threads of its own, because it must not queue behind slices that are being decoded.
     with (
         _fewer_collections(),
         ThreadPoolExecutor(limits.threads, "decode") as decoding,
         ThreadPoolExecutor(limits.threads, "write") as writing,
     ):
-        yield from _Drain(log, writer, decoders, Validator(own), decoding, writing, until, limits).run()
+        yield from _Consumer(log, writer, decoders, Validator(own), decoding, writing, until, limits).run()
     writer.close()
     consumed = {partition: writer.position(partition) for partition in log.partitions()}
     log.prune(consumed, timedelta(hours=settings.log_retention_hours))
 
 
 def wait_until_stored(lake: Lake, ends: Mapping[int, int], seconds: float) -> None:
-    """Wait until another drain has stored everything before `ends`.
+    """Wait until another consumer has stored everything before `ends`.
 
     Raises:
         Transient: it did not within `seconds`.
@@ -86,10 +85,10 @@ def wait_until_stored(lake: Lake, ends: Mapping[int, int], seconds: float) -> No
 
 @contextmanager
 def _fewer_collections() -> Iterator[None]:
-    """Let Python look for garbage less often.
+    """Let Python collect garbage less often.
 
-    Lines that are read one by one make many small objects. With Python's defaults a quarter of the time is spent on
-    looking through everything that was imported.
+    The strict decoder makes many small objects. With Python's defaults a quarter of the time is spent on scanning
+    everything that was imported.
     """
     thresholds = gc.get_threshold()
     gc.set_threshold(*COLLECTIONS)
@@ -99,8 +98,8 @@ def _fewer_collections() -> Iterator[None]:
         gc.set_threshold(*thresholds)
 
 
-class _Drain:
-    """The state of one drain: what is read and being decoded, and since when rows wait."""
+class _Consumer:
+    """One consumer: slices that are being decoded, decoded ones, and since when each partition is behind."""
 
     def __init__(
         self,
@@ -158,7 +157,7 @@ class _Drain:
                 time.sleep(limits.poll_seconds)
 
     def _read_ahead(self) -> None:
-        """Have as much decoded as there may be, so that threads have work while a commit is written."""
+        """Decode as far ahead as allowed, so that threads have work while a commit is written."""
         # One slice more than threads, so that each has work while the oldest slice is added to the commit.
         while len(self.decoding) <= self.limits.threads and (lines := self._read()) is not None:
             self._decode(lines)
@@ -170,7 +169,7 @@ class _Drain:
         return self.writer.flush(self.writing)
 
     def _read(self) -> LogSlice | None:
-        """The next slice of the partition whose turn it is; None when none has anything."""
+        """The next slice, of the partitions in turn; None if no partition has new lines."""
         most = self.limits.slice_bytes // (2 if self.line_bytes > self.limits.long_line_bytes else 1)
         for _ in range(len(self.turn)):
             partition = self.turn[0]
@@ -197,7 +196,7 @@ class _Drain:
 
     def _decode_in_thread(self, lines: LogSlice, now: datetime) -> Decoded:
         if not len(lines):
-            # Only that lines are lost is to be counted.
+            # Only lost lines are to be counted.
             return Decoded(lines.partition, lines.start, lines.end, lines.positions, now)
         decoder, validator = self.free.pop()
         try:
@@ -215,6 +214,3 @@ class _Drain:
         self.gathered.append(decoded)
         self.gathered_lines += len(decoded.positions)
         self.gathered_bytes += size
-
-
-__all__ = ["Until", "drain", "drain_is_running", "drain_lock"]

@@ -21,36 +21,36 @@ from recsys_data.leases import POLL_SECONDS, try_lock, unlock
 from recsys_data.settings import Settings
 
 
-class DrainBusy(Transient):
-    """Another process drains, or waits to; there is nothing to do but to wait for it."""
+class ConsumerBusy(Transient):
+    """Another process consumes, or waits to."""
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """Who drains: its process, and when it will hand over (seconds since 1970; None: when it is done)."""
+    """Who consumes: its process id, and when it ends (seconds since 1970; None: when the log is empty)."""
 
     process: int
     ends_at: float | None = None
 
 
 @contextlib.contextmanager
-def drain_lock(settings: Settings, wait_seconds: float, budget: float | None = None) -> Iterator[None]:
-    """Be the only drain.
+def hold_lease(settings: Settings, wait_seconds: float, budget: float | None = None) -> Iterator[None]:
+    """Hold the lease of the consumer.
 
     Args:
-        settings: whose state folder is drained into.
-        wait_seconds: how long to wait for a drain that is alive.
-        budget: how long this one will drain, told to whoever asks.
+        settings: they name the state folder.
+        wait_seconds: how long to wait, as standby, for the present holder.
+        budget: seconds that the consumer will run, published in `Holder.ends_at`.
 
     Raises:
-        DrainBusy: another drain is alive after `wait_seconds`, or somebody waits already.
+        ConsumerBusy: the lease is still held after `wait_seconds`, or another standby waits already.
     """
     deadline = time.monotonic() + wait_seconds
     with _open(settings.standby_lock) as queue, _open(settings.lock_path("drain")) as file:
         if not try_lock(queue):
-            raise DrainBusy("Another process already waits to ingest. There is no need for a second one.")
+            raise ConsumerBusy("Another process already waits to ingest. There is no need for a second one.")
         while not try_lock(file):
             if time.monotonic() >= deadline:
-                raise DrainBusy(
+                raise ConsumerBusy(
                     f"Another process is ingesting: process {_read(file).process} holds {file.name}. "
                     "Let it finish, or stop it, and try again."
                 )
@@ -64,21 +64,16 @@ def drain_lock(settings: Settings, wait_seconds: float, budget: float | None = N
         yield
 
 
-def running_drain(settings: Settings) -> Holder | None:
-    """The drain that is alive now, if any."""
+def lease_holder(settings: Settings) -> Holder | None:
+    """Who holds the lease now, if anybody."""
     with _open(settings.lock_path("drain")) as file:
         return None if try_lock(file) else _read(file)
 
 
-def successor_waits(settings: Settings) -> bool:
-    """Whether a process waits to become the next drain."""
+def standby_waits(settings: Settings) -> bool:
+    """Whether a standby waits for the lease."""
     with _open(settings.standby_lock) as file:
         return not try_lock(file)
-
-
-def drain_is_running(settings: Settings) -> bool:
-    """Whether some process drains now."""
-    return running_drain(settings) is not None
 
 
 def _open(path: Path) -> BinaryIO:
@@ -91,7 +86,7 @@ def _read(file: BinaryIO) -> Holder:
     try:
         return msgspec.json.decode(file.read(), type=Holder)
     except msgspec.DecodeError:
-        # It has just been taken, and its holder has not yet written who it is.
+        # Its holder has just locked it, and has not yet written who it is.
         return Holder(0)
 
 
@@ -100,8 +95,8 @@ LEAD_SECONDS = 15.0
 
 START_SECONDS = 60.0
 
-# From its start until a run holds the lock, or waits for it; one that does neither later was killed with all that
-# could have told Dagster, which shows it as started for hours.
+# From its start until a run holds the lease, or waits for it. One that does neither was killed together with the
+# processes that would have reported it to Dagster, which shows it as started for hours.
 TAKE_SECONDS = 15.0
 
 FIRST_PAUSE_SECONDS = 5.0
@@ -111,8 +106,8 @@ LONGEST_PAUSE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class DrainRun:
-    """A drain that the sensor asked for: how long ago, when it began, when it ended and whether it failed.
+class ConsumerRun:
+    """A consumer that the sensor asked for: how long ago, when it began, when it ended and whether it failed.
 
     Attributes:
         age: seconds since it was asked for.
@@ -127,7 +122,7 @@ class DrainRun:
 
     @property
     def is_starting(self) -> bool:
-        """Whether it may yet take the lock."""
+        """Whether it may still acquire the lease."""
         return self.ended is None and self.age < START_SECONDS and (self.begun is None or self.begun < TAKE_SECONDS)
 
 
@@ -137,39 +132,39 @@ class Decision:
     why: str
 
 
-def decide(now: float, lag: int, holder: Holder | None, successor: bool, runs: Sequence[DrainRun]) -> Decision:
-    """Whether to start a drain now.
+def decide(now: float, lag: int, holder: Holder | None, standby: bool, runs: Sequence[ConsumerRun]) -> Decision:
+    """Whether to start a consumer now.
 
     Args:
         now: seconds since 1970.
         lag: events that wait in the log.
-        holder: the drain that is alive, by its lock.
-        successor: a process waits for that lock already.
-        runs: the latest drains that were started, newest first.
+        holder: who holds the lease.
+        standby: a process waits for the lease already.
+        runs: the latest consumers that were started, newest first.
 
     >>> decide(100.0, 5, None, False, [])
     Decision(start=True, why='5 events wait')
     >>> decide(100.0, 5, Holder(7, ends_at=600.0), False, [])
-    Decision(start=False, why='process 7 is draining; 5 events wait')
+    Decision(start=False, why='process 7 is consuming; 5 events wait')
     """
     starting = [run for run in runs if run.is_starting]
     if holder is not None:
         if holder.ends_at is None or holder.ends_at - now > LEAD_SECONDS:
-            return Decision(False, f"process {holder.process} is draining; {lag} events wait")
-        if successor or any(run.age < 2 * LEAD_SECONDS for run in starting):
-            return Decision(False, "a successor is on its way")
-        return Decision(True, f"process {holder.process} is about to hand over")
+            return Decision(False, f"process {holder.process} is consuming; {lag} events wait")
+        if standby or any(run.age < 2 * LEAD_SECONDS for run in starting):
+            return Decision(False, "a standby is starting")
+        return Decision(True, f"process {holder.process} is about to end")
     if lag == 0:
         return Decision(False, "nothing waits in the event log")
     if starting:
-        return Decision(False, "a drain is starting")
+        return Decision(False, "a consumer is starting")
     pause = _pause(runs)
     if pause > 0:
-        return Decision(False, f"the last drains failed; the next one starts in {pause:.0f} s")
+        return Decision(False, f"the last consumers failed; the next one starts in {pause:.0f} s")
     return Decision(True, f"{lag} events wait")
 
 
-def _pause(runs: Sequence[DrainRun]) -> float:
+def _pause(runs: Sequence[ConsumerRun]) -> float:
     """Seconds still to wait after failures in a row, twice as long after each."""
     failures = 0
     ended = 0.0

@@ -1,7 +1,7 @@
-"""Which dead letters are meant, and taking some of them out of their table.
+"""Selecting dead letters, and removing some of them from their table.
 
-Data flow: `DeadLetterFilter` -> the files that hold such -> their places in the log (`Places`) -> the files without
-them.
+Data flow: `DeadLetterFilter` -> the files with matching rows -> their log positions (`LogPositions`) -> the files
+without them.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
 
-# Upkeep may rewrite a day while its dead letters are looked through.
+# Table maintenance may rewrite a day while its dead letters are read.
 ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterFilter:
-    """Dead letters for which everything that is given holds.
+    """Criteria for dead letters; None matches all.
 
     Attributes:
         reason: why they were rejected.
@@ -60,8 +60,8 @@ class DeadLetterFilter:
 
 
 @dataclass(slots=True)
-class Places:
-    """Places in the log, by partition: what tells dead letters apart."""
+class LogPositions:
+    """LogPositions in the log, by partition: what tells dead letters apart."""
 
     offsets: dict[int, list[npt.NDArray[np.int64]]] = field(default_factory=dict)
 
@@ -69,12 +69,12 @@ class Places:
         return sum(len(part) for parts in self.offsets.values() for part in parts)
 
     def add(self, partitions: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64]) -> None:
-        """Add places; both of shape (n,)."""
+        """Add positions; both of shape (n,)."""
         for partition in np.unique(partitions).tolist():
             self.offsets.setdefault(partition, []).append(offsets[partitions == partition])
 
     def others(self, rows: "pa.Table") -> "pa.Table":
-        """The rows that came from other places."""
+        """The rows of other positions."""
         import pyarrow as pa
 
         partitions, offsets = rows["log_partition"].to_numpy(), rows["log_offset"].to_numpy()
@@ -90,12 +90,12 @@ def holders(lake: Lake) -> list["Table"]:
     return [lake.table(name) for name in names if lake.exists(name)]
 
 
-def count(lake: Lake, meant: DeadLetterFilter) -> dict[str, int]:
-    """How many are meant, by reason, most frequent first."""
+def count(lake: Lake, criteria: DeadLetterFilter) -> dict[str, int]:
+    """Matching dead letters by reason, most frequent first."""
     found: dict[str, int] = {}
     for table in holders(lake):
         files = [file_path(task.file) for task in table.scan().plan_files()]
-        where, values = meant.where()
+        where, values = criteria.where()
         with session(parallel=True) as connection:
             rows = connection.execute(
                 f"SELECT reason, count(*) FROM ({relation(table, files)}) WHERE {where} GROUP BY ALL", values
@@ -109,47 +109,47 @@ def select(
     connection: "duckdb.DuckDBPyConnection",
     table: "Table",
     file: "DataFile",
-    meant: DeadLetterFilter,
+    criteria: DeadLetterFilter,
     columns: list[str],
 ) -> "duckdb.DuckDBPyRelation":
-    """Ask for columns (SQL) of those in a file that are meant."""
-    where, values = meant.where()
+    """Select columns (SQL) of the matching rows of a file."""
+    where, values = criteria.where()
     source = relation(table, [file_path(file)])
     return connection.sql(f"SELECT {', '.join(columns)} FROM ({source}) WHERE {where}", params=values)
 
 
-def take_out(
+def remove(
     table: "Table",
-    meant: DeadLetterFilter,
-    choose: Callable[["DataFile"], Places],
+    criteria: DeadLetterFilter,
+    choose: Callable[["DataFile"], LogPositions],
     counted: Callable[[Deletions, int], Deletions],
 ) -> Iterator[int]:
-    """Take dead letters out of a table, each file in a commit of its own; gives how many after each.
+    """Remove dead letters from a table, with a commit for each file; yields the number of rows after each.
 
     Args:
         table: of dead letters.
-        meant: files that hold none of these are left as they are.
-        choose: which ones of a file are to go. It is asked again where others have rewritten the file meanwhile.
-        counted: the counts of the table after so many were taken out.
+        criteria: files without a matching row are left as they are.
+        choose: the positions to remove from a file. It is asked again if others have rewritten the file meanwhile.
+        counted: the table's counts after so many rows were removed.
 
     Raises:
-        Transient: others kept rewriting the table; what was given before is out.
+        Transient: others kept rewriting the table; what was yielded before is removed.
     """
     done: set[str] = set()
     for _ in range(ROUNDS):
         moved = False
-        for file in _files(table.refresh(), meant):
+        for file in _files(table.refresh(), criteria):
             if file.file_path in done:
                 continue
-            places = choose(file)
-            taken = len(places)
-            if not taken:
+            positions = choose(file)
+            removed = len(positions)
+            if not removed:
                 done.add(file.file_path)
                 continue
-            left = rewrite(table, file.partition[0], [file], places.others)
-            if delete_files(table, [file], [left] if left else [], lambda stored, n=taken: counted(stored, n)):
+            left = rewrite(table, file.partition[0], [file], positions.others)
+            if delete_files(table, [file], [left] if left else [], lambda stored, n=removed: counted(stored, n)):
                 done.update({file.file_path, *([left.file_path] if left else [])})
-                yield taken
+                yield removed
             else:
                 moved = True
         if not moved:
@@ -157,10 +157,10 @@ def take_out(
     raise Transient(f"{'.'.join(table.name())} was rewritten by others {ROUNDS} times. Try again later.")
 
 
-def _files(table: "Table", meant: DeadLetterFilter) -> list["DataFile"]:
-    """The files that hold dead letters that are meant."""
+def _files(table: "Table", criteria: DeadLetterFilter) -> list["DataFile"]:
+    """The files with matching rows."""
     files = {file_path(task.file): task.file for task in table.scan().plan_files()}
-    where, values = meant.where()
+    where, values = criteria.where()
     with session(parallel=True) as connection:
         rows = connection.execute(
             f'SELECT DISTINCT "#file" FROM ({relation(table, list(files), "#file")}) WHERE {where}', values
@@ -168,9 +168,9 @@ def _files(table: "Table", meant: DeadLetterFilter) -> list["DataFile"]:
     return [files[path] for (path,) in sorted(rows)]
 
 
-def gather(reader: "pa.RecordBatchReader") -> Places:
-    """The places that a reader of `log_partition` and `log_offset` gives."""
-    places = Places()
+def gather(reader: "pa.RecordBatchReader") -> LogPositions:
+    """The positions in a reader of `log_partition` and `log_offset`."""
+    positions = LogPositions()
     for batch in reader:
-        places.add(batch["log_partition"].to_numpy(), batch["log_offset"].to_numpy())
-    return places
+        positions.add(batch["log_partition"].to_numpy(), batch["log_offset"].to_numpy())
+    return positions

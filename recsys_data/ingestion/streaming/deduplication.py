@@ -1,7 +1,7 @@
 """Which event ids are stored already, and under which log position: 16 bytes of MD5 per id, sorted.
 
-Data flow: the lake's primary tables -> sorted runs (files below `DIR/ingest/seen`, memory-mapped) + what this
-process added since -> `DedupIndex.keep`. It holds exactly the ids that primary tables hold. The files are a cache: what
+Data flow: the lake's primary tables -> sorted runs (files below `DIR/ingest/seen`, memory-mapped) + what this process
+added since -> `DedupIndex.filter_new`. It holds exactly the ids that primary tables hold. The files are a cache: what
 they lack is read from the lake when they are opened. They name the commit that they belong to, and are thrown away when
 this lake never made that commit (another lake, a restored backup), when rows have expired since, or when they are
 damaged: an id that is not found again would be stored twice, one that is found wrongly would be lost. 16 bytes tell
@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -24,6 +25,11 @@ import numpy.typing as npt
 
 from recsys_data.durable import sync_file, write_atomically
 from recsys_data.leases import file_lock
+from recsys_data.storage.integrity import corrupt_data
+from recsys_data.storage.query import data_files, relation
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +41,12 @@ MANIFEST = "manifest.json"
 MERGED_ROWS = 4_000_000
 MEMORY_ROWS = 1_000_000
 FANOUT = 6
+# Keys in one piece of those read from the lake.
+STORED_KEYS_ROWS = 500_000
 # What one opening reads to see whether it is damaged, a third of a second from memory; of more, some runs each time.
 CHECKED_BYTES = 1024**3
 BLOCK = 1 << 20
-# Two drains share these files for a moment only: when the lock between them is gone, or works on two machines.
+# Two consumers share these files for a moment only: when the lock between them is gone, or works on two machines.
 WAIT_SECONDS = 10.0
 
 
@@ -93,7 +101,7 @@ class DedupIndex:
 
     @property
     def covered(self) -> Mapping[int, int]:
-        """Rows from these positions on must be given to `add` before `keep` can be trusted."""
+        """Rows from these positions on must be given to `add` before `filter_new` can be trusted."""
         return self._manifest.positions
 
     def add(self, keys: Keys) -> None:
@@ -114,7 +122,7 @@ class DedupIndex:
         result[order] = absent
         return result
 
-    def keep(
+    def filter_new(
         self, keys: Keys, decided: npt.NDArray[np.bool_] | None = None
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Which of these events are stored, or to be stored; the others are duplicates.
@@ -183,7 +191,7 @@ class DedupIndex:
         return [np.asarray(run) for run in self._stored if _is_small(run)]
 
     def _alone(self) -> AbstractContextManager[bool]:
-        # Beside the folder, for the folder may be thrown away.
+        # Beside the folder, because the folder may be deleted.
         return file_lock(self.folder.with_name(f"{self.folder.name}.lock"), WAIT_SECONDS)
 
     def _read(self) -> Manifest:
@@ -303,3 +311,32 @@ def _probe(run: Keys, probe: Keys) -> tuple[npt.NDArray[np.bool_], npt.NDArray[n
         at[alive] += 1
         alive = alive[~same & (at[alive] < count)]
     return found, itself
+
+
+def stored_keys(table: "Table", covered: Mapping[int, int]) -> Iterator[npt.NDArray[np.uint64]]:
+    """Deduplication keys of the rows at or beyond the covered positions (of every partition), in bounded pieces.
+
+    Raises:
+        Permanent: a data file is damaged.
+    """
+    import duckdb
+    from pyiceberg.expressions import GreaterThanOrEqual
+
+    from recsys_data.contracts.rules import session
+
+    key, high, low = key_of("event_id")
+    lowest = min(covered.values(), default=0)
+    files = data_files(table, GreaterThanOrEqual("log_offset", lowest))  # pyright: ignore[reportCallIssue]
+    if not files:
+        return
+    beyond = " OR ".join(f"(log_partition = {p} AND log_offset < {at})" for p, at in covered.items()) or "false"
+    try:
+        with session() as connection:
+            reader = connection.sql(
+                f"""SELECT {high}, {low}, log_partition::UBIGINT, log_offset::UBIGINT
+                    FROM (SELECT *, {key} AS key FROM ({relation(table, files)}) WHERE NOT ({beyond}))"""
+            ).to_arrow_reader(batch_size=STORED_KEYS_ROWS)
+            for piece in reader:
+                yield np.stack([column.to_numpy(zero_copy_only=False) for column in piece.columns])
+    except duckdb.Error as error:
+        raise corrupt_data(table, files, error) from error

@@ -18,7 +18,7 @@ from recsys_data.ingestion.streaming.decoding.decoded import Decoded
 from recsys_data.ingestion.streaming.decoding.event_sql import IN
 from recsys_data.ingestion.streaming.deduplication import DedupIndex
 from recsys_data.storage.ledger import Ledger, LostRange, Outcomes
-from recsys_data.storage.parquet import Picked
+from recsys_data.storage.parquet import Selection
 
 ACCEPTED, DUPLICATE, DEAD = range(3)
 
@@ -43,14 +43,16 @@ class MicroBatch:
     positions: npt.NDArray[np.int64]
     outcomes: npt.NDArray[np.uint8]
     redacted: npt.NDArray[np.bool_]
-    rows: Mapping[str, list[Picked]]
+    rows: Mapping[str, list[Selection]]
     received_at: npt.NDArray[np.int64]
 
-    def rows_from(self, name: str, position: int) -> list[Picked]:
+    def rows_from(self, name: str, position: int) -> list[Selection]:
         """The dataset's rows of lines at `position` or later."""
         if position <= self.start:
             return self.rows[name]
-        return [Picked(table, mask & (table["log_offset"].to_numpy() >= position)) for table, mask in self.rows[name]]
+        return [
+            Selection(table, mask & (table["log_offset"].to_numpy() >= position)) for table, mask in self.rows[name]
+        ]
 
     def advance(self, ledger: Ledger) -> Ledger:
         """The counts of the log after this batch; lines before the ledger's position are not counted again."""
@@ -86,14 +88,14 @@ class MicroBatch:
         return [LostRange(self.partition, start, first)] if first > start else []
 
 
-def build(decoded: Decoded, seen: DedupIndex, contracts: Mapping[str, Contract], frontier: int) -> MicroBatch:
-    """Decide the outcome of every line from `frontier` on. The ids of what is accepted are added to `seen`.
+def build(decoded: Decoded, index: DedupIndex, contracts: Mapping[str, Contract], frontier: int) -> MicroBatch:
+    """Decide the outcome of every line from `frontier` on. The ids of what is accepted are added to `index`.
 
     Lines before the frontier were decided by an earlier commit and are read again for a table that is behind, e.g. of
     a dataset that was added: it takes the rows of those that were accepted, and that the contracts still accept.
     """
     decided = decoded.positions < frontier
-    kept = _deduplicated(decoded, seen, decided)
+    kept = _deduplicated(decoded, index, decided)
     outcomes = np.full(len(decoded.positions), DEAD, np.uint8)
     redacted = np.zeros(len(decoded.positions), bool)
     received = [np.zeros(0, np.int64)]
@@ -124,12 +126,12 @@ def build(decoded: Decoded, seen: DedupIndex, contracts: Mapping[str, Contract],
     )
 
 
-def _deduplicated(decoded: Decoded, seen: DedupIndex, decided: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.bool_]]:
-    """For each part, which of its rows are good and stored once; new ones are added to `seen`."""
-    picked = [np.flatnonzero(good) for _, good in decoded.candidates]
+def _deduplicated(decoded: Decoded, index: DedupIndex, decided: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.bool_]]:
+    """For each part, which of its rows are good and stored once; new ones are added to `index`."""
+    chosen = [np.flatnonzero(good) for _, good in decoded.candidates]
 
     def gathered(name: str) -> npt.NDArray:
-        columns = [part[name].to_numpy()[rows] for (part, _), rows in zip(decoded.candidates, picked, strict=True)]
+        columns = [part[name].to_numpy()[rows] for (part, _), rows in zip(decoded.candidates, chosen, strict=True)]
         return np.concatenate([np.zeros(0, np.uint64), *columns])
 
     at = gathered("row").astype(np.int64)
@@ -139,11 +141,11 @@ def _deduplicated(decoded: Decoded, seen: DedupIndex, decided: npt.NDArray[np.bo
     # The first delivery is kept, whichever way of decoding it took.
     in_order = np.argsort(at)
     stored = np.empty(len(at), bool)
-    stored[in_order], new = seen.keep(keys[:, in_order], decided[at[in_order]])
-    seen.add(keys[:, in_order[new]])
+    stored[in_order], new = index.filter_new(keys[:, in_order], decided[at[in_order]])
+    index.add(keys[:, in_order[new]])
     kept = []
     begin = 0
-    for (part, _), rows in zip(decoded.candidates, picked, strict=True):
+    for (part, _), rows in zip(decoded.candidates, chosen, strict=True):
         mask = np.zeros(len(part), bool)
         mask[rows[stored[begin : begin + len(rows)]]] = True
         kept.append(mask)
@@ -151,22 +153,22 @@ def _deduplicated(decoded: Decoded, seen: DedupIndex, decided: npt.NDArray[np.bo
     return kept
 
 
-def _rows(decoded: Decoded, part: pa.Table, stored: npt.NDArray[np.bool_], contract: Contract) -> Picked:
+def _rows(decoded: Decoded, part: pa.Table, stored: npt.NDArray[np.bool_], contract: Contract) -> Selection:
     """The dataset's rows among the stored ones of a part, with the place in the log that each came from."""
     given = set(part.column_names)
     names = [c.name for c in contract.columns if (c.source or c.logic) and c.name in given]
-    places = {
+    positions = {
         "log_partition": pa.array(np.full(len(part), decoded.partition, np.int64)),
         "log_offset": pa.array(decoded.positions[part["row"].to_numpy()]),
     }
     rows = part.select(names)
     for column in contract.columns:
-        if column.system in places:
-            rows = rows.append_column(column.name, places[column.system])
-    return Picked(rows, stored & part[IN + contract.name].to_numpy())
+        if column.system in positions:
+            rows = rows.append_column(column.name, positions[column.system])
+    return Selection(rows, stored & part[IN + contract.name].to_numpy())
 
 
-def _dead_rows(decoded: Decoded, decided: npt.NDArray[np.bool_], contract: Contract) -> Picked:
+def _dead_rows(decoded: Decoded, decided: npt.NDArray[np.bool_], contract: Contract) -> Selection:
     """Dead letters as rows, each with its line byte for byte; without those of lines that were decided before."""
     letters = decoded.dead.table()
     rows = letters["row"].to_numpy()
@@ -177,4 +179,4 @@ def _dead_rows(decoded: Decoded, decided: npt.NDArray[np.bool_], contract: Contr
         **{name: letters[name] for name in letters.column_names if name != "row"},
     }
     schema = arrow_schema(contract)
-    return Picked(pa.table({name: columns[name] for name in schema.names}, schema=schema), ~decided[rows])
+    return Selection(pa.table({name: columns[name] for name in schema.names}, schema=schema), ~decided[rows])

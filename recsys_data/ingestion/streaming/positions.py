@@ -28,7 +28,7 @@ def main_dataset(contracts: Mapping[str, Contract]) -> str:
 
 
 def positions_of(lake: Lake, oldest: Mapping[int, int] | None = None) -> dict[int, int]:
-    """Where a drain goes on in each log partition: the smallest position of any stream table.
+    """Where a consumer goes on in each log partition: the smallest position of any stream table.
 
     A table that was never fed from a partition begins with the `oldest` line that the log still keeps (0: unknown).
     """

@@ -1,9 +1,9 @@
-"""Dead letters back into the event log, where the contracts of now take them; or given up.
+"""Replay of dead letters that the current contracts accept into the event log; and discarding of dead letters.
 
-Data flow: dead letters that are meant -> judged as a drain would -> those that break nothing any more leave the table
-and enter an outbox file, in one commit -> the event log -> the next drain. What dies between commit and log is brought
-to an end by the next drain or replay. Then lines may be appended twice, and the second is dropped as a duplicate: only
-lines that can be accepted are ever replayed. See docs/decisions/0007.
+Data flow: dead letters of a filter -> validated as the consumer does -> those that break no rule any more leave the
+table and enter an outbox file, in one commit -> the event log -> the next consumer. A replay that is interrupted
+between commit and log is completed by the next consumer or replay. Then lines may be appended twice, and the second is
+dropped as a duplicate: only lines that can be accepted are ever replayed. See docs/decisions/0007.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ import numpy as np
 from recsys_data.contracts.rules import session
 from recsys_data.durable import sync_all
 from recsys_data.errors import Permanent, Transient
-from recsys_data.ingestion.streaming.dead_letters import DeadLetterFilter, Places, gather, holders, select, take_out
+from recsys_data.ingestion.streaming.dead_letters import DeadLetterFilter, LogPositions, gather, holders, remove, select
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.ingestion.streaming.decoding.event_sql import EventSchema, EventSession
 from recsys_data.ingestion.streaming.decoding.validator import Validator
@@ -36,35 +36,35 @@ if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
 
-# Judging a statement's worth of lines at once; none is longer than what is accepted.
-JUDGED_LINES = 4_000
+# As many lines as are worth a statement; none is longer than the limit of a line.
+VALIDATED_LINES = 4_000
 APPENDED_BYTES = 1024 * 1024
 SEARCHED_BYTES = 16 * 1024 * 1024
 WAIT_SECONDS = 60.0
 PLACE = ["log_partition", "log_offset"]
-Told = Callable[[int], None]
+OnProgress = Callable[[int], None]
 
 
 def replay(
-    lake: Lake, log: EventLog, settings: Settings, meant: DeadLetterFilter, told: Told = lambda _: None
+    lake: Lake, log: EventLog, settings: Settings, criteria: DeadLetterFilter, on_progress: OnProgress = lambda _: None
 ) -> Counter[str]:
-    """Bring the dead letters that are meant, and keep to the contracts now, back into the event log.
+    """Append the matching dead letters that the current contracts accept to the event log again.
 
     The others stay as they are. Events of one id are stored once, however often they were rejected.
 
     Args:
         lake: where they are.
-        log: where they go; the next drain stores them.
+        log: where they go; the next consumer stores them.
         settings: say what may be accepted.
-        meant: which of them.
-        told: is called with how many were replayed, now and then.
+        criteria: which of them.
+        on_progress: is called with the number of replayed lines after each file.
 
     Returns:
         Why those that stay would be rejected again, with counts.
 
     Raises:
         Transient: another replay goes on, the lake or the log cannot be written now. What has left the table is safe,
-            and appended by the next replay or drain.
+            and appended by the next replay or consumer.
     """
     decoder = Decoder(EventSession(EventSchema(lake.contracts), settings.first_day), settings.max_event_bytes)
     stay: dict[str, Counter[str]] = {}
@@ -74,17 +74,19 @@ def replay(
         finish(lake, log)
         for table in holders(lake):
             _tidy(lake, table)
-            taking = _Taking(table, lake.warehouse / OUTBOX, decoder, meant, log)
-            for taken in take_out(table, meant, taking.choose, taking.counted):
+            one = _Replay(table, lake.warehouse / OUTBOX, decoder, criteria, log)
+            for removed in remove(table, criteria, one.choose, one.counted):
                 finish(lake, log)
-                told(taken)
+                on_progress(removed)
             _tidy(lake, table)
-            stay |= taking.stay
+            stay |= one.stay
     return +sum(stay.values(), Counter())
 
 
-def discard(lake: Lake, settings: Settings, meant: DeadLetterFilter, told: Told = lambda _: None) -> None:
-    """Give up the dead letters that are meant: they leave the table, and are counted as discarded.
+def discard(
+    lake: Lake, settings: Settings, criteria: DeadLetterFilter, on_progress: OnProgress = lambda _: None
+) -> None:
+    """Delete the matching dead letters from the table, and count them as discarded.
 
     Raises:
         Transient: a replay goes on, or the lake cannot be written now.
@@ -94,16 +96,16 @@ def discard(lake: Lake, settings: Settings, meant: DeadLetterFilter, told: Told 
             raise Transient("Another process is replaying dead letters. Let it finish, and try again.")
         for table in holders(lake):
 
-            def choose(file: "DataFile", table: "Table" = table) -> Places:
+            def choose(file: "DataFile", table: "Table" = table) -> LogPositions:
                 with session() as connection:
-                    return gather(select(connection, table, file, meant, PLACE).to_arrow_reader())
+                    return gather(select(connection, table, file, criteria, PLACE).to_arrow_reader())
 
-            for taken in take_out(table, meant, choose, _discarded):
-                told(taken)
+            for removed in remove(table, criteria, choose, _discarded):
+                on_progress(removed)
 
 
 def waiting(lake: Lake) -> int:
-    """How many replayed lines may not be in the event log yet."""
+    """The number of replayed lines that may not be in the event log yet."""
     return sum(read_deletions(table).waiting for table in holders(lake))
 
 
@@ -129,10 +131,10 @@ def finish_interrupted(lake: Lake, log: EventLog, settings: Settings) -> None:
 
 
 def finish(lake: Lake, log: EventLog) -> None:
-    """Append the lines of all outboxes to the event log. One process at a time, lest they be appended twice.
+    """Append the lines of all outboxes to the event log; one process at a time, or they would be appended twice.
 
-    An outbox that is gone is complete if its lines are in the log: a power failure may have taken back the commit that
-    said so, and not the removal of the file.
+    A missing outbox is complete if its lines are in the log: a power failure may have rolled back the commit that
+    recorded it, but not the removal of the file.
 
     Raises:
         Permanent: an outbox file is gone, and its lines are not in the log.
@@ -181,54 +183,56 @@ def _discarded(stored: Deletions, rows: int) -> Deletions:
 
 @contextlib.contextmanager
 def _alone(settings: Settings, wait_seconds: float) -> Iterator[bool]:
-    with file_lock(settings.lock_path("replay"), wait_seconds) as taken:
-        yield taken
+    with file_lock(settings.lock_path("replay"), wait_seconds) as removed:
+        yield removed
 
 
 def _tidy(lake: Lake, table: "Table") -> None:
-    """Remove files of replays that died before their commit: their dead letters are still in the table."""
+    """Remove outboxes of replays that ended before their commit: their dead letters are still in the table."""
     known = {box.file for box in read_deletions(table).outbox}
     for path in (lake.warehouse / OUTBOX).glob(f"{table.name()[-1]}.*"):
         if path.name not in known:
             path.unlink()
 
 
-class _Taking:
-    """What is taken out of one table: files are judged one after the other, each with an outbox of its own."""
+class _Replay:
+    """The replay of one table: its files are validated one after the other, each with an outbox of its own."""
 
-    def __init__(self, table: "Table", folder: Path, decoder: Decoder, meant: DeadLetterFilter, log: EventLog) -> None:
+    def __init__(
+        self, table: "Table", folder: Path, decoder: Decoder, criteria: DeadLetterFilter, log: EventLog
+    ) -> None:
         self.table = table
         self.folder = folder
         self.decoder = decoder
         self.validator = Validator(decoder.session)
-        self.meant = meant
+        self.criteria = criteria
         self.log = log
         self.box = Outbox("", 0)
         self.last = b""
-        # What is too long stays anyway, and would only take memory.
+        # Lines that are too long stay rejected; reading them would only take memory.
         self.short = f"if(octet_length(raw) <= {decoder.max_event_bytes}, raw, NULL) AS raw"
-        # By file, for a file that others rewrite is judged again.
+        # By file, because a file that others rewrite is validated again.
         self.stay: dict[str, Counter[str]] = {}
 
-    def choose(self, file: "DataFile") -> Places:
-        """Which ones of a file can be accepted now; their lines are in the outbox."""
-        places = Places()
+    def choose(self, file: "DataFile") -> LogPositions:
+        """The rows of a file that can be accepted now, whose lines are then in the outbox."""
+        positions = LogPositions()
         stay = self.stay[file.file_path] = Counter()
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self.table.name()[-1]}.{uuid.uuid4().hex}.ndjson"
         with path.open("wb") as lines, session() as connection:
-            found = select(connection, self.table, file, self.meant, [*PLACE, self.short])
-            for batch in found.to_arrow_reader(JUDGED_LINES):
-                self._judge(batch.to_pydict(), places, lines, stay)
-        if len(places):
+            found = select(connection, self.table, file, self.criteria, [*PLACE, self.short])
+            for batch in found.to_arrow_reader(VALIDATED_LINES):
+                self._validate(batch.to_pydict(), positions, lines, stay)
+        if len(positions):
             sync_all([path])
             digest = hashlib.sha256(self.last).hexdigest()
-            self.box = Outbox(path.name, len(places), len(self.last), digest, dict(self.log.end_offsets()))
+            self.box = Outbox(path.name, len(positions), len(self.last), digest, dict(self.log.end_offsets()))
         else:
             path.unlink()
-        return places
+        return positions
 
-    def _judge(self, found: dict[str, list], places: Places, lines: BinaryIO, stay: Counter[str]) -> None:
+    def _validate(self, found: dict[str, list], positions: LogPositions, lines: BinaryIO, stay: Counter[str]) -> None:
         stay["event_too_large"] += found["raw"].count(None)
         short = np.array([line is not None for line in found["raw"]])
         raw = [line for line in found["raw"] if line is not None]
@@ -237,7 +241,7 @@ class _Taking:
         good = np.ones(len(raw), bool)
         good[[letter.row for letter in decoded.dead]] = False
         partitions, offsets = (np.array(found[name], np.int64)[short][good] for name in PLACE)
-        places.add(partitions, offsets)
+        positions.add(partitions, offsets)
         accepted = [raw[row] for row in np.flatnonzero(good).tolist()]
         lines.writelines(line + b"\n" for line in accepted)
         self.last = accepted[-1] if accepted else self.last
@@ -248,7 +252,7 @@ class _Taking:
 
 
 def as_slice(raw: list[bytes]) -> LogSlice:
-    """Lines as if they were a log of their own."""
+    """Lines as a slice of a log."""
     bounds = np.concatenate([[0], np.cumsum([len(line) + 1 for line in raw])]).astype(np.int64)
     data = b"".join(line + b"\n" for line in raw)
     return LogSlice(0, 0, len(data), data, bounds, bounds[:-1])

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,19 +18,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from recsys_data.contracts.model import Contract
 from recsys_data.errors import Permanent, PositionMoved
 from recsys_data.ingestion.streaming.decoding.decoded import Decoded
-from recsys_data.ingestion.streaming.deduplication import DedupIndex, LakeState, key_of
+from recsys_data.ingestion.streaming.deduplication import DedupIndex, LakeState, stored_keys
 from recsys_data.ingestion.streaming.micro_batch import MicroBatch, build
 from recsys_data.ingestion.streaming.positions import first_dataset, main_dataset, primary_datasets
-from recsys_data.logs import trail
+from recsys_data.logs import audit
 from recsys_data.settings import Settings
 from recsys_data.storage.commit import commit, expire_old_snapshots
-from recsys_data.storage.integrity import corrupt_data
 from recsys_data.storage.intent import (
     Intent,
     LineOutcomes,
@@ -43,18 +41,15 @@ from recsys_data.storage.intent import (
     write_intent,
 )
 from recsys_data.storage.ledger import INDEX_COMMITS_KEPT, LATENCIES_KEPT, Latency, Ledger, read_deletions, read_ledger
-from recsys_data.storage.parquet import Picked, write_days
-from recsys_data.storage.query import data_files, relation
+from recsys_data.storage.parquet import Selection, write_days
 from recsys_data.storage.tables import Lake
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
-    from pyiceberg.table import Table
 
 
 logger = logging.getLogger(__name__)
 
-STORED_KEYS_ROWS = 500_000
 DECILES = np.arange(0.05, 1, 0.1)
 
 
@@ -125,7 +120,7 @@ class StreamWriter:
         ledger = self.ledgers[self.main]
         # An index that another machine saved at the commit that this writer goes on from stays valid.
         self._index_commits = tuple(filter(None, (*ledger.index_commits, ledger.token)))
-        self.seen = self._open_seen(settings)
+        self.index = self._open_index(settings)
         self._slices: list[Decoded] = []
         self._decided: list[tuple[Decoded, MicroBatch]] = []
         self._prepared: _Prepared | None = None
@@ -172,10 +167,10 @@ class StreamWriter:
         # The intent itself stays until the next one is committed everywhere: a catalog may lose its last commit.
         for earlier in {before.intent, *prepared.earlier}:
             remove_intent(self._io, self._lake.warehouse, earlier)
-        flushed = self._measured(prepared, before)
-        if self.seen.persist(self._positions(), self.ledgers[self.main].token):
+        result = self._measured(prepared, before)
+        if self.index.persist(self._positions(), self.ledgers[self.main].token):
             self._index_commits = (*self._index_commits, self.ledgers[self.main].token)
-        return flushed
+        return result
 
     def _prepare(self, pool: ThreadPoolExecutor | None) -> _Prepared:
         """Decide the outcome of each line that was added, and put the decision on the disk."""
@@ -190,7 +185,7 @@ class StreamWriter:
             stamped = _stamp(rows[name], self.contracts[name], pa.scalar(moment, pa.timestamp("us", tz="UTC")))
             return write_days(self.tables[name], stamped, pool)
 
-        # Tables side by side, for most of a table's rows are of one day, hence of one file.
+        # Tables in parallel, because most of a table's rows are of one day, hence of one file.
         with ThreadPoolExecutor(len(self.order), "table") as tables:
             files = dict(zip(self.order, tables.map(write, self.order), strict=True))
         ledgers = self._advanced(batches, rows, uuid.uuid4().hex)
@@ -215,14 +210,16 @@ class StreamWriter:
         waiting = self._slices = sorted(self._slices, key=lambda decoded: (decoded.partition, decoded.start))
         while waiting:
             frontier = positions.get(waiting[0].partition, 0)
-            self._decided.append((waiting[0], build(waiting[0], self.seen, self.contracts, frontier)))
+            self._decided.append((waiting[0], build(waiting[0], self.index, self.contracts, frontier)))
             del waiting[0]
 
-    def _rows(self, name: str, batches: list[MicroBatch]) -> list[Picked]:
+    def _rows(self, name: str, batches: list[MicroBatch]) -> list[Selection]:
         """The rows of a table that it does not have yet."""
         return [one for batch in batches for one in batch.rows_from(name, self._position(name, batch.partition))]
 
-    def _advanced(self, batches: list[MicroBatch], rows: Mapping[str, list[Picked]], intent: str) -> dict[str, Ledger]:
+    def _advanced(
+        self, batches: list[MicroBatch], rows: Mapping[str, list[Selection]], intent: str
+    ) -> dict[str, Ledger]:
         """Each table's ledger after these batches. A table that is still behind counts its rows only."""
         log = self.ledgers[self.main]
         for batch in batches:
@@ -269,7 +266,7 @@ class StreamWriter:
     def _measured(self, prepared: _Prepared, before: Ledger) -> CommitResult:
         """What a flush made visible."""
         after = self.ledgers[self.main]
-        flushed = CommitResult(
+        result = CommitResult(
             read=after.read - before.read,
             accepted=after.accepted - before.accepted,
             duplicates=after.duplicates - before.duplicates,
@@ -285,25 +282,25 @@ class StreamWriter:
                 "The log no longer has positions %d to %d of partition %d. They are counted as lost.",
                 *(lost.start, lost.end, lost.partition),
             )
-        self._say(flushed, prepared.batches, prepared.slices)
-        return flushed
+        self._log(result, prepared.batches, prepared.slices)
+        return result
 
-    def _say(self, flushed: CommitResult, batches: list[MicroBatch], slices: list[Decoded]) -> None:
+    def _log(self, result: CommitResult, batches: list[MicroBatch], slices: list[Decoded]) -> None:
         """Log what was committed: from where in the log, and as which snapshots of the tables."""
-        if not trail.isEnabledFor(logging.INFO):
+        if not audit.isEnabledFor(logging.INFO):
             return
         read = {one.partition: [one.start, one.end] for one in reversed(batches)}
         for one in batches:
             read[one.partition][1] = one.end
-        counts = {name: getattr(flushed, name) for name in ("read", "accepted", "duplicates", "dead_letters")}
+        counts = {name: getattr(result, name) for name in ("read", "accepted", "duplicates", "dead_letters")}
         snapshots = {name: table.metadata.current_snapshot_id for name, table in self.tables.items()}
-        seconds = {"seconds": round(flushed.seconds, 3)}
-        trail.info("Committed.", extra={**counts, "log_read": read, "snapshots": snapshots, **seconds})
-        if trail.isEnabledFor(logging.DEBUG):
+        seconds = {"seconds": round(result.seconds, 3)}
+        audit.info("Committed.", extra={**counts, "log_read": read, "snapshots": snapshots, **seconds})
+        if audit.isEnabledFor(logging.DEBUG):
             for decoded in slices:
                 for letter in decoded.dead:
                     place = {"log_partition": decoded.partition, "log_offset": int(decoded.positions[letter.row])}
-                    trail.debug("Rejected.", extra={"event_id": letter.event_id, "reason": letter.reason, **place})
+                    audit.debug("Rejected.", extra={"event_id": letter.event_id, "reason": letter.reason, **place})
 
     def close(self) -> None:
         """Publish the last latencies and save what later writers would have to read again."""
@@ -316,7 +313,7 @@ class StreamWriter:
             ledger = msgspec.structs.replace(base, latencies=latencies, index_commits=commits, token=uuid.uuid4().hex)
             commit(self.tables[self.main], base, ledger, [])
             self.ledgers[self.main] = ledger
-        self.seen.persist(self._positions(), self.ledgers[self.main].token, force=True)
+        self.index.persist(self._positions(), self.ledgers[self.main].token, force=True)
 
     def _positions(self) -> dict[int, int]:
         partitions = {partition for ledger in self.ledgers.values() for partition in ledger.positions}
@@ -333,52 +330,23 @@ class StreamWriter:
         self._latencies.append(latency)
         return latency
 
-    def _open_seen(self, settings: Settings) -> DedupIndex:
-        homes = {name: self.tables[name] for name in sorted(primary_datasets(self.contracts))}
+    def _open_index(self, settings: Settings) -> DedupIndex:
+        primaries = {name: self.tables[name] for name in sorted(primary_datasets(self.contracts))}
         state = LakeState(
-            " ".join(str(table.metadata.table_uuid) for table in homes.values()),
+            " ".join(str(table.metadata.table_uuid) for table in primaries.values()),
             frozenset(self._index_commits),
-            sum(read_deletions(table).expired for table in homes.values()),
+            sum(read_deletions(table).expired for table in primaries.values()),
         )
-        seen = DedupIndex(settings.dedup_index_dir, state)
-        covered = {partition: seen.covered.get(partition, 0) for partition in self._positions()}
-        for table in homes.values():
+        index = DedupIndex(settings.dedup_index_dir, state)
+        covered = {partition: index.covered.get(partition, 0) for partition in self._positions()}
+        for table in primaries.values():
             for keys in stored_keys(table, covered):
                 # An event may be a row of several primary tables, and the index hold rows beyond what it covers.
-                seen.add(keys[:, seen.missing(keys)])
-        return seen
+                index.add(keys[:, index.missing(keys)])
+        return index
 
 
-def stored_keys(table: "Table", covered: Mapping[int, int]) -> Iterator[npt.NDArray[np.uint64]]:
-    """Deduplication keys of the rows at or beyond the covered positions (of every partition), in bounded pieces.
-
-    Raises:
-        Permanent: a data file is damaged.
-    """
-    import duckdb
-    from pyiceberg.expressions import GreaterThanOrEqual
-
-    from recsys_data.contracts.rules import session
-
-    key, high, low = key_of("event_id")
-    lowest = min(covered.values(), default=0)
-    files = data_files(table, GreaterThanOrEqual("log_offset", lowest))  # pyright: ignore[reportCallIssue]
-    if not files:
-        return
-    beyond = " OR ".join(f"(log_partition = {p} AND log_offset < {at})" for p, at in covered.items()) or "false"
-    try:
-        with session() as connection:
-            reader = connection.sql(
-                f"""SELECT {high}, {low}, log_partition::UBIGINT, log_offset::UBIGINT
-                    FROM (SELECT *, {key} AS key FROM ({relation(table, files)}) WHERE NOT ({beyond}))"""
-            ).to_arrow_reader(batch_size=STORED_KEYS_ROWS)
-            for piece in reader:
-                yield np.stack([column.to_numpy(zero_copy_only=False) for column in piece.columns])
-    except duckdb.Error as error:
-        raise corrupt_data(table, files, error) from error
-
-
-def _stamp(picked: list[Picked], contract: Contract, moment: pa.Scalar) -> list[Picked]:
+def _stamp(picked: list[Selection], contract: Contract, moment: pa.Scalar) -> list[Selection]:
     """With the time at which the rows were stored, and without what has no column."""
     stored = [column.name for column in contract.columns]
     stamps = [column.name for column in contract.columns if column.system == "ingested_at"]
@@ -387,7 +355,7 @@ def _stamp(picked: list[Picked], contract: Contract, moment: pa.Scalar) -> list[
         for name in stamps:
             if name not in table.column_names:
                 table = table.append_column(name, pa.repeat(moment, len(table)))
-        stamped.append(Picked(table.select([name for name in stored if name in table.column_names]), mask))
+        stamped.append(Selection(table.select([name for name in stored if name in table.column_names]), mask))
     return stamped
 
 

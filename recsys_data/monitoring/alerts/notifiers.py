@@ -8,15 +8,12 @@ chooses which hosts may be reached. Run alone: `recsys-data alerts test`.
 import logging
 import socket
 import threading
-import urllib.error
-import urllib.request
-from base64 import b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
+import requests
 
 from recsys_data.errors import Transient
 from recsys_data.monitoring.alerts.incidents import Alert
@@ -91,35 +88,20 @@ class WebhookNotifier:
             )
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirected POST would become a GET without the alerts."""
-
-    def redirect_request(self, *_: object, **__: object) -> None:
-        return None
-
-
-def _request(url: str, body: bytes) -> urllib.request.Request:
-    """A POST; user and password of the URL are sent as Basic authentication."""
-    headers = {"Content-Type": "application/json", "User-Agent": "recsys-data"}
-    parts = urlsplit(url)
-    login, at, host = parts.netloc.rpartition("@")
-    if at:
-        user, _, password = login.partition(":")
-        headers["Authorization"] = "Basic " + b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
-    return urllib.request.Request(urlunsplit(parts._replace(netloc=host)), body, headers, method="POST")
-
-
 def _post(url: str, body: bytes, failure: list[str]) -> None:
+    headers = {"Content-Type": "application/json", "User-Agent": "recsys-data"}
     try:
-        with urllib.request.build_opener(_NoRedirect).open(_request(url, body), timeout=SECONDS):
-            return
-    except urllib.error.HTTPError as error:
-        failure.append(f"it was answered {error.code}")
-        error.close()
+        # A redirected POST would become a GET without the alerts.
+        with requests.post(url, body, headers=headers, timeout=SECONDS, allow_redirects=False, stream=True) as answer:
+            if not 200 <= answer.status_code < 300:
+                failure.append(f"it was answered {answer.status_code}")
     except Exception as error:
-        # Whatever it is, its text may hold the URL.
-        cause = getattr(error, "reason", error)
-        failure.append(f"{type(cause).__name__}" + (f" ({cause.strerror})" if getattr(cause, "strerror", None) else ""))
+        # Its text may hold the URL; the innermost cause does not.
+        cause: BaseException = error
+        while cause.__context__:
+            cause = cause.__context__
+        why = getattr(cause, "strerror", None)
+        failure.append(type(cause).__name__ + (f" ({why})" if why else ""))
 
 
 def notifiers_of(settings: Settings) -> list[Notifier]:

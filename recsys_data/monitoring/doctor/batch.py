@@ -1,4 +1,4 @@
-"""Checks of the batch side: snapshots that are due or held back, and whether their sources can be reached."""
+"""Checks of the batch side: snapshots that are due or on hold, and whether their sources can be reached."""
 
 from datetime import UTC, datetime
 
@@ -15,13 +15,13 @@ from recsys_data.sources.source import ColumnRequest, is_live
 
 
 def snapshots(there: Deployment, contract: Contract) -> list[Finding]:
-    """Whether the snapshot that is due is there, and none is held back."""
+    """Whether the snapshot that is due is there, and none is on hold."""
     name = f"snapshots of {contract.name}"
     found = [
         warning(
             name,
-            f"that of {taken.day} is held back: {taken.violation}",
-            f"Look at it; then `recsys-data snapshot accept {contract.name} {taken.day}`, or mend the source.",
+            f"that of {taken.day} is on hold: {taken.violation}",
+            f"Look at it; then `recsys-data snapshot accept {contract.name} {taken.day}`, or fix the source.",
         )
         for taken in quarantined(there.settings, contract.name)
     ]

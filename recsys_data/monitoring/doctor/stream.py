@@ -1,4 +1,4 @@
-"""Checks of the stream: the event log's files, the tables' positions in it, what waits, who drains, the clock."""
+"""Checks of the stream: the event log's files, the tables' positions in it, what waits, who consumes, the clock."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,7 @@ import msgspec
 
 from recsys_data.contracts.rules import session
 from recsys_data.errors import Permanent
-from recsys_data.ingestion.streaming.consumer_lease import running_drain
+from recsys_data.ingestion.streaming.consumer_lease import lease_holder
 from recsys_data.ingestion.streaming.lag import unread
 from recsys_data.ingestion.streaming.log.embedded.segments import segment_firsts, segment_path, whole_length
 from recsys_data.ingestion.streaming.positions import main_dataset, positions_of
@@ -120,15 +120,15 @@ def lag(there: Deployment) -> list[Finding]:
         return [ok("lag", "nothing waits")]
     ranges = {partition: at for partition, at in unread(there.log, there.lake).items() if at[0] < at[1]}
     waiting = sum(end - start for start, end in ranges.values())
-    drain = running_drain(there.settings)
-    alive = f"process {drain.process} is ingesting" if drain else "nobody is ingesting"
+    consumer = lease_holder(there.settings)
+    alive = f"process {consumer.process} is ingesting" if consumer else "nobody is ingesting"
     if not waiting:
         return [ok("lag", f"nothing waits; {alive}")]
     oldest = min(_received(there, partition, start) for partition, (start, _) in ranges.items())
     age = datetime.now(UTC) - oldest
     since = "" if oldest == NEVER else f", the oldest since {oldest:%Y-%m-%d %H:%M:%S} UTC"
     found = f"{waiting:,} bytes wait{since}; {alive}"
-    if drain:
+    if consumer:
         return [ok("lag", found)]
     advice = "Run `recsys-data up`, turn on the sensor of the interactions in Dagster, or `recsys-data ingest`."
     late = oldest != NEVER and age > there.contracts[main_dataset(there.contracts)].latency

@@ -35,7 +35,7 @@ class Line:
 
 
 def lines_of(log: EventLog, event_id: str) -> Iterator[Line]:
-    """Every line with this event id that the log still keeps, also those that are no JSON but say so.
+    """Every line with this event id that the log still keeps, also those that are not JSON but say so.
 
     Takes as long as reading the log.
 
@@ -54,7 +54,7 @@ def lines_of(log: EventLog, event_id: str) -> Iterator[Line]:
 
 
 def id_of(raw: bytes) -> str | None:
-    r"""The event id of a line; None where it cannot be read or is no text.
+    r"""The event id of a line; None where it cannot be read or is not text.
 
     >>> id_of(rb'{"event_id":"\u0061"}'), id_of(b'{"event_id":7}'), id_of(b"{")
     ('a', None, None)

@@ -89,11 +89,13 @@ def rows_of(
         try:
             return connection.sql(query, params=list(ids)).to_arrow_table().to_pylist()
         except duckdb.IOException as error:
-            raise Transient(f"{contract.name} could not be read, for its files changed: {error}. Try again.") from None
+            raise Transient(
+                f"{contract.name} could not be read, because its files changed: {error}. Try again."
+            ) from None
 
 
 def file_column(contract: Contract) -> str:
-    """A name for the file of a row that is no column's."""
+    """A name for the file of a row that no column has."""
     name = "data_file"
     while any(column.name.lower() == name for column in contract.columns):
         name += "_"
@@ -162,7 +164,7 @@ def dead_letter(contract: Contract, one: dict[str, Any], rows: bool) -> DeadLett
 
 
 def shortened(raw: bytes) -> str:
-    r"""The beginning of a line as text: what is no UTF-8 and every control character escaped.
+    r"""The beginning of a line as text: bytes that are not UTF-8 and every control character escaped.
 
     >>> shortened(b'{"a":"\xff\x1b[31m"}'), shortened(b"x" * 601)[-20:]
     ('{"a":"\\xff\\x1b[31m"}', 'xxxxxxx… (601 bytes)')

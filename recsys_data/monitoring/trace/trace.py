@@ -91,7 +91,7 @@ def trace(log: EventLog, lake: Lake, asked: str, rows: bool = False) -> Trace:
     place = _place(asked)
     positions = positions_of(lake, log.begin_offsets())
     at = line_at(log, *place) if place else None
-    # Whoever asks by a place asks for the event whose line that is.
+    # A position asks for the event of that line.
     ids = [asked, *([found] if at and (found := id_of(at.raw)) else [])]
     lines, more = _lines(log, ids, at)
     stored, dead, left_out = _rows(lake, ids, {*lines, *([place] if place else [])}, rows)
@@ -113,7 +113,7 @@ def _check(asked: str) -> None:
     try:
         asked.encode()
     except UnicodeEncodeError:
-        raise UserError(f"The event id {ascii(asked)} is no UTF-8 text; no event has such an id.") from None
+        raise UserError(f"The event id {ascii(asked)} is not UTF-8 text; no event has such an id.") from None
 
 
 def _place(asked: str) -> Place | None:

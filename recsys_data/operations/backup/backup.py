@@ -58,12 +58,13 @@ def back_up(
             )
         made_at = datetime.now(UTC)
         begins = _begins(settings.log_dir)
-        tables = add_catalog(store, settings.lake_dir)
+        tables = add_catalog(store, settings.catalog_file)
         files, positions = _log_files(settings.log_dir, tables, begins)
-        files += [*lake_files(settings.lake_dir, tables), *_folder_files(settings.data_dir, "ingest/held")]
+        files += [*lake_files(settings.lake_dir, tables), *_folder_files(settings.data_dir, settings.quarantine_dir)]
         if dagster:
             # By the runs Dagster learns, after a restore, which of them ended with the machine.
-            files += [*_folder_files(settings.data_dir, "dagster"), *_folder_files(settings.data_dir, "ingest/runs")]
+            for part in (settings.dagster_dir, settings.runs_dir):
+                files += _folder_files(settings.data_dir, part)
         for number, one in enumerate(files, start=1):
             _add(store, one)
             progress(number, len(files))
@@ -82,7 +83,7 @@ def check_places(settings: Settings, folder: Path) -> None:
             "Only the embedded event log can be backed up. Back up the log of RECSYS_DATA_EVENT_LOG with its own "
             "tools, after the lake; see docs/backup.md."
         )
-    if not (settings.lake_dir / "catalog.db").is_file():
+    if not settings.catalog_file.is_file():
         raise UserError(f"There is no lake in {settings.data_dir}. Set RECSYS_DATA_DIR to the state folder.")
     state, there = settings.data_dir.resolve(), folder.resolve()
     if there.is_relative_to(state) or state.is_relative_to(there):
@@ -142,9 +143,9 @@ def _whole_size(path: Path, active: bool) -> int:
         return size
 
 
-def _folder_files(root: Path, name: str) -> Iterator[File]:
+def _folder_files(root: Path, folder: Path) -> Iterator[File]:
     """Whatever is in a folder; Dagster removes files of its own while it runs."""
-    for path in sorted((root / name).rglob("*")):
+    for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.name.endswith(BESIDE_DATABASES):
             yield File(str(path.relative_to(root)), path)
 

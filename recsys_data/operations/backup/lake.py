@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pyiceberg.catalog.sql import SqlCatalog
     from pyiceberg.table import Table
 
-CATALOG = "catalog.db"
 # A consumer may commit several times while the catalog is copied.
 ATTEMPTS = 5
 
@@ -45,16 +44,17 @@ class File(NamedTuple):
     if_missing: str | None = None
 
 
-def add_catalog(store: Store, folder: Path) -> dict[str, "Table"]:
-    """Copy the catalog of the lake in `folder`, and what only its current commits refer to; returns its tables.
+def add_catalog(store: Store, catalog: Path) -> dict[str, "Table"]:
+    """Copy the catalog of the lake, and what only its current commits refer to; returns its tables.
 
     Raises:
         Transient: the tables changed faster than they could be read.
     """
+    folder = catalog.parent
     for _ in range(ATTEMPTS):
         tables: dict[str, Table] = {}
         try:
-            store.add_database(f"lake/{CATALOG}", folder / CATALOG, partial(_open, store, folder, tables))
+            store.add_database(f"lake/{catalog.name}", catalog, partial(_open, store, folder, tables))
             return tables
         except FileNotFoundError:
             # The metadata file of a moment ago has been removed by a later commit, or an outbox by its replay.

@@ -81,7 +81,7 @@ class Supervisor:
             )
         child = Child(name, process, log)
         self.children.append(child)
-        # A guard that was killed is no reason to stop.
+        # A guard that was killed is not a reason to stop.
         with contextlib.suppress(BrokenPipeError):
             print(process.pid, file=self._guard.stdin)
         return child

@@ -37,7 +37,7 @@ STOP_SECONDS = 10
 @click.option("--host", default="127.0.0.1", show_default=True, help="Name or address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
 def main(workspace: str, host: str, port: int) -> None:
-    """Serve the Dagster UI to whoever has the token of the state folder."""
+    """Serve the Dagster UI to everybody who has the token of the state folder."""
     try:
         serve(workspace, host, port)
     except Exception as error:
@@ -67,7 +67,7 @@ def serve(workspace: str, host: str, port: int) -> None:
             app = create_app_from_workspace_process_context(context, live_data_poll_rate=POLL_MILLISECONDS)
             addresses = Addresses.of(host, port, settings.further_ui_hosts)
             uvicorn.run(
-                Protection(app, addresses, ui_token(settings.data_dir)),
+                Protection(app, addresses, ui_token(settings.ui_token_file)),
                 host=host,
                 port=port,
                 log_config=None,

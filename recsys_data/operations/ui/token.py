@@ -8,18 +8,16 @@ from tempfile import NamedTemporaryFile
 
 from recsys_data.durable import sync_file
 
-FILE = "ui-token"
 TOKEN_BYTES = 32
 TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 OTHERS = 0o077
 
 
-def ui_token(folder: Path) -> str:
-    """The token of a state folder; a new one if there is none, or if other users could have read it.
+def ui_token(path: Path) -> str:
+    """The token in a file; a new one if there is none, or if other users could have read it.
 
     Delete the file and restart to revoke every cookie.
     """
-    path = folder / FILE
     try:
         found = path.read_text("ascii").strip()
         if TOKEN.fullmatch(found) and not path.stat().st_mode & OTHERS:
@@ -28,10 +26,10 @@ def ui_token(folder: Path) -> str:
         pass
     token = secrets.token_urlsafe(TOKEN_BYTES)
     # Unlike other files of the state folder, this one is closed to the group from the moment it exists.
-    with NamedTemporaryFile("w", dir=folder, prefix=f".{FILE}.", delete=False) as file:
+    with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         file.write(f"{token}\n")
         file.flush()
         os.fsync(file.fileno())
     Path(file.name).replace(path)
-    sync_file(folder)
+    sync_file(path.parent)
     return token

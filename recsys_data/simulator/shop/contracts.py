@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from recsys_data.durable import write_atomically
+from recsys_data.settings import Settings
 
-DEMO = "demo"  # below the state folder
+# As the locations of servers name it.
+DEMO = f"{{data_dir}}/{Settings().demo_dir.name}"
 
 
 def _export(system: str, ending: str, columns: dict[str, str]) -> dict[str, Any]:
-    path = f"{{data_dir}}/{DEMO}/{system}/{{day}}/*.{ending}"
+    path = f"{DEMO}/{system}/{{day}}/*.{ending}"
     mapped = [{"property": "columns", "value": columns}]
     return {"server": system, "type": "local", "path": path, "format": ending, "customProperties": mapped}
 
@@ -38,7 +40,7 @@ SHOP = {
     "server": "shop",
     "type": "custom",
     "description": "The shop's own database.",
-    "location": f"sqlite:///{{data_dir}}/{DEMO}/shop.db",
+    "location": f"sqlite:///{DEMO}/shop.db",
     "customProperties": [
         {"property": "table", "value": "customers"},
         {"property": "columns", "value": SHOP_COLUMNS},
@@ -69,7 +71,7 @@ SERVERS = {
 }
 
 
-def write_contracts(data_dir: Path) -> Path:
+def write_contracts(demo: Path) -> Path:
     """The built-in contracts of users and items, with the demo's sources in place of the landing folders.
 
     Returns:
@@ -77,7 +79,7 @@ def write_contracts(data_dir: Path) -> Path:
     """
     import yaml
 
-    folder = data_dir / DEMO / "contracts"
+    folder = demo / "contracts"
     for name, servers in SERVERS.items():
         document = yaml.safe_load(files("recsys_data.contracts").joinpath(f"{name}.odcs.yaml").read_text("utf-8"))
         document["servers"] = servers

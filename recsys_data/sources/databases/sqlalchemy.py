@@ -177,7 +177,7 @@ class _Read:
             raise self.explained(error) from None
 
     def close(self) -> None:
-        """End the read; one that is not at its end is broken off, for a polite end would fetch all that is left."""
+        """End the read. An unfinished one is aborted, because a regular end would fetch all that is left."""
         if self.streaming:
             # pymysql would read on, even on a connection that is gone.
             if (unread := getattr(self.raw, "_result", None)) is not None:

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from recsys_data.sources.files.day_folders import whole_file
 
-LANDING = "landing"  # below the state folder
-
 
 @dataclass(frozen=True, slots=True)
 class State:

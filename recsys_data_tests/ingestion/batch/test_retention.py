@@ -16,7 +16,7 @@ from recsys_data.ingestion.batch.retention import expire
 from recsys_data.monitoring.reconciliation import reconcile_lake
 from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.support.contract_files import builtin, load_one
-from recsys_data_tests.support.draining import view
+from recsys_data_tests.support.platform import view
 from recsys_data_tests.support.snapshots import Batch
 
 NAME = "item_catalog"
@@ -89,7 +89,7 @@ def test_retention_that_is_none_is_refused(tmp_path: Path, value: Any, unit: str
 def test_without_retention_everything_stays(make_platform: MakePlatform) -> None:
     platform = make_platform()
     platform.append([view("old", day=1)])
-    platform.drain()
+    platform.consume()
     assert expire(platform.lake, "interactions", NOW + timedelta(days=9999)).kept_since is None
     assert platform.ids() == ["old"]
 
@@ -97,7 +97,7 @@ def test_without_retention_everything_stays(make_platform: MakePlatform) -> None
 def test_old_days_of_a_stream_are_retired_and_the_ledger_balances(make_platform: MakePlatform, tmp_path: Path) -> None:
     platform = make_platform(given=Batch.of(tmp_path, keeping("interactions", 3)).contracts)
     platform.append([view(f"{day}", day=day) for day in (1, 2, 6, 7, 9)])
-    platform.drain()
+    platform.consume()
     done = expire(platform.lake, "interactions", NOW)
     assert (done.kept_since, done.days, done.rows) == (date(2026, 1, 7), 3, 3)
     assert platform.ids() == ["7", "9"]
@@ -105,13 +105,13 @@ def test_old_days_of_a_stream_are_retired_and_the_ledger_balances(make_platform:
     # A late event is stored, and expires the next night; so does a redelivery of what has expired, whose id is no
     # longer in the deduplication index, because no table holds it.
     platform.append([view("late", day=2), view("1", day=1), view("9", day=9)])
-    platform.drain()
+    platform.consume()
     assert platform.ids() == ["1", "7", "9", "late"]
     assert platform.counts()[2] == 1
     assert expire(platform.lake, "interactions", NOW).rows == 2
     assert reconcile_lake(platform.lake, platform.settings).balanced
     platform.append([view("new", day=9)])
-    platform.drain()
+    platform.consume()
     assert platform.ids() == ["7", "9", "new"]
     assert reconcile_lake(platform.lake, platform.settings).balanced
     assert (platform.removed("interactions").expired, len(platform.rows())) == (5, 3)

@@ -1,4 +1,4 @@
-"""One day's state becomes a snapshot: judged, compared with the last good one, and published as a whole."""
+"""One day's state becomes a snapshot: validated, compared with the last good one, and published as a whole."""
 
 import json
 import re
@@ -187,7 +187,7 @@ def test_a_good_snapshot_takes_the_place_of_one_that_was_held_back(tmp_path: Pat
         batch.land("stores", day, some(count))
         batch.take("stores", day)
     assert quarantined(batch.settings, "stores") == []
-    with pytest.raises(UserError, match="stores 2026-01-02 is not held back"):
+    with pytest.raises(UserError, match="stores 2026-01-02 is not on hold"):
         accept_snapshot(batch.lake, batch.settings, "stores", date(2026, 1, 2))
 
 

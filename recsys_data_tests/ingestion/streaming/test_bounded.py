@@ -9,14 +9,14 @@ import pyarrow as pa
 import pytest
 
 from recsys_data.contracts import Contract
-from recsys_data.ingestion.streaming import consumer as drain_module
+from recsys_data.ingestion.streaming import consumer
 from recsys_data.ingestion.streaming.decoding import decoded as decoded_module
 from recsys_data.ingestion.streaming.decoding import raw_lines as lines_module
 from recsys_data.ingestion.streaming.decoding.event_sql import EventSession
 from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data.storage import parquet as write_module
 from recsys_data_tests.support.decoding import ACCEPTED, NOW, VIEW, Decoding, slice_of
-from recsys_data_tests.support.draining import Platform, view
+from recsys_data_tests.support.platform import Platform, view
 
 MANY = 1100
 
@@ -66,9 +66,9 @@ def test_rejected_lines_wait_for_the_commit_as_dead_letters_only(fresh: Decoding
 
 def test_a_burst_of_other_lines_does_not_slow_down_those_after_it(fresh: Decoding) -> None:
     usual = lines_of(price=1.5, currency="EUR", session_id="s", context={"page": "/home"})
-    fresh.fates(usual)
-    fresh.fates(lines_of(event_id=None, item_id=None, user_id=None))
-    assert {fate.reason for fate in fresh.fates(usual)} == {ACCEPTED}
+    fresh.outcomes(usual)
+    fresh.outcomes(lines_of(event_id=None, item_id=None, user_id=None))
+    assert {outcome.reason for outcome in fresh.outcomes(usual)} == {ACCEPTED}
     assert fresh.decode_strictly == 0
 
 
@@ -94,36 +94,36 @@ def test_few_long_lines_are_read_together_but_not_all_at_once(
     monkeypatch.setattr(lines_module, "VECTOR_BYTES", 200_000)
     # So that the last piece is worth a statement too.
     monkeypatch.setattr(fresh.decoder, "limits", ConsumerLimits(statement_bytes=1))
-    assert {fate.reason for fate in fresh.fates(lines)} == {ACCEPTED}
+    assert {outcome.reason for outcome in fresh.outcomes(lines)} == {ACCEPTED}
     assert fresh.decode_strictly == 0
     assert max(sizes) <= 200_000 + len(lines[0])
 
 
 def test_what_is_no_object_is_seen_though_another_field_evens_it_out(fresh: Decoding) -> None:
     lines = lines_of(query={}, context={"device": "x"})
-    assert {fate.reason for fate in fresh.fates(lines)} == {"wrong_type"}
-    assert {fate.reason for fate in fresh.fates(lines_of(context={"device": {}}))} == {ACCEPTED}
+    assert {outcome.reason for outcome in fresh.outcomes(lines)} == {"wrong_type"}
+    assert {outcome.reason for outcome in fresh.outcomes(lines_of(context={"device": {}}))} == {ACCEPTED}
 
 
 def test_a_burst_slows_commits_down_only_by_a_share_of_its_length(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     platform.append([view(f"e{number}") for number in range(100)])
-    monkeypatch.setattr(drain_module.time, "monotonic", lambda: 0.0)
-    writer = drain_module.StreamWriter(platform.open_lake(), platform.settings)
+    monkeypatch.setattr(consumer.time, "monotonic", lambda: 0.0)
+    writer = consumer.StreamWriter(platform.open_lake(), platform.settings)
     nothing: Any = None
-    drain = drain_module._Drain(
-        platform.log, writer, [], nothing, nothing, nothing, drain_module.Until(), ConsumerLimits(slice_bytes=2000)
+    running = consumer._Consumer(
+        platform.log, writer, [], nothing, nothing, nothing, consumer.Until(), ConsumerLimits(slice_bytes=2000)
     )
-    assert drain._read() is not None
+    assert running._read() is not None
     paces = []
     for now in (0.0, 5.0, 50.0, 5000.0):
-        monkeypatch.setattr(drain_module.time, "monotonic", lambda now=now: now)
-        paces.append(drain._pace())
+        monkeypatch.setattr(consumer.time, "monotonic", lambda now=now: now)
+        paces.append(running._pace())
     assert paces == [1.0, 1.0, 5.0, 10.0]
-    while drain._read():
+    while running._read():
         pass
-    assert drain._pace() == 1.0
+    assert running._pace() == 1.0
 
 
 def test_days_are_gathered_one_after_the_other(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_days_are_gathered_one_after_the_other(platform: Platform, monkeypatch: 
 
     monkeypatch.setattr(write_module, "write_day", noted)
     platform.append([view(f"e{number}", day=1 + number % 25) for number in range(100)])
-    platform.drain()
+    platform.consume()
     assert len(held) == 25
     # Two threads write, and each holds its last one until it begins the next.
     assert max(alive) <= 4

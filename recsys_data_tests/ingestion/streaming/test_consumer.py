@@ -1,4 +1,4 @@
-"""A drain takes what waits, in bounded batches, and ends when it is told to."""
+"""A consumer takes what waits, in bounded batches, and ends when it is told to."""
 
 import subprocess
 import sys
@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 
 from recsys_data.errors import Transient
-from recsys_data.ingestion.streaming.consumer import Until, drain, wait_until_stored
+from recsys_data.ingestion.streaming.consumer import Until, consume, wait_until_stored
 from recsys_data.ingestion.streaming.consumer_lease import (
-    DrainBusy,
-    drain_is_running,
-    drain_lock,
-    running_drain,
-    successor_waits,
+    ConsumerBusy,
+    hold_lease,
+    lease_holder,
+    standby_waits,
 )
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.ingestion.streaming.lag import lag_of
@@ -25,7 +24,7 @@ from recsys_data.ingestion.streaming.log import LogSlice
 from recsys_data.ingestion.streaming.positions import positions_of
 from recsys_data.settings import Settings
 from recsys_data_tests.ingestion.conftest import MakePlatform
-from recsys_data_tests.support.draining import Platform, identify, view
+from recsys_data_tests.support.platform import Platform, identify, view
 
 
 @pytest.fixture
@@ -35,9 +34,9 @@ def settings(tmp_path: Path) -> Settings:
 
 HOLD = """
 import sys
-from recsys_data.ingestion.streaming.consumer_lease import drain_lock
+from recsys_data.ingestion.streaming.consumer_lease import hold_lease
 from recsys_data.settings import Settings
-with drain_lock(Settings(dir=sys.argv[1]), 0, budget=60):
+with hold_lease(Settings(dir=sys.argv[1]), 0, budget=60):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -45,7 +44,7 @@ with drain_lock(Settings(dir=sys.argv[1]), 0, budget=60):
 
 @pytest.fixture
 def holder(settings: Settings) -> Iterator[subprocess.Popen[str]]:
-    """Another process that drains."""
+    """Another process that consumes."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, settings.dir], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -55,61 +54,61 @@ def holder(settings: Settings) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_while_one_process_drains_no_other_does(settings: Settings, holder: subprocess.Popen[str]) -> None:
+def test_while_one_process_consumes_no_other_does(settings: Settings, holder: subprocess.Popen[str]) -> None:
     message = rf"Another process is ingesting: process .*{holder.pid}.* holds .*drain\.lock.*Let it finish, or stop it"
-    with pytest.raises(DrainBusy, match=message), drain_lock(settings, 0.1):
-        pytest.fail("two drains at once")
-    held = running_drain(settings)
+    with pytest.raises(ConsumerBusy, match=message), hold_lease(settings, 0.1):
+        pytest.fail("two consumers at once")
+    held = lease_holder(settings)
     assert held is not None
     assert held.process == holder.pid
     assert held.ends_at is not None
     assert 0 < held.ends_at - time.time() < 60
-    assert issubclass(DrainBusy, Transient)
+    assert issubclass(ConsumerBusy, Transient)
 
 
 def test_a_killed_process_holds_the_lock_no_longer(settings: Settings, holder: subprocess.Popen[str]) -> None:
-    assert drain_is_running(settings)
+    assert lease_holder(settings)
     holder.kill()
     holder.wait()
-    assert not drain_is_running(settings)
-    with drain_lock(settings, 0):
-        assert drain_is_running(settings)
-    assert not drain_is_running(settings)
+    assert not lease_holder(settings)
+    with hold_lease(settings, 0):
+        assert lease_holder(settings)
+    assert not lease_holder(settings)
 
 
 def test_one_successor_waits_for_the_lock_and_gets_it(settings: Settings, holder: subprocess.Popen[str]) -> None:
     got: list[float] = []
 
     def succeed() -> None:
-        with drain_lock(settings, 30):
+        with hold_lease(settings, 30):
             got.append(time.monotonic())
 
-    assert not successor_waits(settings)
+    assert not standby_waits(settings)
     successor = threading.Thread(target=succeed)
     successor.start()
-    while not successor_waits(settings):
+    while not standby_waits(settings):
         time.sleep(0.01)
-    with pytest.raises(DrainBusy, match="already waits to ingest"), drain_lock(settings, 0):
+    with pytest.raises(ConsumerBusy, match="already waits to ingest"), hold_lease(settings, 0):
         pytest.fail("two successors at once")
     assert holder.stdin
     holder.stdin.close()
     successor.join(30)
     assert got
-    assert not successor_waits(settings)
+    assert not standby_waits(settings)
 
 
-def test_an_empty_log_is_drained_at_once(platform: Platform) -> None:
+def test_an_empty_log_is_consumed_at_once(platform: Platform) -> None:
     begun = time.monotonic()
-    assert platform.drain() == []
+    assert platform.consume() == []
     assert time.monotonic() - begun < 5
     assert platform.rows() == []
 
 
-def test_a_drain_waits_for_events_while_it_is_idle(platform: Platform) -> None:
+def test_a_consumer_waits_for_events_while_it_is_idle(platform: Platform) -> None:
     platform.append([view("a")])
     read = []
     begun = time.monotonic()
-    for flushed in drain(platform.log, platform.open_lake(), platform.settings, Until(idle=0.8)):
+    for flushed in consume(platform.log, platform.open_lake(), platform.settings, Until(idle=0.8)):
         read.append(flushed.read)
         if len(read) == 1:
             platform.append([view("b")])
@@ -118,7 +117,7 @@ def test_a_drain_waits_for_events_while_it_is_idle(platform: Platform) -> None:
     platform.assert_whole()
 
 
-def test_a_drain_ends_with_its_budget_and_leaves_nothing_half_done(platform: Platform) -> None:
+def test_a_consumer_ends_with_its_budget_and_leaves_nothing_half_done(platform: Platform) -> None:
     stop = threading.Event()
 
     def traffic() -> None:
@@ -130,7 +129,7 @@ def test_a_drain_ends_with_its_budget_and_leaves_nothing_half_done(platform: Pla
     producer = threading.Thread(target=traffic)
     producer.start()
     begun = time.monotonic()
-    flushed = platform.drain(Until(idle=60, budget=1), slice_bytes=500)
+    flushed = platform.consume(Until(idle=60, budget=1), slice_bytes=500)
     seconds = time.monotonic() - begun
     stop.set()
     producer.join()
@@ -139,7 +138,7 @@ def test_a_drain_ends_with_its_budget_and_leaves_nothing_half_done(platform: Pla
     assert read > 0
     assert platform.counts() == (read, read, 0, 0)
     assert lag_of(platform.log, platform.lake).events > 0
-    platform.drain()
+    platform.consume()
     platform.assert_whole()
 
 
@@ -159,14 +158,14 @@ def test_events_of_every_partition_are_taken_in_turn(
         return lines
 
     monkeypatch.setattr(platform.log, "read", noted)
-    platform.drain(slice_bytes=1000)
+    platform.consume(slice_bytes=1000)
     assert all(set(read[place : place + 3]) == {0, 1, 2} for place in range(0, len(read), 3)), read
     platform.assert_whole()
 
 
 def test_batches_are_bounded_by_what_is_read_at_once(platform: Platform) -> None:
     platform.append([view(f"e{number}") for number in range(24)])
-    flushed = platform.drain(slice_bytes=800, commit_rows=8)
+    flushed = platform.consume(slice_bytes=800, commit_rows=8)
     assert sum(one.read for one in flushed) == 24
     assert max(one.read for one in flushed) <= 8 + 800 // len(view("e0"))
     platform.assert_whole()
@@ -175,14 +174,14 @@ def test_batches_are_bounded_by_what_is_read_at_once(platform: Platform) -> None
 def test_long_lines_are_committed_before_they_are_many(platform: Platform) -> None:
     lines = [view(f"{n}", note="x" * 1000) for n in range(12)]
     platform.append(lines)
-    flushed = platform.drain(slice_bytes=2 * len(lines[0]), commit_bytes=4 * len(lines[0]))
+    flushed = platform.consume(slice_bytes=2 * len(lines[0]), commit_bytes=4 * len(lines[0]))
     assert max(one.read for one in flushed) <= 8
     platform.assert_whole()
 
 
 def test_a_commit_says_what_it_made_visible(platform: Platform) -> None:
     platform.append([view("a", day=1), view("b", day=2, context={"page": "p"}), identify("c"), view("a"), b"x"])
-    (flushed,) = platform.drain()
+    (flushed,) = platform.consume()
     assert (flushed.read, flushed.accepted, flushed.duplicates, flushed.dead_letters) == (5, 3, 1, 1)
     days = {name: list(found.values()) for name, found in flushed.rows.items()}
     assert days == {"interactions": [1, 1], "contexts": [1], "identities": [1], "dead_letters": [1]}
@@ -196,19 +195,19 @@ def test_what_waits_is_counted_in_events(platform: Platform) -> None:
     platform.append([view("a"), view("b")], writer=0)
     platform.append([view("c")], writer=1)
     assert lag_of(platform.log, platform.lake).events == 3
-    platform.drain()
+    platform.consume()
     assert lag_of(platform.log, platform.lake).events == 0
     assert positions_of(platform.lake) == platform.log.end_offsets()
     platform.append([view("d")], writer=1)
     assert lag_of(platform.log, platform.lake).events == 1
 
 
-def test_waiting_for_another_drain_ends_when_it_has_stored_everything(platform: Platform) -> None:
+def test_waiting_for_another_consumer_ends_when_it_has_stored_everything(platform: Platform) -> None:
     platform.append([view("a")])
     ends = platform.log.end_offsets()
     with pytest.raises(Transient, match="Another process is ingesting and did not reach"):
         wait_until_stored(platform.lake, ends, 0.1)
-    other = threading.Thread(target=platform.drain)
+    other = threading.Thread(target=platform.consume)
     other.start()
     wait_until_stored(platform.open_lake(), ends, 30)
     other.join()
@@ -220,15 +219,15 @@ def test_consumed_segments_are_pruned_after_their_retention(make_platform: MakeP
     for platform in (kept, pruned):
         for number in range(4):
             platform.append([view(f"e{number}")])
-        platform.drain()
+        platform.consume()
     assert max(kept.log.begin_offsets().values()) == 0
     assert max(pruned.log.begin_offsets().values()) > 0
     pruned.append([view("e0"), view("f")])
-    pruned.drain()
+    pruned.consume()
     assert (len(pruned.ids()), pruned.counts()[2]) == (5, 1)
 
 
-def test_a_failure_while_decoding_ends_the_drain_and_loses_nothing(
+def test_a_failure_while_decoding_ends_the_consumer_and_loses_nothing(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode = Decoder.decode
@@ -242,6 +241,6 @@ def test_a_failure_while_decoding_ends_the_drain_and_loses_nothing(
     monkeypatch.setattr(Decoder, "decode", failing)
     platform.append([view("a")])
     with pytest.raises(MemoryError):
-        list(drain(platform.log, platform.open_lake(), platform.settings, Until()))
-    platform.drain()
+        list(consume(platform.log, platform.open_lake(), platform.settings, Until()))
+    platform.consume()
     platform.assert_whole()

@@ -1,4 +1,4 @@
-"""What is collected changes by an edit of YAML alone, from one drain to the next."""
+"""What is collected changes by an edit of YAML alone, from one consumer to the next."""
 
 import json
 from datetime import date
@@ -14,7 +14,7 @@ from recsys_data.ingestion.streaming.positions import positions_of
 from recsys_data.storage.query import connect
 from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.support.contract_files import builtin, columns_of, custom, load, of_stream, rule, rules_of
-from recsys_data_tests.support.draining import Platform, view
+from recsys_data_tests.support.platform import Platform, view
 
 Document = dict[str, Any]
 
@@ -35,7 +35,7 @@ def test_a_new_column_takes_its_field_from_then_on(
 ) -> None:
     colour = {"colour": "red", "size": {"eu": 42}, "delivered": "2026-01-09", "tags": ["a", None]}
     platform.append([view("old", **colour)])
-    platform.drain()
+    platform.consume()
     document = builtin("interactions")
     columns_of(document).extend(
         [
@@ -48,7 +48,7 @@ def test_a_new_column_takes_its_field_from_then_on(
     )
     platform = grown(platform, make_platform, tmp_path, document)
     platform.append([view("new", **colour, other=1), view("bad", delivered="2026-02-30"), view("none", delivered="")])
-    platform.drain()
+    platform.consume()
     new = {"colour": "red", "size_eu": 42, "delivered_on": date(2026, 1, 9), "tags": '["a",null]', "shouted": "RED"}
     found = {row["event_id"]: {name: row[name] for name in new} for row in platform.rows()}
     assert found == {"old": dict.fromkeys(new), "new": new, "none": dict.fromkeys(new)}
@@ -68,14 +68,14 @@ def test_a_new_rule_and_a_new_kind_hold_from_then_on(
 ) -> None:
     lines = [view("wish", type="wishlist"), view("free", value=0)]
     platform.append(lines)
-    platform.drain()
+    platform.consume()
     document = builtin("interactions")
     kinds = next(column for column in columns_of(document) if column["name"] == "type")
     kinds["enum"].append({"value": "wishlist", "description": "an item was wished for"})
     rules_of(document).append(rule("worthless", "value > 0", description="Everything has its price."))
     platform = grown(platform, make_platform, tmp_path, document)
     platform.append([*lines, view("free2", value=0)])
-    platform.drain()
+    platform.consume()
     assert platform.ids() == ["free", "wish"]
     assert sorted(row["reason"] for row in platform.rows("dead_letters")) == ["unknown_type", "worthless", "worthless"]
     assert {row["detail"] for row in platform.rows("dead_letters")} >= {"Everything has its price. Found value = 0.0."}
@@ -88,7 +88,7 @@ def test_an_event_that_no_dataset_takes_is_a_dead_letter(
     document["schema"][0]["customProperties"] = custom(stream="events", rowWhen="type = 'view'")
     platform = grown(platform, make_platform, tmp_path, document)
     platform.append([view("a"), view("b", type="click"), view("c", type="click", context={"page": "p"})])
-    platform.drain()
+    platform.consume()
     assert platform.ids() == ["a"]
     assert [row["reason"] for row in platform.rows("dead_letters")] == ["no_dataset", "no_dataset"]
     platform.assert_whole()
@@ -101,7 +101,7 @@ def test_an_event_that_makes_a_rule_fail_is_a_dead_letter_and_the_others_are_sto
     rules_of(failing).append(rule("small", "CAST(query AS INTEGER) < 10"))
     platform = grown(platform, make_platform, tmp_path, failing)
     platform.append([view("a", query="7"), view("b", query="boots"), view("c", query="11")])
-    platform.drain()
+    platform.consume()
     assert platform.ids() == ["a"]
     undecodable, small = sorted(platform.rows("dead_letters"), key=lambda row: row["reason"], reverse=True)
     assert (undecodable["reason"], small["reason"]) == ("undecodable", "small")
@@ -127,11 +127,11 @@ def test_a_new_dataset_is_fed_with_what_the_log_still_keeps(
     search = {"type": "search", "item_id": None, "query": "boots", "results": {"count": 3}}
     platform.append([view("a", **search), view("b"), view("a", **search)], writer=0)
     platform.append([view("c", **search), view("a", **search)], writer=1)
-    platform.drain()
+    platform.consume()
     platform = grown(platform, make_platform, tmp_path, SEARCHES)
     assert lag_of(platform.log, platform.lake).events == 5
     platform.append([view("d", **search)], writer=0)
-    flushed = platform.drain()
+    flushed = platform.consume()
     assert sum(one.read for one in flushed) == 1, "lines were counted again"
     rows = sorted((row["event_id"], row["query"], row["results"]) for row in platform.rows("searches"))
     assert rows == [(one, "boots", 3) for one in "acd"]
@@ -144,11 +144,11 @@ def test_a_new_dataset_begins_with_the_oldest_line_that_is_kept(make_platform: M
     platform = make_platform(segment_bytes=300, log_retention_hours=0)
     for number in range(4):
         platform.append([view(f"e{number}", type="search", query="q")])
-    platform.drain()
+    platform.consume()
     assert platform.log.begin_offsets() != dict.fromkeys(platform.log.partitions(), 0)
     platform = grown(platform, make_platform, tmp_path, SEARCHES)
     assert lag_of(platform.log, platform.lake).events == 1
-    platform.drain()
+    platform.consume()
     assert platform.ids("searches") == ["e3"]
     assert len(platform.ids()) == 4
     assert positions_of(platform.lake) == {p: end for p, end in platform.log.end_offsets().items() if end}
@@ -158,22 +158,22 @@ def test_what_a_stored_dataset_cannot_follow_is_refused_and_nothing_is_read(
     platform: Platform, make_platform: MakePlatform, tmp_path: Path
 ) -> None:
     platform.append([view("a")])
-    platform.drain()
+    platform.consume()
     platform.append([view("b")])
     document = builtin("interactions")
     columns_of(document)[:] = [column for column in columns_of(document) if column["name"] != "tag"]
     changed = grown(platform, make_platform, tmp_path, document)
     with pytest.raises(ContractError, match="column tag is stored but no longer in the contract"):
-        changed.drain()
+        changed.consume()
     back = grown(changed, make_platform, tmp_path, builtin("interactions"))
-    back.drain()
+    back.consume()
     back.assert_whole()
 
 
 def test_a_log_that_lost_what_the_lake_has_not_read_is_an_error(platform: Platform) -> None:
     platform.append([view("a"), view("b")])
-    platform.drain()
+    platform.consume()
     (segment,) = [path for path in platform.settings.log_dir.rglob("*.ndjson") if path.stat().st_size]
     segment.write_bytes(b"")
     with pytest.raises(Permanent, match="the log was replaced or lost data"):
-        platform.drain(Until())
+        platform.consume(Until())

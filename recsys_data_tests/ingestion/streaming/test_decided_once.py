@@ -27,7 +27,7 @@ from recsys_data.storage.maintenance.compaction import maintain_table
 from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.support.contract_files import builtin, custom, load, of_stream, rule, rules_of
 from recsys_data_tests.support.decoding import decoder_of
-from recsys_data_tests.support.draining import Platform, identify, view
+from recsys_data_tests.support.platform import Platform, identify, view
 
 ORDER = ("dead_letters", "contexts", "identities", "interactions")
 LINES = [
@@ -61,7 +61,7 @@ def killed_before(table: str, platform: Platform, monkeypatch: pytest.MonkeyPatc
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(writer_module, "commit", dying)
-        platform.drain()
+        platform.consume()
 
 
 def assert_verified(platform: Platform) -> None:
@@ -75,7 +75,7 @@ def test_a_commit_that_another_consumer_begins_while_tables_are_opened_is_comple
 ) -> None:
     first = make_platform(tmp_path / "state", load(tmp_path / "none"), partitions=1)
     first.append([view("before"), b"not JSON"])
-    first.drain()
+    first.consume()
     first.append(LINES)
     second = make_platform(tmp_path / "state", strict(tmp_path / "strict"), partitions=1)
     begun: list[str] = []
@@ -88,7 +88,7 @@ def test_a_commit_that_another_consumer_begins_while_tables_are_opened_is_comple
 
     with monkeypatch.context() as patch:
         patch.setattr(writer_module, "read_intent", read)
-        second.drain()
+        second.consume()
     assert begun
     # As the consumer decided that began the commit, not as the second one would.
     assert "qa" in {row["event_id"] for row in second.rows("interactions")}
@@ -100,12 +100,12 @@ def test_a_new_partition_that_only_one_table_has_keeps_its_position(
 ) -> None:
     platform = make_platform(tmp_path / "state", load(tmp_path / "none"), partitions=1)
     platform.append(LINES)
-    platform.drain()
+    platform.consume()
     table = platform.lake.table("dead_letters")
     ledger = read_ledger(table)
     commit(table, ledger, msgspec.structs.replace(ledger, positions={**ledger.positions, 7: 100}), [])
     platform.append([view("later")])
-    platform.drain()
+    platform.consume()
     assert read_ledger(platform.lake.table("dead_letters")).positions[7] == 100
 
 
@@ -124,7 +124,7 @@ def test_what_changes_between_two_commits_changes_no_outcome(
     limit = {"max_event_bytes": 1000} if change == "setting" else {}
     second = make_platform(tmp_path / "state", contracts["after"], partitions=1, **limit)
     second.append([view("later")])
-    second.drain()
+    second.consume()
     nothing_visible = table == "dead_letters"
     # Nothing was decided before the first commit: what holds then is what holds now.
     rejected = {
@@ -156,7 +156,7 @@ def test_a_writer_that_goes_on_after_its_successor_finds_its_decision_made(
             monkeypatch.setattr(writer_module, "commit", commit)
             successor = make_platform(tmp_path / "state", strict(tmp_path / "strict"))
             successor.append([view("qa2", query="qa")], writer=1)
-            successor.drain()
+            successor.consume()
             successor.close()
         commit(stored, *arguments)
 
@@ -172,7 +172,7 @@ def test_a_writer_that_goes_on_after_its_successor_finds_its_decision_made(
 def test_an_intent_says_what_became_of_each_line_and_by_what(make_platform: MakePlatform) -> None:
     platform = make_platform(partitions=1)
     platform.append(LINES)
-    platform.drain()
+    platform.consume()
     ledger = platform.ledger()
     intent = read_intent(platform.lake.table("interactions").io, platform.lake.warehouse, ledger.intent)
     assert intent is not None
@@ -187,13 +187,13 @@ def test_an_intent_says_what_became_of_each_line_and_by_what(make_platform: Make
 def test_intents_are_removed_once_they_are_committed(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     for event_id in "abc":
         platform.append([view(event_id)])
-        platform.drain()
+        platform.consume()
     kept = intent_path(platform.lake.warehouse, platform.ledger().intent)
     assert list(kept.parent.iterdir()) == [kept]
     platform.append([view("d")])
     killed_before("dead_letters", platform, monkeypatch)
     assert len(list(kept.parent.iterdir())) == 2
-    platform.drain()
+    platform.consume()
     assert len(list(kept.parent.iterdir())) == 1
     platform.assert_whole()
 
@@ -215,8 +215,8 @@ def test_an_intent_that_can_still_be_named_stays_whatever_the_clock_says(
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(writer_module, "commit", late)
-        platform.drain()
-    platform.drain()
+        platform.consume()
+    platform.consume()
     platform.assert_whole()
     assert_verified(platform)
 
@@ -225,7 +225,7 @@ def test_a_damaged_intent_stops_ingestion_only_where_it_is_needed(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     platform.append([view("a")])
-    platform.drain()
+    platform.consume()
     intent_path(platform.lake.warehouse, platform.ledger().intent).write_bytes(b"{")
     platform.append(LINES)
     killed_before("identities", platform, monkeypatch)
@@ -233,9 +233,9 @@ def test_a_damaged_intent_stops_ingestion_only_where_it_is_needed(
     whole = pending.read_bytes()
     pending.write_bytes(whole[:-1])
     with pytest.raises(Permanent, match="is damaged"):
-        platform.drain()
+        platform.consume()
     pending.write_bytes(whole)
-    platform.drain()
+    platform.consume()
     platform.assert_whole()
     assert_verified(platform)
 
@@ -247,7 +247,7 @@ def test_a_first_segment_that_was_never_read_is_lost_too(make_platform: MakePlat
     first = min((platform.settings.log_dir / "0").glob("*.ndjson"))
     size = first.stat().st_size
     first.unlink()
-    platform.drain()
+    platform.consume()
     assert platform.ids() == ["b"]
     assert [(one.partition, one.start, one.end) for one in platform.ledger().lost] == [(0, 0, size)]
     assert not reconcile_lake(platform.lake, platform.settings).balanced
@@ -266,14 +266,14 @@ def test_a_dead_letter_stays_one_when_the_log_is_read_again_for_a_new_dataset(
     voucher = {"voucher": {"code": "v"}}
     platform = make_platform(tmp_path / "state", strict(tmp_path / "strict"))
     platform.append([view("good", **voucher), view("qa", query="qa", **voucher), view("good", **voucher)])
-    platform.drain()
+    platform.consume()
     platform.close()
     platform = make_platform(tmp_path / "state", load(tmp_path / "more", VOUCHERS))
-    platform.drain()
+    platform.consume()
     assert (platform.ids(), platform.ids("vouchers"), len(platform.rows("dead_letters"))) == (["good"], ["good"], 1)
     assert_verified(platform)
     replay(platform.lake, platform.log, platform.settings, DeadLetterFilter())
-    platform.drain()
+    platform.consume()
     assert (platform.ids(), platform.ids("vouchers")) == (["good", "qa"], ["good", "qa"])
     assert platform.rows("dead_letters") == []
     platform.assert_whole()
@@ -287,11 +287,11 @@ def test_an_index_of_another_life_of_the_lake_is_not_trusted(
     """The lake is restored from a copy, the log and the index stay as they are."""
     platform = make_platform(tmp_path / "state", partitions=1)
     platform.append([view("a"), view("b")])
-    platform.drain()
+    platform.consume()
     saved = tmp_path / "copy"
     shutil.copytree(platform.lake.warehouse, saved)
     platform.append([view("c"), view("d")])
-    platform.drain()
+    platform.consume()
     platform.close()
     shutil.rmtree(platform.lake.warehouse)
     shutil.copytree(saved, platform.lake.warehouse)
@@ -302,7 +302,7 @@ def test_an_index_of_another_life_of_the_lake_is_not_trusted(
     (segment,) = (restored.settings.log_dir / "0").glob("*.ndjson")
     lines = segment.read_bytes().splitlines()
     segment.write_bytes(b"\n".join([*lines[:2], view("d"), view("e"), view("c"), view("a"), view("d")]) + b"\n")
-    restored.drain()
+    restored.consume()
     assert restored.ids() == ["a", "b", "c", "d", "e"]
     restored.assert_whole()
     assert_verified(restored)
@@ -317,7 +317,7 @@ def test_a_missing_segment_is_counted_as_lost_and_alarms_until_it_is_accepted(
     second = sorted((platform.settings.log_dir / "0").glob("*.ndjson"))[1]
     start, size = int(second.stem), second.stat().st_size
     second.unlink()
-    platform.drain()
+    platform.consume()
     assert platform.ids() == ["a", "c", "d"]
     assert [(one.partition, one.start, one.end) for one in platform.ledger().lost] == [(0, start, start + size)]
     verdict = reconcile_lake(platform.lake, platform.settings)
@@ -335,11 +335,11 @@ def test_a_lost_segment_that_no_line_follows_is_counted(make_platform: MakePlatf
     segments = sorted((platform.settings.log_dir / "0").glob("*.ndjson"))
     segments[0].unlink()
     segments[1].write_bytes(b"")
-    platform.drain()
+    platform.consume()
     assert [(one.start, one.end) for one in platform.ledger().lost] == [(0, int(segments[1].stem))]
     assert not reconcile_lake(platform.lake, platform.settings).balanced
     platform.append([view("c")])
-    platform.drain()
+    platform.consume()
     assert platform.ids() == ["c"]
     # What the emptied segment held is lost too, and known once the next one begins.
     first, second = platform.ledger().lost
@@ -353,7 +353,7 @@ def test_completing_says_what_changed_since(
     platform.append(LINES)
     killed_before("identities", platform, monkeypatch)
     platform.close()
-    make_platform(tmp_path / "state", partitions=1, max_event_bytes=1000).drain()
+    make_platform(tmp_path / "state", partitions=1, max_event_bytes=1000).consume()
     assert "Completing the commit of identities" in caplog.text
     assert "changed since, and not applied to it: RECSYS_DATA_MAX_EVENT_BYTES" in caplog.text
     assert json.loads(LINES[0])["event_id"] in platform.ids()
@@ -374,7 +374,7 @@ def test_files_of_a_pending_intent_are_no_orphans_and_part_of_a_backup(
     shutil.move(tmp_path / "state", tmp_path / "lost")
     restore(platform.settings, tmp_path / "backup")
     restored = make_platform(tmp_path / "state", strict(tmp_path / "strict"), partitions=1)
-    restored.drain()
+    restored.consume()
     assert restored.ids("contexts") == restored.ids() == ["good", "long", "qa"]
     restored.assert_whole()
     assert_verified(restored)
@@ -385,7 +385,7 @@ def test_a_flush_that_an_earlier_version_left_half_done_is_completed(
 ) -> None:
     """It knew no intents, and committed the main table last."""
     platform.append([view("before", context={"page": "/"}), identify("x")])
-    platform.drain()
+    platform.consume()
     platform.append(LINES)
     killed_before("interactions", platform, monkeypatch)
     shutil.rmtree(platform.lake.warehouse / FOLDER)
@@ -395,7 +395,7 @@ def test_a_flush_that_an_earlier_version_left_half_done_is_completed(
         with table.transaction() as transaction:
             transaction.set_properties({LEDGER: msgspec.json.encode(old).decode()})
     platform.append([view("after")], writer=1)
-    platform.drain()
+    platform.consume()
     assert platform.ids() == ["after", "before", "good", "long", "qa"]
     assert platform.ids("contexts") == ["before", "good", "long", "qa"]
     platform.assert_whole()

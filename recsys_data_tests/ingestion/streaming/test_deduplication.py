@@ -61,44 +61,44 @@ def test_an_id_is_kept_once_and_under_its_own_position_again(
     tmp_path_factory: pytest.TempPathFactory, batches: list[tuple[list[tuple[int, int, int, int]], str]]
 ) -> None:
     folder = tmp_path_factory.mktemp("seen")
-    naive, seen = Naive(), DedupIndex(folder, lake())
+    naive, index = Naive(), DedupIndex(folder, lake())
     for position, (events, then) in enumerate(batches, start=1):
         # A log position is of one line, hence of one id.
         events = list({event[2:]: event for event in events}.values())
         asked = keys(events)
-        kept, new = seen.keep(asked)
+        kept, new = index.filter_new(asked)
         assert kept.tolist() == naive.keep(events)
-        seen.add(asked[:, new])
+        index.add(asked[:, new])
         if then:
-            seen.persist({0: position}, "c", force=then != "persist")
+            index.persist({0: position}, "c", force=then != "persist")
         if then in ("reopen", "lose"):
             if then == "lose":
                 shutil.rmtree(folder)
-            seen = DedupIndex(folder, lake())
-            if not seen.covered:
+            index = DedupIndex(folder, lake())
+            if not index.covered:
                 # As the writer does: what the cache does not cover is read from the lake.
-                seen.add(keys([(*key, *place) for key, place in naive.stored.items()]))
+                index.add(keys([(*key, *place) for key, place in naive.stored.items()]))
 
 
 def test_runs_stay_few_and_of_whole_numbers(tmp_path: Path) -> None:
-    seen = DedupIndex(tmp_path, lake())
+    index = DedupIndex(tmp_path, lake())
     for number in range(40):
-        seen.add(keys([(number * 2**58, number, 0, number)]))
-        seen.persist({0: number}, "c")
+        index.add(keys([(number * 2**58, number, 0, number)]))
+        index.persist({0: number}, "c")
     runs = [np.load(path) for path in tmp_path.glob("*.npy")]
     assert {run.dtype for run in runs} == {np.dtype(np.uint64)}
     assert all(np.all(np.diff(run[0].astype(object)) >= 0) for run in runs)
     assert len(runs) <= 40 // 6 + 1
     reopened = DedupIndex(tmp_path, lake())
-    assert sum(not kept for kept in reopened.keep(keys([(n * 2**58, n, 1, n) for n in range(40)]))[0]) == 40
+    assert sum(not kept for kept in reopened.filter_new(keys([(n * 2**58, n, 1, n) for n in range(40)]))[0]) == 40
 
 
 def test_an_index_of_another_lake_or_life_of_the_lake_is_not_used(tmp_path: Path) -> None:
     def saved() -> None:
         shutil.rmtree(tmp_path)
-        seen = DedupIndex(tmp_path, lake("before"))
-        seen.add(keys([(1, 1, 0, 5)]))
-        assert seen.persist({0: 9}, "saved at", force=True)
+        index = DedupIndex(tmp_path, lake("before"))
+        index.add(keys([(1, 1, 0, 5)]))
+        assert index.persist({0: 9}, "saved at", force=True)
 
     for state, covered in [
         (lake("saved at"), {0: 9}),
@@ -108,18 +108,18 @@ def test_an_index_of_another_lake_or_life_of_the_lake_is_not_used(tmp_path: Path
         (lake("saved at", expired=1), {}),
     ]:
         saved()
-        seen = DedupIndex(tmp_path, state)
-        assert seen.covered == covered
-        assert seen.keep(keys([(1, 1, 0, 6)]))[0].tolist() == [not covered]
+        index = DedupIndex(tmp_path, state)
+        assert index.covered == covered
+        assert index.filter_new(keys([(1, 1, 0, 6)]))[0].tolist() == [not covered]
 
 
 def test_a_decided_event_is_kept_only_where_it_is_stored(tmp_path: Path) -> None:
-    seen = DedupIndex(tmp_path, lake())
-    seen.add(keys([(1, 1, 0, 5)]))
+    index = DedupIndex(tmp_path, lake())
+    index.add(keys([(1, 1, 0, 5)]))
     asked = keys([(2, 2, 0, 3), (1, 1, 0, 5), (1, 1, 0, 6), (2, 2, 0, 9), (2, 2, 0, 10)])
     decided = np.array([True, True, True, False, False])
-    assert seen.keep(asked, decided)[0].tolist() == [False, True, False, True, False]
-    assert seen.missing(asked).tolist() == [True, False, False, True, True]
+    assert index.filter_new(asked, decided)[0].tolist() == [False, True, False, True, False]
+    assert index.missing(asked).tolist() == [True, False, False, True, True]
 
 
 HARMS = ["missing", "cut", "emptied", "of another form", "bits flipped", "manifest cut", "manifest missing"]
@@ -127,9 +127,9 @@ HARMS = ["missing", "cut", "emptied", "of another form", "bits flipped", "manife
 
 @pytest.mark.parametrize("harm", HARMS)
 def test_a_cache_that_is_not_whole_is_not_used(tmp_path: Path, harm: str) -> None:
-    seen = DedupIndex(tmp_path, lake())
-    seen.add(keys([(1, 1, 0, 5)]))
-    seen.persist({0: 9}, "c", force=True)
+    index = DedupIndex(tmp_path, lake())
+    index.add(keys([(1, 1, 0, 5)]))
+    index.persist({0: 9}, "c", force=True)
     (run,) = tmp_path.glob("*.npy")
     manifest = tmp_path / "manifest.json"
     match harm:
@@ -149,42 +149,42 @@ def test_a_cache_that_is_not_whole_is_not_used(tmp_path: Path, harm: str) -> Non
             manifest.unlink()
     reopened = DedupIndex(tmp_path, lake())
     assert reopened.covered == {}
-    assert reopened.keep(keys([(1, 1, 0, 6)]))[0].tolist() == [True]
+    assert reopened.filter_new(keys([(1, 1, 0, 6)]))[0].tolist() == [True]
 
 
 def test_leftovers_of_a_crash_are_removed(tmp_path: Path) -> None:
-    seen = DedupIndex(tmp_path, lake())
-    seen.add(keys([(1, 1, 0, 5)]))
-    seen.persist({0: 9}, "c", force=True)
+    index = DedupIndex(tmp_path, lake())
+    index.add(keys([(1, 1, 0, 5)]))
+    index.persist({0: 9}, "c", force=True)
     (tmp_path / "written-but-not-listed.npy").write_bytes(b"")
     reopened = DedupIndex(tmp_path, lake())
     assert len(list(tmp_path.glob("*.npy"))) == 1
-    assert reopened.keep(keys([(1, 1, 0, 5), (1, 1, 0, 6)]))[0].tolist() == [True, False]
+    assert reopened.filter_new(keys([(1, 1, 0, 5), (1, 1, 0, 6)]))[0].tolist() == [True, False]
 
 
-def test_two_drains_that_share_a_cache_leave_it_whole(tmp_path: Path) -> None:
+def test_two_consumers_that_share_a_cache_leave_it_whole(tmp_path: Path) -> None:
     """As when the lock between them is gone: what one saves is not thrown away, or referred to, by the other."""
     first = DedupIndex(tmp_path, lake())
     first.add(keys([(1, 1, 0, 1)]))
     first.persist({0: 2}, "c", force=True)
     second = DedupIndex(tmp_path, lake())
-    for drain, number in ((second, 2), (first, 2), (second, 3)):
-        drain.add(keys([(number, number, 0, number)]))
-        drain.persist({0: number + 1}, "c", force=True)
-        assert drain.keep(keys([(1, 1, 0, 9), (number, number, 0, 9)]))[0].tolist() == [False, False]
+    for index, number in ((second, 2), (first, 2), (second, 3)):
+        index.add(keys([(number, number, 0, number)]))
+        index.persist({0: number + 1}, "c", force=True)
+        assert index.filter_new(keys([(1, 1, 0, 9), (number, number, 0, 9)]))[0].tolist() == [False, False]
     reopened = DedupIndex(tmp_path, lake())
     assert reopened.covered == {0: 4}
-    assert reopened.keep(keys([(number, number, 0, 9) for number in (1, 2, 3)]))[0].tolist() == [False] * 3
+    assert reopened.filter_new(keys([(number, number, 0, 9) for number in (1, 2, 3)]))[0].tolist() == [False] * 3
 
 
 def test_a_cache_that_vanishes_while_it_is_used_costs_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "seen"
-    seen = DedupIndex(folder, lake())
+    index = DedupIndex(folder, lake())
     for number in range(3):
-        seen.add(keys([(number, number, 0, number)]))
-        seen.persist({0: number + 1}, "c", force=True)
+        index.add(keys([(number, number, 0, number)]))
+        index.persist({0: number + 1}, "c", force=True)
         shutil.rmtree(folder, ignore_errors=True)
-    assert seen.keep(keys([(number, number, 0, 9) for number in range(3)]))[0].tolist() == [False] * 3
+    assert index.filter_new(keys([(number, number, 0, 9) for number in range(3)]))[0].tolist() == [False] * 3
 
 
 @pytest.mark.parametrize("missing", [1, 1000, 20_000])

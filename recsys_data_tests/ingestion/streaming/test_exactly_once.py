@@ -1,4 +1,4 @@
-"""Whatever a drain is interrupted by, the lake ends as if nothing had happened."""
+"""Whatever a consumer is interrupted by, the lake ends as if nothing had happened."""
 
 import random
 import shutil
@@ -7,7 +7,7 @@ import pytest
 
 from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.support.crashes import PLACES, Crash, Crashes
-from recsys_data_tests.support.draining import Platform, identify, view
+from recsys_data_tests.support.platform import Platform, identify, view
 
 
 def delivery(rng: random.Random, first: int, delivered: list[bytes]) -> bytes:
@@ -47,21 +47,21 @@ def test_a_crash_at_any_step_leaves_the_same_lake(
         crashes.disarm()
         if rng.random() < 0.3:
             shutil.rmtree(platform.settings.data_dir / "ingest")
-    platform.drain()
+    platform.consume()
     platform.assert_whole()
-    undisturbed.drain()
+    undisturbed.consume()
     assert platform.counts() == undisturbed.counts()
     assert platform.content() == undisturbed.content()
 
 
 def _crash(platform: Platform, place: str, **limits: int) -> None:
-    """Drain until it crashes there; whatever a reader sees then is sound, for no event stands there twice."""
+    """Consume until it crashes there; whatever a reader sees then is sound, for no event stands there twice."""
     try:
-        platform.drain(**limits)
+        platform.consume(**limits)
     except Crash as crash:
         assert str(crash) == place
         for name in ("interactions", "identities", "contexts"):
             ids = platform.ids(name)
             assert len(set(ids)) == len(ids)
     else:
-        assert place in ("before build", "after build"), "the drain did not come by"
+        assert place in ("before build", "after build"), "the consumer did not come by"

@@ -25,7 +25,7 @@ from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.support.contract_files import builtin, load, rules_of
 from recsys_data_tests.support.crashes import Crash
 from recsys_data_tests.support.decoding import FIRST_DAY
-from recsys_data_tests.support.draining import Platform, view
+from recsys_data_tests.support.platform import Platform, view
 
 LONG = [f"{n}{'x' * 300}" for n in range(4)]
 # Each leaves something else behind; a step's end is the next one's beginning.
@@ -64,9 +64,9 @@ def changed(
 ) -> Platform:
     """A platform that rejected lines in two commits, after its contracts were changed: long ids are good now."""
     platform.append([view("good"), view(LONG[0]), b"no JSON", view(LONG[1])])
-    platform.drain()
+    platform.consume()
     platform.append([view(LONG[2]), view(LONG[0]), view("nobody", user_id=None)], writer=1)
-    platform.drain()
+    platform.consume()
     platform.close()
     monkeypatch.setattr(replay, "EventSession", lambda *_: lenient_session)
     return make_platform(Path(platform.settings.dir), lenient)
@@ -97,16 +97,16 @@ def test_lines_that_the_contracts_take_now_are_replayed_once(changed: Platform) 
     assert reasons(changed) == ["event_id_too_long"] * 4 + ["malformed_json", "missing_actor"]
     assert replayed(changed) == (4, {"malformed_json": 1, "missing_actor": 1})
     assert lag_of(changed.log, changed.lake).events == 4
-    changed.drain()
+    changed.consume()
     assert_replayed(changed)
     assert replayed(changed) == (0, {"malformed_json": 1, "missing_actor": 1})
-    assert changed.drain() == []
+    assert changed.consume() == []
     assert_replayed(changed)
 
 
 def test_a_replayed_event_keeps_when_it_was_received(changed: Platform) -> None:
     replayed(changed)
-    changed.drain()
+    changed.consume()
     assert {row["received_at"] for row in changed.rows()} == {datetime(2026, 1, 31, tzinfo=UTC)}
 
 
@@ -121,9 +121,9 @@ def test_only_what_is_meant_is_replayed(changed: Platform) -> None:
 
 def test_an_event_that_was_sent_again_meanwhile_is_not_doubled(changed: Platform) -> None:
     changed.append([view(LONG[0], item_id="second delivery")])
-    changed.drain()
+    changed.consume()
     replayed(changed)
-    changed.drain()
+    changed.consume()
     assert_replayed(changed)
     assert {row["item_id"] for row in changed.rows() if row["event_id"] == LONG[0]} == {"second delivery"}
 
@@ -169,18 +169,18 @@ def test_a_crash_at_any_step_neither_loses_nor_doubles(
     with pytest.raises(Crash):
         replayed(changed)
     crash_at.undo()
-    changed.drain()
+    changed.consume()
     changed.assert_whole()
     assert lag_of(changed.log, changed.open_lake()).events == 0
     stored = [event_id for event_id in changed.ids() if event_id in LONG]
     rejected = [row["event_id"] for row in changed.rows("dead_letters") if row["reason"] == "event_id_too_long"]
     assert set(stored) | set(rejected) == set(LONG[:3])
     replayed(changed)
-    changed.drain()
+    changed.consume()
     assert_replayed(changed)
 
 
-def test_a_drain_and_compaction_beside_a_replay_lose_nothing(
+def test_a_consumer_and_compaction_beside_a_replay_lose_nothing(
     changed: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take_rows = dead_letters.delete_files
@@ -190,14 +190,14 @@ def test_a_drain_and_compaction_beside_a_replay_lose_nothing(
         if busy[0]:
             busy[0] = False
             changed.append([view("late"), b"no JSON either"])
-            changed.drain()
+            changed.consume()
             table = changed.open_lake().table("dead_letters")
             compact_day(table, next(iter(table.scan().plan_files())).file.partition[0])
         return take_rows(*args, **kwargs)
 
     monkeypatch.setattr(dead_letters, "delete_files", disturbed)
     replayed(changed)
-    changed.drain()
+    changed.consume()
     changed.assert_whole()
     assert changed.ids() == sorted(["good", "late", *LONG[:3]])
     assert reasons(changed) == ["malformed_json", "malformed_json", "missing_actor"]
@@ -223,9 +223,9 @@ def test_a_log_that_cannot_be_written_delays_a_replay(changed: Platform, monkeyp
         with pytest.raises(Transient, match="cannot be written"):
             replayed(changed)
         assert lag_of(changed.log, changed.lake).events > 0
-    changed.drain()
+    changed.consume()
     replayed(changed)
-    changed.drain()
+    changed.consume()
     assert_replayed(changed)
 
 
@@ -237,7 +237,7 @@ def test_an_outbox_that_is_gone_is_named(changed: Platform, crash_at: Any) -> No
     (path,) = (changed.lake.warehouse / "replay").iterdir()
     path.unlink()
     with pytest.raises(Permanent, match=path.name):
-        changed.drain()
+        changed.consume()
 
 
 def test_an_outbox_that_is_gone_is_complete_if_its_lines_are_in_the_log(changed: Platform, crash_at: Any) -> None:
@@ -249,10 +249,10 @@ def test_an_outbox_that_is_gone_is_complete_if_its_lines_are_in_the_log(changed:
     assert changed.removed("dead_letters").waiting
     (path,) = (changed.lake.warehouse / "replay").iterdir()
     path.unlink()
-    changed.drain()
+    changed.consume()
     assert not changed.removed("dead_letters").waiting
     replayed(changed)
-    changed.drain()
+    changed.consume()
     assert_replayed(changed)
 
 
@@ -284,7 +284,7 @@ def test_a_backup_holds_what_is_on_its_way(
     shutil.move(folder, tmp_path / "lost")
     restore(changed.settings, tmp_path / "backup")
     restored = make_platform(folder, changed.contracts)
-    restored.drain()
+    restored.consume()
     replayed(restored)
-    restored.drain()
+    restored.consume()
     assert_replayed(restored)

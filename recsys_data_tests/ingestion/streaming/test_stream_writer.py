@@ -24,7 +24,7 @@ from recsys_data.storage.ledger import read_ledger
 from recsys_data.storage.maintenance.compaction import compact_day
 from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.support.decoding import decoder_of
-from recsys_data_tests.support.draining import Platform, identify, view
+from recsys_data_tests.support.platform import Platform, identify, view
 
 
 @pytest.fixture

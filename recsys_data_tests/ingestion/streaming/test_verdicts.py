@@ -20,7 +20,7 @@ from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.ingestion.streaming.test_decided_once import LINES, ORDER, assert_verified, killed_before
 from recsys_data_tests.support.contract_files import builtin, custom, load, of_stream
 from recsys_data_tests.support.decoding import NOW, decoder_of, validated
-from recsys_data_tests.support.draining import Platform, identify, view
+from recsys_data_tests.support.platform import Platform, identify, view
 
 PEOPLE = of_stream(
     "people", {"name": "code", "logicalType": "string", "customProperties": custom(source="voucher.code")}
@@ -37,12 +37,12 @@ def test_a_crash_between_two_commits_is_no_loss(
     platform: Platform, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     platform.append([view("first")])
-    platform.drain()
+    platform.consume()
     platform.append([*LINES, identify("with context", context={"page": "/"})])
     killed_before(table, platform, monkeypatch)
     assert problems(platform) == []
     assert reconcile_lake(platform.lake, platform.settings).balanced
-    platform.drain()
+    platform.consume()
     assert_verified(platform)
 
 
@@ -51,13 +51,13 @@ def test_a_second_table_of_dead_letters_has_those_since_it_was_added(
 ) -> None:
     platform = make_platform(tmp_path / "state")
     platform.append([view("a"), b"before"])
-    platform.drain()
+    platform.consume()
     platform.close()
     second = builtin("dead_letters") | {"name": "rejected", "id": "rejected"}
     second["schema"][0]["name"] = "rejected"
     platform = make_platform(tmp_path / "state", load(tmp_path / "more", second))
     platform.append([b"since"])
-    platform.drain()
+    platform.consume()
     assert [row["raw"] for row in platform.rows("rejected")] == [b"since"]
     assert_verified(platform)
 
@@ -68,7 +68,7 @@ def test_an_index_that_was_saved_while_a_dataset_was_behind_is_sound(
     platform = make_platform(tmp_path / "state", partitions=1)
     for number in range(20):
         platform.append([view(f"v{number}"), identify(f"i{number}")])
-    platform.drain()
+    platform.consume()
     platform.close()
     platform = make_platform(tmp_path / "state", load(tmp_path / "more", PEOPLE), partitions=1)
     writer = StreamWriter(platform.open_lake(), platform.settings, platform.log.begin_offsets())
@@ -77,7 +77,7 @@ def test_an_index_that_was_saved_while_a_dataset_was_behind_is_sound(
     writer.close()
     assert platform.ledger("people").positions[0] < platform.ledger().positions[0]
     assert problems(platform) == []
-    platform.drain()
+    platform.consume()
     assert_verified(platform)
 
 
@@ -86,7 +86,7 @@ def test_deliveries_of_an_event_that_has_expired_are_no_loss(make_platform: Make
     kept["slaProperties"].append({"property": "retention", "value": 30, "unit": "d"})
     platform = make_platform(tmp_path / "state", load(tmp_path / "kept", kept))
     platform.append([view("old"), view("old"), view("old"), view("new", day=25)])
-    platform.drain()
+    platform.consume()
     assert expire(platform.lake, "interactions", datetime(2026, 2, 15, tzinfo=UTC)).rows == 1
     assert_verified(platform)
 

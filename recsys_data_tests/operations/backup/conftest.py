@@ -5,7 +5,7 @@ import pytest
 
 from recsys_data.contracts import Contract, load_contracts
 from recsys_data_tests.operations.backup.state import close
-from recsys_data_tests.support.draining import Platform
+from recsys_data_tests.support.platform import Platform
 
 
 @pytest.fixture(scope="module")

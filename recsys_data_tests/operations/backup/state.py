@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from recsys_data.storage.query import connect
-from recsys_data_tests.support.draining import Platform, view
+from recsys_data_tests.support.platform import Platform, view
 
 
 def close(platform: Platform) -> None:

@@ -22,13 +22,13 @@ POINT = Point(2, "/data", datetime(2026, 1, 1, tzinfo=UTC), {}, dagster=False)
 
 def test_only_what_is_new_is_copied_again(platform, folder) -> None:
     feed(platform, "a")
-    platform.drain()
+    platform.consume()
     first = back_up(platform.settings, folder)
     assert (first.copied_files, first.copied_bytes) == (len(first.point.files), first.point.bytes)
     # The catalog is copied each time.
     assert back_up(platform.settings, folder).copied_files == 1
     feed(platform, "b")
-    platform.drain()
+    platform.consume()
     third = back_up(platform.settings, folder)
     assert 1 < third.copied_files < len(third.point.files)
     assert verify(folder) == third.point
@@ -38,10 +38,10 @@ def test_only_what_is_new_is_copied_again(platform, folder) -> None:
 
 def test_a_backup_that_breaks_off_leaves_the_point_before(platform, open_platform, folder, monkeypatch) -> None:
     known = feed(platform, "a")
-    platform.drain()
+    platform.consume()
     back_up(platform.settings, folder)
     feed(platform, "b")
-    platform.drain()
+    platform.consume()
     with monkeypatch.context() as patch:
 
         def crash(*_: object) -> None:
@@ -58,7 +58,7 @@ def test_a_backup_that_breaks_off_leaves_the_point_before(platform, open_platfor
 
 def test_a_lake_that_changes_meanwhile_is_read_again(platform, folder, monkeypatch) -> None:
     feed(platform, "a")
-    platform.drain()
+    platform.consume()
     whole, calls = lake_backup._open, []
 
     def vanishing(*given: object) -> None:
@@ -83,11 +83,11 @@ def test_a_log_that_was_pruned_beyond_the_catalog_is_told(platform, folder, monk
 
     def meanwhile(*given):
         point = whole(*given)
-        platform.drain()
+        platform.consume()
         assert platform.log.prune(dict(platform.log.end_offsets()), timedelta(0)) > 0
         return point
 
-    platform.drain()
+    platform.consume()
     for name in "bc":
         feed(platform, name, 400)
     monkeypatch.setattr(backup_module, "add_catalog", meanwhile)
@@ -98,7 +98,7 @@ def test_a_log_that_was_pruned_beyond_the_catalog_is_told(platform, folder, monk
 def test_lines_that_the_log_had_lost_before_do_not_keep_a_backup_from_being_made(platform, folder) -> None:
     """So of a dataset whose contract was removed long ago, or where a segment is missing."""
     feed(platform, "a")
-    platform.drain()
+    platform.consume()
     for name in "bc":
         feed(platform, name, 400)
     for partition in ("0", "1"):
@@ -110,7 +110,7 @@ def test_lines_that_the_log_had_lost_before_do_not_keep_a_backup_from_being_made
 
 def test_a_data_file_that_vanished_is_told(platform, folder) -> None:
     feed(platform, "a")
-    platform.drain()
+    platform.consume()
     file = next(platform.settings.lake_dir.rglob("*.parquet"))
     file.unlink()
     with pytest.raises(Transient, match=f"{file.name} of .* was removed while the backup was made"):
@@ -146,7 +146,7 @@ def test_two_at_once_do_not_meet(platform, folder) -> None:
 
 def test_progress_comes_to_what_was_expected(platform, folder) -> None:
     feed(platform, "a", 400)
-    platform.drain()
+    platform.consume()
     for work in (lambda on: back_up(platform.settings, folder, progress=on), lambda on: verify(folder, on)):
         calls: list[tuple[int, int]] = []
         work(lambda done, total, calls=calls: calls.append((done, total)))
@@ -187,14 +187,14 @@ def test_what_a_killed_backup_had_copied_is_used_again(tmp_path) -> None:
 
 def test_a_point_of_version_1_is_verified_restored_and_replaced(platform, open_platform, folder) -> None:
     known = feed(platform, "a")
-    platform.drain()
+    platform.consume()
     back_up(platform.settings, folder)
     as_version_1(folder)
     verify(folder)
     with closing(Store(folder)) as store:
         assert store.point and store.point.version == 1
     feed(platform, "b")
-    platform.drain()
+    platform.consume()
     lose(platform)
     restore(platform.settings, folder)
     again = open_platform()
@@ -207,7 +207,7 @@ def test_a_point_of_version_1_is_verified_restored_and_replaced(platform, open_p
 
 def test_a_point_of_a_later_version_is_refused(platform, folder) -> None:
     feed(platform, "a")
-    platform.drain()
+    platform.consume()
     point = back_up(platform.settings, folder).point
     for content in (msgspec.json.encode(msgspec.structs.replace(point, version=3)), b"{", b"[]"):
         (folder / "point.json").write_bytes(content)

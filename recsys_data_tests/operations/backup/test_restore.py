@@ -1,4 +1,4 @@
-"""What is restored, drained, has everything exactly once; what is damaged is never restored."""
+"""What is restored, consumed, has everything exactly once; what is damaged is never restored."""
 
 import shutil
 import sqlite3
@@ -24,32 +24,32 @@ from recsys_data_tests.operations.backup.state import close, feed, lose, stored
 
 def test_what_the_lake_did_not_have_yet_is_stored_after_a_restore(platform, open_platform, folder) -> None:
     known = feed(platform, "stored")
-    platform.drain()
+    platform.consume()
     known |= feed(platform, "waiting")
     made = back_up(platform.settings, folder)
     later = feed(platform, "later")
-    platform.drain()
+    platform.consume()
     lose(platform)
     restore(platform.settings, folder)
     again = open_platform()
     assert stored(again).keys() == {one for one in known if one.startswith("stored")}
     assert dict(again.log.end_offsets()) == made.point.positions
-    again.drain()
+    again.consume()
     assert stored(again) == Counter(known)
     # Positions go on where the restored log ends, and mean what they say.
     assert not later & stored(again).keys()
     more = feed(again, "more")
-    again.drain()
+    again.consume()
     assert stored(again) == Counter(known | more)
     assert positions_of(again.lake) == dict(again.log.end_offsets())
     assert [one for one in examine(again.settings) if one.state == "problem"] == []
 
 
-def test_backups_while_events_come_and_a_drain_commits_lose_and_double_nothing(
+def test_backups_while_events_come_and_a_consumer_commits_lose_and_double_nothing(
     platform, open_platform, folder, monkeypatch
 ) -> None:
     feed(platform, "first")
-    platform.drain()
+    platform.consume()
     stop, sent, failures = threading.Event(), set(), []
 
     def send() -> None:
@@ -59,14 +59,14 @@ def test_backups_while_events_come_and_a_drain_commits_lose_and_double_nothing(
             sent.update(feed(platform, f"batch{number}", 20))
             stop.wait(0.01)
 
-    def drain() -> None:
+    def consume() -> None:
         try:
             while not stop.is_set():
-                platform.drain(Until(idle=0.05, budget=1.0), commit_seconds=0.01)
+                platform.consume(Until(idle=0.05, budget=1.0), commit_seconds=0.01)
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=send), threading.Thread(target=drain)]
+    threads = [threading.Thread(target=send), threading.Thread(target=consume)]
     for thread in threads:
         thread.start()
     counts = []
@@ -81,7 +81,7 @@ def test_backups_while_events_come_and_a_drain_commits_lose_and_double_nothing(
     lose(platform)
     restore(platform.settings, folder)
     again = open_platform()
-    again.drain()
+    again.consume()
     found = stored(again)
     assert max(found.values()) == 1
     # Whatever was acknowledged when the last backup began is there, and nothing that was never sent.
@@ -91,7 +91,7 @@ def test_backups_while_events_come_and_a_drain_commits_lose_and_double_nothing(
 
 def test_restored_files_are_known_to_the_next_backup(platform, open_platform, folder) -> None:
     feed(platform, "a")
-    platform.drain()
+    platform.consume()
     back_up(platform.settings, folder)
     lose(platform)
     restore(platform.settings, folder)
@@ -101,7 +101,7 @@ def test_restored_files_are_known_to_the_next_backup(platform, open_platform, fo
 
 def test_a_restore_that_breaks_off_is_gone_on_with(platform, open_platform, folder, monkeypatch) -> None:
     known = feed(platform, "a")
-    platform.drain()
+    platform.consume()
     back_up(platform.settings, folder)
     lose(platform)
 
@@ -133,7 +133,7 @@ def test_a_restore_that_breaks_off_is_gone_on_with(platform, open_platform, fold
 @pytest.mark.parametrize("how", ["changed", "cut", "missing"])
 def test_a_damaged_backup_is_found_and_never_restored(platform, folder, how: str) -> None:
     feed(platform, "a")
-    platform.drain()
+    platform.consume()
     back_up(platform.settings, folder)
     file = next(folder.rglob("*.parquet"))
     content = file.read_bytes()
@@ -151,7 +151,7 @@ def test_a_damaged_backup_is_found_and_never_restored(platform, folder, how: str
 
 def test_a_damaged_copy_that_was_removed_is_copied_again(platform, folder) -> None:
     feed(platform, "a")
-    platform.drain()
+    platform.consume()
     back_up(platform.settings, folder)
     next(folder.rglob("*.parquet")).unlink()
     back_up(platform.settings, folder)
@@ -160,7 +160,7 @@ def test_a_damaged_copy_that_was_removed_is_copied_again(platform, folder) -> No
 
 def test_a_lake_is_restored_to_its_own_path_only(platform, folder, tmp_path) -> None:
     feed(platform, "a")
-    platform.drain()
+    platform.consume()
     back_up(platform.settings, folder)
     with pytest.raises(UserError, match="is not empty .* move it away"):
         restore(platform.settings, folder)

@@ -40,10 +40,10 @@ def decoder() -> Decoder:
 
 
 @pytest.fixture
-def fates(decoder: Decoder) -> Callable[[Lines], list[str]]:
+def outcomes(decoder: Decoder) -> Callable[[Lines], list[str]]:
     """What ingestion makes of lines: `accepted`, or the reason for which each is rejected."""
 
-    def judge(lines: Lines) -> list[str]:
+    def validate(lines: Lines) -> list[str]:
         events, dead = decode_lines(decoder, lines, now=NOW)
         found = ["lost"] * len(lines)
         for event in events:
@@ -52,4 +52,4 @@ def fates(decoder: Decoder) -> Callable[[Lines], list[str]]:
             found[letter.row] = letter.reason
         return found
 
-    return judge
+    return validate

@@ -29,10 +29,10 @@ def test_line_ends_and_empty_lines_are_no_part_of_the_events(tmp_path, load, con
     assert load("events", path) == [b"a", b"b"]
 
 
-def test_line_without_an_event_id_stays_without_one(tmp_path, load, fates):
+def test_line_without_an_event_id_stays_without_one(tmp_path, load, outcomes):
     path = tmp_path / "events.ndjson"
     path.write_bytes(GOOD.replace(b'"event_id":"1",', b"") + b"\n" + GOOD)
-    assert fates(load("events", path)) == ["missing_event_id", "accepted"]
+    assert outcomes(load("events", path)) == ["missing_event_id", "accepted"]
 
 
 def test_large_file_comes_in_batches(tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ def product(identifier: str, **fields) -> dict:
     return {"product": {"id": identifier}} | fields
 
 
-def test_real_events_keep_their_order_and_are_accepted(public_data, load, events, fates):
+def test_real_events_keep_their_order_and_are_accepted(public_data, load, events, outcomes):
     path = public_data / "google-retail" / "user_events.json"
     found = events("google-retail", path)
     assert [event["type"] for event in found] == ["page_view", "search", "search", "view"]
@@ -43,13 +43,13 @@ def test_real_events_keep_their_order_and_are_accepted(public_data, load, events
         "SocksUnlimited teenagers black socks",
     ]
     assert (found[3]["item_id"], found[3]["quantity"]) == ("GGCOGAEC100616", 3)
-    assert fates(load("google-retail", path)) == ["accepted"] * 4
+    assert outcomes(load("google-retail", path)) == ["accepted"] * 4
     assert load("google-retail", path) == load("google-retail", path)
 
 
-def test_real_invalid_event_is_rejected_for_its_type_and_the_others_accepted(public_data, load, fates):
+def test_real_invalid_event_is_rejected_for_its_type_and_the_others_accepted(public_data, load, outcomes):
     lines = load("google-retail", public_data / "google-retail" / "user_events_some_invalid.json")
-    assert fates(lines) == ["accepted", "unknown_type", "accepted", "accepted"]
+    assert outcomes(lines) == ["accepted", "unknown_type", "accepted", "accepted"]
     assert json.loads(lines[1])["type"] == "invalid"
 
 
@@ -207,9 +207,9 @@ def test_ids_depend_on_the_line_and_not_on_its_place(tmp_path, events):
         ),
     ],
 )
-def test_line_that_is_no_event_is_passed_on_for_a_precise_reason(tmp_path, load, fates, line, reason):
+def test_line_that_is_no_event_is_passed_on_for_a_precise_reason(tmp_path, load, outcomes, line, reason):
     good = VISIT | {"eventType": "home-page-view"}
-    assert sorted(fates(load("google-retail", file_of(tmp_path, line, good)))) == sorted([reason, "accepted"])
+    assert sorted(outcomes(load("google-retail", file_of(tmp_path, line, good)))) == sorted([reason, "accepted"])
 
 
 @pytest.mark.parametrize(
@@ -221,10 +221,10 @@ def test_line_that_is_no_event_is_passed_on_for_a_precise_reason(tmp_path, load,
         b'{"eventType":"search","visitorId":"\\ud800","eventTime":"2026-01-02T03:04:05Z"}',
     ],
 )
-def test_line_that_mapping_would_change_is_passed_on_as_it_is(tmp_path, load, fates, line):
+def test_line_that_mapping_would_change_is_passed_on_as_it_is(tmp_path, load, outcomes, line):
     lines = load("google-retail", file_of(tmp_path, line))
     assert lines == [line]
-    assert fates(lines) != ["accepted"]
+    assert outcomes(lines) != ["accepted"]
 
 
 def test_nothing_that_a_line_holds_is_lost(tmp_path, load):

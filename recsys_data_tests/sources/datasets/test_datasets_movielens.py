@@ -34,9 +34,9 @@ def test_real_data_set_becomes_every_rating_and_tag_once_in_event_time_order(rea
     assert {event["rating"] for event in found if event["type"] == "rating"} == {n / 2 for n in range(1, 11)}
 
 
-def test_real_data_set_is_accepted_whole_and_the_same_when_loaded_again(public_data, real, load, fates):
+def test_real_data_set_is_accepted_whole_and_the_same_when_loaded_again(public_data, real, load, outcomes):
     assert load("movielens", public_data / "movielens-latest-small") == real
-    assert set(fates(real)) == {"accepted"}
+    assert set(outcomes(real)) == {"accepted"}
 
 
 def test_rows_become_native_events(tmp_path, events):
@@ -70,11 +70,11 @@ def test_both_files_are_merged_by_time_and_keep_their_order_within_a_second(tmp_
 
 
 @pytest.mark.parametrize("tag", ['"a, b"', '"say ""no"""', '"two\nlines"', "日本 ☂", "back\\slash", 'in"side'])
-def test_tags_keep_quotes_commas_line_ends_and_any_script(tmp_path, events, fates, load, tag):
+def test_tags_keep_quotes_commas_line_ends_and_any_script(tmp_path, events, outcomes, load, tag):
     meant = tag[1:-1].replace('""', '"') if tag.startswith('"') else tag
     path = folder(tmp_path, tags=f"{TAGS}1,5,{tag},1260759145\n".replace("\n1", "\r\n1"))
     assert [event["tag"] for event in events("movielens", path)] == [meant]
-    assert fates(load("movielens", path)) == ["accepted"]
+    assert outcomes(load("movielens", path)) == ["accepted"]
 
 
 def test_two_tags_of_a_user_for_a_movie_in_one_second_are_two_events(tmp_path, events):
@@ -114,11 +114,11 @@ def test_columns_may_stand_in_another_order(tmp_path, events):
         ("1,2,4.0,1260759144,extra", "missing_type", "1,2,4.0,1260759144,extra"),
     ],
 )
-def test_row_that_is_no_event_is_passed_on_for_a_precise_reason(tmp_path, load, fates, row, reason, kept):
+def test_row_that_is_no_event_is_passed_on_for_a_precise_reason(tmp_path, load, outcomes, row, reason, kept):
     path = folder(tmp_path, f"{RATINGS}{row}\n7,8,3.5,1260759144\n")
     lines = load("movielens", path)
-    assert sorted(fates(lines)) == sorted(["accepted", reason])
-    assert f'"{kept}"'.encode() in lines[fates(lines).index(reason)] or f":{kept},".encode() in b"".join(lines)
+    assert sorted(outcomes(lines)) == sorted(["accepted", reason])
+    assert f'"{kept}"'.encode() in lines[outcomes(lines).index(reason)] or f":{kept},".encode() in b"".join(lines)
 
 
 def test_row_without_a_time_comes_first_and_names_its_place(tmp_path, events):

@@ -71,8 +71,8 @@ def test_real_data_set_is_worth_what_its_rows_say(public_data, real):
     assert worth == expected
 
 
-def test_real_rows_are_accepted_but_for_stock_corrections(real, fates):
-    assert Counter(fates(real)) == {"accepted": 77_358, "missing_actor": 270}
+def test_real_rows_are_accepted_but_for_stock_corrections(real, outcomes):
+    assert Counter(outcomes(real)) == {"accepted": 77_358, "missing_actor": 270}
 
 
 def test_one_file_and_one_a_day_give_the_same_lines(public_data, tmp_path, load):
@@ -157,17 +157,17 @@ def test_free_item_of_an_order_is_a_purchase_worth_nothing(first):
         ("A563185,B,Adjust bad debt,1,2011-08-12 14:50:00,11062.06,,United Kingdom\n", 1, 11062.06),
     ],
 )
-def test_adjustment_of_stock_or_accounts_is_nobodys_interaction(tmp_path, events, load, fates, row, quantity, value):
+def test_adjustment_of_stock_or_accounts_is_nobodys_interaction(tmp_path, events, load, outcomes, row, quantity, value):
     path = one_file(tmp_path, ORDER, row, ORDER.replace("536365", "536366"))
     event = next(event for event in events("online-retail", path) if event["type"] == "custom")
     assert (event["event_name"], event["quantity"]) == ("adjustment", quantity)
     assert repr(event["value"]) == repr(value)
-    assert sorted(fates(load("online-retail", path))) == ["accepted", "accepted", "missing_actor"]
+    assert sorted(outcomes(load("online-retail", path))) == ["accepted", "accepted", "missing_actor"]
 
 
-def test_cancellation_that_gives_nothing_back_is_rejected_and_not_turned_into_a_sale(tmp_path, load, fates):
+def test_cancellation_that_gives_nothing_back_is_rejected_and_not_turned_into_a_sale(tmp_path, load, outcomes):
     row = "C536379,D,Discount,1,2010-12-01 09:41:00,27.5,14527.0,United Kingdom\n"
-    assert fates(load("online-retail", one_file(tmp_path, row))) == ["negative_value"]
+    assert outcomes(load("online-retail", one_file(tmp_path, row))) == ["negative_value"]
 
 
 def test_summer_time_of_the_shop_is_an_hour_ahead(first):
@@ -195,10 +195,10 @@ def test_stock_codes_are_kept_as_they_are(first, code):
     ],
 )
 def test_row_that_is_no_event_is_passed_on_for_a_precise_reason(
-    tmp_path, events, load, fates, right, wrong, reason, column
+    tmp_path, events, load, outcomes, right, wrong, reason, column
 ):
     path = one_file(tmp_path, ORDER.replace(right, wrong), BESIDE.format("536365"))
-    assert sorted(fates(load("online-retail", path))) == sorted(["accepted", reason])
+    assert sorted(outcomes(load("online-retail", path))) == sorted(["accepted", reason])
     kept = [event[column] for event in events("online-retail", path) if column in event]
     assert any(wrong.strip(",") in str(value) for value in kept)
 

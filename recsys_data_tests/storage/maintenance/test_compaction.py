@@ -82,7 +82,7 @@ def test_a_hundred_commits_with_upkeep_in_between_keep_every_row_and_few_files(l
         assert ids(table) == sorted(given)
         assert read_ledger(lake.table("notes")).rows == len(given)
     assert max(files_by_day(table).values()) < 4
-    # Files of the last day and of the one before it, and what is in use; without upkeep there are hundreds.
+    # Files of the last day and of the one before it, and what is in use; without maintenance there are hundreds.
     assert sizes[-1] <= 1.2 * max(sizes[:4]) < 250
     maintain_table(lake, "notes", next(night))
     maintain_table(lake, "notes", next(night))
@@ -170,20 +170,20 @@ def test_a_crash_between_any_two_steps_leaves_a_table_that_reads_the_same(
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_drain_that_commits_between_any_two_steps_loses_nothing(
+def test_a_consumer_that_commits_between_any_two_steps_loses_nothing(
     open_notes: OpenLake, lake: Lake, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     night, table = nights(), lake.table("notes")
     given = feed(table, 6)
     maintain_table(lake, "notes", next(night))
     given += feed(table, 6)
-    drain = open_notes().table("notes")
+    writer = open_notes().table("notes")
     whole = getattr(maintenance, step)
 
     def overtaken(*arguments: Any, **more: Any) -> Any:
-        given.extend(feed(drain.refresh(), 2))
+        given.extend(feed(writer.refresh(), 2))
         result = whole(*arguments, **more)
-        given.extend(feed(drain.refresh(), 2))
+        given.extend(feed(writer.refresh(), 2))
         return result
 
     monkeypatch.setattr(maintenance, step, overtaken)

@@ -15,7 +15,7 @@ from recsys_data.storage.commit import expire_old_snapshots
 from recsys_data.storage.maintenance import orphans as orphans_module
 from recsys_data.storage.maintenance.compaction import compact_day
 from recsys_data.storage.maintenance.orphans import MARGIN, METADATA_MARGIN, Orphans, clear_referenced, remove_orphans
-from recsys_data.storage.parquet import Picked, write_days
+from recsys_data.storage.parquet import Selection, write_days
 from recsys_data.storage.query import connect
 from recsys_data_tests.storage.conftest import OpenLake
 from recsys_data_tests.support.rows import append, rows
@@ -99,7 +99,7 @@ def test_files_that_were_replaced_go_a_day_after_they_were_found_and_only_once(
 
 
 def test_a_file_that_is_not_committed_yet_stays_and_can_be_committed(table: "Table", notes_file: Path) -> None:
-    (file,) = write_days(table, [Picked.all(rows(("late", 0.9)))])
+    (file,) = write_days(table, [Selection.all(rows(("late", 0.9)))])
     assert remove_orphans(table, notes_file).waiting == 1
     assert remove_orphans(table, notes_file, now=time.time() + LATER - 120).removed == 0
     with table.transaction() as transaction, transaction.update_snapshot().fast_append() as producer:
@@ -109,12 +109,12 @@ def test_a_file_that_is_not_committed_yet_stays_and_can_be_committed(table: "Tab
 
 
 def test_what_was_noted_before_its_commit_waits_anew_when_it_is_replaced(table: "Table", notes_file: Path) -> None:
-    (file,) = write_days(table, [Picked.all(rows(("late", 0.9)))])
+    (file,) = write_days(table, [Selection.all(rows(("late", 0.9)))])
     now = time.time()
     assert remove_orphans(table, notes_file, now=now).waiting == 1
     with table.transaction() as transaction, transaction.update_snapshot().fast_append() as producer:
         producer.append_data_file(file)
-    # As upkeep does, the night after.
+    # As maintenance does, the night after.
     clear_referenced(table, notes_file)
     replace_everything(table)
     assert remove_orphans(table, notes_file, now=now + LATER).removed == 0
@@ -149,7 +149,7 @@ def test_readers_that_began_before_go_on_reading(open_notes: OpenLake, table: "T
 def test_a_commit_between_the_two_looks_at_the_table_keeps_its_file(
     open_notes: OpenLake, table: "Table", notes_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (file,) = write_days(table, [Picked.all(rows(("slow", 0.9)))])
+    (file,) = write_days(table, [Selection.all(rows(("slow", 0.9)))])
     now = time.time()
     remove_orphans(table, notes_file, now=now)
     note = orphans_module._note

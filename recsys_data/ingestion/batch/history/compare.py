@@ -14,7 +14,7 @@ from recsys_data.contracts.model import Contract
 from recsys_data.ingestion.batch.history.state import Applied, Known
 from recsys_data.sql import literal, open_session, quote
 
-# More threads would each need memory of their own, and the rest of the machine is draining the stream.
+# More threads would each need memory of their own, and the rest of the machine is consuming the stream.
 
 
 class Comparison:

@@ -184,7 +184,7 @@ class _Update:
         )
 
     def _rewrite_closed(self) -> None:
-        """Leave out what is undone; and make one of many small files, for each day adds one."""
+        """Leave out what is undone; and make one of many small files, because each day adds one."""
         undo = self.plan.undo_from
         if undo:
             old, condition = [f for f in self.closed if _may_end_since(self.table, f, undo)], f"valid_to < '{undo}'"

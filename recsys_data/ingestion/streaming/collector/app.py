@@ -31,7 +31,13 @@ from recsys_data.ingestion.streaming.collector.connections import CROWDED
 from recsys_data.ingestion.streaming.collector.group_commit import MAX_QUEUE_BYTES, RETRY_SECONDS, Budget, Hold, Writer
 from recsys_data.ingestion.streaming.collector.middleware import CountRequests, Metrics, RequestIds
 from recsys_data.ingestion.streaming.collector.parser import Parser
-from recsys_data.ingestion.streaming.collector.requests import Refused, basic_key, check_body_key, check_key, read_body
+from recsys_data.ingestion.streaming.collector.requests import (
+    RequestError,
+    basic_key,
+    check_body_key,
+    check_key,
+    read_body,
+)
 from recsys_data.ingestion.streaming.collector.segment import messages as segment
 from recsys_data.ingestion.streaming.collector.segment.clock import Arrival
 from recsys_data.ingestion.streaming.collector.segment.event_types import EventTypes
@@ -204,7 +210,7 @@ def explained(handler: Handler) -> Handler:
             return as_error(503, "Too many connections are open. Send it again later.", wait)
         try:
             return await handler(request)
-        except Refused as refusal:
+        except RequestError as refusal:
             wait = {"Retry-After": str(refusal.retry_after)} if refusal.retry_after else None
             return as_error(refusal.status, str(refusal), wait)
         except ClientDisconnect:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from recsys_data.ingestion.streaming.collector.requests import Refused
+from recsys_data.ingestion.streaming.collector.requests import RequestError
 from recsys_data.repeated_keys import may_repeat, repeated_key
 
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -82,14 +82,14 @@ def why_not_json(raw: bytes) -> str | None:
 
 
 def members(raw: bytes, unique: bool = True) -> dict[str, bytes]:
-    """The members of a JSON object, each as it was sent; what is wrong within one is left to whoever reads it.
+    """The members of a JSON object, each as it was sent; what is wrong within one is left to the reader.
 
     Args:
         raw: the object.
         unique: refuse a key that stands twice; otherwise the last one holds.
 
     Raises:
-        Refused: 400, it is no JSON object, or a key stands twice.
+        RequestError: 400, it is not a JSON object, or a key stands twice.
     """
     try:
         found = _members.decode(raw)
@@ -99,30 +99,30 @@ def members(raw: bytes, unique: bool = True) -> dict[str, bytes]:
     except NOT_JSON as error:
         if not raw.lstrip(BLANKS).startswith(b"{"):
             form = "not a JSON object." if is_json(raw) else f"not JSON: {error}."
-            raise Refused(400, f"The body is {form}") from None
+            raise RequestError(400, f"The body is {form}") from None
     values: dict[str, bytes] = {}
     for part in _split(raw):
         key = KEY.match(part)
         if key is None:
-            raise Refused(400, "The body is not JSON: a member has no key.")
+            raise RequestError(400, "The body is not JSON: a member has no key.")
         name = value("A key of the body", key[1])
         if unique and name in values:
-            raise Refused(400, f"The body has the key {name!r} twice, so that one of its values would be lost.")
+            raise RequestError(400, f"The body has the key {name!r} twice, so that one of its values would be lost.")
         values[name] = part[key.end() :].strip(BLANKS)
     return values
 
 
 def elements(raw: bytes) -> list[bytes]:
-    """The elements of a JSON array, each as it was sent; what is wrong within one is left to whoever reads it.
+    """The elements of a JSON array, each as it was sent; what is wrong within one is left to the reader.
 
     Raises:
-        Refused: 400, it is no JSON array.
+        RequestError: 400, it is not a JSON array.
     """
     try:
         return [bytes(value) for value in _elements.decode(raw)]
     except NOT_JSON:
         if not raw.lstrip(BLANKS).startswith(b"["):
-            raise Refused(400, "Expected a JSON array of messages.") from None
+            raise RequestError(400, "Expected a JSON array of messages.") from None
     return [part.strip(BLANKS) for part in _split(raw)]
 
 
@@ -130,15 +130,15 @@ def value(name: str, raw: bytes) -> Any:
     """Read any JSON value, named `name` in errors.
 
     Raises:
-        Refused: 400, it is none, or a key of it stands twice.
+        RequestError: 400, it is none, or a key of it stands twice.
     """
     try:
         found = msgspec.json.decode(raw)
         key = repeated_key(raw) if may_repeat(raw, found) else None
     except NOT_JSON as error:
-        raise Refused(400, f"{name} is not JSON: {error}.") from None
+        raise RequestError(400, f"{name} is not JSON: {error}.") from None
     if key is not None:
-        raise Refused(400, f"{name} has the key {key!r} twice, so that one of its values would be lost.")
+        raise RequestError(400, f"{name} has the key {key!r} twice, so that one of its values would be lost.")
     return found
 
 
@@ -146,7 +146,7 @@ def _split(raw: bytes) -> list[bytes]:
     """What stands between the brackets of an array or object and its commas; nothing between two commas is left out.
 
     Raises:
-        Refused: 400, brackets or quotes do not match, so that nobody can say where something ends.
+        RequestError: 400, brackets or quotes do not match, so that nobody can say where something ends.
     """
     text = raw.strip(BLANKS)
     parts, begins, open_ = [], 1, [CLOSING[text[0]]]
@@ -154,21 +154,21 @@ def _split(raw: bytes) -> list[bytes]:
         start, byte = mark.start(), text[mark.start()]
         if byte == ord('"'):
             if mark.end() == start + 1:
-                raise Refused(400, f"The body is not JSON: the string at byte {start} does not end.")
+                raise RequestError(400, f"The body is not JSON: the string at byte {start} does not end.")
         elif byte in CLOSING:
             open_.append(CLOSING[byte])
         elif byte != ord(","):
             if byte != open_.pop():
-                raise Refused(400, f"The body is not JSON: the bracket at byte {start} does not match.")
+                raise RequestError(400, f"The body is not JSON: the bracket at byte {start} does not match.")
             if not open_:
                 if mark.end() != len(text):
-                    raise Refused(400, f"The body is not JSON: something follows its end at byte {start}.")
+                    raise RequestError(400, f"The body is not JSON: something follows its end at byte {start}.")
                 parts.append(text[begins:start])
                 return [part for part in parts if part.strip(BLANKS)]
         elif len(open_) == 1:
             parts.append(text[begins:start])
             begins = mark.end()
-    raise Refused(400, "The body is not JSON: it ends too early.")
+    raise RequestError(400, "The body is not JSON: it ends too early.")
 
 
 # No event that the contract accepts is shorter; the largest body holds no more than it has room for.
@@ -198,11 +198,12 @@ def read_batch(body: bytes, most: int = MAX_ITEMS) -> Upload:
     """A Segment batch: `{"batch": [message, ...], "sentAt": ..., "context": {...}}`.
 
     Raises:
-        Refused: 400, it is not of that form; the messages themselves may be anything. 413, there are more than `most`.
+        RequestError: 400, it is not of that form; the messages themselves may be anything. 413, there are more than
+        `most`.
     """
     parts = members(body.removeprefix(BOM))
     if "batch" not in parts:
-        raise Refused(400, "The body has no `batch`. Expected an object with an array of messages under `batch`.")
+        raise RequestError(400, "The body has no `batch`. Expected an object with an array of messages under `batch`.")
     items = _items(elements(parts.pop("batch")), most)
     around = {name: value(f"`{name}`", raw) for name, raw in parts.items()}
     return Upload(items, around.pop("writeKey", None), around.pop("sentAt", None), around)
@@ -212,7 +213,7 @@ def read_message(body: bytes, most: int = MAX_ITEMS) -> Upload:
     """A single Segment message.
 
     Raises:
-        Refused: 400, it is no JSON object.
+        RequestError: 400, it is not a JSON object.
     """
     found = item(body.removeprefix(BOM))
     if found.message is None:
@@ -225,23 +226,25 @@ def read_events(body: bytes, most: int = MAX_ITEMS) -> Upload:
     """Native events: one object, an array of them, or one per line.
 
     Raises:
-        Refused: 400, nothing in it is JSON. 413, there are more than `most`.
+        RequestError: 400, nothing in it is JSON. 413, there are more than `most`.
     """
     body = body.removeprefix(BOM).strip()
     if not body:
-        raise Refused(400, "The body is empty. Expected a JSON object, an array of them, or one per line.")
+        raise RequestError(400, "The body is empty. Expected a JSON object, an array of them, or one per line.")
     items = _items(_values(body), most)
     if items and all(found.message is None for found in items):
         reasons = [why_not_json(found.raw) for found in items]
         if None not in reasons:
-            raise Refused(400, f"Nothing in the body is JSON: {reasons[0]}.")
+            raise RequestError(400, f"Nothing in the body is JSON: {reasons[0]}.")
     return Upload(items, items[0].message.get("writeKey") if len(items) == 1 and items[0].message else None)
 
 
 def _items(values: list[bytes], most: int) -> list[Item]:
     # Before any is parsed: empty ones take a thousand times as long as their bytes to receive.
     if len(values) > most:
-        raise Refused(413, f"The body holds {len(values)} messages; expected at most {most}. Send smaller batches.")
+        raise RequestError(
+            413, f"The body holds {len(values)} messages; expected at most {most}. Send smaller batches."
+        )
     return [item(raw) for raw in values]
 
 
@@ -249,7 +252,7 @@ def _values(body: bytes) -> list[bytes]:
     if body.startswith(b"["):
         try:
             return elements(body)
-        except Refused:
+        except RequestError:
             return _lines(body)
     return [body] if is_json(body) else _lines(body)
 

@@ -57,7 +57,7 @@ class Connection(AutoHTTPProtocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        # uvicorn would refuse whoever asks while too many are connected, also those that were there before.
+        # uvicorn would refuse every request while too many clients are connected, also of those that were there before.
         self._most, self.limit_concurrency = self.limit_concurrency, None
         app = self.app
 

@@ -99,7 +99,7 @@ def _message_id(message: dict[str, Any], kind: str, seen: Counter[str], arrival:
     """The message's id, or for want of one an id that is the same when the message is sent again.
 
     It is made from the content. Without a time of its own, the same content is taken for the same message
-    on the same day only: tomorrow's equal view is no retry of today's.
+    on the same day only: tomorrow's equal view is not a retry of today's.
     """
     given = message.get("messageId")
     if given not in (None, ""):

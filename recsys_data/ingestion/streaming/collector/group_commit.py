@@ -13,9 +13,9 @@ from contextvars import Context
 
 from recsys_data.errors import RecsysDataError
 from recsys_data.ingestion.streaming.collector.middleware import Metrics
-from recsys_data.ingestion.streaming.collector.requests import Refused
+from recsys_data.ingestion.streaming.collector.requests import RequestError
 from recsys_data.ingestion.streaming.log import Appended, EventLog
-from recsys_data.logs import bound_field, trail
+from recsys_data.logs import audit, bound_field
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +54,10 @@ class Hold:
         """Take `count` bytes.
 
         Raises:
-            Refused: 429, nothing is left; the request may come again.
+            RequestError: 429, nothing is left; the request may come again.
         """
         if self._budget.used + count > self._budget.most:
-            raise Refused(429, "Too much is waiting to be written. Send it again later.", RETRY_SECONDS)
+            raise RequestError(429, "Too much is waiting to be written. Send it again later.", RETRY_SECONDS)
         self._budget.used += count
         self.bytes += count
 
@@ -83,7 +83,7 @@ class Writer:
         """Return when the lines are durable.
 
         Raises:
-            Refused: 503, they could not be written; nothing of them counts as accepted.
+            RequestError: 503, they could not be written; nothing of them counts as accepted.
         """
         if not lines:
             return
@@ -106,17 +106,17 @@ class Writer:
             for *_, done in group:
                 # A handler whose client is gone may have been cancelled.
                 if not done.done():
-                    done.set_exception(result) if isinstance(result, Refused) else done.set_result(None)
+                    done.set_exception(result) if isinstance(result, RequestError) else done.set_result(None)
 
-    def _say(self, result: Appended | Refused | None, events: int, request_ids: list[str | None]) -> None:
+    def _say(self, result: Appended | RequestError | None, events: int, request_ids: list[str | None]) -> None:
         """Log which requests an append was for, and where their lines are."""
-        if isinstance(result, Refused):
-            trail.error("Not appended.", extra={"events": events, "request_ids": request_ids})
-        elif result and trail.isEnabledFor(logging.INFO):
+        if isinstance(result, RequestError):
+            audit.error("Not appended.", extra={"events": events, "request_ids": request_ids})
+        elif result and audit.isEnabledFor(logging.INFO):
             place = {"log_partition": result.partition, "log_start": result.start, "log_end": result.end}
-            trail.info("Appended.", extra={"events": events, **place, "request_ids": request_ids})
+            audit.info("Appended.", extra={"events": events, **place, "request_ids": request_ids})
 
-    def _write(self, lines: list[bytes]) -> Appended | Refused | None:
+    def _write(self, lines: list[bytes]) -> Appended | RequestError | None:
         try:
             with self._metrics.append_seconds.time():
                 at = self._log.append(lines)
@@ -128,7 +128,7 @@ class Writer:
             )
             self._failure = type(error).__name__
             self._metrics.failures.inc()
-            return Refused(503, "The event log cannot be written now. Send it again later.", RETRY_SECONDS)
+            return RequestError(503, "The event log cannot be written now. Send it again later.", RETRY_SECONDS)
         finally:
             self._last_append = time.monotonic()
         self._failure = None

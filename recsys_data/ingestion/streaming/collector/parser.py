@@ -1,7 +1,7 @@
 """Large bodies are parsed in one thread, beside the event loop, the smallest that waits first.
 
 A megabyte of messages takes up to a second to parse. On the event loop, all other requests would wait for that long; in
-several threads they would compete with each other for the interpreter. Whoever sends little is served first.
+several threads they would compete with each other for the interpreter. Small requests are served first.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from itertools import count
 from typing import TypeVar
 
 from recsys_data.ingestion.streaming.collector.group_commit import RETRY_SECONDS
-from recsys_data.ingestion.streaming.collector.requests import Refused
+from recsys_data.ingestion.streaming.collector.requests import RequestError
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class Parser:
         """The result of `parse`, which works on `size` bytes.
 
         Raises:
-            Refused: 429, smaller ones have kept the thread busy for too long.
+            RequestError: 429, smaller ones have kept the thread busy for too long.
         """
         if size <= SMALL_BYTES:
             return parse()
@@ -60,7 +60,9 @@ class Parser:
             if not turn.cancelled():
                 self._next()
             if isinstance(error, TimeoutError):
-                raise Refused(429, "Too much is waiting to be parsed. Send it again later.", RETRY_SECONDS) from None
+                raise RequestError(
+                    429, "Too much is waiting to be parsed. Send it again later.", RETRY_SECONDS
+                ) from None
             raise
 
     def _next(self) -> None:

@@ -29,7 +29,7 @@ WRITE_KEY = re.compile(rb'"writeKey"\s*+:\s*+("(?:[^"\\]|\\.){0,1024}+")', re.DO
 MAX_WRITE_KEYS = 1000
 
 
-class Refused(RecsysDataError):
+class RequestError(RecsysDataError):
     """A request that is answered with an error.
 
     Attributes:
@@ -58,21 +58,23 @@ def check_key(presented: object, keys: Sequence[str]) -> None:
     """Compare with every key in constant time; without keys, everybody may write.
 
     Raises:
-        Refused: 401, the key is missing or wrong.
+        RequestError: 401, the key is missing or wrong.
     """
     given = presented.encode("utf-8", "surrogatepass") if isinstance(presented, str) else b""
     if keys and not _is_key(given, keys):
         found = "a wrong write key" if given else "no write key"
-        raise Refused(401, f"Found {found}. Send the key as the user name of Basic authentication or as `writeKey`.")
+        raise RequestError(
+            401, f"Found {found}. Send the key as the user name of Basic authentication or as `writeKey`."
+        )
 
 
 def check_body_key(body: bytes, keys: Sequence[str]) -> None:
     """Refuse, without parsing it, a body in which no right key stands under `writeKey`.
 
-    It may stand in a wrong place; whoever parses the body checks that.
+    It may be misplaced; the parser of the body checks that.
 
     Raises:
-        Refused: 401, the key is missing or wrong.
+        RequestError: 401, the key is missing or wrong.
     """
     named = {match[1] for match in islice(WRITE_KEY.finditer(body), MAX_WRITE_KEYS)}
     given = [_text(one) for one in named]
@@ -99,17 +101,18 @@ async def read_body(request: Request, limit: int, reserve: Callable[[int], None]
     Args:
         request: the request, not read yet.
         limit: bytes after decompression; before it, hardly more.
-        reserve: is told of each piece's bytes before it is kept, and may raise `Refused`.
+        reserve: is told of each piece's bytes before it is kept, and may raise `RequestError`.
 
     Raises:
-        Refused: 400 for a broken gzip body or one in too many members, 408 if it comes too slowly, 413 if it is too
+        RequestError: 400 for a broken gzip body or one in too many members, 408 if it comes too slowly, 413 if it is
+        too
             long, 415 for an unknown encoding.
     """
     encoding = request.headers.get("content-encoding", "").strip().lower()
     unzip = Gunzip(limit) if encoding in GZIP_ENCODINGS else None
-    refusal: Refused | None = None
+    refusal: RequestError | None = None
     if encoding not in PLAIN_ENCODINGS | GZIP_ENCODINGS:
-        refusal = Refused(415, f"Content-Encoding is {encoding!r}; expected gzip or none.")
+        refusal = RequestError(415, f"Content-Encoding is {encoding!r}; expected gzip or none.")
     body, discarded = bytearray(), 0
     try:
         async with asyncio.timeout(READ_SECONDS):
@@ -119,30 +122,30 @@ async def read_body(request: Request, limit: int, reserve: Callable[[int], None]
                 elif (discarded := discarded + len(chunk)) > DISCARDED_LIMITS * limit:
                     break
     except TimeoutError:
-        raise Refused(408, f"The body did not arrive within {READ_SECONDS:g} seconds.") from None
+        raise RequestError(408, f"The body did not arrive within {READ_SECONDS:g} seconds.") from None
     if refusal:
         raise refusal
     if unzip and not unzip.complete:
-        raise Refused(400, "The gzip body is truncated. Send all of it.")
+        raise RequestError(400, "The gzip body is truncated. Send all of it.")
     return bytes(body)
 
 
 def _add(
     body: bytearray, chunk: bytes, unzip: "Gunzip | None", limit: int, reserve: Callable[[int], None]
-) -> Refused | None:
+) -> RequestError | None:
     """Append a piece to `body`; on refusal, let go of what was read and say why."""
     most = limit + 1 - len(body)
     try:
         piece = unzip.feed(chunk, most) if unzip else chunk[:most]
         reserve(len(piece))
-    except Refused as refusal:
+    except RequestError as refusal:
         body.clear()
         return refusal
     body += piece
     if len(body) <= limit:
         return None
     body.clear()
-    return Refused(413, f"The body has more than {limit} bytes (after decompression). Send it in smaller batches.")
+    return RequestError(413, f"The body has more than {limit} bytes (after decompression). Send it in smaller batches.")
 
 
 class Gunzip:
@@ -165,14 +168,16 @@ class Gunzip:
         return self._begun and self._member.eof
 
     def feed(self, data: bytes, most: int) -> bytes:
-        """Decompress `data`; what exceeds `most` bytes is dropped, for the body is then too long anyway.
+        """Decompress `data`; what exceeds `most` bytes is dropped, because the body is then too long anyway.
 
         Raises:
-            Refused: 400, this is no gzip, or one in too many members; 413, it is too long.
+            RequestError: 400, this is not gzip, or has too many members; 413, it is too long.
         """
         self._packed += len(data)
         if self._packed > self._most_packed:
-            raise Refused(413, f"The gzip body has more than {self._most_packed} bytes. Send it in smaller batches.")
+            raise RequestError(
+                413, f"The gzip body has more than {self._most_packed} bytes. Send it in smaller batches."
+            )
         out = bytearray()
         self._begun = True
         try:
@@ -180,10 +185,10 @@ class Gunzip:
                 if self._member.eof:
                     self._members += 1
                     if self._members > MAX_GZIP_MEMBERS:
-                        raise Refused(400, f"The gzip body has more than {MAX_GZIP_MEMBERS} members. Send one.")
+                        raise RequestError(400, f"The gzip body has more than {MAX_GZIP_MEMBERS} members. Send one.")
                     self._member = zlib.decompressobj(GZIP_WINDOW)
                 out += self._member.decompress(data, most - len(out))
                 data = self._member.unused_data
         except zlib.error as error:
-            raise Refused(400, f"The body is not gzip, as its Content-Encoding says: {error}.") from None
+            raise RequestError(400, f"The body is not gzip, as its Content-Encoding says: {error}.") from None
         return bytes(out)

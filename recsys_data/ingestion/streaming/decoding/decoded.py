@@ -117,7 +117,7 @@ class Decoded:
         positions: int64, shape (lines,): log position of each line, increasing.
         candidates: events that may be stored, by way of decoding.
         deferred: events that `Validator.validate` decides about, with those of other slices.
-        dead: the lines that are no such events.
+        dead: the lines that are not such events.
     """
 
     partition: int

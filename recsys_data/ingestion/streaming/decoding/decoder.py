@@ -78,8 +78,8 @@ class Decoder:
         """
         self.session.begin(now)
         large, dead = self._too_large(lines)
-        settled, found, letters = self._many(lines, large)
-        deferred, broken = self._exactly(lines, np.flatnonzero(~settled))
+        decided, found, letters = self._many(lines, large)
+        deferred, broken = self._exactly(lines, np.flatnonzero(~decided))
         if found:
             self._read_what_occurs([rows for rows, _ in found], deferred)
         columns = self.plan.validated_columns
@@ -87,13 +87,13 @@ class Decoder:
         dead += letters + broken
         return Decoded(lines.partition, lines.start, lines.end, lines.positions, now, candidates, deferred, dead)
 
-    def _many(self, lines: LogSlice, settled: Mask) -> tuple[Mask, list[Candidates], DeadLetters]:
-        """Validate lines by the vectorised ways, if they are many; gives which lines are settled, and as what.
+    def _many(self, lines: LogSlice, decided: Mask) -> tuple[Mask, list[Candidates], DeadLetters]:
+        """Validate lines by the vectorised ways, if they are many; gives which lines are decided, and as what.
 
         Where these ways fail, it is tried with halves; in a small piece all are left to be read one by one, which
         finds the lines at fault.
         """
-        settled = settled.copy()
+        decided = decided.copy()
         parts: list[Candidates] = []
         dead = DeadLetters()
         waiting = pieces(lines)[::-1]
@@ -103,7 +103,7 @@ class Decoder:
             piece = waiting.pop()
             try:
                 if candidate is None:
-                    candidate, counts = _candidates(lines, settled)
+                    candidate, counts = _candidates(lines, decided)
                 if not self._are_many(lines, piece.start + np.flatnonzero(candidate[piece.start : piece.stop])):
                     continue
                 table = lines_table(lines, candidate).slice(piece.start, len(piece))
@@ -118,10 +118,10 @@ class Decoder:
                     waiting += [piece[middle:], piece[:middle]]
                 continue
             for (rows, mask), (valid, letters) in zip(proven, split, strict=True):
-                settled[rows["row"].to_numpy()[mask]] = True
+                decided[rows["row"].to_numpy()[mask]] = True
                 parts.append(Candidates(rows, valid))
                 dead += letters
-        return settled, parts, dead
+        return decided, parts, dead
 
     def _vectorised(
         self, lines: LogSlice, table: pa.Table, counts: npt.NDArray[np.int64], whole: bool = False
@@ -160,18 +160,18 @@ class Decoder:
 
     def _times_are_settled(self, validated: pa.Table) -> Mask:
         """Whether each row's times are read, or are none in any spelling that the exact way knows."""
-        settled = ~_present(validated["bad_time"])
-        if settled.all():
-            return settled
-        bad = np.flatnonzero(~settled)
+        decided = ~_present(validated["bad_time"])
+        if decided.all():
+            return decided
+        bad = np.flatnonzero(~decided)
         hopeless = np.ones(len(bad), bool)
         for column in self.plan.fields:
             if column.type == "timestamp":
                 given = validated["raw_" + column.name].take(pa.array(bad))
                 unread = pc.is_null(validated[column.name].take(pa.array(bad)))
                 hopeless &= ~_flags(pc.and_(unread, pc.match_substring_regex(given, f"^(?:{RFC3339.pattern})$")))
-        settled[bad] = hopeless
-        return settled
+        decided[bad] = hopeless
+        return decided
 
     def _with_rests(
         self, text: pa.Table, validated: pa.Table, delivered: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
@@ -191,7 +191,7 @@ class Decoder:
 
         Reading a field costs for every line, whether it is there or not.
         """
-        # Lines that are no JSON say nothing of those to come.
+        # Lines that are not JSON say nothing of those to come.
         total = sum(pc.sum(part["valid"]).as_py() or 0 for part in parts) + len(deferred)
         if total < self.limits.statement_lines:
             return
@@ -249,11 +249,11 @@ class Decoder:
         return tuple(read), DeadLetters.of(at, raw_lines(lines, at), reason=reasons, detail=details)
 
 
-def _candidates(lines: LogSlice, settled: Mask) -> tuple[Mask, npt.NDArray[np.int64]]:
+def _candidates(lines: LogSlice, decided: Mask) -> tuple[Mask, npt.NDArray[np.int64]]:
     """Which lines the vectorised ways may read, and the values in each line by kind; shape (lines, 5)."""
     data = np.frombuffer(lines.data, np.uint8)
     counted = count_values(data, lines.bounds)
-    return ~counted.odd & ~settled & is_utf8(lines, data), counted.counts
+    return ~counted.ambiguous & ~decided & is_utf8(lines, data), counted.counts
 
 
 def _sent(validated: pa.Table, name: str) -> pa.ChunkedArray:

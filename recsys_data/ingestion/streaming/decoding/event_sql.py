@@ -150,7 +150,7 @@ class EventSchema:
                 value = f"{_field('s', column.source)}::VARCHAR"
                 exact.append(f"({value} IS NULL OR {EXACT[column.type].format(value)})")
         for path in self.containers:
-            # What is no object is a struct of nulls for DuckDB, as an empty one is.
+            # A value that is not an object is a struct of nulls for DuckDB, as an empty one is.
             inner = ", ".join(f"{_field('s', c.source)}::VARCHAR" for c in fields if c.source[: len(path)] == path)
             kind = f"json_type(line, {literal('$' + ''.join(f'.{quote(name)}' for name in path))})"
             empty = f"{_field('s', path)} IS NOT NULL AND coalesce({inner or 'NULL'}, NULL) IS NULL"
@@ -277,7 +277,7 @@ class EventSession:
     def __init__(self, plan: EventSchema, first_day: date) -> None:
         self.plan = plan
         self._first_day = first_day
-        # Made when it is needed: of the sessions of a short drain some have nothing to do.
+        # Made when it is needed: of the sessions of a short run some have nothing to do.
         self._made: duckdb.DuckDBPyConnection | None = None
         self._now: datetime | None = None
 

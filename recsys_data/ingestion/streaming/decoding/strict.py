@@ -94,7 +94,7 @@ def _parse(line: bytes) -> _Pairs:
         if halves:
             json.dumps(event, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
-        raise BadRecord("malformed_json", "half of a surrogate pair is no character") from None
+        raise BadRecord("malformed_json", "half of a surrogate pair is not a character") from None
     except ValueError as error:
         raise BadRecord("malformed_json", str(error)) from None
     if not isinstance(event, _Pairs):
@@ -123,7 +123,7 @@ def _number(text: str) -> float | msgspec.Raw:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 TEXT = (str,)

@@ -4,7 +4,7 @@ DuckDB decodes JSON fast but leniently: it casts `"7"` to 7, ignores unknown key
 So the values that it delivered for a line are counted by kind and compared with the values that stand in the
 line. In strict JSON a value of an object follows `":`, and its first byte tells its kind. Where the counts
 agree, every value was delivered under its own key and with its own type; where they do not, or where the
-line is `odd`, slower and exact ways decide. `odd` may be raised needlessly, never wrongly left out.
+line is `ambiguous`, the strict decoder decides. `ambiguous` may be set needlessly, but is never missing.
 """
 
 from dataclasses import dataclass
@@ -56,12 +56,12 @@ class ValueCounts:
 
     Attributes:
         counts: int64, shape (lines, 5): values that follow a key, by kind (`STRING` ... `ARRAY`); nulls are
-            not counted, for a null says the same as nothing.
-        odd: bool, shape (lines,): the counts cannot be trusted, or the line may not be strict JSON.
+            not counted, because a null means the same as no member.
+        ambiguous: bool, shape (lines,): the counts cannot be trusted, or the line may not be strict JSON.
     """
 
     counts: npt.NDArray[np.int64]
-    odd: npt.NDArray[np.bool_]
+    ambiguous: npt.NDArray[np.bool_]
 
 
 def count_values(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.integer]) -> ValueCounts:
@@ -76,7 +76,7 @@ def count_values(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.integer]) -
         block = data[bounds[first] : bounds[last]]
         part = _count_block(block, bounds[first : last + 1] - bounds[first])
         result.counts[first:last] = part.counts
-        result.odd[first:last] = part.odd
+        result.ambiguous[first:last] = part.ambiguous
         first = last
     return result
 
@@ -111,13 +111,13 @@ def _count_block(data: npt.NDArray[np.uint8], bounds: npt.NDArray[np.integer]) -
         _elements(at, brackets, _behind(at, brackets)),
         _escaped_structure(at, slashes),
     ]
-    odd = np.diff(edges) > _MOST_KEYS
+    ambiguous = np.diff(edges) > _MOST_KEYS
     # An object is the line itself, a value behind a key, or an element of an array that holds it.
-    odd |= 1 + counts[:, OBJECT] + 2 * np.diff(np.searchsorted(brackets, bounds)) > MAX_DEPTH
-    odd |= data[np.minimum(bounds[:-1], len(data) - 1)] != ord("{")
+    ambiguous |= 1 + counts[:, OBJECT] + 2 * np.diff(np.searchsorted(brackets, bounds)) > MAX_DEPTH
+    ambiguous |= data[np.minimum(bounds[:-1], len(data) - 1)] != ord("{")
     found = np.concatenate(suspects)
-    odd[np.searchsorted(bounds, found, side="right") - 1] = True
-    return ValueCounts(counts, odd)
+    ambiguous[np.searchsorted(bounds, found, side="right") - 1] = True
+    return ValueCounts(counts, ambiguous)
 
 
 def _behind(at, separators):
@@ -134,12 +134,12 @@ def _value_start(at, separators):
 
 
 def _negative_words(at, keys):
-    """`-Infinity` is taken for a number by DuckDB and is no JSON."""
+    """`-Infinity` is taken for a number by DuckDB and is not JSON."""
     return keys[~_IS_DIGIT[at(_value_start(at, keys) + 1)]]
 
 
 def _not_null(at, keys):
-    """`nan` is taken for a number by DuckDB and is no JSON."""
+    """`nan` is taken for a number by DuckDB and is not JSON."""
     return keys[at(_value_start(at, keys) + 1) != ord("u")]
 
 

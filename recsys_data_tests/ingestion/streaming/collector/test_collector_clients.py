@@ -22,7 +22,7 @@ import pytest
 from recsys_data.contracts import load_contracts
 from recsys_data.errors import Transient
 from recsys_data.ingestion.streaming.collector.server import bind
-from recsys_data.ingestion.streaming.consumer import Until, drain
+from recsys_data.ingestion.streaming.consumer import Until, consume
 from recsys_data.ingestion.streaming.log.open import open_log
 from recsys_data.settings import Settings
 from recsys_data.storage.ledger import Ledger, read_ledger
@@ -175,7 +175,7 @@ def in_the_lake(folder: Path) -> tuple[Counter[str], Ledger]:
     settings = Settings(dir=str(folder))
     lake = open_lake(settings, load_contracts())
     log = open_log(settings)
-    list(drain(log, lake, settings, Until()))
+    list(consume(log, lake, settings, Until()))
     log.close()
     with connect(lake, ["interactions", "identities"]) as connection:
         rows = connection.execute(

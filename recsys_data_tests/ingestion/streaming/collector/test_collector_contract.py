@@ -1,4 +1,4 @@
-"""What the collector writes, judged by the same code that judges the log."""
+"""What the collector writes, validated by the same code that judges the log."""
 
 from datetime import UTC, datetime
 
@@ -29,7 +29,7 @@ def decoder() -> Decoder:
     return decoder_of(load_contracts(), Settings().first_day, Settings().max_event_bytes)
 
 
-def judge(
+def validate(
     decoder: Decoder, messages: list[dict], types: EventTypes | None = None
 ) -> tuple[list[dict], list[DeadLetter]]:
     types = types or builtin_types()
@@ -58,7 +58,7 @@ def test_good_messages_of_every_kind_are_accepted(decoder):
         {"type": "group", "groupId": "g", "traits": {}},
     ]
     sent = [{**TIMES, "userId": "u", "messageId": f"m{n}", **message} for n, message in enumerate(messages)]
-    events, dead = judge(decoder, sent)
+    events, dead = validate(decoder, sent)
     assert dead == []
     assert len(events) == len(messages) + 2
     assert sum(event["in_identities"] for event in events) == 3
@@ -103,7 +103,7 @@ MESSAGES = st.fixed_dictionaries(
 @given(messages=st.lists(MESSAGES, min_size=20, max_size=40))
 def test_no_odd_value_costs_an_event(decoder, messages):
     sent = [{**TIMES, "userId": "u", "messageId": f"m{n}", **message} for n, message in enumerate(messages)]
-    events, dead = judge(decoder, sent)
+    events, dead = validate(decoder, sent)
     assert [(letter.reason, letter.detail) for letter in dead] == []
     assert len(events) >= len(messages)
 
@@ -120,7 +120,7 @@ def test_an_event_type_of_the_contract_alone_is_accepted_from_native_and_segment
         {**track, "messageId": "a", "event": "Try On", "properties": {"product_id": 5}},
         {**track, "messageId": "b", "event": "Try On", "properties": {"colour": "red"}},
     ]
-    events, dead = judge(decoder, sent, types)
+    events, dead = validate(decoder, sent, types)
     assert ([(event["type"], event["item_id"]) for event in events], dead) == ([("try_on", "5"), ("custom", None)], [])
     native = {"event_id": "n", "type": "try_on", "user_id": "u", "item_id": "5", "event_ts": SENT_AT}
     upload = bodies.read_events(msgspec.json.encode([native, native | {"item_id": None}]))

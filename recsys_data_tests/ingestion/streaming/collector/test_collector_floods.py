@@ -12,7 +12,7 @@ import pytest
 
 from recsys_data.ingestion.streaming.collector import app, bodies, parser, requests
 from recsys_data.ingestion.streaming.collector.parser import SMALL_BYTES, Parser
-from recsys_data.ingestion.streaming.collector.requests import MAX_GZIP_MEMBERS, Gunzip, Refused
+from recsys_data.ingestion.streaming.collector.requests import MAX_GZIP_MEMBERS, Gunzip, RequestError
 
 MESSAGE = {"type": "track", "event": "x", "userId": "u1", "messageId": "m1"}
 EVENT = {"event_id": "e1", "type": "like", "user_id": "u1", "item_id": "i1", "event_ts": "2026-01-02T03:04:05Z"}
@@ -111,7 +111,7 @@ def test_endless_members_are_not_unpacked(monkeypatch):
         return decompressobj(window)
 
     monkeypatch.setattr(requests.zlib, "decompressobj", counted)
-    with pytest.raises(Refused, match="members"):
+    with pytest.raises(RequestError, match="members"):
         Gunzip(1_000_000).feed(gzip.compress(b"") * 50_000, 1_000_000)
     assert begun == MAX_GZIP_MEMBERS
 
@@ -226,7 +226,7 @@ def test_who_waits_for_too_long_may_come_again(monkeypatch):
 
     async def steps(start, gate, done):
         first, second = start(SMALL_BYTES + 1), start(SMALL_BYTES + 2)
-        with pytest.raises(Refused) as refusal:
+        with pytest.raises(RequestError) as refusal:
             await second
         assert (refusal.value.status, refusal.value.retry_after) == (429, 1)
         gate.set()

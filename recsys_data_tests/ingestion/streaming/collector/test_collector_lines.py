@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from recsys_data.ingestion.streaming.collector import bodies
 from recsys_data.ingestion.streaming.collector import event_lines as lines
-from recsys_data.ingestion.streaming.collector.requests import Refused
+from recsys_data.ingestion.streaming.collector.requests import RequestError
 from recsys_data.ingestion.streaming.collector.segment.clock import Arrival
 from recsys_data_tests.ingestion.streaming.collector.conftest import builtin_types
 
@@ -202,7 +202,7 @@ FRAGMENTS = st.sampled_from(
 def test_any_body_becomes_lines_or_is_refused_with_a_reason(body, kind):
     try:
         upload = getattr(bodies, f"read_{kind}")(body)
-    except Refused as refusal:
+    except RequestError as refusal:
         assert refusal.status == 400
         return
     arrival = Arrival(datetime(2026, 1, 2, tzinfo=UTC))

@@ -9,9 +9,9 @@ BERLIN = {"lat": 52.52, "lon": 13.4, "city": "Berlin"}
 
 
 def contexts(decoding: Decoding, *cases: dict[str, Any]) -> list[dict[str, Any]]:
-    fates = decoding.views([{"context": case} for case in cases])
-    assert {fate.reason for fate in fates} == {ACCEPTED}
-    return [fate.columns for fate in fates]
+    outcomes = decoding.views([{"context": case} for case in cases])
+    assert {outcome.reason for outcome in outcomes} == {ACCEPTED}
+    return [outcome.columns for outcome in outcomes]
 
 
 def test_coordinates_are_kept_with_consent_and_removed_without(decoding: Decoding) -> None:
@@ -53,18 +53,21 @@ def test_impossible_coordinates_are_judged_only_where_they_would_be_kept(decodin
     beyond = [{"lat": 90.5, "lon": 0}, {"lat": -91, "lon": 0}, {"lat": 0, "lon": 180.1}, {"lat": 0, "lon": -1e9}]
     agreed = [{"context": {"location": place, "consent": {"location": True}}} for place in beyond]
     refused = [{"context": {"location": place, "consent": {"location": False}}} for place in beyond]
-    assert {fate.reason for fate in decoding.views(agreed)} == {"coordinates_out_of_range"}
-    assert {fate.reason for fate in decoding.views(refused)} == {ACCEPTED}
+    assert {outcome.reason for outcome in decoding.views(agreed)} == {"coordinates_out_of_range"}
+    assert {outcome.reason for outcome in decoding.views(refused)} == {ACCEPTED}
     edges = [{"lat": 90, "lon": -180}, {"lat": -90, "lon": 180}, {"lat": 91}, {"lon": 0}]
     exact = [{"context": {"location": place, "consent": {"location": True}}} for place in edges]
-    assert [fate.reason for fate in decoding.views(exact)] == [ACCEPTED] * 2 + ["coordinates_out_of_range", ACCEPTED]
+    assert [outcome.reason for outcome in decoding.views(exact)] == [ACCEPTED] * 2 + [
+        "coordinates_out_of_range",
+        ACCEPTED,
+    ]
 
 
 def test_what_is_removed_stands_nowhere_else(decoding: Decoding) -> None:
     event = {"context": {"ip": "2001:db8::7", "location": {"lat": 52.52, "lon": 13.4}, "foo": 1}, "bar": 2}
-    (fate,) = decoding.views([event])
-    assert fate.columns["properties"] in ('{"context":{"foo":1},"bar":2}', '{"bar":2,"context":{"foo":1}}')
-    assert not any(mark in str(fate.columns) for mark in ("2001:db8", "52.52", "13.4"))
+    (outcome,) = decoding.views([event])
+    assert outcome.columns["properties"] in ('{"context":{"foo":1},"bar":2}', '{"bar":2,"context":{"foo":1}}')
+    assert not any(mark in str(outcome.columns) for mark in ("2001:db8", "52.52", "13.4"))
 
 
 def test_local_time_follows_the_clocks_of_the_zone_and_unknown_zones_harm_nobody(decoding: Decoding) -> None:
@@ -84,7 +87,7 @@ def test_local_time_follows_the_clocks_of_the_zone_and_unknown_zones_harm_nobody
     }
     other = {"received_at": None}
     events = [{"event_ts": ts, "context": {"timezone": zone, "page": "p"}, **other} for ts, zone in expected]
-    rows = [fate.columns for fate in decoding.views(events)]
+    rows = [outcome.columns for outcome in decoding.views(events)]
     found = [
         (row["local_ts"] and row["local_ts"].isoformat(), row["local_hour"], row["local_day_of_week"]) for row in rows
     ]
@@ -104,7 +107,7 @@ def test_an_event_is_a_row_of_contexts_where_it_carries_context(decoding: Decodi
         ({"context": {"consent": {"location": False}}}, True),
         ({"type": "identify", "context": {"page": "p"}}, True),
     ]
-    fates = decoding.views([members for members, _ in cases])
-    assert [fate.columns["in_contexts"] for fate in fates] == [carries for _, carries in cases]
-    assert [fate.columns["in_interactions"] for fate in fates] == [True] * 8 + [False]
-    assert [fate.columns["in_identities"] for fate in fates] == [False] * 8 + [True]
+    outcomes = decoding.views([members for members, _ in cases])
+    assert [outcome.columns["in_contexts"] for outcome in outcomes] == [carries for _, carries in cases]
+    assert [outcome.columns["in_interactions"] for outcome in outcomes] == [True] * 8 + [False]
+    assert [outcome.columns["in_identities"] for outcome in outcomes] == [False] * 8 + [True]

@@ -1,4 +1,4 @@
-"""Every line has one fate, the same by every way of decoding, and the right one."""
+"""Every line has one outcome, the same by every way of decoding, and the right one."""
 
 import json
 import random
@@ -13,7 +13,7 @@ from recsys_data_tests.support.event_lines import Lines
 
 
 def right(line: bytes) -> set[str]:
-    return oracle.judge(line, datetime.combine(FIRST_DAY, time(), UTC), NOW, MAX_EVENT_BYTES)
+    return oracle.validate(line, datetime.combine(FIRST_DAY, time(), UTC), NOW, MAX_EVENT_BYTES)
 
 
 def mutated(lines: list[bytes], rng: random.Random) -> list[bytes]:
@@ -38,47 +38,47 @@ def test_lines_have_the_fate_that_is_right_whichever_way_decodes_them(
     decoding: Decoding, seed: int, harm: float
 ) -> None:
     lines = Lines(seed, harm).take(1500)
-    fates = decoding.fates(lines)
+    outcomes = decoding.outcomes(lines)
     assert decoding.decode_strictly < len(lines) * (0.6 if harm < 0.02 else 0.9), "hardly a line was decoded vectorised"
-    for line, fate, exact in zip(lines, fates, decoding.exact_fates(lines), strict=True):
-        assert fate.comparable() == exact.comparable(), line
-        assert fate.reason in right(line), line
+    for line, outcome, exact in zip(lines, outcomes, decoding.exact_fates(lines), strict=True):
+        assert outcome.comparable() == exact.comparable(), line
+        assert outcome.reason in right(line), line
 
 
 def test_lines_with_changed_bytes_have_the_fate_that_is_right_whichever_way_decodes_them(decoding: Decoding) -> None:
     lines = mutated(Lines(11, 0.0).take(1500), random.Random(11))
-    for line, fate, exact in zip(lines, decoding.fates(lines), decoding.exact_fates(lines), strict=True):
-        assert fate.comparable() == exact.comparable(), line
-        assert fate.reason in right(line), line
+    for line, outcome, exact in zip(lines, decoding.outcomes(lines), decoding.exact_fates(lines), strict=True):
+        assert outcome.comparable() == exact.comparable(), line
+        assert outcome.reason in right(line), line
 
 
 def test_values_of_accepted_events_are_those_that_were_sent(decoding: Decoding) -> None:
     lines = Lines(21, 0.0).take(1000)
-    for line, fate in zip(lines, decoding.fates(lines), strict=True):
-        if fate.reason == ACCEPTED:
+    for line, outcome in zip(lines, decoding.outcomes(lines), strict=True):
+        if outcome.reason == ACCEPTED:
             sent = json.loads(line)
             for name in ("event_id", "type", "user_id", "item_id", "query", "quantity", "order_id"):
-                assert fate.columns[name] == sent.get(name), (name, line)
-            assert fate.columns["value"] == (None if sent.get("value") is None else float(sent["value"])), line
-            assert fate.columns["event_ts"] == oracle.moment(sent["event_ts"]), line
+                assert outcome.columns[name] == sent.get(name), (name, line)
+            assert outcome.columns["value"] == (None if sent.get("value") is None else float(sent["value"])), line
+            assert outcome.columns["event_ts"] == oracle.moment(sent["event_ts"]), line
             device = (sent.get("context") or {}).get("device") or {}
-            assert fate.columns["device_model"] == device.get("model"), line
+            assert outcome.columns["device_model"] == device.get("model"), line
 
 
 def test_lines_without_newlines_and_with_invalid_neighbours_keep_their_fates(decoding: Decoding) -> None:
     good = json.dumps(VIEW).encode()
     broken = [b"", b"\xc3", b"\xa9" + good, b'{"event_id":', b":" + good, b'"user_id":"u"}', good + b"\xff"]
     lines = [line for other in broken for line in (good, other)]
-    fates = decoding.fates(lines, newline=b"")
-    assert [fate.reason for fate in fates] == [f.reason for f in decoding.fates(lines, newline=b"\n")]
-    assert [fate.reason == ACCEPTED for fate in fates] == [True, False] * len(broken)
+    outcomes = decoding.outcomes(lines, newline=b"")
+    assert [outcome.reason for outcome in outcomes] == [f.reason for f in decoding.outcomes(lines, newline=b"\n")]
+    assert [outcome.reason == ACCEPTED for outcome in outcomes] == [True, False] * len(broken)
 
 
 def outcomes(decoding: Decoding, cases: dict[str, bytes]) -> dict[str, str]:
     """The reason for each case, by the vectorised ways where they take it, and the same by the exact way."""
-    by_choice, exactly = decoding.fates(list(cases.values())), decoding.exact_fates(list(cases.values()))
-    assert [fate.comparable() for fate in by_choice] == [fate.comparable() for fate in exactly]
-    return {name: fate.reason for name, fate in zip(cases, by_choice, strict=True)}
+    by_choice, exactly = decoding.outcomes(list(cases.values())), decoding.exact_fates(list(cases.values()))
+    assert [outcome.comparable() for outcome in by_choice] == [outcome.comparable() for outcome in exactly]
+    return {name: outcome.reason for name, outcome in zip(cases, by_choice, strict=True)}
 
 
 def with_text(text: str) -> bytes:
@@ -168,7 +168,7 @@ def test_lines_nested_without_measure_are_refused_and_others_kept(decoding: Deco
         for depth, reason in ((96, ACCEPTED), (104, "malformed_json"), (400, "malformed_json")):
             lines[f"{opening} {depth}"], expected[f"{opening} {depth}"] = nested(opening, depth), reason
     assert outcomes(decoding, lines) == expected
-    assert decoding.fate(nested("[", 1800)).reason == "malformed_json"
+    assert decoding.outcome(nested("[", 1800)).reason == "malformed_json"
 
 
 def test_integers_are_stored_exactly_or_refused(decoding: Decoding) -> None:
@@ -183,17 +183,19 @@ def test_integers_are_stored_exactly_or_refused(decoding: Decoding) -> None:
         **dict.fromkeys(("9223372036854775808", "2.5", "1e300", "1e400", "1" * 400, '"7"', "true", "[]")),
     }
     lines = [with_text(f'"quantity":{text}') for text in stored]
-    for fates in (decoding.fates(lines), decoding.exact_fates(lines)):
-        assert {text: fate.columns.get("quantity") for text, fate in zip(stored, fates, strict=True)} == stored
+    for outcomes in (decoding.outcomes(lines), decoding.exact_fates(lines)):
+        assert {text: outcome.columns.get("quantity") for text, outcome in zip(stored, outcomes, strict=True)} == stored
         reasons = [ACCEPTED if value is not None else "wrong_type" for value in stored.values()]
-        assert [fate.reason for fate in fates] == reasons
+        assert [outcome.reason for outcome in outcomes] == reasons
 
 
 def test_numbers_beyond_a_double_are_kept_where_no_column_takes_them(decoding: Decoding) -> None:
     texts = ["1e400", "-1e999", "1" * 400, "123456789012345678901234567890", "1" * 1500]
     lines = [with_text(f'"properties":{{"x":{text}}},"y": [ {text}]') for text in texts]
-    for fates in (decoding.fates(lines), decoding.exact_fates(lines)):
-        assert [fate.columns["properties"].count(text) for fate, text in zip(fates, texts, strict=True)] == [2] * 5
+    for outcomes in (decoding.outcomes(lines), decoding.exact_fates(lines)):
+        assert [outcome.columns["properties"].count(text) for outcome, text in zip(outcomes, texts, strict=True)] == [
+            2
+        ] * 5
 
 
 def test_dead_letters_say_what_was_found_and_where(decoding: Decoding) -> None:
@@ -204,7 +206,7 @@ def test_dead_letters_say_what_was_found_and_where(decoding: Decoding) -> None:
         {"context": {"consent": {"location": True}, "location": {"lat": 91, "lon": 0}}},
         {"type": "alias"},
     ]
-    letters = [fate.letter for fate in decoding.views(cases)]
+    letters = [outcome.letter for outcome in decoding.views(cases)]
     assert all(letters)
     wrong, unparseable, broken, *_ = letters
     assert wrong.detail == 'expected an integer, found a string "7" at $.quantity'

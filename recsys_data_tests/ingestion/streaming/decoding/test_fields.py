@@ -10,9 +10,9 @@ IDENTIFY = {"type": "identify", "item_id": None}
 
 
 def properties(decoding: Decoding, *cases: dict[str, Any]) -> list[Any]:
-    fates = decoding.views(cases)
-    assert {fate.reason for fate in fates} == {ACCEPTED}
-    return [fate.columns["properties"] and json.loads(fate.columns["properties"]) for fate in fates]
+    outcomes = decoding.views(cases)
+    assert {outcome.reason for outcome in outcomes} == {ACCEPTED}
+    return [outcome.columns["properties"] and json.loads(outcome.columns["properties"]) for outcome in outcomes]
 
 
 def test_fields_without_a_column_are_kept_where_they_stood(decoding: Decoding) -> None:
@@ -85,14 +85,14 @@ def test_ordinary_clients_are_decoded_vectorised(decoding: Decoding) -> None:
     lines = [json.dumps(event, separators=STYLES[n % 3], ensure_ascii=bool(n % 2)).encode() for n in range(60)]
     # The first lines of a kind may be read one by one, the next are not.
     for _ in range(2):
-        assert {fate.reason for fate in decoding.fates(lines)} == {ACCEPTED}
+        assert {outcome.reason for outcome in decoding.outcomes(lines)} == {ACCEPTED}
     assert decoding.decode_strictly == 0
 
 
 def test_rejected_events_that_can_be_read_are_explained_vectorised(decoding: Decoding) -> None:
     lines = [json.dumps(VIEW | {"type": "rating", "rating": 11}).encode()] * 60
     for _ in range(2):
-        assert {fate.reason for fate in decoding.fates(lines)} == {"rating_out_of_range"}
+        assert {outcome.reason for outcome in decoding.outcomes(lines)} == {"rating_out_of_range"}
     assert decoding.decode_strictly == 0
 
 
@@ -101,10 +101,10 @@ def test_what_begins_to_occur_is_soon_read_vectorised_again() -> None:
     plain = [json.dumps(VIEW).encode()] * 50
     rich = [json.dumps(VIEW | {"query": "q", "position": 2, "context": {"app": {"name": "a"}}}).encode()] * 50
     for lines in (plain, rich, rich):
-        assert {fate.reason for fate in decoding.fates(lines)} == {ACCEPTED}
+        assert {outcome.reason for outcome in decoding.outcomes(lines)} == {ACCEPTED}
     assert decoding.decode_strictly == 0
 
 
 def test_a_few_lines_are_read_one_by_one_with_the_same_result(any_decoding: Decoding) -> None:
-    assert any_decoding.fate(VIEW | {"foo": 1}).columns["properties"] == '{"foo":1}'
+    assert any_decoding.outcome(VIEW | {"foo": 1}).columns["properties"] == '{"foo":1}'
     assert any_decoding.decode_strictly == 1

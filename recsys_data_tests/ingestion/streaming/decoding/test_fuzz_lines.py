@@ -1,4 +1,4 @@
-"""Whatever stands in a line of the log, the line has one fate, and one that somebody foresaw."""
+"""Whatever stands in a line of the log, the line has one outcome, and one that somebody foresaw."""
 
 import contextlib
 import time
@@ -12,8 +12,8 @@ from recsys_data.errors import BadRecord
 from recsys_data.ingestion.streaming.decoding.event_sql import EventSchema
 from recsys_data.ingestion.streaming.decoding.strict import decode_strictly
 from recsys_data_tests.support.decoding import Decoding
-from recsys_data_tests.support.draining import Platform, view
 from recsys_data_tests.support.fuzzing import LINES, examples
+from recsys_data_tests.support.platform import Platform, view
 
 NASTY = [
     b'{"event_id":"e1","quantity":1e999}',
@@ -57,19 +57,19 @@ def test_no_line_takes_long(contracts: Any, line: bytes) -> None:
 @given(lines=st.lists(LINES, min_size=1, max_size=30))
 @example(lines=NASTY)
 def test_a_line_has_one_fate_that_is_foreseen_whichever_way_decodes_it(decoding: Decoding, lines: list[bytes]) -> None:
-    fates = decoding.fates(lines)
-    for line, fate, exact in zip(lines, fates, decoding.exact_fates(lines), strict=True):
-        assert fate.reason != "undecodable", (line, fate.letter)
-        assert fate.comparable() == exact.comparable(), line
+    outcomes = decoding.outcomes(lines)
+    for line, outcome, exact in zip(lines, outcomes, decoding.exact_fates(lines), strict=True):
+        assert outcome.reason != "undecodable", (line, outcome.letter)
+        assert outcome.comparable() == exact.comparable(), line
 
 
 @examples(3)
 @given(lines=st.lists(LINES, min_size=1, max_size=60))
 @example(lines=[*NASTY, b'{"event_id":"a"}'])
-def test_whatever_stands_in_the_log_is_drained_and_counted_once(make_platform, lines: list[bytes]) -> None:
+def test_whatever_stands_in_the_log_is_consumed_and_counted_once(make_platform, lines: list[bytes]) -> None:
     platform: Platform = make_platform(partitions=1)
     platform.append([view("first"), *lines, view("last")])
-    platform.drain()
+    platform.consume()
     assert {"first", "last"} <= set(platform.ids())
     assert platform.counts()[0] == len(lines) + 2
     stored = {bytes(row["raw"]) for row in platform.rows("dead_letters")}

@@ -22,7 +22,7 @@ from recsys_data_tests.support.decoding import (
     decoder_of,
     slice_of,
 )
-from recsys_data_tests.support.draining import view
+from recsys_data_tests.support.platform import view
 
 POISON = "poisoned"
 FAULTS = [
@@ -91,7 +91,7 @@ def test_what_the_vectorised_ways_fail_on_is_read_one_by_one(
     decoding: Decoding, monkeypatch: pytest.MonkeyPatch, fault: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     fail_on_poison(monkeypatch, decode, "count_values", fault)
-    assert [fate.reason for fate in decoding.fates(lines_with({3}, 20))] == [ACCEPTED] * 20
+    assert [outcome.reason for outcome in decoding.outcomes(lines_with({3}, 20))] == [ACCEPTED] * 20
     assert type(fault).__name__ in caplog.text
     assert POISON not in caplog.text
 
@@ -107,11 +107,11 @@ def test_a_line_that_cannot_be_read_exactly_is_a_dead_letter(
 
 
 @pytest.mark.parametrize("fault", [*OF_THE_MACHINE, Transient("later")], ids=repr)
-@pytest.mark.parametrize("place", ["count_values", "decode_strictly", "judge"])
+@pytest.mark.parametrize("place", ["count_values", "decode_strictly", "validate"])
 def test_what_is_the_machines_fault_makes_no_dead_letter(
     decoding: Decoding, monkeypatch: pytest.MonkeyPatch, fault: Exception, place: str
 ) -> None:
-    if place == "judge":
+    if place == "validate":
         fail_to_judge_poison(monkeypatch, fault)
     else:
         monkeypatch.setattr(decoding.decoder, "_are_many", lambda *_: False)
@@ -178,7 +178,7 @@ def test_a_stream_with_poison_goes_on_and_its_counts_balance(platform: Any, monk
     fail_to_judge_poison(monkeypatch, pa.ArrowInvalid("broken"))
     platform.append([view("a"), view(POISON), view("b")], writer=0)
     platform.append([view("c"), view("a"), view(POISON)], writer=1)
-    platform.drain()
+    platform.consume()
     assert platform.ids() == ["a", "b", "c"]
     assert platform.counts() == (6, 3, 1, 2)
     assert {row["raw"] for row in platform.rows("dead_letters")} == {view(POISON)}

@@ -31,8 +31,8 @@ def test_rfc_3339_is_understood_in_every_spelling(decoding: Decoding) -> None:
         "2016-12-31T15:59:60.5-08:00": datetime(2017, 1, 1, 0, 0, 0, 500000, UTC),
         "2024-02-29T00:00:00Z": datetime(2024, 2, 29, tzinfo=UTC),
     }
-    fates = decoding.views([{"event_ts": text} for text in spelled])
-    assert {text: fate.columns.get("event_ts") for text, fate in zip(spelled, fates, strict=True)} == spelled
+    outcomes = decoding.views([{"event_ts": text} for text in spelled])
+    assert {text: outcome.columns.get("event_ts") for text, outcome in zip(spelled, outcomes, strict=True)} == spelled
 
 
 def test_other_spellings_are_dead_letters(decoding: Decoding) -> None:
@@ -53,14 +53,16 @@ def test_other_spellings_are_dead_letters(decoding: Decoding) -> None:
     ]
     names = ("event_ts", "sent_at", "received_at", "client_event_ts")
     cases = [{name: text} for text in texts for name in names]
-    reasons = [fate.reason for fate in decoding.views(cases)]
+    reasons = [outcome.reason for outcome in decoding.views(cases)]
     assert reasons == [f"unparseable_{name}" for _ in texts for name in names]
 
 
 def test_a_time_that_is_empty_or_null_is_absent_and_a_number_is_of_the_wrong_type(decoding: Decoding) -> None:
-    fates = decoding.views([{"event_ts": ""}, {"event_ts": None}, {"sent_at": ""}, {"received_at": None}])
-    assert [fate.reason for fate in fates] == ["missing_event_ts", "missing_event_ts", ACCEPTED, ACCEPTED]
-    assert [fate.reason for fate in decoding.views([{"event_ts": 1767323045}, {"sent_at": 1.5}])] == ["wrong_type"] * 2
+    outcomes = decoding.views([{"event_ts": ""}, {"event_ts": None}, {"sent_at": ""}, {"received_at": None}])
+    assert [outcome.reason for outcome in outcomes] == ["missing_event_ts", "missing_event_ts", ACCEPTED, ACCEPTED]
+    assert [outcome.reason for outcome in decoding.views([{"event_ts": 1767323045}, {"sent_at": 1.5}])] == [
+        "wrong_type"
+    ] * 2
 
 
 def test_events_are_accepted_from_the_first_day_to_a_day_after_their_receipt(decoding: Decoding) -> None:
@@ -87,8 +89,8 @@ def test_events_are_accepted_from_the_first_day_to_a_day_after_their_receipt(dec
         (at("2026-01-02T03:04:05Z", client_event_ts="0001-01-01T00:00:00Z"), ACCEPTED),
         (at("2026-01-02T03:04:05Z", client_event_ts="9999-12-31T23:59:59.999Z"), ACCEPTED),
     ]
-    fates = decoding.views([members for members, _ in expected])
-    assert [fate.reason for fate in fates] == [reason for _, reason in expected]
+    outcomes = decoding.views([members for members, _ in expected])
+    assert [outcome.reason for outcome in outcomes] == [reason for _, reason in expected]
 
 
 def test_far_years_in_any_time_zone_harm_no_neighbour(decoding: Decoding) -> None:
@@ -99,7 +101,7 @@ def test_far_years_in_any_time_zone_harm_no_neighbour(decoding: Decoding) -> Non
         for zone in zones
     ]
     received = [event | {"received_at": "9999-12-31T00:00:00Z"} for event in far]
-    reasons = [fate.reason for fate in decoding.views([*far, *received, {}])]
+    reasons = [outcome.reason for outcome in decoding.views([*far, *received, {}])]
     assert reasons == ["event_before_first_day"] * 2 + ["event_in_future"] * 2 + ["event_before_first_day"] * 2 + [
         *(ACCEPTED, ACCEPTED, ACCEPTED)
     ]

@@ -34,7 +34,7 @@ OBJECTS = st.dictionaries(st.text(max_size=5), MEMBERS, max_size=5)
 SEPARATORS = [(",", ":"), (", ", ": "), (",", ": "), (",\t", ":\t"), (",  ", ":  "), (" ,", " :")]
 
 
-def tallied(lines: list[bytes]) -> ValueCounts:
+def counted(lines: list[bytes]) -> ValueCounts:
     given = slice_of(lines)
     return count_values(np.frombuffer(given.data, np.uint8), given.bounds)
 
@@ -52,14 +52,16 @@ def kinds(value: Any) -> list[int]:
 
 @settings(max_examples=60, derandomize=True, deadline=None)
 @given(st.lists(st.tuples(OBJECTS, st.sampled_from(SEPARATORS), st.booleans()), min_size=1, max_size=8))
-def test_values_of_strict_json_are_counted_or_the_line_is_odd(events: list[tuple[Any, tuple[str, str], bool]]) -> None:
+def test_values_of_strict_json_are_counted_or_the_line_is_ambiguous(
+    events: list[tuple[Any, tuple[str, str], bool]],
+) -> None:
     lines = [json.dumps(event, separators=style, ensure_ascii=ascii_).encode() for event, style, ascii_ in events]
-    found = tallied(lines)
-    for (event, _, _), counts, odd in zip(events, found.counts.tolist(), found.odd.tolist(), strict=True):
+    found = counted(lines)
+    for (event, _, _), counts, ambiguous in zip(events, found.counts.tolist(), found.ambiguous.tolist(), strict=True):
         expected = kinds(event)
         # Text within a string that looks like a key can only add to the counts.
-        assert odd or all(count >= wanted for count, wanted in zip(counts, expected, strict=True))
-        if not odd and '":' not in json.dumps(list(_texts(event))).replace('\\"', '"'):
+        assert ambiguous or all(count >= wanted for count, wanted in zip(counts, expected, strict=True))
+        if not ambiguous and '":' not in json.dumps(list(_texts(event))).replace('\\"', '"'):
             assert counts == expected
 
 
@@ -71,7 +73,7 @@ def _texts(value: Any) -> list[str]:
     return texts + [text for key, one in inner for text in (key, *_texts(one))]
 
 
-def test_what_duckdb_takes_for_json_and_is_not_odd_is_strict_json() -> None:
+def test_what_duckdb_takes_for_json_and_is_not_ambiguous_is_strict_json() -> None:
     lines = Lines(0, harm=0.3).take(3000)
     for number, word in enumerate(NOT_JSON * 4):
         space = ("", " ", "  ", "\t")[number % 4]
@@ -82,11 +84,11 @@ def test_what_duckdb_takes_for_json_and_is_not_odd_is_strict_json() -> None:
             f'{{"a":[[{word}]]}}',
         )
         lines += [place.encode() for place in places]
-    odd = tallied(lines).odd
+    ambiguous = counted(lines).ambiguous
     texts = [line.decode("utf-8", "ignore") for line in lines]
     with session() as connection:
         connection.execute("CREATE TABLE lines (row INTEGER, line VARCHAR)")
-        rows = [[row, text] for row, text in enumerate(texts) if not odd[row]]
+        rows = [[row, text] for row, text in enumerate(texts) if not ambiguous[row]]
         connection.executemany("INSERT INTO lines VALUES (?, ?)", rows)
         taken = connection.execute("SELECT row FROM lines WHERE json_valid(line)").fetchall()
     assert len(taken) > 500
@@ -104,8 +106,8 @@ def test_lines_of_ordinary_clients_are_not_odd() -> None:
         "g": "é:",
     }
     lines = [json.dumps(event, separators=style).encode() for style in SEPARATORS[:4]]
-    found = tallied(lines)
-    assert not found.odd.any()
+    found = counted(lines)
+    assert not found.ambiguous.any()
     assert found.counts.tolist() == [kinds(event)] * 4
 
 
@@ -122,21 +124,21 @@ def test_lines_of_ordinary_clients_are_not_odd() -> None:
 )
 def test_what_needs_a_closer_look_is_odd_and_its_neighbours_are_not(line: bytes) -> None:
     good = b'{"b":"x","c":2}'
-    assert tallied([good, line, good, line]).odd.tolist() == [False, True, False, True]
-    assert tallied([good, line, good]).counts[[0, 2]].tolist() == [kinds(json.loads(good))] * 2
+    assert counted([good, line, good, line]).ambiguous.tolist() == [False, True, False, True]
+    assert counted([good, line, good]).counts[[0, 2]].tolist() == [kinds(json.loads(good))] * 2
 
 
 def test_counting_in_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = Lines(7, harm=0.05).take(400)
-    whole = tallied(lines)
+    whole = counted(lines)
     for size in (1, 100, 5000):
         monkeypatch.setattr(counts_module, "BLOCK_BYTES", size)
-        blocks = tallied(lines)
+        blocks = counted(lines)
         assert blocks.counts.tolist() == whole.counts.tolist()
-        assert blocks.odd.tolist() == whole.odd.tolist()
+        assert blocks.ambiguous.tolist() == whole.ambiguous.tolist()
 
 
 def test_nothing_is_counted_where_there_is_nothing() -> None:
     for bounds in ([0], [0, 0], [0, 0, 0]):
         found = count_values(np.zeros(0, np.uint8), np.array(bounds, np.int64))
-        assert (found.counts.shape, found.odd.shape) == ((len(bounds) - 1, KINDS), (len(bounds) - 1,))
+        assert (found.counts.shape, found.ambiguous.shape) == ((len(bounds) - 1, KINDS), (len(bounds) - 1,))

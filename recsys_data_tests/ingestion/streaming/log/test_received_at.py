@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_data.ingestion.streaming.log.stamp import stamp
+from recsys_data.ingestion.streaming.log.received_at import with_received_at
 
 ARRIVAL = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 MEMBER = b'"received_at":"2026-01-02T03:04:05.678Z"'
@@ -27,7 +27,7 @@ JSON = st.recursive(
     ],
 )
 def test_objects_get_their_time_of_arrival_as_the_last_member(line: bytes, stamped: bytes):
-    assert stamp([line], ARRIVAL) == [stamped]
+    assert with_received_at([line], ARRIVAL) == [stamped]
 
 
 @pytest.mark.parametrize(
@@ -46,30 +46,30 @@ def test_objects_get_their_time_of_arrival_as_the_last_member(line: bytes, stamp
     ],
 )
 def test_any_other_line_stays_byte_for_byte(line: bytes):
-    assert stamp([line], ARRIVAL) == [line]
+    assert with_received_at([line], ARRIVAL) == [line]
 
 
 def test_time_is_given_in_utc():
     elsewhere = ARRIVAL.astimezone(timezone(timedelta(hours=5, minutes=30)))
-    assert stamp([b"{}"], elsewhere) == stamp([b"{}"], ARRIVAL)
+    assert with_received_at([b"{}"], elsewhere) == with_received_at([b"{}"], ARRIVAL)
 
 
 def test_time_without_a_zone_is_refused():
     with pytest.raises(ValueError, match="expected a time with its time zone"):
-        stamp([b"{}"], ARRIVAL.replace(tzinfo=None))
+        with_received_at([b"{}"], ARRIVAL.replace(tzinfo=None))
 
 
 @given(st.dictionaries(st.text(), JSON, max_size=4), st.sampled_from([None, 1]))
 def test_stamped_event_is_the_event_with_its_time(event: dict, indent: int | None):
     line = json.dumps(event, indent=indent).replace("\n", " ").encode()
-    stamped = json.loads(stamp([line], ARRIVAL)[0])
+    stamped = json.loads(with_received_at([line], ARRIVAL)[0])
     assert stamped == {"received_at": "2026-01-02T03:04:05.678Z"} | event
     assert list(stamped)[:-1] == list(event) or "received_at" in event
 
 
 @given(st.text(alphabet='{}[]",:a1 \\', max_size=12))
 def test_stamp_never_makes_a_valid_event_of_what_was_none(text: str):
-    (stamped,) = stamp([text.encode()], ARRIVAL)
+    (stamped,) = with_received_at([text.encode()], ARRIVAL)
     if _is_object(stamped):
         assert _is_object(text.encode())
 

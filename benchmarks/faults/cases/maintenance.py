@@ -1,4 +1,4 @@
-"""Cases of upkeep (compaction, expiry, removal of files) that is killed beside a drain and beside readers."""
+"""Cases of maintenance (compaction, expiry, removal of files) that is killed beside a consumer and beside readers."""
 
 import signal
 import time
@@ -6,19 +6,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from benchmarks.faults.harness.readers import read_all_the_time, read_on
-from benchmarks.faults.harness.result import PATIENCE_SECONDS, Harness, Result, explained, judge, recover
+from benchmarks.faults.harness.result import PATIENCE_SECONDS, Harness, Result, explained, recover, verify
 from benchmarks.faults.harness.state import State
 from benchmarks.faults.harness.steps import PLACES, Fault, Steps
 
 # The tables that are kept up; of the stream's, those with most files.
 KEPT = ("interactions", "contexts")
-# Upkeep runs every night; half of that, so that two runs see a file before it is removed.
+# Maintenance runs every night; half of that, so that two runs see a file before it is removed.
 HOURS = 12.0
 
 
-def kill_upkeep(harness: Harness, injections: int) -> Result:
-    """Kill upkeep at each step, with a drain beside it, and a reader that planned before and reads after."""
-    result = Result("upkeep killed, beside a drain and a reader")
+def kill_maintenance(harness: Harness, injections: int) -> Result:
+    """Kill maintenance at each step, with a consumer beside it, and a reader that planned before and reads after."""
+    result = Result("maintenance killed, beside a consumer and a reader")
     places: list[str] = []
     state = harness.state()
     hours = 0.0
@@ -28,29 +28,29 @@ def kill_upkeep(harness: Harness, injections: int) -> Result:
         reader = state.child(read_on)
         result.require(reader.stopped(), f"the reader did not begin: {reader.text()[-2000:]}")
         state.send(60, again=10)
-        places = places or harness.rng.sample(PLACES["upkeep"], len(PLACES["upkeep"]))
+        places = places or harness.rng.sample(PLACES["maintenance"], len(PLACES["maintenance"]))
         fault = Fault(places.pop(), harness.rng.randint(1, 3))
         hours += HOURS
-        child = _upkeep(state, hours, fault)
-        drain = state.ingest()
+        child = _maintenance(state, hours, fault)
+        consumer = state.ingest()
         child.wait()
-        drain.wait()
+        consumer.wait()
         result.injections += child.killed
         result.require(child.killed or child.code == 0, f"{fault}: {child.text()[-3000:]}")
-        explained(drain, result, "upkeep beside it")
+        explained(consumer, result, "maintenance beside it")
         reader.signal(signal.SIGCONT)
         result.require(reader.wait() == 0, f"{fault}: a reader that began before: {reader.text()[-2000:]}")
         recover(state, result, fault.place)
         if not result.injections % 3:
-            judge(state, result, fault.place)
+            verify(state, result, fault.place)
     _tidy(state, hours, result)
     harness.close(state, result)
     return result
 
 
 def read_beside(harness: Harness, injections: int) -> Result:
-    """Kill drains and upkeep, while a process reads all the tables all the time."""
-    result = Result("drains and upkeep killed, tables read all the time")
+    """Kill consumers and maintenance, while a process reads all the tables all the time."""
+    result = Result("consumers and maintenance killed, tables read all the time")
     state = harness.state()
     state.send(60)
     recover(state, result, "nothing")
@@ -63,14 +63,14 @@ def read_beside(harness: Harness, injections: int) -> Result:
         time.sleep(harness.rng.uniform(0.05, 0.6))
         child.kill()
         hours += HOURS / 2
-        kept = _upkeep(state, hours, Fault(harness.rng.choice(PLACES["upkeep"]), harness.rng.randint(1, 4)))
+        kept = _maintenance(state, hours, Fault(harness.rng.choice(PLACES["maintenance"]), harness.rng.randint(1, 4)))
         child.wait()
         kept.wait()
         result.injections += child.killed + kept.killed
-        result.require(kept.killed or kept.code == 0, f"upkeep: {kept.text()[-3000:]}")
+        result.require(kept.killed or kept.code == 0, f"maintenance: {kept.text()[-3000:]}")
         recover(state, result, "kills beside a reader")
         result.require(reader.poll() is None, f"the reader ended: {reader.text()[-3000:]}")
-    judge(state, result, "kills beside a reader")
+    verify(state, result, "kills beside a reader")
     reader.kill()
     reader.wait()
     looks = report.stat().st_size if report.exists() else 0
@@ -80,8 +80,8 @@ def read_beside(harness: Harness, injections: int) -> Result:
     return result
 
 
-def _upkeep(state: State, hours: float, fault: Fault | None):
-    return state.child(lambda: keep_up(hours), prepare=lambda: Steps("upkeep", fault))
+def _maintenance(state: State, hours: float, fault: Fault | None):
+    return state.child(lambda: keep_up(hours), prepare=lambda: Steps("maintenance", fault))
 
 
 def keep_up(hours: float) -> None:
@@ -100,8 +100,8 @@ def keep_up(hours: float) -> None:
 def _tidy(state: State, hours: float, result: Result) -> None:
     """Upkeep without a fault, until a day has passed: then every file that is there is referred to."""
     for night in range(1, 4):
-        child = _upkeep(state, hours + 24 * night, None)
-        result.require(child.wait(PATIENCE_SECONDS) == 0, f"no recovery of upkeep: {child.text()[-3000:]}")
+        child = _maintenance(state, hours + 24 * night, None)
+        result.require(child.wait(PATIENCE_SECONDS) == 0, f"no recovery of maintenance: {child.text()[-3000:]}")
         result.recoveries.append(child.seconds)
     left = state.folder / "left"
     child = state.child(lambda: left.write_text("\n".join(unreferenced())))

@@ -1,4 +1,4 @@
-"""A whole small platform in a folder, for tests: its log, its lake, and drains of the one into the other."""
+"""A whole small platform in a folder, for tests: its log, its lake, and consumers of the one into the other."""
 
 import json
 from collections import Counter
@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from recsys_data.contracts import Contract
-from recsys_data.ingestion.streaming import consumer as drain_module
+from recsys_data.ingestion.streaming import consumer
 from recsys_data.ingestion.streaming.consumer import Until
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.ingestion.streaming.limits import ConsumerLimits
@@ -20,7 +20,7 @@ from recsys_data.storage.ledger import Deletions, Ledger, read_deletions, read_l
 from recsys_data.storage.tables import Lake, open_lake
 from recsys_data_tests.support.decoding import validated
 
-HOMES = ("interactions", "identities")
+PRIMARIES = ("interactions", "identities")
 # As many on any machine, because their sessions are shared by tests.
 THREADS = 2
 PLACE = ("log_partition", "log_offset", "ingested_at", "rejected_at")
@@ -57,13 +57,13 @@ class Platform:
         """Append to the partition of this writer."""
         self.writers[writer].append(lines)
 
-    def drain(self, until: Until | None = None, **limits: Any) -> list[CommitResult]:
-        """A drain by a process of its own, until nothing waits."""
+    def consume(self, until: Until | None = None, **limits: Any) -> list[CommitResult]:
+        """A consumer by a process of its own, until nothing waits."""
         given = ConsumerLimits(**{"threads": THREADS} | limits)
-        return list(drain_module.drain(self.log, self.open_lake(), self.settings, until or Until(), given))
+        return list(consumer.consume(self.log, self.open_lake(), self.settings, until or Until(), given))
 
     def feed(self, writer: StreamWriter, decoder: Decoder) -> None:
-        """Add what waits for this writer, as a drain does; it commits nothing."""
+        """Add what waits for this writer, as a consumer does; it commits nothing."""
         for partition in self.log.partitions():
             lines = self.log.read(partition, writer.position(partition), 1 << 20)
             if len(lines):
@@ -97,7 +97,7 @@ class Platform:
         return found.pop()[:4]
 
     def assert_whole(self) -> None:
-        """The log was read to its end, every line has one fate, and every event is stored once."""
+        """The log was read to its end, every line has one outcome, and every event is stored once."""
         ends = {partition: end for partition, end in self.log.end_offsets().items() if end}
         for name, contract in self.contracts.items():
             if contract.is_stream:
@@ -111,10 +111,10 @@ class Platform:
                 assert once((row["log_partition"], row["log_offset"]) for row in rows), name
         read, accepted, _, dead = self.counts()
         assert read == sum(self.log.count(partition, 0) for partition in ends)
-        homes = [event_id for name in HOMES for event_id in self.ids(name)]
-        assert once(homes)
+        primary_ids = [event_id for name in PRIMARIES for event_id in self.ids(name)]
+        assert once(primary_ids)
         rejected = len(self.rows("dead_letters")) + self.removed("dead_letters").rows
-        assert (len(homes), rejected) == (accepted, dead)
+        assert (len(primary_ids), rejected) == (accepted, dead)
 
     def close(self) -> None:
         for writer in self.writers:

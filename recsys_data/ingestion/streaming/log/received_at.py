@@ -1,10 +1,10 @@
-"""Stamping lines with the time of their arrival, for whoever appends to the log without the collector."""
+"""The time of receipt, put into lines that are appended to the log without the collector."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
 
-def stamp(lines: Iterable[bytes], received_at: datetime) -> list[bytes]:
+def with_received_at(lines: Iterable[bytes], received_at: datetime) -> list[bytes]:
     r"""Put `received_at` into each line that looks like a JSON object and does not mention it.
 
     Any other line stays byte for byte: what becomes of it is decided, with a reason, when it is read.
@@ -16,7 +16,7 @@ def stamp(lines: Iterable[bytes], received_at: datetime) -> list[bytes]:
     Raises:
         ValueError: `received_at` has no time zone.
 
-    >>> stamp([b'{"type":"view"}', b'not JSON'], datetime(2026, 1, 2, 3, 4, 5, 678000, UTC))
+    >>> with_received_at([b'{"type":"view"}', b'not JSON'], datetime(2026, 1, 2, 3, 4, 5, 678000, UTC))
     [b'{"type":"view","received_at":"2026-01-02T03:04:05.678Z"}', b'not JSON']
     """
     if received_at.tzinfo is None:

@@ -1,0 +1,55 @@
+"""Declarative automation: which assets Dagster makes because an asset that they are made of has changed.
+
+Data flow: days that streams and snapshots report -> conditions of the assets downstream -> `automation_sensor`.
+The conditions keep the changes that come while a run is requested: their triggers carry the times of the updates, which
+`&` and `|` below `since` would drop, as those of `AutomationCondition.eager()` do.
+"""
+
+import dagster as dg
+
+Condition = dg.AutomationCondition
+
+# Streams report every half minute, and a run costs seconds whatever it has to do.
+EVERY_TEN_MINUTES = "*/10 * * * *"
+
+# Also whether the time is there to ask for a new run, although the one before might have failed.
+_updated_since_request = Condition.any_deps_match(Condition.newly_updated()).since(Condition.newly_requested())
+
+
+def after_sources(cron: str = EVERY_TEN_MINUTES) -> dg.AutomationCondition:
+    """Make the partitions whose sources got rows, late events included, and those that were never made.
+
+    A day is requested again when one of its sources changes after the request, whatever became of the run: a run that
+    fails is for somebody to look at. A source that goes on changing, or has no data of that day, keeps nothing back.
+    What several assets want at one tick is one run or, of several days, one backfill.
+
+    Args:
+        cron: when requests are made at most.
+    """
+    has_source = Condition.any_deps_match(~Condition.missing())
+    never_made = (Condition.missing() & has_source).newly_true().since(Condition.newly_requested())
+    return (
+        Condition.cron_tick_passed(cron)
+        & (_updated_since_request.with_label("sources_updated") | never_made.with_label("never_made"))
+        & ~Condition.in_progress()
+    ).with_label(f"after_sources({cron})")
+
+
+def after_snapshot() -> dg.AutomationCondition:
+    """Make the partitions whose snapshot was stored without them: by a run of its own, or outside Dagster."""
+    updated_since_update = Condition.any_deps_match(Condition.newly_updated()).since(Condition.newly_updated())
+    return (
+        updated_since_update.with_label("snapshot_newer")
+        & _updated_since_request.with_label("not_requested")
+        & ~Condition.in_progress()
+    ).with_label("after_snapshot")
+
+
+automation_sensor = dg.AutomationConditionSensorDefinition(
+    "automation_sensor",
+    target=dg.AssetSelection.all(),
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=30,
+    description="Makes assets after those that they are made of: histories stored days of which they miss, feature "
+    "views at most every ten minutes.",
+)
