@@ -21,6 +21,8 @@ from recsys_data.storage.read_only import answered, planned
 from recsys_data.storage.tables import open_lake
 
 if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
     from duckdb import DuckDBPyRelation
 
 # A datetime is a date too.
@@ -59,6 +61,42 @@ class Connection:
         with answered(self._lake, query, _text(as_of), params) as result:
             rows = pa.Table.from_batches(result.batches, result.schema)
         return open_session().from_arrow(rows)
+
+    def features(
+        self,
+        spine: "DuckDBPyRelation | pd.DataFrame | pa.Table | str",
+        views: Sequence[str],
+        *,
+        timestamp: str = "timestamp",
+        known: str = "commit",
+        purpose: str = "personalisation",
+    ) -> "DuckDBPyRelation":
+        """The rows of a spine, in their order, with features as they were known at the moment of each row.
+
+        Args:
+            spine: keys of all views, a moment (UTC where it has no zone), and anything else: a DataFrame, an Arrow
+                table, a relation, or a query of the lake's datasets. Ids are text.
+            views: names of feature views; their features come back as `VIEW__FEATURE`, and `VIEW__known` says whether
+                anything was known of the entity.
+            timestamp: column of the moment.
+            known: `commit`: an event counts since it was stored; `event_time`: since it happened, for imported history.
+            purpose: what the features are for; it must be permitted for each column that they are computed from.
+
+        Returns:
+            A relation over tables of a session of its own, which spill to disk.
+
+        Raises:
+            UserError: there is no such view, the spine lacks a column, or the purpose is not permitted.
+        """
+        from recsys_data.features.lake import join_features, open_features
+
+        given = self.sql(spine) if isinstance(spine, str) else spine
+        rows = given.to_arrow_table() if hasattr(given, "to_arrow_table") else given
+        connection = open_features()
+        read = connection.from_df if hasattr(rows, "iloc") else connection.from_arrow
+        return join_features(
+            self._lake, connection, read(rows), views, purpose=purpose, known=known, timestamp=timestamp
+        )
 
     def table(self, name: str, *, as_of: Moment | None = None) -> "DuckDBPyRelation":
         """All rows of a dataset, read when they are needed: `.filter()` and `.select()` skip files and columns.

@@ -16,6 +16,7 @@ from recsys_data.cli.backup import backup, restore
 from recsys_data.cli.collect import collect
 from recsys_data.cli.contract import contract
 from recsys_data.cli.dead_letters import dead_letters
+from recsys_data.cli.features import features
 from recsys_data.cli.ingest import ingest
 from recsys_data.cli.load import load
 from recsys_data.cli.monitoring.alerts import alerts
@@ -50,7 +51,7 @@ def cli() -> None:
     """
 
 
-_stream = (up, collect, simulate, load, ingest, snapshot)
+_stream = (up, collect, simulate, load, ingest, snapshot, features)
 _watching = (status, dead_letters, trace, doctor, verify, alerts)
 for _command in (*_stream, *_watching, backup, restore, sql, contract):
     cli.add_command(_command)

@@ -68,6 +68,7 @@ class Column:
         servers: of a snapshot dataset, the servers whose value counts, the first that has one first; empty: all,
             in the contract's order.
         permitted_use: what the value may be used for; empty where nothing is said.
+        reads: of a feature, the columns that it is computed from: (dataset, column).
     """
 
     name: str
@@ -85,6 +86,7 @@ class Column:
     without_consent: str = "NULL"
     servers: tuple[str, ...] = ()
     permitted_use: tuple[str, ...] = ()
+    reads: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,11 @@ class Contract:
         return self.kind in EVENT_KINDS
 
     @property
+    def is_asset(self) -> bool:
+        """Whether it stands in the lineage by itself; tiles belong to their view."""
+        return self.kind not in (Kind.TABLE, Kind.FEATURE_TILES)
+
+    @property
     def is_computed(self) -> bool:
         """Whether it is a function of other datasets, and so can be computed again when it is declared otherwise."""
         return self.kind in FEATURE_KINDS
@@ -162,11 +169,6 @@ class Contract:
     def holds_rejects(self) -> bool:
         """Whether its rows are what broke a contract, each with the reason."""
         return self.kind in (Kind.DEAD_LETTERS, Kind.REJECTED)
-
-    @property
-    def is_filled(self) -> bool:
-        """Whether the platform fills it."""
-        return self.kind is not Kind.TABLE
 
     @property
     def event_time(self) -> Column:

@@ -65,7 +65,15 @@ def _freshness(contract: Contract) -> dg.FreshnessPolicy | None:
 
 
 def column_lineage(contract: Contract, deps: list[dg.AssetKey]) -> dg.TableColumnLineage:
-    """Where columns come from: fields of the event, or the columns of a snapshot whose history this is."""
+    """Where columns come from: fields of the event, the snapshot whose history this is, or what features read."""
+    if contract.kind is Kind.FEATURE_VIEW:
+        return dg.TableColumnLineage(
+            {
+                column.name: [dg.TableColumnDep(dg.AssetKey(dataset), name) for dataset, name in column.reads]
+                for column in contract.columns
+                if column.reads
+            }
+        )
     (source,) = deps[:1] or [None]
     paths = {column.name: ".".join(column.source) for column in contract.columns if column.source}
     if contract.kind is Kind.HISTORY:

@@ -10,6 +10,7 @@ import dagster as dg
 
 from recsys_data.contracts import load_contracts
 from recsys_data.contracts.model import Contract
+from recsys_data.defs.features import views
 from recsys_data.defs.ingestion import dead_letters, snapshots, streaming
 from recsys_data.defs.monitoring import check_job
 from recsys_data.defs.monitoring.checks import checks_of
@@ -32,10 +33,11 @@ class ContractDatasets(dg.Component):
 def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Definitions:
     """What Dagster runs and shows of these contracts."""
     checks = [check for contract in contracts.values() for check in checks_of(contract)]
-    tables = [name for name, contract in contracts.items() if contract.is_filled]
+    tables = [name for name, contract in contracts.items() if contract.is_asset]
     return dg.Definitions.merge(
         streaming.definitions(contracts, settings),
         snapshots.definitions(contracts, settings),
+        views.definitions(contracts, settings),
         check_job.definitions([check for check in checks if contracts[check.asset].is_stream]),
         dg.Definitions(
             asset_checks=[check.definition() for check in checks],

@@ -4,7 +4,8 @@ Data flow: contracts and tables -> sources and relations -> `point_in_time.join`
 Run alone: `recsys-data features join --spine FILE --views item_engagement --out FILE`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from recsys_data.contracts.features.sources import SESSIONS, dataset_of, sources
 from recsys_data.contracts.features.view import LIFETIME, FeatureView, Source
 from recsys_data.contracts.model import Contract, Kind
 from recsys_data.contracts.rules import prepare
-from recsys_data.days import MICROSECONDS_PER_DAY
+from recsys_data.days import MICROSECONDS_PER_DAY, to_microseconds
 from recsys_data.errors import UserError
 from recsys_data.features.point_in_time import COMMIT, EVENT_TIME, join
 from recsys_data.features.rows import IDENTITIES
@@ -36,10 +37,12 @@ class FeatureSources:
 
     Args:
         lake: whose contracts declare the views.
+        until: what happened or became known from this moment on is left out, wherever it is stored; None: nothing is.
+        known: whether the moment counts at which events became known.
     """
 
-    def __init__(self, lake: "Lake") -> None:
-        self.lake = lake
+    def __init__(self, lake: "Lake", until: datetime | None = None, known: str = COMMIT) -> None:
+        self.lake, self._until, self._known = lake, until, known
 
     @cached_property
     def sources(self) -> dict[str, Source]:
@@ -98,7 +101,22 @@ class FeatureSources:
         files = [
             file_path(task.file) for task in table.scan().plan_files() if keep is None or keep(task.file.partition[0])
         ]
-        return relation(table, files)
+        rows = relation(table, files)
+        return rows if self._until is None else self._before(dataset, rows, to_microseconds(self._until))
+
+    def _before(self, dataset: str, rows: str, moment: int) -> str:
+        """SQL of what was stored of a dataset at a moment, as far as its rows tell."""
+        contract = self.lake.contracts[dataset]
+        if contract.kind is Kind.HISTORY:
+            over = f"CASE WHEN epoch_us(valid_to) <= {moment} THEN valid_to END AS valid_to"
+            return f"SELECT * REPLACE ({over}) FROM ({rows}) WHERE epoch_us(valid_from) <= {moment}"
+        conditions = [f"epoch_us({quote(contract.event_time.name)}) < {moment}"]
+        conditions += [
+            f"epoch_us({quote(column.name)}) <= {moment}"
+            for column in contract.columns
+            if column.system == "ingested_at" and self._known == COMMIT
+        ]
+        return f"SELECT * FROM ({rows}) WHERE {' AND '.join(conditions)}"
 
 
 def views_of(lake: "Lake") -> dict[str, Contract]:
@@ -139,10 +157,23 @@ def join_features(
     """
     features = FeatureSources(lake)
     views = [features.view(name, purpose) for name in dict.fromkeys(names)]
+    _check_keys(views, features.sources, spine)
     keep = _days_needed(views, spine, timestamp)
     relations = features.relations(views, known, keep)
     whole = features.relations(views, known) if keep else {}
     return join(connection, spine, views, features.sources, relations, known=known, timestamp=timestamp, whole=whole)
+
+
+def _check_keys(views: Sequence[FeatureView], sources: Mapping[str, Source], spine: "duckdb.DuckDBPyRelation") -> None:
+    """Refuse a spine whose keys are of another type than those in the lake: DuckDB would take some for others."""
+    there = dict(zip(spine.columns, map(str, spine.types), strict=True))
+    for view in views:
+        for key in view.entity:
+            kind = sources[view.source].columns[key]
+            if there.get(key, kind) != kind:
+                raise UserError(
+                    f"The column {key} of the spine is {there[key]}, and {kind} in {view.source}; cast it to {kind}."
+                )
 
 
 def _days_needed(views: Sequence[FeatureView], spine: "duckdb.DuckDBPyRelation", timestamp: str) -> Days | None:

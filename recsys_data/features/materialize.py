@@ -29,6 +29,8 @@ from recsys_data.features.lake import FeatureSources, open_features
 from recsys_data.features.point_in_time import EVENT_TIME, join
 from recsys_data.features.rows import IDENTITIES, merges
 from recsys_data.features.tiles import tiles
+from recsys_data.leases import file_lock
+from recsys_data.settings import Settings
 from recsys_data.sql import quote
 from recsys_data.storage.commit import Change, compare_and_set, expire_old_snapshots
 from recsys_data.storage.duckdb_writer import copy_rows
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 PROPERTY = "recsys_data.features"
 # Source rows of the days that are computed in one statement and committed together.
 CHUNK_ROWS = 5_000_000
+LOCK_SECONDS = 600
 AT_END = datetime.max.replace(tzinfo=UTC)
 
 
@@ -87,43 +90,45 @@ def stale_days(lake: "Lake", name: str) -> list[int]:
 
 
 def refresh_view(
-    lake: "Lake",
-    name: str,
-    days: Collection[int] | None = None,
-    *,
-    now: datetime | None = None,
-    memory_bytes: int | None = None,
+    lake: "Lake", settings: Settings, name: str, days: Collection[int] | None = None, now: datetime | None = None
 ) -> Iterator[ViewUpdate]:
     """Make tiles and values of a view what its sources say, some days at a time, the newest first.
 
     Args:
         lake: where the view and its sources are.
+        settings: say how much memory is used before it spills, and where the lock is.
         name: of the view.
         days: since 1970; of these only those that differ are computed. None: all.
         now: the moment of the values of the current day.
-        memory_bytes: what DuckDB may hold in memory before it spills.
 
     Yields:
         What was committed.
 
     Raises:
         UserError: there is no such view.
-        Transient: others keep changing the tables, or memory and disk do not suffice; what was committed stays.
+        Transient: others are at the same work, or memory and disk do not suffice; what was committed stays.
     """
+    with file_lock(settings.lock_path(f"features.{name}"), LOCK_SECONDS) as mine:
+        if not mine:
+            raise Transient(f"Another process has been computing {name} for {LOCK_SECONDS} seconds. Try again later.")
+        refresh = _Refresh(lake, FeatureSources(lake), name, now or datetime.now(UTC))
+        wanted = [day for day in refresh.stale() if days is None or day in days]
+        for chunk in refresh.chunks(wanted):
+            yield _computed(refresh, chunk, settings.history_memory_mb * 1_000_000)
+
+
+def _computed(refresh: "_Refresh", days: list[int], memory_bytes: int) -> ViewUpdate:
     import duckdb
 
-    refresh = _Refresh(lake, FeatureSources(lake), name, now or datetime.now(UTC))
-    wanted = [day for day in refresh.stale() if days is None or day in days]
-    for chunk in refresh.chunks(wanted):
-        began = time.perf_counter()
-        try:
-            with open_features(memory_bytes) as connection:
-                rows = refresh.compute(connection, chunk)
-        except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
-            first = str(error).splitlines()[0]
-            raise Transient(f"{name} could not be computed: {first} Free memory or space.") from None
-        width = len(refresh.view.features)
-        yield ViewUpdate(name, chunk, rows, sum(rows.values()) * width, time.perf_counter() - began)
+    began, name = time.perf_counter(), refresh.name
+    try:
+        with open_features(memory_bytes) as connection:
+            rows = refresh.compute(connection, days)
+    except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+        first = str(error).splitlines()[0]
+        raise Transient(f"{name} could not be computed: {first} Free memory or space.") from None
+    values = sum(rows.values()) * len(refresh.view.features)
+    return ViewUpdate(name, days, rows, values, time.perf_counter() - began)
 
 
 class _Refresh:

@@ -111,7 +111,8 @@ def _inherits(contract: Contract, column: Column, resolved: Resolved, contracts:
             f"({said}). Leave one of them out."
         )
     classified = next((one.classification for one in [column, *columns] if one.classification), None)
-    return replace(column, classification=classified, permitted_use=tuple(sorted(common)))
+    reads = tuple(sorted({(dataset_of(source), name) for source, name in read}))
+    return replace(column, classification=classified, permitted_use=tuple(sorted(common)), reads=reads)
 
 
 def _columns(contracts: Mapping[str, Contract], source: str) -> Iterable[Column]:
