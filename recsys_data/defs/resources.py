@@ -61,7 +61,7 @@ class LakeResource(dg.ConfigurableResource[Lake]):
 
     contracts: list[str] = Field(description="Folders of contracts beside the built-in ones.")
     settings: dg.ResourceDependency[Settings]
-    s3: dg.ResourceDependency["S3Resource | None"] = None
+    s3: dg.ResourceDependency["S3Resource | None"] = None  # pyright: ignore[reportAssignmentType]
 
     def create_resource(self, context: dg.InitResourceContext) -> Lake:
         contracts = load_contracts(*map(Path, self.contracts))
