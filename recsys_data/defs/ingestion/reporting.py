@@ -15,7 +15,7 @@ from recsys_data.durable import local_path
 from recsys_data.errors import UserError
 from recsys_data.ingestion.streaming.rejected import Rejected
 from recsys_data.sql import quote
-from recsys_data.storage.manifest_stats import DayStats, days
+from recsys_data.storage.iceberg.manifest_stats import DayStats, days
 from recsys_data.storage.query import relation
 from recsys_data.storage.tables import Lake
 

@@ -31,7 +31,7 @@ from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.ingestion.streaming.positions import positions_of
 from recsys_data.ingestion.streaming.rejected import summary
 from recsys_data.settings import Settings
-from recsys_data.storage.manifest_stats import DayStats
+from recsys_data.storage.iceberg.manifest_stats import DayStats
 from recsys_data.storage.tables import Lake
 
 EVENT_LOG = dg.AssetKey("event_log")
