@@ -16,8 +16,8 @@ from recsys_data.contracts import load_contracts
 from recsys_data.errors import UserError
 from recsys_data.settings import Settings
 from recsys_data.sql import open_session
+from recsys_data.storage.guard.read_only import answered, planned
 from recsys_data.storage.query import open_views
-from recsys_data.storage.read_only import answered, planned
 from recsys_data.storage.tables import open_lake
 
 if TYPE_CHECKING:

@@ -46,7 +46,8 @@ def open_session(
     """
     import duckdb
 
-    config = {"temp_directory": str(spill or spill_folder()), **config}
+    if "temp_directory" not in config:
+        config["temp_directory"] = str(spill or spill_folder())
     if memory_bytes is not None:
         config["memory_limit"] = f"{max(1, memory_bytes // 1_000_000)}MB"
     connection = duckdb.connect(config={"threads": session_threads() if parallel else 1, **config})

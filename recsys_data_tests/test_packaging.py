@@ -18,7 +18,7 @@ BY_NAME = {
 }
 
 # Declared for the resources that the UI is to show.
-NOT_YET = {"dagster-aws", "dagster-duckdb"}
+NOT_YET: set[str] = set()
 
 
 def _normal(name: str) -> str:

@@ -116,7 +116,7 @@ def planned(
         UserError: ingestion would reject events that the truth counts as accepted.
     """
     from recsys_data.simulator import simulate as storefront
-    from recsys_data.simulator.sessions import LATE_DAYS
+    from recsys_data.simulator.traffic.sessions import LATE_DAYS
 
     end = end or datetime.now(UTC)
     plan = storefront.Plan(events=events, end=end, days=days, seed=seed)

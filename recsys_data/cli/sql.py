@@ -44,7 +44,7 @@ def sql(query: str, form: str, as_of: str | None) -> None:
     QUERY is the text, or `-` to read it from stdin. Each dataset is a view of that name. Queries only: SELECT, WITH,
     FROM, VALUES, DESCRIBE, SHOW, SUMMARIZE and EXPLAIN.
     """
-    from recsys_data.storage.read_only import answered
+    from recsys_data.storage.guard.read_only import answered
 
     text = sys.stdin.read() if query == "-" else query
     with opened() as platform, explained(platform.lake.contracts), answered(platform.lake, text, as_of) as result:

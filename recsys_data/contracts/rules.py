@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recsys_data.contracts.model import Column, Contract
 from recsys_data.contracts.sql_guard import LISTED, ForbiddenSql, check_query
@@ -30,13 +30,14 @@ CREATE MACRO local_time(ts, zone) AS
 """
 
 
-def session(parallel: bool = False, confined: bool = False) -> "duckdb.DuckDBPyConnection":
+def session(parallel: bool = False, confined: bool = False, **config: Any) -> "duckdb.DuckDBPyConnection":
     """An in-memory DuckDB session in which the expressions of contracts can be evaluated.
 
     Where it is `confined`, SQL reaches neither files nor the network: a rule judges what stands in an event.
+    `config` holds further settings of DuckDB.
     """
     # A batch is one Arrow table and its rows are told apart by number, not by order.
-    connection = open_session(parallel, preserve_insertion_order=False)
+    connection = open_session(parallel, **{"preserve_insertion_order": False, **config})
     prepare(connection)
     if confined:
         connection.execute("SET enable_external_access = false")

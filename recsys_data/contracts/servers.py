@@ -1,10 +1,10 @@
 """What contracts of snapshot datasets say beyond columns and rules: servers, schedule, references."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from recsys_data.contracts.odcs import custom_properties
 from recsys_data.errors import ContractError
@@ -12,6 +12,29 @@ from recsys_data.errors import ContractError
 LANDING = "{data_dir}/landing/%s/{day}/*"
 SERVER_OPTIONS = ("table", "query", "columns", "addsRows")
 MIDNIGHT = "0 0 * * *"
+
+
+class S3Keys(NamedTuple):
+    """A login to S3."""
+
+    access_key: str
+    secret_key: str
+    token: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class S3Access:
+    """How S3 is reached, where that is not left to what PyArrow finds in the environment.
+
+    Attributes:
+        region: of the buckets; None: that of AWS_REGION, or where the bucket is.
+        attempts: how often a request is made at most.
+        keys: gives the login of now, renewed when it has to be; None: as the environment says.
+    """
+
+    region: str | None = None
+    attempts: int = 3
+    keys: Callable[[], S3Keys | None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +50,7 @@ class Server:
         columns: column of the contract -> its name here (in JSON a dotted path), where they differ.
         endpoint: of `s3://` locations that are not Amazon's.
         adds_rows: it adds rows too; all but the first server only add columns otherwise.
+        s3: how `s3://` locations are reached; no part of the contract.
     """
 
     name: str
@@ -38,6 +62,7 @@ class Server:
     columns: Mapping[str, str] = field(default_factory=dict)
     endpoint: str | None = None
     adds_rows: bool = False
+    s3: S3Access = field(default=S3Access(), repr=False, compare=False)
 
     @property
     def is_database(self) -> bool:

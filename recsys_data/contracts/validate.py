@@ -1,10 +1,11 @@
 """Refusing contracts that make no sense: each by itself, and those that share the event stream together.
 
-What the standard's JSON schema cannot know is looked after here, so that a contract that loads also works.
+The standard's JSON schema cannot know these rules, and a contract that loads must also work.
 """
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 from recsys_data.contracts.model import ENGINE, Column, Contract
 from recsys_data.contracts.types import NESTED, STORED, is_stored
@@ -28,22 +29,10 @@ MAX_NAME = 128
 NO_JSON = ("binary", "local timestamp")
 # Names that the statement which decodes events gives to columns of its own.
 RESERVED = {
-    *(
-        "row",
-        "line",
-        "s",
-        "valid",
-        "containers",
-        "exact_values",
-        "clean",
-        "keys",
-        "mixed",
-        "unplaced",
-        "reason",
-        "bad_time",
-    ),
-    *("redacted", "key", "key_high", "key_low"),
+    *("row", "line", "s", "valid", "containers", "exact_values", "clean", "keys", "mixed", "unplaced"),
+    *("reason", "bad_time", "redacted", "key", "key_high", "key_low"),
 }
+Faults = Iterator[str]
 
 
 def check_contract(contract: Contract) -> None:
@@ -52,18 +41,8 @@ def check_contract(contract: Contract) -> None:
     Raises:
         ContractError: with the file, what was found and what to do.
     """
-    _check_names(contract)
-    for column in contract.columns:
-        _check_column(contract, column)
-    if not contract.primary_key:
-        raise _refusal(contract, "no column is the primaryKey. Mark the column (or columns) that identify a row.")
-    if contract.is_snapshot:
-        _check_snapshot(contract)
-    else:
-        _check_event_time(contract)
-    if contract.row_from and not any(column.source[:1] == (contract.row_from,) for column in contract.columns):
-        raise _refusal(contract, f"rowFrom is {contract.row_from}, but no column has its source in that object.")
-    _check_quality(contract)
+    for fault in _faults(contract):
+        raise ContractError(f"{contract.path}: {fault}")
 
 
 def check_references(contracts: Mapping[str, Contract]) -> None:
@@ -76,10 +55,9 @@ def check_references(contracts: Mapping[str, Contract]) -> None:
         for reference in contract.references:
             target = contracts.get(reference.dataset)
             if target is None or not target.is_snapshot or target.primary_key != (reference.key,):
-                raise _refusal(
-                    contract,
-                    f"column {reference.column} refers to {reference.dataset}.{reference.key}, which is not the one "
-                    "key column of a snapshot dataset. Name such a one, or take the relationship out.",
+                raise ContractError(
+                    f"{contract.path}: column {reference.column} refers to {reference.dataset}.{reference.key}, which "
+                    "is not the one key column of a snapshot dataset. Name such a one, or take the relationship out."
                 )
 
 
@@ -89,185 +67,159 @@ def check_stream(contracts: Mapping[str, Contract]) -> None:
     Raises:
         ContractError: with the file, the column, what was found and what to do.
     """
-    columns: dict[str, Column] = {}
-    homes: dict[tuple[str, ...], str] = {}
     stream = [contract for contract in contracts.values() if contract.is_fed_by_events]
+    columns: dict[str, Column] = {}
+    sources: dict[tuple[str, ...], str] = {}
     for contract in stream:
-        _check_stream_columns(contract)
-        for column in contract.columns:
-            known = columns.setdefault(column.name.lower(), column)
-            if _origin(known) != _origin(column):
-                raise _refusal(
-                    contract,
-                    f"column {column.name} differs from the column {known.name} of another dataset of the event "
-                    "stream. Give it the same name, type and source, or another name.",
-                )
-            if column.source and homes.setdefault(column.source, column.name) != column.name:
-                raise _refusal(
-                    contract,
-                    f"column {column.name} has the source {'.'.join(column.source)}, which column "
-                    f"{homes[column.source]} has already. Use that column, or compute one with transformLogic.",
-                )
-    for source, name in homes.items():
+        for fault in _stream_faults(contract, columns, sources):
+            raise ContractError(f"{contract.path}: {fault}")
+    for source, name in sources.items():
         for depth in range(1, len(source)):
-            if source[:depth] in homes:
+            if source[:depth] in sources:
                 raise ContractError(
                     f"Column {name} has the source {'.'.join(source)}, which lies within the value of column "
-                    f"{homes[source[:depth]]}. Take one of the two out of the contracts of the event stream."
+                    f"{sources[source[:depth]]}. Take one of the two out of the contracts of the event stream."
                 )
-    _check_reserved(stream, columns)
-
-
-def _refusal(contract: Contract, message: str) -> ContractError:
-    return ContractError(f"{contract.path}: {message}")
-
-
-def _check_event_time(contract: Contract) -> None:
-    times = [column for column in contract.columns if column.partitioned]
-    if len(times) != 1 or times[0].type != "timestamp" or not times[0].required:
-        raise _refusal(
-            contract,
-            "exactly one required timestamp must be partitioned: the event time, by whose UTC day rows are kept. "
-            "(Of a dataset that is taken as a snapshot a day: the date that the system fills in with snapshot_date.)",
-        )
-
-
-def _check_snapshot(contract: Contract) -> None:
-    parted = [column.name for column in contract.columns if column.partitioned and column.required]
-    system = {column.system: column for column in contract.columns if column.system}
-    if any(name not in system or system[name].name != name for name in SNAPSHOT_COLUMNS) or parted != ["snapshot_date"]:
-        raise _refusal(
-            contract,
-            "a dataset that is taken as a snapshot a day needs the columns snapshot_date (date, required, partitioned) "
-            "and as_of (timestamp), filled in by the system. Copy their declarations from item_catalog.odcs.yaml.",
-        )
-    for column in contract.columns:
-        if column.name in HISTORY_COLUMNS:
-            raise _refusal(
-                contract,
-                f"column {column.name} has a name that the history of the dataset needs for itself. Name it otherwise "
-                "and say in its customProperties where its value stands: "
-                f"{{property: source, value: {column.name}}}.",
-            )
-    names, servers = {c.name for c in contract.columns}, {server.name for server in contract.servers}
-    for column in contract.columns:
-        for server in column.servers:
-            if server not in servers:
-                raise _refusal(
-                    contract,
-                    f"column {column.name} is to come from {server}, which is not a server of the contract; "
-                    f"expected one of {', '.join(sorted(servers))}.",
-                )
-    for server in contract.servers:
-        for name in server.columns:
-            if name not in names:
-                raise _refusal(
-                    contract, f"servers: {server.name} gives a name to {name}, which is not a column of the contract."
-                )
-
-
-def _origin(column: Column) -> tuple:
-    return (
-        column.name,
-        column.type,
-        column.source,
-        column.logic,
-        column.system,
-        column.consent,
-        column.without_consent,
-    )
-
-
-def _check_names(contract: Contract) -> None:
-    if not DATASET_NAME.fullmatch(contract.name):
-        raise _refusal(
-            contract,
-            f"the dataset is named {contract.name!r}; expected letters, digits and _ (at most 63, a letter first), for "
-            "it names a table, a folder and an asset.",
-        )
-    for name in [*(column.name for column in contract.columns), *(rule.name for rule in contract.rules)]:
-        if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
-            raise _refusal(contract, f"{name[:80]!r} is not a name; expected 1 to {MAX_NAME} printable characters.")
-    for kind, names in (
-        ("column", [column.name for column in contract.columns]),
-        ("rule", [rule.name for rule in contract.rules]),
-    ):
-        folded = [name.lower() for name in names]
-        for name in names:
-            if folded.count(name.lower()) > 1:
-                raise _refusal(contract, f"{kind} {name} is declared {folded.count(name.lower())} times. Keep one.")
-
-
-def _check_column(contract: Contract, column: Column) -> None:
-    if not is_stored(column.type, not contract.is_stream):
-        more = f", decimal(P,S), {', '.join(NESTED)}" if not contract.is_stream else ""
-        raise _refusal(
-            contract,
-            f"column {column.name} has the type {column.type or '(none)'}, which cannot be stored. "
-            f"Use one of {', '.join(STORED)}{more}.",
-        )
-    if contract.is_fed_by_events and not all(name and name.isprintable() for name in column.source):
-        raise _refusal(
-            contract,
-            f"column {column.name} has the source {'.'.join(column.source)!r}; expected names of members, with a dot "
-            "between those of an object and those within it, e.g. context.device.os.",
-        )
-    if contract.is_fed_by_events and column.source and column.type in NO_JSON:
-        raise _refusal(
-            contract, f"column {column.name} has the type {column.type}, which no value of an event's JSON has."
-        )
-    if column.system and SYSTEM.get(column.system) != column.type:
-        expected = ", ".join(f"{name} ({kind})" for name, kind in SYSTEM.items())
-        raise _refusal(
-            contract,
-            f"column {column.name} is filled in by the system with {column.system} ({column.type}); "
-            f"expected one of {expected}.",
-        )
-    if contract.is_stream and column.system in SNAPSHOT_COLUMNS:
-        raise _refusal(
-            contract,
-            f"column {column.name} is filled in by snapshots ({column.system}), but events fill this dataset. "
-            "Remove the column, or `stream` from its customProperties.",
-        )
-    if column.consent and not any(c.name == column.consent and c.type == "boolean" for c in contract.columns):
-        raise _refusal(
-            contract, f"column {column.name} asks for consent in {column.consent}, which is not a boolean column of it."
-        )
-
-
-def _check_quality(contract: Contract) -> None:
-    for name, item in contract.checks.items():
-        volume = item.get("metric") == "rowCount" and "mustBeGreaterThan" in item
-        options = LIMITS if contract.is_snapshot else ("maxShareOfEvents", "maxShareOfEventsPerReason")
-        share = item.get("engine") == ENGINE and any(option in item["implementation"] for option in options)
-        if not volume and not share:
-            raise _refusal(
-                contract,
-                f"quality {name} asks for something that is not checked here. Use a row rule (engine {ENGINE}, a "
-                f"predicate), rowCount with mustBeGreaterThan, or {' or '.join(options)}.",
-            )
-
-
-def _check_stream_columns(contract: Contract) -> None:
-    types = {column.name: column.type for column in contract.columns}
-    for name, kind in STREAM_COLUMNS.items():
-        if types.get(name) != kind:
-            raise _refusal(
-                contract,
-                f"a dataset of the event stream needs the column {name} ({kind}), by which redelivery and replay "
-                "are recognised. Copy its declaration from interactions.odcs.yaml.",
-            )
-
-
-def _check_reserved(stream: list[Contract], columns: Mapping[str, Column]) -> None:
     taken = {f"{prefix}{name}" for prefix in ("raw_", "sent_") for name in columns}
     taken |= RESERVED | {f"in_{contract.name}".lower() for contract in stream}
     for contract in stream:
         for column in contract.columns:
             if column.name.lower() in taken:
-                raise _refusal(
-                    contract,
-                    f"column {column.name} has a name that decoding uses itself. Name it otherwise, e.g. "
-                    f"event_{column.name}, and say in its customProperties where its value stands: "
-                    f"{{property: source, value: {column.name}}}.",
+                raise ContractError(
+                    f"{contract.path}: column {column.name} has a name that decoding uses itself. Name it otherwise, "
+                    f"e.g. event_{column.name}, and say in its customProperties where its value stands: "
+                    f"{{property: source, value: {column.name}}}."
                 )
+
+
+def _stream_faults(contract: Contract, columns: dict[str, Column], sources: dict[tuple[str, ...], str]) -> Faults:
+    """What contradicts the stream or the contracts before, whose columns and sources are gathered."""
+    types = {column.name: column.type for column in contract.columns}
+    for name, kind in STREAM_COLUMNS.items():
+        if types.get(name) != kind:
+            yield (
+                f"a dataset of the event stream needs the column {name} ({kind}), by which redelivery and replay "
+                "are recognised. Copy its declaration from interactions.odcs.yaml."
+            )
+    for column in contract.columns:
+        known = columns.setdefault(column.name.lower(), column)
+        if _origin(known) != _origin(column):
+            yield (
+                f"column {column.name} differs from the column {known.name} of another dataset of the event "
+                "stream. Give it the same name, type and source, or another name."
+            )
+        if column.source and sources.setdefault(column.source, column.name) != column.name:
+            yield (
+                f"column {column.name} has the source {'.'.join(column.source)}, which column "
+                f"{sources[column.source]} has already. Use that column, or compute one with transformLogic."
+            )
+
+
+def _origin(column: Column) -> tuple:
+    value = (column.name, column.type, column.source, column.logic, column.system)
+    return (*value, column.consent, column.without_consent)
+
+
+def _faults(contract: Contract) -> Faults:
+    yield from _name_faults(contract)
+    for column in contract.columns:
+        yield from _column_faults(contract, column)
+    if not contract.primary_key:
+        yield "no column is the primaryKey. Mark the column (or columns) that identify a row."
+    if contract.is_snapshot:
+        yield from _snapshot_faults(contract)
+    else:
+        times = [column for column in contract.columns if column.partitioned]
+        if len(times) != 1 or times[0].type != "timestamp" or not times[0].required:
+            yield (
+                "exactly one required timestamp must be partitioned: the event time, by whose UTC day rows are kept. "
+                "(Of a dataset that is taken as a snapshot a day: the date that the system fills in with "
+                "snapshot_date.)"
+            )
+    if contract.row_from and not any(column.source[:1] == (contract.row_from,) for column in contract.columns):
+        yield f"rowFrom is {contract.row_from}, but no column has its source in that object."
+    yield from _quality_faults(contract)
+
+
+def _snapshot_faults(contract: Contract) -> Faults:
+    parted = [column.name for column in contract.columns if column.partitioned and column.required]
+    system = {column.system: column for column in contract.columns if column.system}
+    if any(name not in system or system[name].name != name for name in SNAPSHOT_COLUMNS) or parted != ["snapshot_date"]:
+        yield (
+            "a dataset that is taken as a snapshot a day needs the columns snapshot_date (date, required, partitioned) "
+            "and as_of (timestamp), filled in by the system. Copy their declarations from item_catalog.odcs.yaml."
+        )
+    names, servers = {c.name for c in contract.columns}, {server.name for server in contract.servers}
+    for column in contract.columns:
+        if column.name in HISTORY_COLUMNS:
+            yield (
+                f"column {column.name} has a name that the history of the dataset needs for itself. Name it otherwise "
+                "and say in its customProperties where its value stands: "
+                f"{{property: source, value: {column.name}}}."
+            )
+        for server in [one for one in column.servers if one not in servers]:
+            yield (
+                f"column {column.name} is to come from {server}, which is not a server of the contract; "
+                f"expected one of {', '.join(sorted(servers))}."
+            )
+    for server in contract.servers:
+        for name in [one for one in server.columns if one not in names]:
+            yield f"servers: {server.name} gives a name to {name}, which is not a column of the contract."
+
+
+def _name_faults(contract: Contract) -> Faults:
+    if not DATASET_NAME.fullmatch(contract.name):
+        yield (
+            f"the dataset is named {contract.name!r}; expected letters, digits and _ (at most 63, a letter first), "
+            "because it names a table, a folder and an asset."
+        )
+    columns, rules = [column.name for column in contract.columns], [rule.name for rule in contract.rules]
+    for name in [*columns, *rules]:
+        if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
+            yield f"{name[:80]!r} is not a name; expected 1 to {MAX_NAME} printable characters."
+    for kind, names in (("column", columns), ("rule", rules)):
+        counts = Counter(name.lower() for name in names)
+        for name in names:
+            if counts[name.lower()] > 1:
+                yield f"{kind} {name} is declared {counts[name.lower()]} times. Keep one."
+
+
+def _column_faults(contract: Contract, column: Column) -> Faults:
+    if not is_stored(column.type, not contract.is_stream):
+        more = f", decimal(P,S), {', '.join(NESTED)}" if not contract.is_stream else ""
+        yield (
+            f"column {column.name} has the type {column.type or '(none)'}, which cannot be stored. "
+            f"Use one of {', '.join(STORED)}{more}."
+        )
+    if contract.is_fed_by_events and not all(name and name.isprintable() for name in column.source):
+        yield (
+            f"column {column.name} has the source {'.'.join(column.source)!r}; expected names of members, with a dot "
+            "between those of an object and those within it, e.g. context.device.os."
+        )
+    if contract.is_fed_by_events and column.source and column.type in NO_JSON:
+        yield f"column {column.name} has the type {column.type}, which no value of an event's JSON has."
+    if column.system and SYSTEM.get(column.system) != column.type:
+        expected = ", ".join(f"{name} ({kind})" for name, kind in SYSTEM.items())
+        yield (
+            f"column {column.name} is filled in by the system with {column.system} ({column.type}); "
+            f"expected one of {expected}."
+        )
+    if contract.is_stream and column.system in SNAPSHOT_COLUMNS:
+        yield (
+            f"column {column.name} is filled in by snapshots ({column.system}), but events fill this dataset. "
+            "Remove the column, or `stream` from its customProperties."
+        )
+    if column.consent and not any(c.name == column.consent and c.type == "boolean" for c in contract.columns):
+        yield f"column {column.name} asks for consent in {column.consent}, which is not a boolean column of it."
+
+
+def _quality_faults(contract: Contract) -> Faults:
+    for name, item in contract.checks.items():
+        volume = item.get("metric") == "rowCount" and "mustBeGreaterThan" in item
+        options = LIMITS if contract.is_snapshot else ("maxShareOfEvents", "maxShareOfEventsPerReason")
+        share = item.get("engine") == ENGINE and any(option in item["implementation"] for option in options)
+        if not volume and not share:
+            yield (
+                f"quality {name} asks for something that is not checked here. Use a row rule (engine {ENGINE}, a "
+                f"predicate), rowCount with mustBeGreaterThan, or {' or '.join(options)}."
+            )

@@ -8,7 +8,7 @@ from recsys_data.contracts.model import Column, Contract, Kind
 from recsys_data.contracts.types import duckdb_type
 from recsys_data.defs.markdown import table
 from recsys_data.settings import Settings
-from recsys_data.storage.catalog import NAMESPACE
+from recsys_data.storage.iceberg.catalog import NAMESPACE
 
 # Dagster looks at freshness every half minute and accepts no window below one.
 LEAST_WINDOW = timedelta(minutes=2)

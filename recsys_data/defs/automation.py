@@ -12,7 +12,6 @@ Condition = dg.AutomationCondition
 # Streams report every half minute, and a run costs seconds whatever it has to do.
 EVERY_TEN_MINUTES = "*/10 * * * *"
 
-# Also whether the time is there to ask for a new run, although the one before might have failed.
 _updated_since_request = Condition.any_deps_match(Condition.newly_updated()).since(Condition.newly_requested())
 
 

@@ -16,8 +16,8 @@ from recsys_data.contracts.rules import session
 from recsys_data.ingestion.streaming.consumer_lease import lease_holder
 from recsys_data.ingestion.streaming.positions import main_dataset, primary_datasets
 from recsys_data.settings import Settings
+from recsys_data.storage.iceberg.manifest_stats import DayStats, committed_at, days
 from recsys_data.storage.ledger import Deletions, Ledger, accepted_losses, read_deletions, read_ledger
-from recsys_data.storage.manifest_stats import DayStats, committed_at, days
 from recsys_data.storage.query import data_files, relation
 from recsys_data.storage.tables import Lake
 

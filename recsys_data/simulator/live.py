@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from recsys_data.errors import UserError
 from recsys_data.simulator import rhythm
 from recsys_data.simulator.rhythm import DAY, SECOND
-from recsys_data.simulator.rows import Rows
 from recsys_data.simulator.simulate import Batch, emit, people_by_place
-from recsys_data.simulator.stream import SHARES, Shares, Stream
+from recsys_data.simulator.traffic.rows import Rows
+from recsys_data.simulator.traffic.stream import SHARES, Shares, Stream
 from recsys_data.simulator.truth import Truth
 from recsys_data.simulator.world import build
 

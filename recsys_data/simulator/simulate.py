@@ -20,10 +20,10 @@ from recsys_data.days import to_microseconds
 from recsys_data.errors import UserError
 from recsys_data.simulator import rhythm
 from recsys_data.simulator.catalogue import PLACES
-from recsys_data.simulator.faults import FUTURE_FROM
-from recsys_data.simulator.rows import Rows
-from recsys_data.simulator.sessions import LATE_DAYS
-from recsys_data.simulator.stream import SHARES, Shares, Stream
+from recsys_data.simulator.traffic.faults import FUTURE_FROM
+from recsys_data.simulator.traffic.rows import Rows
+from recsys_data.simulator.traffic.sessions import LATE_DAYS
+from recsys_data.simulator.traffic.stream import SHARES, Shares, Stream
 from recsys_data.simulator.truth import Truth
 from recsys_data.simulator.world import World, build
 

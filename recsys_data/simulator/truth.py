@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys_data.simulator.behaviour import IDENTITIES_FROM, KINDS
+from recsys_data.simulator.traffic.behaviour import IDENTITIES_FROM, KINDS
 from recsys_data.simulator.world import World
 
 REASONS = (

@@ -69,6 +69,11 @@ def resolved(
     return (text if day is None else text.replace(DAY, day)).replace("{data_dir}", literal(str(data_dir)))
 
 
+def is_in_s3(server: Server) -> bool:
+    """Whether its location is `s3://`, with the variables of the environment put in."""
+    return VARIABLE.sub(lambda found: variable(found[1]) or "", server.location).startswith("s3://")
+
+
 def open_files(server: Server, pattern: str) -> "tuple[FileSystem, str]":
     """The file system of a pattern, and the pattern of paths on it."""
     from pyarrow import fs
@@ -80,15 +85,20 @@ def open_files(server: Server, pattern: str) -> "tuple[FileSystem, str]":
     # Nothing below takes a login from a location: it would be part of the name of the bucket, and shown.
     if set("@:") & set(path.split("/")[0]):
         raise UserError(f"{named(server)} holds a login. {KEYS_OF_S3}")
+    region, keys = server.s3.region or variable("AWS_REGION"), server.s3.keys()
     with explained(server):
+        options: dict[str, Any] = {"retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=server.s3.attempts)}
+        if keys:
+            options |= {"access_key": keys.access_key, "secret_key": keys.secret_key, "session_token": keys.token}
         if endpoint is None:
-            return fs.S3FileSystem(region=variable("AWS_REGION") or fs.resolve_s3_region(path.split("/")[0])), path
+            return fs.S3FileSystem(region=region or fs.resolve_s3_region(path.split("/")[0]), **options), path
         return fs.S3FileSystem(
             endpoint_override=endpoint.netloc,
             scheme=endpoint.scheme,
-            region=variable("AWS_REGION") or "us-east-1",
+            region=region or "us-east-1",
             connect_timeout=10,
             request_timeout=60,
+            **options,
         ), path
 
 

@@ -13,7 +13,7 @@ import msgspec
 from recsys_data.durable import local_path
 from recsys_data.errors import PositionMoved, Transient
 from recsys_data.leases import file_lock
-from recsys_data.storage.catalog import commit_failures
+from recsys_data.storage.iceberg.catalog import commit_failures
 from recsys_data.storage.integrity import names_corrupt_file
 from recsys_data.storage.ledger import (
     ACCEPTED_LOSSES,

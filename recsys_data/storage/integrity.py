@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from recsys_data.durable import local_path
 from recsys_data.errors import Permanent, RecsysDataError
-from recsys_data.storage.catalog import commit_failures, metadata_location
-from recsys_data.storage.pyiceberg_patches import file_io_of
+from recsys_data.storage.iceberg.catalog import commit_failures, metadata_location
+from recsys_data.storage.iceberg.pyiceberg_patches import file_io_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

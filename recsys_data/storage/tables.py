@@ -15,10 +15,10 @@ from recsys_data.durable import make_folder
 from recsys_data.errors import ContractError, RecsysDataError, Transient, UserError
 from recsys_data.settings import Settings
 from recsys_data.sql import limit_threads
-from recsys_data.storage.catalog import NAMESPACE, metadata_location, open_catalog
 from recsys_data.storage.commit import Change, compare_and_set
+from recsys_data.storage.iceberg.catalog import NAMESPACE, metadata_location, open_catalog
+from recsys_data.storage.iceberg.pyiceberg_patches import share_frozen_metadata
 from recsys_data.storage.integrity import corrupt_metadata
-from recsys_data.storage.pyiceberg_patches import share_frozen_metadata
 
 if TYPE_CHECKING:
     from pyiceberg.catalog.sql import SqlCatalog

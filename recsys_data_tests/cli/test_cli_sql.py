@@ -18,7 +18,7 @@ from recsys_data.cli.support.terminal import visible
 from recsys_data.contracts import load_contracts
 from recsys_data.errors import UserError
 from recsys_data.settings import Settings
-from recsys_data.storage.read_only import only_query
+from recsys_data.storage.guard.read_only import only_query
 from recsys_data.storage.tables import open_lake
 
 Run = Callable[..., Result]

@@ -12,10 +12,10 @@ import duckdb
 import pytest
 from click.testing import Result
 
-from recsys_data.landlock import available
 from recsys_data.monitoring.doctor.machine import query_guard
 from recsys_data.settings import Settings
-from recsys_data.storage import read_only
+from recsys_data.storage.guard import read_only
+from recsys_data.storage.guard.landlock import available
 
 Run = Callable[..., Result]
 
@@ -126,7 +126,7 @@ def test_the_process_that_asks_is_not_confined(fed: Run, tmp_path: Path) -> None
 def test_without_landlock_the_list_and_duckdb_remain_and_doctor_says_so(
     fed: Run, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys_data.landlock.available", lambda: 0)
+    monkeypatch.setattr("recsys_data.storage.guard.landlock.available", lambda: 0)
     assert fed("sql", "SELECT count(*) AS n FROM interactions", "--format", "csv").stdout == "n\n1\n"
     fed("sql", "FROM read_text('/etc/hostname')", code=1)
     (finding,) = query_guard(settings)

@@ -11,7 +11,7 @@ from recsys_data.contracts import load_contracts
 from recsys_data.contracts.jsonschema import json_schema
 from recsys_data.errors import UserError
 from recsys_data.simulator.simulate import Plan, simulate
-from recsys_data.simulator.stream import Shares
+from recsys_data.simulator.traffic.stream import Shares
 
 CONTRACTS = load_contracts()
 STATEMENTS = ("identify", "alias", "group")

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from recsys_data.contracts.rules import session
 from recsys_data.contracts.servers import Reference
 from recsys_data.defs.asset_specs import daily_partitions
 from recsys_data.defs.contract_datasets import definitions
@@ -14,7 +15,7 @@ from recsys_data.defs.resources import resources
 from recsys_data.ingestion.batch.history.update import refresh_history
 from recsys_data.ingestion.batch.partitions import expected_day, missing_days, snapshot_date_of, stored_days
 from recsys_data.ingestion.batch.quarantine import quarantined
-from recsys_data.monitoring.quality import reference_counts
+from recsys_data.monitoring.quality import ReferenceCounts, reference_counts
 from recsys_data.storage.tables import Lake
 from recsys_data_tests.support.contract_files import builtin, custom
 from recsys_data_tests.support.rows import append, at, rows
@@ -207,16 +208,21 @@ def test_references_are_checked_against_every_key_there_ever_was(batch: Batch) -
         batch.take("stores", day)
     refresh_history(lake, "stores", batch.folder / "staging")
     reference, since = Reference("item_id", "stores", "store_id", 0.1), datetime(2026, 1, 1, tzinfo=UTC)
-    counts = reference_counts(lake, batch.contracts["interactions"], reference, since)
+
+    def counted(since: datetime) -> ReferenceCounts:
+        with session() as connection:
+            return reference_counts(connection, lake, batch.contracts["interactions"], reference, since)
+
+    counts = counted(since)
     assert (counts.rows, counts.unknown, counts.known_keys, counts.share) == (0, 0, 3, 0.0)
     items = ["s0", "s2", "nowhere", None]
     stored = rows(*((f"e{n}", 0) for n in range(4)), item_id=items, ingested_at=[at(1)] * 4)
     append(lake.table("interactions"), stored, 1)
-    counts = reference_counts(lake, batch.contracts["interactions"], reference, since)
+    counts = counted(since)
     # s2 is gone by now, and was known once; an event without an item is not judged.
     assert (counts.rows, counts.unknown, counts.known_keys) == (3, 1, 3)
     assert counts.share == pytest.approx(1 / 3)
-    assert reference_counts(lake, batch.contracts["interactions"], reference, at(2)).rows == 0
+    assert counted(at(2)).rows == 0
 
 
 def test_days_that_landed_are_taken_once_they_were_seen_twice(batch: Batch, defs, instance) -> None:

@@ -34,8 +34,8 @@ from recsys_data.monitoring.status import read_status
 from recsys_data.operations.backup import backup, restore
 from recsys_data.settings import Settings
 from recsys_data.storage import commit
-from recsys_data.storage import file_io as durable_io
 from recsys_data.storage import parquet as write
+from recsys_data.storage.iceberg import file_io as durable_io
 from recsys_data.storage.maintenance import compaction as maintenance
 from recsys_data.storage.tables import Lake, open_lake
 

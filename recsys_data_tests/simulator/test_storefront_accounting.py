@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_data.errors import UserError
-from recsys_data.simulator.behaviour import KINDS
-from recsys_data.simulator.faults import MALFORMED, VIOLATIONS, Faults
 from recsys_data.simulator.simulate import Batch, Plan, simulate
-from recsys_data.simulator.stream import Shares
+from recsys_data.simulator.traffic.behaviour import KINDS
+from recsys_data.simulator.traffic.faults import MALFORMED, VIOLATIONS, Faults
+from recsys_data.simulator.traffic.stream import Shares
 from recsys_data.simulator.truth import REASONS
 
 FEBRUARY = datetime(2026, 2, 16, tzinfo=UTC)  # far from any change of clocks

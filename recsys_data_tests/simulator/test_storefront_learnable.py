@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from recsys_data.simulator.behaviour import KIND, Visit, behave
-from recsys_data.simulator.lists import CATEGORY
 from recsys_data.simulator.rhythm import DAY
-from recsys_data.simulator.sessions import BROWSE, BUY, WORK, draw
+from recsys_data.simulator.traffic.behaviour import KIND, Visit, behave
+from recsys_data.simulator.traffic.lists import CATEGORY
+from recsys_data.simulator.traffic.sessions import BROWSE, BUY, WORK, draw
 from recsys_data.simulator.world import World, build
 
 START = 1_767_225_600_000_000

@@ -11,9 +11,9 @@ import pytest
 from recsys_data.days import to_microseconds
 from recsys_data.simulator import rhythm
 from recsys_data.simulator.catalogue import PLACES
-from recsys_data.simulator.sessions import MODES, WORK, draw
 from recsys_data.simulator.simulate import Plan, simulate
-from recsys_data.simulator.stream import Shares
+from recsys_data.simulator.traffic.sessions import MODES, WORK, draw
+from recsys_data.simulator.traffic.stream import Shares
 from recsys_data.simulator.world import build
 
 

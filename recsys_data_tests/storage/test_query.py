@@ -6,8 +6,8 @@ import duckdb
 import pytest
 from pyiceberg.expressions import GreaterThanOrEqual
 
+from recsys_data.storage.guard.read_only import only_query
 from recsys_data.storage.query import connect, data_files
-from recsys_data.storage.read_only import only_query
 from recsys_data_tests.storage.conftest import OpenLake
 from recsys_data_tests.support.histories import Histories, moment, things
 from recsys_data_tests.support.rows import append, rows

@@ -33,8 +33,8 @@ from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data.ingestion.streaming.log.embedded import writer as log_writer
 from recsys_data.ingestion.streaming.log.embedded.writer import PartitionWriter
 from recsys_data.storage import commit, partition
-from recsys_data.storage import file_io as durable_io
 from recsys_data.storage import parquet as write
+from recsys_data.storage.iceberg import file_io as durable_io
 from recsys_data.storage.ledger import LEDGER
 from recsys_data.storage.maintenance import compaction as maintenance
 from recsys_data.storage.maintenance import orphans

@@ -14,7 +14,7 @@ from recsys_data.errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from recsys_data.storage.read_only import Result
+    from recsys_data.storage.guard.read_only import Result
 
 TABLE_ROWS = 100
 CELL_CHARACTERS = 200

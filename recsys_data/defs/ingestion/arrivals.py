@@ -43,7 +43,7 @@ def landed_days_sensor(contracts: Sequence[Contract]) -> dg.SensorDefinition:
         seen = {name: days for name, days in json.loads(context.cursor or "{}").items() if isinstance(days, dict)}
         waiting: dict[str, dict[str, str]] = {}
         requests, troubles, observed = [], [], []
-        for contract in contracts:
+        for contract in [lake.contracts[contract.name] for contract in contracts]:
             try:
                 days = _fingerprints(contract, arrived_days(lake, contract, settings), settings)
             except RecsysDataError as error:

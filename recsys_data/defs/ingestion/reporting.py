@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from recsys_data.contracts.rules import session
 from recsys_data.days import day_number
 from recsys_data.defs.markdown import table
 from recsys_data.durable import local_path
 from recsys_data.errors import UserError
 from recsys_data.ingestion.streaming.rejected import Rejected
 from recsys_data.sql import quote
-from recsys_data.storage.manifest_stats import DayStats, days
+from recsys_data.storage.iceberg.manifest_stats import DayStats, days
 from recsys_data.storage.query import relation
 from recsys_data.storage.tables import Lake
 
 if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
     from recsys_data.ingestion.streaming.stream_writer import CommitResult
 
 EVERY_SECONDS = 30.0
@@ -119,7 +120,7 @@ def day_facts(lake: Lake, name: str) -> dict[int, DayStats]:
     return days(lake.table(name))
 
 
-def sample(lake: Lake, name: str, day: int) -> str:
+def sample(connection: "DuckDBPyConnection", lake: Lake, name: str, day: int) -> str:
     """A few rows of a day as a markdown table, without columns that are marked as personal."""
     shown = [column.name for column in lake.contracts[name].columns if not column.classification]
     stored = lake.table(name)
@@ -128,10 +129,9 @@ def sample(lake: Lake, name: str, day: int) -> str:
         for task in stored.scan().plan_files()
         if task.file.partition[0] == day
     ]
-    with session() as connection:
-        rows = connection.execute(
-            f"SELECT {', '.join(map(quote, shown))} FROM ({relation(stored, files[:1])}) LIMIT {SAMPLE_ROWS}"
-        ).fetchall()
+    rows = connection.execute(
+        f"SELECT {', '.join(map(quote, shown))} FROM ({relation(stored, files[:1])}) LIMIT {SAMPLE_ROWS}"
+    ).fetchall()
     filled = [i for i in range(len(shown)) if any(row[i] is not None for row in rows)]
     return table([shown[i] for i in filled], [[_cell(row[i]) for i in filled] for row in rows])
 

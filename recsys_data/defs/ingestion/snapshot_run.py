@@ -5,6 +5,7 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
+from dagster_duckdb import DuckDBResource
 
 from recsys_data.contracts import Contract
 from recsys_data.contracts.model import history_name, rejected_name
@@ -23,7 +24,14 @@ Metadata = dict[str, Any]
 Event = dg.AssetMaterialization | dg.AssetCheckResult
 
 
-def run(context: dg.AssetExecutionContext, accept: bool, lake: Lake, settings: Settings, name: str) -> Iterator[Event]:
+def run(
+    context: dg.AssetExecutionContext,
+    accept: bool,
+    lake: Lake,
+    settings: Settings,
+    duckdb: DuckDBResource,
+    name: str,
+) -> Iterator[Event]:
     """Take the run's days, report each as it is published, and fail at the end for snapshots on hold."""
     contract = lake.contracts[name]
     selected = {key.to_user_string() for key in context.selected_asset_keys}
@@ -37,14 +45,14 @@ def run(context: dg.AssetExecutionContext, accept: bool, lake: Lake, settings: S
                 if taken.violation:
                     context.log.error(_held(taken))
                 else:
-                    yield from _published(lake, taken, selected)
+                    yield from _published(lake, duckdb, taken, selected)
         if history_name(name) in selected:
             yield from _history(context, lake, settings, name)
     except RecsysDataError as error:
         raise dg.Failure(str(error), allow_retries=not isinstance(error, UserError)) from None
     for check in snapshot_checks(contract):
         if check.key in context.selected_asset_check_keys:
-            yield check.result(lake, settings)
+            yield check.result(lake, settings, duckdb)
     held = [taken for taken in results if taken.violation]
     if held:
         raise dg.Failure("\n".join(map(_held, held)), allow_retries=False)
@@ -84,10 +92,12 @@ def _held(taken: SnapshotResult) -> str:
     )
 
 
-def _published(lake: Lake, taken: SnapshotResult, selected: set[str]) -> Iterator[Event]:
+def _published(lake: Lake, duckdb: DuckDBResource, taken: SnapshotResult, selected: set[str]) -> Iterator[Event]:
     name, day = taken.name, taken.day.isoformat()
     if name in selected:
         compared = taken.compared
+        with duckdb.get_connection() as connection:
+            shown = sample(connection, lake, name, day_number(day))
         metadata: Metadata = {
             "dagster/partition_row_count": compared.rows,
             "as of": taken.as_of.isoformat(),
@@ -97,7 +107,7 @@ def _published(lake: Lake, taken: SnapshotResult, selected: set[str]) -> Iterato
             "rejected": sum(taken.rejected.values()),
             "rows by source": dg.MetadataValue.json(taken.sources),
             "seconds": round(taken.seconds, 2),
-            "sample": dg.MetadataValue.md(sample(lake, name, day_number(day))),
+            "sample": dg.MetadataValue.md(shown),
         }
         if compared.previous_day:
             metadata["compared with"] = compared.previous_day.isoformat()

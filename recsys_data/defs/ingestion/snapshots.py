@@ -7,6 +7,7 @@ Run alone: `dagster asset materialize --select item_catalog --partition 2011-01-
 from collections.abc import Mapping
 
 import dagster as dg
+from dagster_duckdb import DuckDBResource
 
 from recsys_data.contracts import Contract
 from recsys_data.contracts.model import history_name, rejected_name
@@ -67,11 +68,12 @@ def _dataset(contract: Contract, contracts: Mapping[str, Contract], settings: Se
         config: SnapshotConfig,
         lake: dg.ResourceParam[Lake],
         settings: dg.ResourceParam[Settings],
+        duckdb: DuckDBResource,
     ):
         from recsys_data.defs.ingestion.snapshot_run import run
 
         with canceled_when_stopped(context):
-            yield from run(context, config.accept, lake, settings, name)
+            yield from run(context, config.accept, lake, settings, duckdb, name)
 
     job = dg.define_asset_job(
         f"take_{name}",

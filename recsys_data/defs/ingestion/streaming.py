@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
+from dagster_duckdb import DuckDBResource
 
 from recsys_data.contracts import Contract, Kind
 from recsys_data.days import day_key
@@ -30,7 +31,7 @@ from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.ingestion.streaming.positions import positions_of
 from recsys_data.ingestion.streaming.rejected import summary
 from recsys_data.settings import Settings
-from recsys_data.storage.manifest_stats import DayStats
+from recsys_data.storage.iceberg.manifest_stats import DayStats
 from recsys_data.storage.tables import Lake
 
 EVENT_LOG = dg.AssetKey("event_log")
@@ -70,9 +71,10 @@ def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Def
         event_log: dg.ResourceParam[EventLog],
         lake: dg.ResourceParam[Lake],
         settings: dg.ResourceParam[Settings],
+        duckdb: DuckDBResource,
     ):
         with canceled_when_stopped(context):
-            yield from _drained(context, config, event_log, lake, settings)
+            yield from _drained(context, config, event_log, lake, settings, duckdb)
 
     job = dg.define_asset_job(
         DRAIN,
@@ -84,7 +86,12 @@ def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Def
 
 
 def _drained(
-    context: dg.AssetExecutionContext, config: DrainConfig, log: EventLog, lake: Lake, settings: Settings
+    context: dg.AssetExecutionContext,
+    config: DrainConfig,
+    log: EventLog,
+    lake: Lake,
+    settings: Settings,
+    duckdb: DuckDBResource,
 ) -> Iterator[dg.AssetMaterialization | dg.MaterializeResult]:
     """Drain, telling of touched days as they become visible, and of the run's own days in any case."""
     from recsys_data.ingestion.streaming.consumer import Until, consume, wait_until_stored
@@ -116,7 +123,8 @@ def _drained(
                 context.log.info(f"{name} {day_key(day)}: {compact_day(lake.table(name), day)} files became one.")
     # Without a result for what was selected, its partitions stay missing and checks downstream are skipped.
     for name in selected:
-        yield dg.MaterializeResult(asset_key=name, metadata=_result_metadata(lake, log, gathered, name, days))
+        metadata = _result_metadata(lake, log, gathered, name, days, duckdb)
+        yield dg.MaterializeResult(asset_key=name, metadata=metadata)
 
 
 def _touched(lake: Lake, log: EventLog, gathered: Gathered) -> Iterator[dg.AssetMaterialization]:
@@ -132,12 +140,15 @@ def _touched(lake: Lake, log: EventLog, gathered: Gathered) -> Iterator[dg.Asset
             yield dg.AssetMaterialization(name, partition=day_key(day), metadata=metadata)
 
 
-def _result_metadata(lake: Lake, log: EventLog, gathered: Gathered, name: str, days: list[int]) -> Metadata:
+def _result_metadata(
+    lake: Lake, log: EventLog, gathered: Gathered, name: str, days: list[int], duckdb: DuckDBResource
+) -> Metadata:
     facts = day_facts(lake, name)
     metadata = _day_metadata(facts, days) | _stream_metadata(lake, log, gathered)
     filled = [day for day in days if day in facts]
     if filled:
-        metadata["sample"] = dg.MetadataValue.md(sample(lake, name, max(filled)))
+        with duckdb.get_connection() as connection:
+            metadata["sample"] = dg.MetadataValue.md(sample(connection, lake, name, max(filled)))
     if lake.contracts[name].kind is Kind.DEAD_LETTERS:
         metadata["by reason"] = rejections(summary(lake, origins=[name]))
     return metadata

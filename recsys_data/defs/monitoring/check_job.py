@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
+from dagster_duckdb import DuckDBResource
 
 from recsys_data.defs.ingestion.streaming import DRAIN
 from recsys_data.defs.monitoring.checks import DatasetCheck
@@ -32,10 +33,13 @@ def definitions(checks: Sequence[DatasetCheck]) -> dg.Definitions:
 
     @dg.op(description="Runs all checks of the stream datasets.")
     def judge_streams(
-        context: dg.OpExecutionContext, lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]
+        context: dg.OpExecutionContext,
+        lake: dg.ResourceParam[Lake],
+        settings: dg.ResourceParam[Settings],
+        duckdb: DuckDBResource,
     ) -> None:
         with canceled_when_stopped(context):
-            failed = [fault for check in checks for fault in _checked(context, check, lake, settings)]
+            failed = [fault for check in checks for fault in _checked(context, check, lake, settings, duckdb)]
         if failed:
             raise dg.Failure("\n".join(failed), allow_retries=False)
 
@@ -50,10 +54,12 @@ def definitions(checks: Sequence[DatasetCheck]) -> dg.Definitions:
     return dg.Definitions(jobs=[job], sensors=[_sensor(job, sorted({check.asset for check in checks}))])
 
 
-def _checked(context: dg.OpExecutionContext, check: DatasetCheck, lake: Lake, settings: Settings) -> Iterator[str]:
+def _checked(
+    context: dg.OpExecutionContext, check: DatasetCheck, lake: Lake, settings: Settings, duckdb: DuckDBResource
+) -> Iterator[str]:
     """Run one check and tell of it; yields why it could not be run."""
     try:
-        result = check.result(lake, settings)
+        result = check.result(lake, settings, duckdb)
     # What is wrong with one table is not a reason to leave the others.
     except Exception as error:
         context.log.exception(f"{check.name} of {check.asset} could not be run")

@@ -7,8 +7,10 @@ op that stores the snapshot, because that op fails for a snapshot on hold and wo
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster_duckdb import DuckDBResource
 
 from recsys_data.contracts.model import Contract, Kind, history_name
 from recsys_data.contracts.servers import Reference
@@ -21,6 +23,9 @@ from recsys_data.monitoring.reconciliation import COUNTS, reconcile_lake
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
 
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
 MISSING_SHOWN = 30
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 
@@ -32,7 +37,7 @@ class DatasetCheck:
     asset: str
     name: str
     description: str
-    evaluate: Callable[[Lake, Settings], dg.AssetCheckResult]
+    evaluate: Callable[[Lake, Settings, DuckDBResource], dg.AssetCheckResult]
     blocking: bool = False
 
     @property
@@ -43,16 +48,18 @@ class DatasetCheck:
         """The check as part of the op that stores the dataset."""
         return dg.AssetCheckSpec(self.name, asset=self.asset, description=self.description, blocking=self.blocking)
 
-    def result(self, lake: Lake, settings: Settings) -> dg.AssetCheckResult:
+    def result(self, lake: Lake, settings: Settings, duckdb: DuckDBResource) -> dg.AssetCheckResult:
         """What it finds now."""
-        return self.evaluate(lake, settings)._replace(asset_key=self.key.asset_key, check_name=self.name)
+        return self.evaluate(lake, settings, duckdb)._replace(asset_key=self.key.asset_key, check_name=self.name)
 
     def definition(self) -> dg.AssetChecksDefinition:
         """The check as a step of its own."""
 
         @dg.asset_check(asset=self.asset, name=self.name, description=self.description)
-        def check(lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
-            return self.result(lake, settings)
+        def check(
+            lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings], duckdb: DuckDBResource
+        ) -> dg.AssetCheckResult:
+            return self.result(lake, settings, duckdb)
 
         return check
 
@@ -73,11 +80,11 @@ def snapshot_checks(contract: Contract) -> list[DatasetCheck]:
     """The checks of a snapshot dataset and its history that run in the op that stores them."""
     name = contract.name
 
-    def change_within_limits(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
+    def change_within_limits(lake: Lake, settings: Settings, duckdb: DuckDBResource) -> dg.AssetCheckResult:
         held = {str(one.day): one.violation for one in quarantined(settings, name)}
         return _result(not held, ERROR, {"on hold": dg.MetadataValue.json(held)})
 
-    def days_complete(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
+    def days_complete(lake: Lake, settings: Settings, duckdb: DuckDBResource) -> dg.AssetCheckResult:
         from recsys_data.ingestion.batch.partitions import expected_day, missing_days, stored_days
 
         stored, missing = stored_days(lake, name), missing_days(lake, contract)
@@ -90,7 +97,7 @@ def snapshot_checks(contract: Contract) -> list[DatasetCheck]:
         }
         return _result(due in stored, WARN, metadata)
 
-    def rows_accepted(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
+    def rows_accepted(lake: Lake, settings: Settings, duckdb: DuckDBResource) -> dg.AssetCheckResult:
         from recsys_data.ingestion.batch.partitions import stored_days
         from recsys_data.ingestion.batch.snapshot import rejected_rows
 
@@ -99,7 +106,7 @@ def snapshot_checks(contract: Contract) -> list[DatasetCheck]:
         metadata = {"rejected": sum(rejected.values()), "by reason": dg.MetadataValue.json(rejected)}
         return _result(not rejected, WARN, metadata)
 
-    def periods_do_not_overlap(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
+    def periods_do_not_overlap(lake: Lake, settings: Settings, duckdb: DuckDBResource) -> dg.AssetCheckResult:
         from recsys_data.ingestion.batch.history.update import overlaps
 
         count = overlaps(lake, name)
@@ -140,7 +147,7 @@ def _result(passed: bool, severity: dg.AssetCheckSeverity, metadata: Mapping) ->
 
 
 def _ledger_check(name: str) -> DatasetCheck:
-    def ledger_balances(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
+    def ledger_balances(lake: Lake, settings: Settings, duckdb: DuckDBResource) -> dg.AssetCheckResult:
         found = reconcile_lake(lake, settings)
         faults = [fault.found for fault in found.faults if fault.dataset == name]
         own = found.stored[name]
@@ -163,8 +170,9 @@ def _ledger_check(name: str) -> DatasetCheck:
 
 
 def _rules_check(contract: Contract) -> DatasetCheck:
-    def row_rules(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
-        counts = rule_counts(lake, contract, settings, datetime.now(UTC) - RECENT)
+    def row_rules(lake: Lake, settings: Settings, duckdb: DuckDBResource) -> dg.AssetCheckResult:
+        with duckdb.get_connection() as connection:
+            counts = rule_counts(connection, lake, contract, settings, datetime.now(UTC) - RECENT)
         return dg.AssetCheckResult(
             passed=not any(counts.broken.values()),
             severity=ERROR,
@@ -181,8 +189,9 @@ def _rules_check(contract: Contract) -> DatasetCheck:
 
 
 def _reference_check(contract: Contract, reference: Reference) -> DatasetCheck:
-    def known(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
-        counts = reference_counts(lake, contract, reference, datetime.now(UTC) - RECENT)
+    def known(lake: Lake, settings: Settings, duckdb: DuckDBResource) -> dg.AssetCheckResult:
+        with duckdb.get_connection() as connection:
+            counts = reference_counts(connection, lake, contract, reference, datetime.now(UTC) - RECENT)
         return dg.AssetCheckResult(
             # Before there is a first snapshot there is nothing to know them by.
             passed=counts.known_keys == 0 or counts.share <= reference.max_unknown,
@@ -210,16 +219,17 @@ def _quality_check(contract: Contract, name: str, item: Mapping) -> DatasetCheck
     severity = WARN if item.get("severity") == "warning" else ERROR
     measure = _volume(contract, item) if item.get("metric") == "rowCount" else _share(contract, item)
 
-    def quality(lake: Lake, settings: Settings) -> dg.AssetCheckResult:
-        passed, metadata = measure(lake)
+    def quality(lake: Lake, settings: Settings, duckdb: DuckDBResource) -> dg.AssetCheckResult:
+        with duckdb.get_connection() as connection:
+            passed, metadata = measure(connection, lake)
         return dg.AssetCheckResult(passed=passed, severity=severity, metadata=metadata)
 
     return DatasetCheck(contract.name, name, item.get("description", ""), quality)
 
 
 def _volume(contract: Contract, item: Mapping):
-    def measure(lake: Lake) -> tuple[bool, dict]:
-        rows = stored_rows(lake, contract, datetime.now(UTC) - RECENT)
+    def measure(connection: "DuckDBPyConnection", lake: Lake) -> tuple[bool, dict]:
+        rows = stored_rows(connection, lake, contract, datetime.now(UTC) - RECENT)
         return rows > item["mustBeGreaterThan"], {
             "rows stored in 24 h": rows,
             "expected more than": item["mustBeGreaterThan"],
@@ -234,12 +244,12 @@ def _share(contract: Contract, item: Mapping):
     by_reason = "maxShareOfEventsPerReason" in limits
     most = limits["maxShareOfEventsPerReason" if by_reason else "maxShareOfEvents"]
 
-    def measure(lake: Lake) -> tuple[bool, dict]:
+    def measure(connection: "DuckDBPyConnection", lake: Lake) -> tuple[bool, dict]:
         since = datetime.now(UTC) - RECENT
         found = summary(lake, since, [contract.name])
         rejected = sum(one.count for one in found)
         homes = [c for c in lake.contracts.values() if c.kind is Kind.EVENTS]
-        accepted = sum(stored_rows(lake, home, since) for home in homes)
+        accepted = sum(stored_rows(connection, lake, home, since) for home in homes)
         judged = max((one.count for one in found), default=0) if by_reason else rejected
         share = judged / (rejected + accepted) if judged else 0.0
         return share <= most, {

@@ -9,7 +9,7 @@ import dagster as dg
 from recsys_data.contracts.model import Kind
 from recsys_data.days import day_key, day_number
 from recsys_data.ingestion.batch.history.state import read_state
-from recsys_data.storage.manifest_stats import days
+from recsys_data.storage.iceberg.manifest_stats import days
 from recsys_data.storage.tables import Lake
 
 # A tick may take a minute; an event takes about 15 ms.

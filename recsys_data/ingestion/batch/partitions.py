@@ -10,7 +10,7 @@ from recsys_data.ingestion.batch.retention import kept_since
 from recsys_data.settings import Settings
 from recsys_data.sources.extract import days_available
 from recsys_data.sources.source import is_live
-from recsys_data.storage.manifest_stats import days
+from recsys_data.storage.iceberg.manifest_stats import days
 from recsys_data.storage.tables import Lake
 
 

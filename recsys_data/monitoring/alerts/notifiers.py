@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import msgspec
-import requests
 
 from recsys_data.errors import Transient
 from recsys_data.monitoring.alerts.incidents import Alert
@@ -89,6 +88,9 @@ class WebhookNotifier:
 
 
 def _post(url: str, body: bytes, failure: list[str]) -> None:
+    # Only where something is delivered: the sensor of alerts is part of the definitions that each run loads.
+    import requests
+
     headers = {"Content-Type": "application/json", "User-Agent": "recsys-data"}
     try:
         # A redirected POST would become a GET without the alerts.

@@ -9,9 +9,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from recsys_data import landlock
 from recsys_data.monitoring.doctor.findings import Finding, ok, problem, warning
 from recsys_data.settings import Settings, variable
+from recsys_data.storage.guard import landlock
 
 GIB = 1024**3
 LEAST_FREE, LOW_FREE = 1 * GIB, 5 * GIB

@@ -19,12 +19,12 @@ from recsys_data.days import day_number
 from recsys_data.durable import local_path, sync_all
 from recsys_data.errors import Transient
 from recsys_data.storage.commit import Change, compare_and_set, expire_old_snapshots, live_files
+from recsys_data.storage.iceberg.manifest_stats import read_manifests
+from recsys_data.storage.iceberg.pyiceberg_patches import remembered_manifests
 from recsys_data.storage.integrity import checked_batches, names_corrupt_file
 from recsys_data.storage.intent import referenced_files
 from recsys_data.storage.maintenance.orphans import Orphans, clear_referenced, remove_orphans
-from recsys_data.storage.manifest_stats import read_manifests
 from recsys_data.storage.parquet import dictionary_columns, file_schema, write_day
-from recsys_data.storage.pyiceberg_patches import remembered_manifests
 from recsys_data.storage.tables import Lake
 
 if TYPE_CHECKING:

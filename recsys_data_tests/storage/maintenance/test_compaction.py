@@ -16,10 +16,10 @@ from recsys_data.contracts import Contract, Kind
 from recsys_data.durable import local_path
 from recsys_data.errors import Transient
 from recsys_data.storage import integrity as damage
+from recsys_data.storage.iceberg.manifest_stats import days
 from recsys_data.storage.ledger import read_ledger
 from recsys_data.storage.maintenance import compaction as maintenance
 from recsys_data.storage.maintenance.compaction import compact_day, compact_days, maintain_table
-from recsys_data.storage.manifest_stats import days
 from recsys_data.storage.query import connect
 from recsys_data.storage.tables import Lake
 from recsys_data_tests.storage.conftest import OpenLake

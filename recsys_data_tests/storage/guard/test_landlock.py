@@ -8,9 +8,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from recsys_data.landlock import available, confine_thread
 from recsys_data.sql import open_session
-from recsys_data.storage.read_only import LIMITS
+from recsys_data.storage.guard.landlock import available, confine_thread
+from recsys_data.storage.guard.read_only import LIMITS
 
 pytestmark = pytest.mark.skipif(not available(), reason="the kernel has no Landlock")
 

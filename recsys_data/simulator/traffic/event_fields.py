@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from recsys_data.simulator.behaviour import KIND, Visit
 from recsys_data.simulator.catalogue import COLOURS, MATERIALS, RATES, TAGS
-from recsys_data.simulator.lists import LIST_KINDS, RECOMMENDED, Lists
-from recsys_data.simulator.serialization import ClientFormat, quote
+from recsys_data.simulator.traffic.behaviour import KIND, Visit
+from recsys_data.simulator.traffic.lists import LIST_KINDS, RECOMMENDED, Lists
+from recsys_data.simulator.traffic.serialization import ClientFormat, quote
 from recsys_data.simulator.world import World
 
 CUSTOM = ("newsletter_signup", "coupon_applied", "chat_opened", "size_guide_opened", "store_finder_used")

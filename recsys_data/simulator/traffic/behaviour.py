@@ -11,9 +11,9 @@ from typing import TypedDict
 
 import numpy as np
 
-from recsys_data.simulator.lists import SEARCH, Lists, Shown, fill, open_lists, running
 from recsys_data.simulator.rhythm import DAY, SECOND
-from recsys_data.simulator.sessions import (
+from recsys_data.simulator.traffic.lists import SEARCH, Lists, Shown, fill, open_lists, running
+from recsys_data.simulator.traffic.sessions import (
     ANONYMOUS,
     DEVICES,
     FAMILY,

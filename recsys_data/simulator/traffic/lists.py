@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys_data.simulator.sessions import BROWSE, BUY, COMPARE, GIFT, Floats, Ints, Sessions, pick
+from recsys_data.simulator.traffic.sessions import BROWSE, BUY, COMPARE, GIFT, Floats, Ints, Sessions, pick
 from recsys_data.simulator.world import World
 
 LIST_KINDS = ("home", "search", "category", "for_you", "similar")

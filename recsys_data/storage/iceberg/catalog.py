@@ -38,7 +38,7 @@ def _open(file: Path) -> "SqlCatalog":
         uri=URL.create("sqlite", database=str(file), query={"timeout": "30"}).render_as_string(),
         # No file: URI, whose escapes (a blank in a folder's name) PyIceberg would take for the name itself.
         warehouse=str(file.parent),
-        **{"py-io-impl": "recsys_data.storage.file_io.DurableFileIO"},
+        **{"py-io-impl": "recsys_data.storage.iceberg.file_io.DurableFileIO"},
     )
     _sync_journals(catalog)
     # The second of two that make it at once gets the one error or the other.

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from recsys_data.simulator.behaviour import IDENTITIES_FROM, behave
-from recsys_data.simulator.faults import Faults
-from recsys_data.simulator.lines import render
 from recsys_data.simulator.rhythm import HOUR, SECOND
-from recsys_data.simulator.rows import Rows, empty
-from recsys_data.simulator.sessions import Ints, draw
+from recsys_data.simulator.traffic.behaviour import IDENTITIES_FROM, behave
+from recsys_data.simulator.traffic.faults import Faults
+from recsys_data.simulator.traffic.lines import render
+from recsys_data.simulator.traffic.rows import Rows, empty
+from recsys_data.simulator.traffic.sessions import Ints, draw
 from recsys_data.simulator.truth import ACCEPTED, DUPLICATE, OUTCOME
 from recsys_data.simulator.world import World
 

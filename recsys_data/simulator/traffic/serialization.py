@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys_data.simulator.catalogue import PLACES, Place
-from recsys_data.simulator.sessions import DEVICES, GOALS, MODES, Bools, Device, Ints, Sessions, pick
+from recsys_data.simulator.traffic.sessions import DEVICES, GOALS, MODES, Bools, Device, Ints, Sessions, pick
 from recsys_data.simulator.world import World
 
 MILLISECONDS, MICROSECONDS, SECONDS, LOCAL = range(4)

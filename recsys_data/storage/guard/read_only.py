@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from recsys_data.contracts.sql_guard import ForbiddenSql, check_query
 from recsys_data.contracts.types import duckdb_type
 from recsys_data.errors import UserError
-from recsys_data.landlock import confine_thread
 from recsys_data.sql import literal, open_session, quote
+from recsys_data.storage.guard.landlock import confine_thread
 from recsys_data.storage.query import (
     Expired,
     Views,

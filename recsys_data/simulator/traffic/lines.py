@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recsys_data.simulator.behaviour import IDENTITIES_FROM, KIND, KINDS, Visit
-from recsys_data.simulator.event_fields import EventFields
 from recsys_data.simulator.rhythm import DAY, SECOND
-from recsys_data.simulator.rows import Rows, empty
-from recsys_data.simulator.serialization import (
+from recsys_data.simulator.traffic.behaviour import IDENTITIES_FROM, KIND, KINDS, Visit
+from recsys_data.simulator.traffic.event_fields import EventFields
+from recsys_data.simulator.traffic.rows import Rows, empty
+from recsys_data.simulator.traffic.serialization import (
     ESCAPED,
     LOCAL,
     MICROSECONDS,
@@ -28,7 +28,7 @@ from recsys_data.simulator.serialization import (
     ClientFormat,
     client_format,
 )
-from recsys_data.simulator.sessions import Bools, Ints
+from recsys_data.simulator.traffic.sessions import Bools, Ints
 from recsys_data.simulator.world import World
 
 LIST_PAGES = ("home", "search", "category", "home", "item")

@@ -6,9 +6,9 @@ import pytest
 from pyiceberg.manifest import ManifestFile
 
 from recsys_data.days import MICROSECONDS_PER_DAY
+from recsys_data.storage.iceberg.manifest_stats import DayStats, days
+from recsys_data.storage.iceberg.pyiceberg_patches import remembered_manifests
 from recsys_data.storage.maintenance.compaction import compact_days
-from recsys_data.storage.manifest_stats import DayStats, days
-from recsys_data.storage.pyiceberg_patches import remembered_manifests
 from recsys_data_tests.storage.conftest import OpenLake
 from recsys_data_tests.support.rows import append, rows
 

@@ -7,9 +7,9 @@ import logging
 import pytest
 from pyiceberg.manifest import ManifestFile
 
-from recsys_data.storage import pyiceberg_patches
-from recsys_data.storage.manifest_stats import read_manifests
-from recsys_data.storage.pyiceberg_patches import remembered_manifests
+from recsys_data.storage.iceberg import pyiceberg_patches
+from recsys_data.storage.iceberg.manifest_stats import read_manifests
+from recsys_data.storage.iceberg.pyiceberg_patches import remembered_manifests
 from recsys_data_tests.storage.conftest import OpenLake
 from recsys_data_tests.support.rows import append, rows
 

@@ -1,0 +1,1 @@
+"""Visits of the storefront, as the lines that its clients send."""

@@ -1,0 +1,1 @@
+"""The seam to PyIceberg: catalog, file IO, statistics of manifests, patches."""
