@@ -27,7 +27,7 @@ def list_() -> None:
     from recsys_data.days import day_key
     from recsys_data.features.lake import views_of
     from recsys_data.features.materialize import stale_days
-    from recsys_data.storage.manifest_stats import days
+    from recsys_data.storage.iceberg.manifest_stats import days
 
     rows = []
     with opened() as platform:

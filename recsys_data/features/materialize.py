@@ -34,7 +34,7 @@ from recsys_data.settings import Settings
 from recsys_data.sql import quote
 from recsys_data.storage.commit import Change, compare_and_set, expire_old_snapshots
 from recsys_data.storage.duckdb_writer import copy_rows
-from recsys_data.storage.manifest_stats import days as days_of
+from recsys_data.storage.iceberg.manifest_stats import days as days_of
 from recsys_data.storage.query import file_path, relation
 
 if TYPE_CHECKING:

@@ -95,7 +95,7 @@ def _refreshed(
 def _metadata(lake: Lake, name: str, asked: list[int], rows: Mapping[int, int], seconds: float) -> dict[str, Any]:
     """Counts, and how the values of the newest of the days look: the UI plots numbers over days."""
     from recsys_data.features.profile import profile
-    from recsys_data.storage.manifest_stats import days
+    from recsys_data.storage.iceberg.manifest_stats import days
 
     stored = days(lake.table(name))
     newest = max((day for day in asked if day in stored), default=None)
