@@ -3,6 +3,7 @@
 Stages, which know nothing of Dagster or of the command line; imports go one way, downwards:
 
 - `monitoring`: whether it is fresh, reconciled and healthy
+- `features`: what is computed of users, items and sessions, true to the past
 - `ingestion`: how data gets in: `streaming` (collector -> event log -> micro-batches) and `batch` (staging -> snapshot
   -> history)
 - `sources`: where it comes from (databases, files, public data sets)

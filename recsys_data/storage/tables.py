@@ -227,7 +227,7 @@ def schema_changes(table: "Table", contract: Contract) -> SchemaChanges:
         new = wanted.get(name)
         if contract.is_computed and (new is None or str(new.field_type) != str(field.field_type)):
             changes.removed.append(name)
-            changes.added += [new] if new else []
+            changes.added.extend([new] if new else [])
         elif new is None:
             changes.refused.append(f"column {name} is stored but no longer in the contract")
         # As text, because the ids of what lists and maps hold move when a column is added.
