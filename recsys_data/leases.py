@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from recsys_data.errors import Transient
+
 POLL_SECONDS = 0.02
 
 
@@ -22,6 +24,19 @@ def file_lock(path: Path, wait_seconds: float, shared: bool = False) -> Iterator
         while not (taken := try_lock(file, shared)) and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         yield taken
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, busy: str, wait_seconds: float = 0) -> Iterator[None]:
+    """Hold a lock file alone.
+
+    Raises:
+        Transient: another process still holds it after `wait_seconds`; with the text `busy`.
+    """
+    with file_lock(path, wait_seconds) as taken:
+        if not taken:
+            raise Transient(busy)
+        yield
 
 
 def try_lock(file: BinaryIO | int, shared: bool = False) -> bool:

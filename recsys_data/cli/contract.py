@@ -41,11 +41,7 @@ def list_() -> None:
     print_table(head, rows, right=("columns", "rules", "stale after"))
 
 
-@contract.command(
-    examples=[
-        "recsys-data contract show interactions",
-    ]
-)
+@contract.command(examples=["recsys-data contract show interactions"])
 @click.argument("name")
 def show(name: str) -> None:
     """Show the columns and rules of a dataset."""
@@ -65,11 +61,7 @@ def show(name: str) -> None:
         print_table(("reason of a dead letter", "rule", "holds where"), rules)
 
 
-@contract.command(
-    examples=[
-        "recsys-data contract check contracts/orders.odcs.yaml",
-    ]
-)
+@contract.command(examples=["recsys-data contract check contracts/orders.odcs.yaml"])
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 def check(paths: tuple[Path, ...]) -> None:
     """Check contracts: files and folders of them, or those in use.
@@ -96,19 +88,14 @@ def check(paths: tuple[Path, ...]) -> None:
     check_together({**loaded(), **sound})
 
 
-@contract.command(
-    examples=[
-        "recsys-data contract jsonschema interactions > interactions.schema.json",
-    ]
-)
+@contract.command(examples=["recsys-data contract jsonschema interactions > interactions.schema.json"])
 @click.argument("name")
 def jsonschema(name: str) -> None:
     """Print the JSON Schema of a dataset's events, for producers."""
-    import msgspec
-
+    from recsys_data.cli.support.terminal import print_json
     from recsys_data.contracts.jsonschema import json_schema
 
-    click.echo(msgspec.json.format(msgspec.json.encode(json_schema(named(name))), indent=2))
+    print_json(json_schema(named(name)))
 
 
 def loaded() -> "dict[str, Contract]":

@@ -28,15 +28,13 @@ def dead_letters() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def list_(as_json: bool) -> None:
     """List the reasons, with counts, first and last time, and the place of an example."""
-    import msgspec
-
-    from recsys_data.cli.support.terminal import print_table
+    from recsys_data.cli.support.terminal import print_json, print_table
     from recsys_data.ingestion.streaming.rejected import summary
 
     with opened() as platform:
         found = summary(platform.lake)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        print_json(found)
         return
     if not found:
         click.echo("Nothing was rejected.")

@@ -29,12 +29,12 @@ class S3Access:
     Attributes:
         region: of the buckets; None: that of AWS_REGION, or where the bucket is.
         attempts: how often a request is made at most.
-        keys: gives the login of now, renewed when it has to be; None: as the environment says.
+        keys: gives the login of now, renewed when it has to be; None, here or as the login: as the environment says.
     """
 
     region: str | None = None
     attempts: int = 3
-    keys: Callable[[], S3Keys | None] = lambda: None
+    keys: Callable[[], S3Keys | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

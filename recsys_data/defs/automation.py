@@ -50,5 +50,5 @@ automation_sensor = dg.AutomationConditionSensorDefinition(
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=30,
     description="Makes assets after those that they are made of: histories stored days of which they miss, feature "
-    "views at most every ten minutes.",
+    "views the days whose sources changed, at most every minute.",
 )

@@ -83,7 +83,7 @@ def _keys(s3: "S3Resource") -> S3Keys | None:
     found = boto3.Session(
         s3.aws_access_key_id, s3.aws_secret_access_key, s3.aws_session_token, profile_name=s3.profile_name
     ).get_credentials()
-    return S3Keys(*found.get_frozen_credentials()) if found else None
+    return S3Keys(*found.get_frozen_credentials()[:3]) if found else None
 
 
 class SessionResource(DuckDBResource):

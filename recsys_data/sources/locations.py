@@ -85,7 +85,7 @@ def open_files(server: Server, pattern: str) -> "tuple[FileSystem, str]":
     # Nothing below takes a login from a location: it would be part of the name of the bucket, and shown.
     if set("@:") & set(path.split("/")[0]):
         raise UserError(f"{named(server)} holds a login. {KEYS_OF_S3}")
-    region, keys = server.s3.region or variable("AWS_REGION"), server.s3.keys()
+    region, keys = server.s3.region or variable("AWS_REGION"), server.s3.keys and server.s3.keys()
     with explained(server):
         options: dict[str, Any] = {"retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=server.s3.attempts)}
         if keys:

@@ -4,12 +4,12 @@ from datetime import date
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pyarrow import fs
 
 from recsys_data.contracts.servers import Server
 from recsys_data.errors import Transient, UserError
 from recsys_data.sources.extract import days_available
 from recsys_data_tests.support.extracting import DAY, read
+from recsys_data_tests.support.s3 import s3_endpoint, shop_bucket
 
 pytestmark = pytest.mark.integration
 TYPES = {"id": "string", "n": "integer"}
@@ -17,32 +17,13 @@ TYPES = {"id": "string", "n": "integer"}
 
 @pytest.fixture(scope="module")
 def endpoint():
-    """A stand-in for S3 within this process, on loopback."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ACCESS_KEY_ID", "key")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        yield f"http://{host}:{port}"
-    server.stop()
+    with s3_endpoint() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
 def bucket(endpoint):
-    """Put objects below `shop/exports/`."""
-    files = fs.S3FileSystem(
-        endpoint_override=endpoint.removeprefix("http://"), scheme="http", allow_bucket_creation=True
-    )
-    files.create_dir("shop")
-
-    def put(name, content):
-        with files.open_output_stream(f"shop/exports/{name}", compression=None) as stream:
-            stream.write(content)
-
-    return put
+    return shop_bucket(endpoint)
 
 
 def test_files_of_a_day_are_read_whatever_their_format(endpoint, bucket, tmp_path):

@@ -21,22 +21,11 @@ def doctor(as_json: bool) -> None:
     Checks the machine, the contracts, the event log, the lake and the sources of snapshots, for a few seconds each,
     and changes nothing. Exit code 0 unless there is a problem (warnings do not count).
     """
-    import msgspec
-
-    from recsys_data.cli.support.terminal import print_table
+    from recsys_data.cli.support.terminal import print_findings
     from recsys_data.monitoring.doctor import Finding, examine
 
     try:
         findings = list(examine(Settings.from_env()))
     except UserError as error:
         findings = [Finding("settings", "problem", str(error), "Fix the setting or file that the message names.")]
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(findings), indent=2))
-    else:
-        print_table(
-            ("check", "state", "found", "what to do"), [(f.check, f.state, f.found, f.advice) for f in findings]
-        )
-        states = [one.state for one in findings]
-        click.echo(f"\nProblems: {states.count('problem')}, warnings: {states.count('warning')}.")
-    if any(one.state == "problem" for one in findings):
-        click.get_current_context().exit(1)
+    print_findings("check", findings, as_json)

@@ -12,12 +12,7 @@ if TYPE_CHECKING:
     from recsys_data.monitoring.status import Status
 
 
-@click.command(
-    cls=Exampled,
-    examples=[
-        "recsys-data status --json | jq .log.lag_events",
-    ],
-)
+@click.command(cls=Exampled, examples=["recsys-data status --json | jq .log.lag_events"])
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def status(as_json: bool) -> None:
     """Show lag, ledger, latency and datasets.
@@ -25,14 +20,13 @@ def status(as_json: bool) -> None:
     The ledger is balanced when every line read is accepted, a duplicate or a dead letter, and the row counts of the
     tables match it.
     """
-    import msgspec
-
+    from recsys_data.cli.support.terminal import print_json
     from recsys_data.monitoring.status import read_status
 
     with opened() as platform:
         found = read_status(platform.log, platform.lake, platform.settings)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        print_json(found)
     else:
         show(found)
 

@@ -32,14 +32,13 @@ def trace(event: str, rows: bool, as_json: bool) -> None:
     nowhere. Redeliveries that were dropped are shown while the log keeps them. Exit code 1 if the event is nowhere or
     unaccounted for. Scans the whole log and all ids, so it can take a while.
     """
-    import msgspec
-
+    from recsys_data.cli.support.terminal import print_json
     from recsys_data.monitoring.trace.trace import trace as find
 
     with opened() as platform:
         found = find(platform.log, platform.lake, event, rows)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found, enc_hook=str), indent=2))
+        print_json(found)
     else:
         show(found)
     if found.state in ("nowhere", "unaccounted"):

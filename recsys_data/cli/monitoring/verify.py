@@ -21,10 +21,9 @@ def verify(deep: bool, accept_lost: bool, as_json: bool) -> None:
 
     Exit code 0 if nothing is lost or doubled. Takes as long as reading the tables, with --deep also the log.
     """
-    import msgspec
     from rich.console import Console
 
-    from recsys_data.cli.support.terminal import print_table
+    from recsys_data.cli.support.terminal import print_findings
     from recsys_data.ingestion.streaming.positions import main_dataset
     from recsys_data.monitoring.verification import verify as verify_lake
     from recsys_data.storage.commit import accept_losses
@@ -40,11 +39,4 @@ def verify(deep: bool, accept_lost: bool, as_json: bool) -> None:
                     platform.lake, platform.log, platform.settings, deep, lambda step: shown.update(f"verifying {step}")
                 )
             )
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(findings), indent=2))
-    else:
-        print_table(
-            ("claim", "state", "found", "what to do"), [(f.check, f.state, f.found, f.advice) for f in findings]
-        )
-    if any(one.state == "problem" for one in findings):
-        click.get_current_context().exit(1)
+    print_findings("claim", findings, as_json)

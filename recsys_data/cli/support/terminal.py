@@ -4,6 +4,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import click
+
 UNLIMITED = 100_000
 # Narrower columns cannot be read.
 LEAST_CHARACTERS = 12
@@ -11,6 +13,8 @@ LEAST_CHARACTERS = 12
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
+    from recsys_data.monitoring.doctor.findings import Finding
 
 
 def watched() -> "Console":
@@ -49,6 +53,13 @@ def printed() -> "Console":
     return console if console.is_terminal else Console(width=UNLIMITED)
 
 
+def print_json(value: object) -> None:
+    """Print a value on stdout as indented JSON; what JSON has no form for is text."""
+    import msgspec
+
+    click.echo(msgspec.json.format(msgspec.json.encode(value, enc_hook=str), indent=2))
+
+
 def print_table(head: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence[str] = ()) -> None:
     """Print a table on stdout.
 
@@ -67,6 +78,19 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[object]], right: Se
     for row in rows:
         table.add_row(*(Text(visible(str(cell))) for cell in row))
     printed().print(table)
+
+
+def print_findings(title: str, findings: Sequence["Finding"], as_json: bool) -> None:
+    """Print findings as a table or as JSON; the command ends with exit code 1 if one of them is a problem."""
+    if as_json:
+        print_json(findings)
+    else:
+        rows = [(one.check, one.state, one.found, one.advice) for one in findings]
+        print_table((title, "state", "found", "what to do"), rows)
+        states = [one.state for one in findings]
+        click.echo(f"\nProblems: {states.count('problem')}, warnings: {states.count('warning')}.")
+    if any(one.state == "problem" for one in findings):
+        click.get_current_context().exit(1)
 
 
 def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> None:

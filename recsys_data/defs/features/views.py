@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
+from dagster_duckdb import DuckDBResource
 
 from recsys_data.contracts import Contract, Kind
 from recsys_data.contracts.features.sources import dataset_of
@@ -42,11 +43,14 @@ def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Def
 
     @dg.multi_asset(name="feature_views", specs=specs, can_subset=True, backfill_policy=dg.BackfillPolicy.single_run())
     def feature_views(
-        context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]
+        context: dg.AssetExecutionContext,
+        lake: dg.ResourceParam[Lake],
+        settings: dg.ResourceParam[Settings],
+        duckdb: DuckDBResource,
     ):
         with canceled_when_stopped(context):
             for name in sorted(key.to_user_string() for key in context.selected_asset_keys):
-                yield from _refreshed(context, lake, settings, name)
+                yield from _refreshed(context, lake, settings, duckdb, name)
 
     job = dg.define_asset_job(
         "compute_feature_views",
@@ -68,7 +72,7 @@ def _sources(contract: Contract, contracts: Mapping[str, Contract]) -> list[dg.A
 
 
 def _refreshed(
-    context: dg.AssetExecutionContext, lake: Lake, settings: Settings, name: str
+    context: dg.AssetExecutionContext, lake: Lake, settings: Settings, duckdb: DuckDBResource, name: str
 ) -> Iterator[dg.AssetMaterialization | dg.MaterializeResult]:
     """Compute all days of a view that differ from its sources, and report them; those of the run in any case.
 
@@ -89,10 +93,12 @@ def _refreshed(
     others = [day for day in sorted(rows, reverse=True) if day not in asked and day >= day_number(settings.first_day)]
     for day in reversed(others[:MOST_REPORTED]):
         yield dg.AssetMaterialization(name, partition=day_key(day), metadata={"dagster/partition_row_count": rows[day]})
-    yield dg.MaterializeResult(asset_key=name, metadata=_metadata(lake, name, asked, rows, seconds))
+    yield dg.MaterializeResult(asset_key=name, metadata=_metadata(lake, duckdb, name, asked, rows, seconds))
 
 
-def _metadata(lake: Lake, name: str, asked: list[int], rows: Mapping[int, int], seconds: float) -> dict[str, Any]:
+def _metadata(
+    lake: Lake, duckdb: DuckDBResource, name: str, asked: list[int], rows: Mapping[int, int], seconds: float
+) -> dict[str, Any]:
     """Counts, and how the values of the newest of the days look: the UI plots numbers over days."""
     from recsys_data.features.profile import profile
     from recsys_data.storage.iceberg.manifest_stats import days
@@ -107,13 +113,15 @@ def _metadata(lake: Lake, name: str, asked: list[int], rows: Mapping[int, int], 
     }
     if newest is None:
         return metadata
+    with duckdb.get_connection() as connection:
+        shown = sample(connection, lake, name, newest)
     features = profile(lake, name, [newest])
     head = ["feature", "missing", "mean", "least", "greatest"]
     lines = [[one.name, f"{one.missing:.1%}", *map(_short, (one.mean, one.least, one.greatest))] for one in features]
     metadata |= {f"mean {one.name}": float(one.mean) for one in features if one.mean is not None}
     return metadata | {
         f"features on {day_key(newest)}": dg.MetadataValue.md(table(head, lines)),
-        "sample": dg.MetadataValue.md(sample(lake, name, newest)),
+        "sample": dg.MetadataValue.md(shown),
     }
 
 

@@ -7,15 +7,15 @@ Run alone: `recsys-data snapshot take item_catalog`.
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import date
 
 from msgspec.structs import replace
 
 from recsys_data.contracts.model import Contract, rejected_name
 from recsys_data.days import day_number
-from recsys_data.errors import Transient, UserError
+from recsys_data.errors import UserError
 from recsys_data.ingestion.batch.partitions import stored_days
 from recsys_data.ingestion.batch.quarantine import (
     Compared,
@@ -28,7 +28,7 @@ from recsys_data.ingestion.batch.quarantine import (
 )
 from recsys_data.ingestion.batch.retention import check_kept
 from recsys_data.ingestion.batch.staging import Staged
-from recsys_data.leases import file_lock
+from recsys_data.leases import exclusive
 from recsys_data.settings import Settings
 from recsys_data.sql import open_session, quote
 from recsys_data.storage.partition import files_of, publish
@@ -156,11 +156,8 @@ def _compare(lake: Lake, contract: Contract, staged: Staged, day: date) -> Compa
     return Compared(rows, earlier[-1], *counted)
 
 
-@contextmanager
-def _alone(settings: Settings, name: str) -> Iterator[None]:
+def _alone(settings: Settings, name: str) -> AbstractContextManager[None]:
     """Let one process at a time read snapshots of a dataset on this machine."""
     path = settings.lock_path(name)
-    with file_lock(path, WAIT_SECONDS) as acquired:
-        if not acquired:
-            raise Transient(f"Another process is taking a snapshot of {name}: it holds {path}. Try again later.")
-        yield
+    busy = f"Another process is taking a snapshot of {name}: it holds {path}. Try again later."
+    return exclusive(path, busy, WAIT_SECONDS)

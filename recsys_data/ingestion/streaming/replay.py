@@ -20,13 +20,13 @@ import numpy as np
 
 from recsys_data.contracts.rules import session
 from recsys_data.durable import sync_all
-from recsys_data.errors import Permanent, Transient
+from recsys_data.errors import Permanent
 from recsys_data.ingestion.streaming.dead_letters import DeadLetterFilter, LogPositions, gather, holders, remove, select
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.ingestion.streaming.decoding.event_sql import EventSchema, EventSession
 from recsys_data.ingestion.streaming.decoding.validator import Validator
 from recsys_data.ingestion.streaming.log import EventLog, LogSlice
-from recsys_data.leases import file_lock
+from recsys_data.leases import exclusive, file_lock
 from recsys_data.settings import Settings
 from recsys_data.storage.commit import delete_files
 from recsys_data.storage.ledger import OUTBOX, Deletions, Outbox, read_deletions
@@ -68,9 +68,7 @@ def replay(
     """
     decoder = Decoder(EventSession(EventSchema(lake.contracts), settings.first_day), settings.max_event_bytes)
     stay: dict[str, Counter[str]] = {}
-    with _alone(settings, WAIT_SECONDS) as alone:
-        if not alone:
-            raise Transient("Another process is replaying dead letters. Let it finish, and try again.")
+    with _alone(settings):
         finish(lake, log)
         for table in holders(lake):
             _tidy(lake, table)
@@ -91,9 +89,7 @@ def discard(
     Raises:
         Transient: a replay goes on, or the lake cannot be written now.
     """
-    with _alone(settings, WAIT_SECONDS) as alone:
-        if not alone:
-            raise Transient("Another process is replaying dead letters. Let it finish, and try again.")
+    with _alone(settings):
         for table in holders(lake):
 
             def choose(file: "DataFile", table: "Table" = table) -> LogPositions:
@@ -125,7 +121,7 @@ def finish_interrupted(lake: Lake, log: EventLog, settings: Settings) -> None:
         Permanent: an outbox file is gone.
     """
     if waiting(lake):
-        with _alone(settings, 0) as alone:
+        with file_lock(settings.lock_path("replay"), 0) as alone:
             if alone:
                 finish(lake, log)
 
@@ -181,10 +177,9 @@ def _discarded(stored: Deletions, rows: int) -> Deletions:
     return msgspec.structs.replace(stored, discarded=stored.discarded + rows)
 
 
-@contextlib.contextmanager
-def _alone(settings: Settings, wait_seconds: float) -> Iterator[bool]:
-    with file_lock(settings.lock_path("replay"), wait_seconds) as removed:
-        yield removed
+def _alone(settings: Settings) -> contextlib.AbstractContextManager[None]:
+    busy = "Another process is replaying dead letters. Let it finish, and try again."
+    return exclusive(settings.lock_path("replay"), busy, WAIT_SECONDS)
 
 
 def _tidy(lake: Lake, table: "Table") -> None:

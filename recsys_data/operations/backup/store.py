@@ -11,15 +11,15 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
 from recsys_data.durable import sync_file, write_atomically
-from recsys_data.errors import Permanent, Transient, UserError
-from recsys_data.leases import file_lock
+from recsys_data.errors import Permanent, UserError
+from recsys_data.leases import exclusive
 
 VERSION = 2
 POINT = "point.json"
@@ -136,17 +136,10 @@ class Store:
         return point
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Be the only one at work on a backup.
-
-    Raises:
-        Transient: another one is.
-    """
-    with file_lock(folder / LOCK, 0) as taken:
-        if not taken:
-            raise Transient(f"Another process is at work on the backup in {folder}. Wait for it, and try again.")
-        yield
+def alone(folder: Path) -> AbstractContextManager[None]:
+    """Be the only one at work on a backup; `Transient` if another one is."""
+    busy = f"Another process is at work on the backup in {folder}. Wait for it, and try again."
+    return exclusive(folder / LOCK, busy)
 
 
 def is_backup(folder: Path) -> bool:
