@@ -126,7 +126,7 @@ def refresh(names: tuple[str, ...], day: datetime | None) -> None:
 )
 def join(spine: Path, views: str, out: Path, timestamp: str, known: str, purpose: str) -> None:
     """Join feature views to a spine, point in time: each row gets what was known at its moment, and no row is lost."""
-    from recsys_data.features.files import read_spine, write_joined
+    from recsys_data.features.files import knows_nothing, read_spine, write_joined
     from recsys_data.features.lake import FeatureSources, join_features, open_features
     from recsys_data.logs import configure_command
 
@@ -138,8 +138,16 @@ def join(spine: Path, views: str, out: Path, timestamp: str, known: str, purpose
         joined = join_features(
             platform.lake, connection, rows, names, purpose=purpose, known=known, timestamp=timestamp
         )
+        columns = len(joined.columns)
         written = write_joined(connection, joined, out)
-    click.echo(f"{out}: {written:,} rows, {len(joined.columns)} columns.")
+        unknown = known == "commit" and written and knows_nothing(connection, out, names)
+    click.echo(f"{out}: {written:,} rows, {columns} columns.")
+    if unknown:
+        click.echo(
+            "Nothing was known of any row: by --known commit an event counts since it was stored. For history that was "
+            "imported later, use --known event_time.",
+            err=True,
+        )
 
 
 @features.command(examples=["recsys-data features leakage item_engagement"])

@@ -1,14 +1,14 @@
 """Spines and joined features as files: CSV, TSV, JSON lines or Parquet, by the suffix of their names."""
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys_data.durable import sync_all
 from recsys_data.errors import UserError
-from recsys_data.sql import literal
+from recsys_data.sql import literal, quote
 
 if TYPE_CHECKING:
     import duckdb
@@ -68,6 +68,13 @@ def write_joined(connection: "duckdb.DuckDBPyConnection", joined: "duckdb.DuckDB
     finally:
         whole.unlink(missing_ok=True)
     return rows
+
+
+def knows_nothing(connection: "duckdb.DuckDBPyConnection", path: Path, views: Sequence[str]) -> bool:
+    """Whether a file of joined rows has none of which anything was known."""
+    known = " OR ".join(f"coalesce({quote(f'{name}__known')}, false)" for name in views)
+    source = f"{_format(path)[0]}({literal(escape(str(path.absolute())))})"
+    return not connection.sql(f"SELECT count(*) FROM {source} WHERE {known}").fetchall()[0][0]
 
 
 def _format(path: Path) -> tuple[str, str]:
