@@ -36,7 +36,6 @@ class Kind(StrEnum):
 
 EVENT_KINDS = frozenset({Kind.EVENTS, Kind.EVENT_DETAILS})
 STREAM_KINDS = EVENT_KINDS | {Kind.DEAD_LETTERS}
-SNAPSHOT_KINDS = frozenset({Kind.SNAPSHOT, Kind.HISTORY, Kind.REJECTED})
 FEATURE_KINDS = frozenset({Kind.FEATURE_VIEW, Kind.FEATURE_TILES})
 
 

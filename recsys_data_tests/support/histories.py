@@ -113,7 +113,9 @@ class Histories:
         return sorted(period(row, row, states) for row in self.rows())
 
     def as_of(self, at: datetime) -> list[Told]:
-        found = history.state_as_of(self.open_lake(), self.name, at).to_pylist()
+        with connect(self.open_lake(), [f"{self.name}_history"]) as connection:
+            rows = connection.sql(f"FROM {self.name}_as_of($moment)", params={"moment": at})
+            found = rows.to_arrow_table().to_pylist()
         return sorted(told(row, [c.name for c in self.contract.columns if not c.system]) for row in found)
 
     def sql(self, query: str) -> list[tuple[Any, ...]]:

@@ -15,7 +15,8 @@ from recsys_data.ingestion.streaming.log.embedded.segments import segment_firsts
 from recsys_data.ingestion.streaming.positions import main_dataset, positions_of
 from recsys_data.monitoring.doctor.deployment import Deployment
 from recsys_data.monitoring.doctor.findings import Finding, ok, problem, warning
-from recsys_data.storage.query import data_files, relation
+from recsys_data.storage.iceberg.manifest_stats import upper_bound
+from recsys_data.storage.query import file_path, relation
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -30,7 +31,7 @@ NEVER = datetime(1, 1, 1, tzinfo=UTC)
 
 
 class Received(msgspec.Struct):
-    """What the age of a line is told by."""
+    """The member of a line that gives its age."""
 
     received_at: Any = None
 
@@ -139,8 +140,8 @@ def _received(there: Deployment, partition: int, at: int) -> datetime:
     """When the line at a position arrived; `NEVER` where it does not say so."""
     lines = there.log.read(partition, at, 1) if there.log else None
     try:
-        told = msgspec.json.decode(lines.line(0), type=Received).received_at if lines else None
-        moment = datetime.fromisoformat(str(told))
+        received = msgspec.json.decode(lines.line(0), type=Received).received_at if lines else None
+        moment = datetime.fromisoformat(str(received))
     except (msgspec.MsgspecError, ValueError):
         return NEVER
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -150,13 +151,13 @@ def clock(there: Deployment) -> list[Finding]:
     """Whether this machine's clock agrees with what was received and stored last."""
     now = datetime.now(UTC)
     name = main_dataset(there.contracts)
-    stamp = next((c.name for c in there.contracts[name].columns if c.system == "ingested_at"), "received_at")
-    files = _newest_files(there.lake.table(name), stamp) if there.lake and there.lake.exists(name) else []
+    column = next((c.name for c in there.contracts[name].columns if c.system == "ingested_at"), "received_at")
+    files = _newest_files(there.lake.table(name), column) if there.lake and there.lake.exists(name) else []
     if not files or there.lake is None:
         return [ok("clock", f"{now:%Y-%m-%d %H:%M:%S} UTC; no event to compare it with")]
     with session() as connection:
         received, stored = connection.execute(
-            f'SELECT max(received_at), max("{stamp}") FROM ({relation(there.lake.table(name), files)})'
+            f'SELECT max(received_at), max("{column}") FROM ({relation(there.lake.table(name), files)})'
         ).fetchall()[0]
     ahead = timedelta(seconds=CLOCK_SECONDS)
     found = f"{now:%Y-%m-%d %H:%M:%S} UTC; the newest event was received {received or '-'} and stored {stored or '-'}"
@@ -169,17 +170,9 @@ def clock(there: Deployment) -> list[Finding]:
     return [ok("clock", found)]
 
 
-def _newest_files(table: "Table", stamp: str) -> list[str]:
+def _newest_files(table: "Table", column: str) -> list[str]:
     """The file that was stored last, by the bounds in the manifests."""
-    from pyiceberg.conversions import from_bytes
-
-    field = table.schema().find_field(stamp)
-    newest: tuple[Any, str] | None = None
-    for task in table.scan().plan_files():
-        bound = (task.file.upper_bounds or {}).get(field.field_id)
-        moment = from_bytes(field.field_type, bound) if bound is not None else None
-        if moment is not None and (newest is None or moment > newest[0]):
-            newest = (moment, task.file.file_path)
-    if newest is None:
-        return []
-    return [path for path in data_files(table) if newest[1].endswith(path)]
+    field = table.schema().find_field(column)
+    files = [task.file for task in table.scan().plan_files()]
+    bounds = [(bound, file_path(file)) for file in files if (bound := upper_bound(file, field)) is not None]
+    return [max(bounds)[1]] if bounds else []

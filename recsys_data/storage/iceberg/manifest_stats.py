@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cachetools import LRUCache, cached
 
@@ -13,7 +13,7 @@ from recsys_data.storage.integrity import names_corrupt_file
 
 if TYPE_CHECKING:
     from pyiceberg.io import FileIO
-    from pyiceberg.manifest import ManifestFile
+    from pyiceberg.manifest import DataFile, ManifestFile
     from pyiceberg.table import Table
     from pyiceberg.types import NestedField
 
@@ -55,7 +55,6 @@ def _time_field(table: "Table") -> "NestedField":
 @cached(LRUCache(MANIFESTS_KNOWN), key=lambda manifest, io, time: (manifest.manifest_path, time), lock=Lock())
 def _days_in(manifest: "ManifestFile", io: "FileIO", time: "NestedField") -> dict[int, DayStats]:
     """What one manifest lists. It never changes, and a commit makes one or two: the others are read only once."""
-    from pyiceberg.conversions import from_bytes
     from pyiceberg.types import DateType
 
     unit = MICROSECONDS_PER_DAY if isinstance(time.field_type, DateType) else 1
@@ -65,11 +64,18 @@ def _days_in(manifest: "ManifestFile", io: "FileIO", time: "NestedField") -> dic
         stats = found[file.partition[0]]
         stats.rows += file.record_count
         stats.files += 1
-        bound = (file.upper_bounds or {}).get(time.field_id)
+        bound = upper_bound(file, time)
         if bound is not None:
-            newest = int(from_bytes(time.field_type, bound)) * unit
-            stats.newest = newest if stats.newest is None else max(stats.newest, newest)
+            stats.newest = max(bound * unit, bound * unit if stats.newest is None else stats.newest)
     return found
+
+
+def upper_bound(file: "DataFile", field: "NestedField") -> Any:
+    """The largest value of a column in a file, times in microseconds, by its manifest; None if that lacks it."""
+    from pyiceberg.conversions import from_bytes
+
+    bound = (file.upper_bounds or {}).get(field.field_id)
+    return None if bound is None else from_bytes(field.field_type, bound)
 
 
 def committed_at(table: "Table") -> datetime | None:

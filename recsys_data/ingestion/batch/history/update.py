@@ -29,11 +29,11 @@ from recsys_data.ingestion.batch.history.state import (
 )
 from recsys_data.sql import quote
 from recsys_data.storage.duckdb_writer import copy_rows
+from recsys_data.storage.iceberg.manifest_stats import upper_bound
 from recsys_data.storage.query import connect, file_path, relation
 from recsys_data.storage.tables import Lake
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
 
@@ -209,11 +209,8 @@ def _files(table: "Table") -> "tuple[list[DataFile], list[DataFile]]":
 
 def _may_end_since(table: "Table", file: "DataFile", moment: datetime) -> bool:
     """Whether the file may have rows that were closed at `moment` or later."""
-    from pyiceberg.conversions import from_bytes
-
-    field = table.schema().find_field("valid_to")
-    bound = (file.upper_bounds or {}).get(field.field_id)
-    return bound is None or int(from_bytes(field.field_type, bound)) >= to_microseconds(moment)
+    bound = upper_bound(file, table.schema().find_field("valid_to"))
+    return bound is None or bound >= to_microseconds(moment)
 
 
 def _runs(ahead: "dict[Applied, list[DataFile]]") -> list[list[Applied]]:
@@ -250,9 +247,3 @@ def overlaps(lake: Lake, name: str) -> int:
                 + (SELECT count(*) FROM (SELECT 1 FROM periods WHERE is_current GROUP BY {key} HAVING count(*) > 1))"""
         )
         return int(found.fetchall()[0][0])
-
-
-def state_as_of(lake: Lake, name: str, moment: datetime) -> "pa.Table":
-    """The rows of NAME as they were known at `moment` (with a time zone, or in UTC), with their periods."""
-    with connect(lake, [history_name(name)]) as connection:
-        return connection.sql(f"FROM {quote(f'{name}_as_of')}($moment)", params={"moment": moment}).to_arrow_table()
