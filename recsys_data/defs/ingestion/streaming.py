@@ -212,7 +212,7 @@ def _sensor(job, names: list[str], contracts: Mapping[str, Contract]) -> dg.Sens
         # Nothing to do is not a reason to be stale: the freshness policy asks whether the pipeline keeps up.
         if lag == 0 and holder is None and now - cursor.get("beat", 0) >= beat_seconds:
             cursor["beat"] = now
-            told += _heartbeats(lake, names)
+            told += _heartbeats(lake, [*names, *_current_views(lake)])
         requests = [_request(settings)] if decision.start else []
         skip = None if decision.start else decision.why
         return dg.SensorResult(requests, skip_reason=skip, cursor=json.dumps(cursor), asset_events=told)
@@ -245,6 +245,15 @@ def _observation(log: EventLog, lake: Lake, lag: int) -> dg.AssetObservation:
     positions = positions_of(lake)
     behind = {str(p): {"end": end, "stored": positions.get(p, 0)} for p, end in log.end_offsets().items()}
     return dg.AssetObservation(EVENT_LOG, metadata={"events waiting": lag, "offsets": dg.MetadataValue.json(behind)})
+
+
+def _current_views(lake: Lake) -> list[str]:
+    """The feature views of streams that are what their sources say."""
+    from recsys_data.contracts.features.datasets import stream_of
+    from recsys_data.features.materialize import stale_days
+
+    views = {name: one.view for name, one in lake.contracts.items() if one.kind is Kind.FEATURE_VIEW and one.view}
+    return [name for name, view in views.items() if stream_of(view) and not stale_days(lake, name)]
 
 
 def _heartbeats(lake: Lake, names: list[str]) -> list[dg.AssetMaterialization]:
