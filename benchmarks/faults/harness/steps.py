@@ -20,6 +20,7 @@ import msgspec
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table.update.snapshot import ExpireSnapshots
 
+from recsys_data.features import materialize
 from recsys_data.ingestion.batch import quarantine as held
 from recsys_data.ingestion.batch import snapshot
 from recsys_data.ingestion.batch.history import state as history_state
@@ -97,6 +98,15 @@ STEPS: dict[str, list[tuple[Any, str]]] = {
         (Path, "replace"),
         (shutil, "rmtree"),
         (history, "commit_state"),
+    ],
+    "features": [
+        (materialize, "copy_rows"),
+        (materialize, "compare_and_set"),
+        (materialize, "expire_old_snapshots"),
+        (commit, "swap"),
+        (ExpireSnapshots, "commit"),
+        (SqlCatalog, "create_table"),
+        (SqlCatalog, "commit_table"),
     ],
     "snapshot": [
         (Staged, "gather"),
