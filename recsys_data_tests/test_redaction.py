@@ -51,7 +51,7 @@ SPELLINGS: dict[str, Callable[[str, str], str]] = {
 SCHEMES = ["postgresql", "postgresql+psycopg", "mysql", "nosuch", "s3", "s3-endpoint"]
 
 
-def told(work: Callable[[], object]) -> str:
+def reported(work: Callable[[], object]) -> str:
     """All that a message, a traceback and Dagster show of an error; an empty text if there was none."""
     try:
         work()
@@ -90,7 +90,7 @@ def test_no_way_to_spell_a_password_comes_out_of_a_source(
             with extract(server, wanted, datetime.now(UTC).date(), tmp_path) as found:
                 list(found.batches)
 
-        said = told(read)
+        said = reported(read)
         assert said, f"{spelling}: expected an error"
         for piece in [*pieces, quote(password, safe=""), quote_plus(password)]:
             assert piece not in f"{said}\n{named(server)}", (spelling, piece)
@@ -106,7 +106,7 @@ def test_an_error_that_nobody_foresaw_shows_no_secret_of_the_location(tmp_path: 
 
     secret = server.location[9:22]
     for message in (secret, f"x://shop:{secret}@h", f"password={secret}"):
-        assert secret not in told(lambda message=message: fail(message))
+        assert secret not in reported(lambda message=message: fail(message))
     with pytest.raises(Permanent, match="KeyError"):
         fail("hunter2secret")
     with pytest.raises(KeyError, match="harmless"):
@@ -146,7 +146,7 @@ ALERTS = [
 @pytest.mark.parametrize("url", ALERTS)
 def test_nothing_of_an_alert_url_comes_out(url: str, tmp_path: Path) -> None:
     alert = Alert("1", "check", "subject", "problem", "error", "message", 1.0)
-    said = told(lambda: WebhookNotifier(url, "slack").send([alert], ""))
+    said = reported(lambda: WebhookNotifier(url, "slack").send([alert], ""))
     assert "could not be delivered to RECSYS_DATA_ALERT_URL" in said
     settings = Settings(dir=str(tmp_path), alert_url=url, event_log="kafka://u:hunter2secret@h")
     for shown in (said, repr(settings), TextFormatter([url]).format(logging.makeLogRecord({"msg": f"to {url!r}"}))):
@@ -165,7 +165,7 @@ def test_a_collector_is_named_without_the_login_of_its_url(tmp_path: Path) -> No
 
     for url in ("http://me:hunter2secret@127.0.0.1:1", "http://me:hunter2secret@h:x", "http://hunter2secret@"):
         target = lambda url=url: CollectorTarget(url, Settings(dir=str(tmp_path)), lambda _: None).deliver([b"{}"])  # noqa: E731
-        said = told(target)
+        said = reported(target)
         assert said and "hunter2secret" not in said
 
 

@@ -144,12 +144,12 @@ class Platform:
         return self.query(RUNS)["runsOrError"]["results"]
 
     def reported(self) -> list[tuple[float, float, float]]:
-        """What consumers told of `interactions`: time (seconds since 1970), commits, and their seconds in all."""
+        """What consumers reported of `interactions`: time (seconds since 1970), commits, and their seconds in all."""
         found = []
         for event in self.query(EVENTS)["assetOrError"].get("assetMaterializations", ()):
-            told = {e["label"]: e.get("intValue", e.get("floatValue")) for e in event["metadataEntries"]}
-            if told.get("commits") and told.get("commit seconds") is not None:
-                found.append((float(event["timestamp"]) / 1000, told["commits"], told["commit seconds"]))
+            reported = {e["label"]: e.get("intValue", e.get("floatValue")) for e in event["metadataEntries"]}
+            if reported.get("commits") and reported.get("commit seconds") is not None:
+                found.append((float(event["timestamp"]) / 1000, reported["commits"], reported["commit seconds"]))
         return sorted(set(found))
 
 

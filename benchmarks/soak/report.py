@@ -43,7 +43,7 @@ class Report:
         return 1 if self.problems else 0
 
     def of(self, what: str) -> pd.DataFrame:
-        """Commits as `what` told of them, while traffic ran."""
+        """Commits as `what` reported of them, while traffic ran."""
         return self.commits[(self.commits.what == what) & (self.commits.seconds < self.seconds)]
 
     def windows(self) -> list[tuple[float, float]]:
@@ -90,8 +90,8 @@ class Report:
         tables, flushes = self.of("tables"), self._flushes()
         rows = []
         for start, end in self.windows():
-            some, told = within(tables, start, end)["q05_s"], within(flushes, start, end)
-            each = told.total.sum() / max(told.commits.sum(), 1)
+            some, reported = within(tables, start, end)["q05_s"], within(flushes, start, end)
+            each = reported.total.sum() / max(reported.commits.sum(), 1)
             rows.append([
                 f"{start / 60:.0f}-{end / 60:.0f}", f"{some.median() * 1000:.0f}", f"{some.quantile(0.95) * 1000:.0f}",
                 f"{each * 1000:.0f}",

@@ -49,7 +49,7 @@ class Samples:
         self.number = 0
         self._lake = open_lake(self.settings, load_contracts())
         self._log = open_log(self.settings)
-        self._told = 0.0
+        self._reported = 0.0
         self._spread_until = 0
         for name, head in (("processes", PROCESSES), ("commits", COMMITS), ("storage", STORAGE)):
             self._write(name, [head])
@@ -69,8 +69,8 @@ class Samples:
 
     def _latencies(self, main: "Table") -> list[tuple[Any, ...]]:
         """What the ledger tells of the commits since the last sample."""
-        new = [one for one in read_ledger(main).latencies if one.committed_at > self._told]
-        self._told = max((one.committed_at for one in new), default=self._told)
+        new = [one for one in read_ledger(main).latencies if one.committed_at > self._reported]
+        self._reported = max((one.committed_at for one in new), default=self._reported)
         return [(round(one.committed_at - self.begun, 3), "ledger", one.events, *one.deciles) for one in new]
 
     def _spreads(self, tables: dict[str, "Table"]) -> list[tuple[Any, ...]]:

@@ -40,7 +40,7 @@ def take(name: str, day: datetime | None, accept: bool) -> None:
     from recsys_data.logs import configure_command
     from recsys_data.sources.locations import named
 
-    with opened() as platform, _watched() as told:
+    with opened() as platform, _watched() as on_progress:
         configure_command(platform.settings)
         contract = snapshot_contract(platform.lake, name)
         there = [day.date()] if day else available_days(contract, platform.settings)
@@ -49,7 +49,7 @@ def take(name: str, day: datetime | None, accept: bool) -> None:
         if not there:
             places = ", ".join(map(named, contract.servers))
             raise UserError(f"The sources of {name} have no snapshot. Looked at {places}.")
-        taken = [take_snapshot(platform.lake, platform.settings, name, one, accept, told) for one in days]
+        taken = [take_snapshot(platform.lake, platform.settings, name, one, accept, on_progress) for one in days]
         _bring_up_to_date(platform, name)
     _show(taken)
     _refuse_held(taken)

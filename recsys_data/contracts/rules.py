@@ -36,7 +36,7 @@ def session(parallel: bool = False, confined: bool = False, **config: Any) -> "d
     Where it is `confined`, SQL reaches neither files nor the network: a rule judges what stands in an event.
     `config` holds further settings of DuckDB.
     """
-    # A batch is one Arrow table and its rows are told apart by number, not by order.
+    # A batch is one Arrow table and its rows are identified by number, not by order.
     connection = open_session(parallel, **{"preserve_insertion_order": False, **config})
     prepare(connection)
     if confined:

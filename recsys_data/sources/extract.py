@@ -85,8 +85,8 @@ def without_secrets(server: Server, data_dir: Path) -> Iterator[None]:
         chain = [error, *filter(None, (error.__cause__, error.__context__))]
         if all(redacted(str(one), secrets) == str(one) for one in chain):
             raise
-        told = redacted(f"{type(error).__name__}: {error}", secrets)
-        raise Permanent(f"{named(server)} cannot be read: {told}. Fix its location.") from None
+        found = redacted(f"{type(error).__name__}: {error}", secrets)
+        raise Permanent(f"{named(server)} cannot be read: {found}. Fix its location.") from None
 
 
 def fingerprint(server: Server, data_dir: Path, day: date) -> str | None:

@@ -122,7 +122,7 @@ def commit(table: "Table", base: Ledger, ledger: Ledger, files: "Sequence[DataFi
 
     Raises:
         PositionMoved: another writer has moved the position; nothing of this commit is visible.
-        Transient: the catalog cannot be written now, or its answers were lost; the ledger tells which, once it is read.
+        Transient: the catalog cannot be written now, or its answers were lost; the ledger shows which, once it is read.
     """
     if ledger.token in ("", base.token):
         ledger = msgspec.structs.replace(ledger, token=uuid.uuid4().hex)

@@ -54,8 +54,8 @@ def checked_batches(table: "Table", location: str, rows: int) -> "Iterator[pa.Re
 
 def damaged(location: str, error: Exception) -> Permanent:
     """The error that reports a corrupt file."""
-    told = (str(error).strip().splitlines() or [""])[0][:200]
-    return Permanent(f"{local_path(location) or location} is damaged: {told or type(error).__name__}. {RESTORE}")
+    reason = (str(error).strip().splitlines() or [""])[0][:200]
+    return Permanent(f"{local_path(location) or location} is damaged: {reason or type(error).__name__}. {RESTORE}")
 
 
 def corrupt_files(table: "Table", seconds: float) -> tuple[int, list[str]]:
@@ -87,8 +87,8 @@ def corrupt_data(table: "Table", files: Sequence[str], error: Exception) -> Exce
             return found
         except FileNotFoundError:
             path, listed = local_path(location) or location, manifest_of(table, location)
-            told = f"; {listed} lists it, or is damaged" if listed else ""
-            return Permanent(f"{path} is not there{told}. {RESTORE}")
+            listing = f"; {listed} lists it, or is damaged" if listed else ""
+            return Permanent(f"{path} is not there{listing}. {RESTORE}")
     return error
 
 

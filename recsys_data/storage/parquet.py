@@ -182,7 +182,7 @@ def write_day(table: "Table", day: int | bool, parts: Iterable[pa.Table], dictio
         "compression": "zstd",
         "compression_level": 1,
         "use_dictionary": dictionary,
-        # Nothing else tells flipped bits from values: see `integrity.py`.
+        # Nothing else distinguishes flipped bits from values: see `integrity.py`.
         "write_page_checksum": True,
         "metadata_collector": footers,
     }

@@ -99,7 +99,7 @@ def relation(table: "Table", files: Sequence[str], file_column: str | None = Non
 def connect(lake: Lake, names: Iterable[str], as_of: datetime | None = None) -> "duckdb.DuckDBPyConnection":
     """A DuckDB session with a view for each named dataset; it can read their files and nothing else.
 
-    What is asked of it by others must be known to be a query: no setting of DuckDB tells reading from writing, so
+    What is asked of it by others must be known to be a query: no setting of DuckDB separates reading from writing, so
     that a statement could write over a data file.
 
     Args:
@@ -232,7 +232,7 @@ def shown(moment: datetime) -> str:
 def _kept(table: "Table") -> "tuple[list[SnapshotLogEntry], bool]":
     """The newest entries of the log between which no snapshot is missing, and whether these are all there ever were.
 
-    PyIceberg takes the parent out of a snapshot whose parent expires, so the sequence numbers tell.
+    PyIceberg takes the parent out of a snapshot whose parent expires, so the sequence numbers decide.
     """
     numbers = {one.snapshot_id: one.sequence_number or 0 for one in table.metadata.snapshots}
     # A transaction of several snapshots has only its last one in the log.

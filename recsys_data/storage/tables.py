@@ -69,9 +69,9 @@ class Lake:
             except Exception as error:
                 if isinstance(error, (RecsysDataError, OperationalError)):
                     raise
-                told = corrupt_metadata(self.catalog, (NAMESPACE, name), error)
-                if told or not isinstance(error, FileNotFoundError):
-                    raise told or error from error
+                corruption = corrupt_metadata(self.catalog, (NAMESPACE, name), error)
+                if corruption or not isinstance(error, FileNotFoundError):
+                    raise corruption or error from error
                 # Ten commits were made since the catalog named this file, which the last of them removed.
         raise Transient(f"Table {name} changes faster than it can be opened. Try again.")
 

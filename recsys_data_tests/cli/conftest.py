@@ -48,7 +48,7 @@ def status(run: Callable[..., Result]) -> Callable[[], dict[str, Any]]:
 
 @pytest.fixture
 def start(settings: Settings) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """Start a command as a process of its own, which hears Ctrl-C whatever the test's runner was told."""
+    """Start a command as a process of its own, which hears Ctrl-C whatever the test's runner ignores."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str) -> "subprocess.Popen[str]":

@@ -22,7 +22,7 @@ START_SECONDS = 120
 
 
 class Server:
-    """A server that answers as told, and remembers what it was asked; each wait is `SECONDS` long."""
+    """A server that answers as set, and remembers what it was asked; each wait is `SECONDS` long."""
 
     SECONDS = 20
 

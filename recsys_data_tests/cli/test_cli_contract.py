@@ -46,7 +46,7 @@ def test_contracts_in_use_are_sound(run: Run, other: Path) -> None:
     assert f"{other}: memberships 1.0.0" in lines[-1]
 
 
-def test_every_problem_is_told(run: Run, other: Path, tmp_path: Path) -> None:
+def test_every_problem_is_reported(run: Run, other: Path, tmp_path: Path) -> None:
     text = other.read_text("utf-8")
     other.write_text(text.replace("logicalType: timestamp", "logicalType: moment", 1), "utf-8")
     broken = tmp_path / "broken.odcs.yaml"

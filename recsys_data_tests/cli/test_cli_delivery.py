@@ -20,7 +20,7 @@ Answer = tuple[int, dict[str, str]]
 
 
 class Server:
-    """Answers as it was told, one answer a request, then 200; keeps what it accepted."""
+    """Answers as it was set, one answer a request, then 200; keeps what it accepted."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
@@ -121,7 +121,9 @@ def test_lines_refused_alone_go_with_the_next_ones(server: Server, opened: Opene
     assert server.bodies == [b"not JSON\n{}"]
 
 
-def test_lines_refused_to_the_end_are_told(server: Server, opened: Opener, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_refused_to_the_end_are_reported(
+    server: Server, opened: Opener, capsys: pytest.CaptureFixture[str]
+) -> None:
     server.answers = [(400, {})]
     place = opened()
     place.deliver([b"not JSON"])

@@ -22,7 +22,7 @@ EVE = datetime(2026, 11, 24, 23, 59, 30, tzinfo=UTC).timestamp()
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A state folder whose demo sources were kept from before midnight until after it, and what was told.
+    """A state folder whose demo sources were kept from before midnight until after it, and what was reported.
 
     The database is damaged at first.
     """
@@ -39,10 +39,10 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
             database.unlink()
         return len(waits) == 2
 
-    with redirect_stderr(StringIO()) as told:
+    with redirect_stderr(StringIO()) as reported:
         keep_sources(folder / "demo", done, lambda: next(moments))
     assert waits == [REFRESH_SECONDS] * 2
-    return folder, told.getvalue()
+    return folder, reported.getvalue()
 
 
 @pytest.fixture
@@ -117,10 +117,10 @@ def test_contracts_of_the_users_own_are_left_alone(tmp_path: Path, capsys: pytes
     assert "RECSYS_DATA_CONTRACTS is /mine" in capsys.readouterr().out
 
 
-def test_what_fails_is_told_and_tried_again(kept: tuple[Path, str]) -> None:
-    folder, told = kept
-    assert told.count("Error: The demo's database") == 1
-    assert [line for line in told.splitlines() if line.startswith("Exported")] == [
+def test_what_fails_is_reported_and_tried_again(kept: tuple[Path, str]) -> None:
+    folder, reported = kept
+    assert reported.count("Error: The demo's database") == 1
+    assert [line for line in reported.splitlines() if line.startswith("Exported")] == [
         f"Exported 2026-11-{day}." for day in range(19, 25)
     ]
     with closing(sqlite3.connect(folder / "demo" / "shop.db")) as database:

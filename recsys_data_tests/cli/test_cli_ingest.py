@@ -28,7 +28,7 @@ def append(settings: Settings) -> Callable[..., None]:
     return append
 
 
-def test_what_became_of_every_line_is_told(run: Run, append: Callable[..., None]) -> None:
+def test_what_became_of_every_line_is_reported(run: Run, append: Callable[..., None]) -> None:
     append(EVENT % "1", EVENT % "2", EVENT % "1", "{", "[]", "{}")
     words = run("ingest", "--until-empty").stdout.split()
     for name, count in (("read", 6), ("accepted", 2), ("duplicates", 1), ("malformed_json", 1), ("not_an_object", 1)):
@@ -53,7 +53,7 @@ def test_a_second_one_says_that_another_ingests(run: Run, settings: Settings) ->
         assert "Another process is ingesting" in run("ingest", "--until-empty", code=1).stderr
 
 
-def test_it_waits_for_another_as_long_as_it_is_told(run: Run, settings: Settings) -> None:
+def test_it_waits_for_another_as_long_as_it_is_reported(run: Run, settings: Settings) -> None:
     begun = time.monotonic()
     with hold_lease(settings, 0):
         run("ingest", "--until-empty", "--wait", "0.5", code=1)
@@ -99,7 +99,10 @@ def test_a_signal_at_any_moment_loses_nothing(
         _, errors = process.communicate(timeout=60)
         assert (process.returncode, errors) == (130, "")
     run("ingest", "--until-empty")
-    told, found = json.loads(truth.read_text()), status()
+    reported, found = json.loads(truth.read_text()), status()
     assert found["ledger"]["balanced"]
-    assert (found["ledger"]["accepted"], found["ledger"]["duplicates"]) == (told["accepted"], told["duplicates"])
-    assert found["dead_letters_by_reason"] == told["dead_letters"]
+    assert (found["ledger"]["accepted"], found["ledger"]["duplicates"]) == (
+        reported["accepted"],
+        reported["duplicates"],
+    )
+    assert found["dead_letters_by_reason"] == reported["dead_letters"]

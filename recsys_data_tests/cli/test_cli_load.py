@@ -97,7 +97,9 @@ def test_an_unknown_data_set_is_a_usage_error(run: Run) -> None:
     assert "Expected one of movielens, online-retail, google-retail, events." in error
 
 
-def test_what_was_appended_before_a_failure_is_told(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_appended_before_a_failure_is_reported(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "events.ndjson"
     path.write_bytes(b"{}\n")
 

@@ -43,13 +43,13 @@ def test_a_simulated_file_loads_to_the_same_truth(
     assert len(events.read_bytes().split(b"\n")) == 401
     run("load", "events", str(events))
     run("ingest", "--until-empty")
-    told = json.loads(truth.read_text())
+    reported = json.loads(truth.read_text())
     # The reader of files leaves out empty lines, which are one of the planted faults.
     empty = events.read_bytes().split(b"\n")[:-1].count(b"")
-    told["events"] -= empty
-    told["dead_letters"]["malformed_json"] = told["dead_letters"].get("malformed_json", 0) - empty
-    told["dead_letters"] = {reason: count for reason, count in told["dead_letters"].items() if count}
-    check(told, status())
+    reported["events"] -= empty
+    reported["dead_letters"]["malformed_json"] = reported["dead_letters"].get("malformed_json", 0) - empty
+    reported["dead_letters"] = {reason: count for reason, count in reported["dead_letters"].items() if count}
+    check(reported, status())
 
 
 def test_equal_plans_give_equal_bytes_on_stdout(run: Run) -> None:

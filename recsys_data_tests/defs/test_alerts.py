@@ -1,4 +1,4 @@
-"""The alerts sensor on a real Dagster instance: freshness, checks and runs, each change told once."""
+"""The alerts sensor on a real Dagster instance: freshness, checks and runs, each change reported once."""
 
 import json
 from collections.abc import Iterator
@@ -61,7 +61,7 @@ class Deployment:
         assert not data.run_requests
         return data.skip_message or ""
 
-    def told(self) -> list[tuple[str, str, str]]:
+    def reported(self) -> list[tuple[str, str, str]]:
         """What a look posts."""
         before = len(self.hook.posted)
         self.look()
@@ -87,23 +87,23 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deploymen
     with dg.DagsterInstance.ephemeral() as instance, webhook() as hook:
         monkeypatch.setenv("RECSYS_DATA_ALERT_URL", hook.url)
         deployment = Deployment(instance, hook)
-        assert deployment.told() == []
+        assert deployment.reported() == []
         yield deployment
 
 
-def test_a_failed_check_is_told_once_and_so_is_its_recovery(there: Deployment) -> None:
+def test_a_failed_check_is_reported_once_and_so_is_its_recovery(there: Deployment) -> None:
     there.run()
-    assert there.told() == []
+    assert there.reported() == []
     there.run(large="yes")
-    assert there.told() == [("check", "things:is_small", "problem")]
+    assert there.reported() == [("check", "things:is_small", "problem")]
     there.run(large="yes")
-    assert there.told() == there.told() == []
+    assert there.reported() == there.reported() == []
     there.run()
-    assert there.told() == [("check", "things:is_small", "recovered")]
-    assert there.told() == []
+    assert there.reported() == [("check", "things:is_small", "recovered")]
+    assert there.reported() == []
 
 
-def test_the_severity_of_a_check_is_told_with_its_numbers_only(there: Deployment) -> None:
+def test_the_severity_of_a_check_is_reported_with_its_numbers_only(there: Deployment) -> None:
     there.run(large="yes", warn="yes")
     there.look()
     (one,) = there.hook.posted[-1]["alerts"]
@@ -112,23 +112,23 @@ def test_the_severity_of_a_check_is_told_with_its_numbers_only(there: Deployment
     assert "Secret Person" not in json.dumps(there.hook.posted)
 
 
-def test_a_stale_dataset_is_told_and_so_is_that_it_is_fresh_again(there: Deployment) -> None:
+def test_a_stale_dataset_is_reported_and_so_is_that_it_is_fresh_again(there: Deployment) -> None:
     there.turn(FreshnessState.UNKNOWN)
-    assert there.told() == []
+    assert there.reported() == []
     there.turn(FreshnessState.FAIL)
-    assert there.told() == [("freshness", "things", "problem")]
-    assert there.told() == []
+    assert there.reported() == [("freshness", "things", "problem")]
+    assert there.reported() == []
     there.turn(FreshnessState.PASS)
-    assert there.told() == [("freshness", "things", "recovered")]
+    assert there.reported() == [("freshness", "things", "recovered")]
 
 
-def test_a_failed_job_is_told_until_it_succeeds_without_the_text_of_the_error(there: Deployment) -> None:
+def test_a_failed_job_is_reported_until_it_succeeds_without_the_text_of_the_error(there: Deployment) -> None:
     there.run(fail="yes")
-    assert ("run", "make_things", "problem") in there.told()
+    assert ("run", "make_things", "problem") in there.reported()
     there.run(fail="yes")
-    assert there.told() == []
+    assert there.reported() == []
     there.run()
-    assert ("run", "make_things", "recovered") in there.told()
+    assert ("run", "make_things", "recovered") in there.reported()
     assert "make_things" in json.dumps(there.hook.posted) and "password" not in json.dumps(there.hook.posted)
 
 
@@ -140,7 +140,7 @@ def test_what_failed_before_the_first_look_is_left_alone(there: Deployment) -> N
     assert [one.kind for one in state.incidents.values()] == []
 
 
-def test_a_dead_webhook_stops_nothing_and_is_told_when_it_is_back(there: Deployment, caplog) -> None:
+def test_a_dead_webhook_stops_nothing_and_is_reported_when_it_is_back(there: Deployment, caplog) -> None:
     there.hook.status = 500
     there.run(large="yes")
     said = there.look()
@@ -149,9 +149,9 @@ def test_a_dead_webhook_stops_nothing_and_is_told_when_it_is_back(there: Deploym
     again = there.look()
     assert "sent to log" not in again
     there.hook.status = 200
-    assert there.told() == [("check", "things:is_small", "problem")]
+    assert there.reported() == [("check", "things:is_small", "problem")]
     assert len({body["alerts"][0]["id"] for body in there.hook.posted}) == 1
-    assert there.told() == []
+    assert there.reported() == []
     assert SECRET not in (there.cursor or "") and SECRET not in caplog.text
 
 

@@ -210,7 +210,7 @@ def started_consumer(defs, instance):
     return run.run_id
 
 
-def test_checks_of_streams_are_told_of_the_run_that_stored_last(defs, instance, settings, log, lake):
+def test_checks_of_streams_are_reported_of_the_run_that_stored_last(defs, instance, settings, log, lake):
     assert [node.name for node in defs.resolve_job_def("drain_event_log").graph.nodes] == ["event_stream"]
     log.append([view(datetime.now(UTC))])
     run_id = materialize(defs, instance, STREAM, today()).run_id
@@ -279,13 +279,13 @@ def test_the_sensor_starts_a_consumer_when_events_wait(defs, instance, settings,
 
 def test_the_sensor_says_that_an_idle_stream_is_up_to_date_now_and_then(defs, instance, settings, log, lake):
     first = tick(defs, "event_log_sensor", instance, settings, log, lake)
-    told = {event.asset_key.to_user_string() for event in first.asset_events}
-    assert told == {*STREAM, "event_log"}
+    reported = {event.asset_key.to_user_string() for event in first.asset_events}
+    assert reported == {*STREAM, "event_log"}
     second = tick(defs, "event_log_sensor", instance, settings, log, lake, cursor=first.cursor)
     assert second.asset_events == []
 
 
-def test_days_stored_without_dagster_are_told_to_it_once(defs, instance, settings, log, lake):
+def test_days_stored_without_dagster_are_reported_to_it_once(defs, instance, settings, log, lake):
     days = [datetime(2001, 1, 1, tzinfo=UTC) + timedelta(days=n) for n in range(5)]
     log.append([view(day) for day in days])
     list(consume(log, lake, settings, Until()))

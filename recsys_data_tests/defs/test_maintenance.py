@@ -111,14 +111,14 @@ def test_a_lake_that_is_not_there_yet_needs_no_upkeep(defs, lake, instance):
     assert metadata(result, "dagster_upkeep")["runs deleted"] == 0
 
 
-def test_what_upkeep_did_is_told_by_dataset(defs, lake, instance, monkeypatch):
+def test_what_upkeep_did_is_reported_by_dataset(defs, lake, instance, monkeypatch):
     feed(lake)
     monkeypatch.setattr(maintenance, "SNAPSHOTS_KEPT", -timedelta(minutes=1))
-    told = metadata(run_upkeep(defs, instance), "lake_upkeep")
-    assert (told["files before"], told["files after"], told["files deleted"]) == (9, 1, 0)
-    assert told["snapshots expired"] > 8
-    assert told["bytes to be freed"] > 0
-    assert "| dead_letters | 9 | 1 |" in told["by dataset"]
+    reported = metadata(run_upkeep(defs, instance), "lake_upkeep")
+    assert (reported["files before"], reported["files after"], reported["files deleted"]) == (9, 1, 0)
+    assert reported["snapshots expired"] > 8
+    assert reported["bytes to be freed"] > 0
+    assert "| dead_letters | 9 | 1 |" in reported["by dataset"]
     assert len(lake.table("dead_letters").scan().to_arrow()) == 9
 
 
@@ -133,9 +133,9 @@ def test_days_that_the_contract_no_longer_keeps_are_retired(tmp_path, monkeypatc
     feed(lake, 2)
     from recsys_data.definitions import defs
 
-    told = metadata(run_upkeep(defs(), instance), "retention")
-    assert (told["days expired"], told["rows expired"]) == (1, 2)
-    assert "| interactions | the beginning | 0 | 0 |" in told["by dataset"]
+    reported = metadata(run_upkeep(defs(), instance), "retention")
+    assert (reported["days expired"], reported["rows expired"]) == (1, 2)
+    assert "| interactions | the beginning | 0 | 0 |" in reported["by dataset"]
     assert len(lake.table("dead_letters").scan().to_arrow()) == 0
 
 

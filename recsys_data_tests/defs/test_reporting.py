@@ -18,27 +18,27 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_late_days_are_told_of_less_often_and_nothing_is_left_out(clock: list[float]) -> None:
-    reporter, told, reports = Reporter(), dict.fromkeys([*LATE, TODAY - 1, TODAY], 0), []
+def test_late_days_are_reported_of_less_often_and_nothing_is_left_out(clock: list[float]) -> None:
+    reporter, reported, reports = Reporter(), dict.fromkeys([*LATE, TODAY - 1, TODAY], 0), []
     flushes = 0
     for _ in range(int(2 * LATE_SECONDS)):
-        reporter.add(CommitResult(rows={"interactions": dict.fromkeys(told, 1)}))
+        reporter.add(CommitResult(rows={"interactions": dict.fromkeys(reported, 1)}))
         flushes += 1
         if reporter.is_due:
             gathered = reporter.take()
             reports.append(len(gathered.newest_days("interactions")))
             for day, rows in gathered.rows["interactions"].items():
-                told[day] += rows
+                reported[day] += rows
         clock[0] += 1
     assert len(reports) == 2 * LATE_SECONDS / EVERY_SECONDS
-    assert [days for days in reports if days == len(told)] == [len(told)] * 2
-    assert {days for days in reports if days != len(told)} == {2}
+    assert [days for days in reports if days == len(reported)] == [len(reported)] * 2
+    assert {days for days in reports if days != len(reported)} == {2}
     for day, rows in reporter.take(everything=True).rows["interactions"].items():
-        told[day] += rows
-    assert set(told.values()) == {flushes}
+        reported[day] += rows
+    assert set(reported.values()) == {flushes}
 
 
-def test_the_first_commit_is_told_of_at_once(clock: list[float]) -> None:
+def test_the_first_commit_is_reported_of_at_once(clock: list[float]) -> None:
     reporter = Reporter()
     assert not reporter.is_due
     reporter.add(CommitResult(rows={"interactions": {TODAY: 3, LATE[0]: 1}}))

@@ -94,9 +94,13 @@ def test_a_day_is_taken_and_becomes_history(batch: Batch, defs, instance) -> Non
     result = run(defs, instance, "2026-01-01")
     assert result.success
     assert {name: partitions(instance, name) for name in NAMES} == dict.fromkeys(NAMES, {"2026-01-01"})
-    told = instance.get_latest_materialization_event(dg.AssetKey("stores")).asset_materialization.metadata
-    assert (told["dagster/partition_row_count"].value, told["new"].value, told["rejected"].value) == (3, 0, 1)
-    assert told["as of"].value == "2026-01-02T00:00:00+00:00"
+    reported = instance.get_latest_materialization_event(dg.AssetKey("stores")).asset_materialization.metadata
+    assert (reported["dagster/partition_row_count"].value, reported["new"].value, reported["rejected"].value) == (
+        3,
+        0,
+        1,
+    )
+    assert reported["as of"].value == "2026-01-02T00:00:00+00:00"
     checks = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
     assert checks == {
         "change_within_limits": True,
@@ -196,9 +200,9 @@ def test_a_sample_shows_no_personal_value(tmp_path: Path, monkeypatch: pytest.Mo
         instance=instance, asset_selection=[dg.AssetKey("user_profiles")], partition_key="2026-01-01"
     )
     assert result.success
-    told = instance.get_latest_materialization_event(dg.AssetKey("user_profiles")).asset_materialization.metadata
-    assert "IT" in str(told["sample"].value)
-    assert "secret" not in str(told)
+    reported = instance.get_latest_materialization_event(dg.AssetKey("user_profiles")).asset_materialization.metadata
+    assert "IT" in str(reported["sample"].value)
+    assert "secret" not in str(reported)
 
 
 def test_references_are_checked_against_every_key_there_ever_was(batch: Batch) -> None:
@@ -239,8 +243,8 @@ def test_days_that_landed_are_taken_once_they_were_seen_twice(batch: Batch, defs
         batch.land("stores", day, some(2))
     first = tick(cursor)
     assert first.run_requests == []
-    told = {event.asset_key.to_user_string(): event.metadata["days waiting"].value for event in first.asset_events}
-    assert told == {"sources/stores/landing": 2}
+    reported = {event.asset_key.to_user_string(): event.metadata["days waiting"].value for event in first.asset_events}
+    assert reported == {"sources/stores/landing": 2}
     (request,) = tick(first.cursor).run_requests
     assert [request.tags[f"dagster/asset_partition_range_{end}"] for end in ("start", "end")] == [
         "2026-01-01",
@@ -288,13 +292,13 @@ def test_checks_can_be_run_by_themselves(batch: Batch, defs, instance) -> None:
     assert partitions(instance, "stores") == set()
 
 
-def test_days_taken_without_dagster_are_told(batch: Batch, defs, instance) -> None:
+def test_days_taken_without_dagster_are_reported(batch: Batch, defs, instance) -> None:
     for day in ("2026-01-01", "2026-01-02"):
         batch.land("stores", day, some(2))
         batch.take("stores", day)
     refresh_history(batch.lake, "stores", batch.folder / "staging")
     sensor = defs.resolve_sensor_def("lake_partitions_sensor")
     with dg.build_sensor_context(instance, definitions=defs, resources={"lake": batch.lake}) as context:
-        told = sensor.evaluate_tick(context).asset_events
-    found = {(event.asset_key.to_user_string(), event.partition) for event in told}
+        reported = sensor.evaluate_tick(context).asset_events
+    found = {(event.asset_key.to_user_string(), event.partition) for event in reported}
     assert found == {(name, f"2026-01-0{day}") for name in ("stores", "stores_history") for day in (1, 2)}

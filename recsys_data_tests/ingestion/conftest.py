@@ -52,7 +52,7 @@ def make_platform(
     sessions: Iterator[EventSession],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[MakePlatform]:
-    """Makes platforms, empty ones of the built-in contracts unless told otherwise."""
+    """Makes platforms, empty ones of the built-in contracts unless stated otherwise."""
     made: list[Platform] = []
 
     def session(plan: EventSchema, first_day: date) -> EventSession:

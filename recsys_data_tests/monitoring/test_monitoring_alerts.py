@@ -48,7 +48,7 @@ def hook() -> Iterator[Webhook]:
         yield found
 
 
-def test_a_problem_is_told_once_and_so_is_its_end() -> None:
+def test_a_problem_is_reported_once_and_so_is_its_end() -> None:
     state = observed(State(), [condition("a", "error", "1"), condition("b", None)], NOW)
     (problem,) = undelivered(state, "log", NOW)
     assert (problem.subject, problem.state, problem.severity, problem.at) == ("a", "problem", "error", NOW)
@@ -67,13 +67,13 @@ def test_what_was_not_delivered_keeps_its_id_though_it_is_found_again() -> None:
     assert undelivered(observed(state, [condition("a", "error", "2")], NOW), "webhook", NOW) == first
 
 
-def test_each_sink_is_told_by_itself() -> None:
+def test_each_sink_is_reported_by_itself() -> None:
     state = delivered(observed(State(), [condition("a", "error")], NOW), "log")
     assert undelivered(state, "log", NOW) == []
     assert len(undelivered(state, "webhook", NOW)) == 1
 
 
-def test_what_turns_worse_is_told_again_and_what_turns_better_is_not() -> None:
+def test_what_turns_worse_is_reported_again_and_what_turns_better_is_not() -> None:
     state = delivered(observed(State(), [condition("a", "warning")], NOW), "log")
     state = observed(state, [condition("a", "error", "2")], NOW)
     assert [one.severity for one in undelivered(state, "log", NOW)] == ["error"]
@@ -81,7 +81,7 @@ def test_what_turns_worse_is_told_again_and_what_turns_better_is_not() -> None:
     assert undelivered(state, "log", NOW) == []
 
 
-def test_of_what_is_no_longer_there_nothing_more_is_told() -> None:
+def test_of_what_is_no_longer_there_nothing_more_is_reported() -> None:
     state = delivered(observed(State(), [condition("a", "error"), condition("b", "error")], NOW), "log")
     state = without_others(state, "check", ["b"])
     assert undelivered(state, "log", NOW) == []
@@ -114,9 +114,9 @@ def test_a_sink_that_takes_the_last_look_knows_exactly_what_is_bad(looks) -> Non
     for number, (found, takes) in enumerate([*looks, ({}, True)]):
         state = observed(state, [condition(name, how, str(number)) for name, how in found.items()], NOW)
         if takes:
-            told = undelivered(state, "webhook", NOW)
-            assert len({one.id for one in told}) == len(told)
-            for one in told:
+            reported = undelivered(state, "webhook", NOW)
+            assert len({one.id for one in reported}) == len(reported)
+            for one in reported:
                 known[one.subject] = one.state == "problem"
             state = delivered(state, "webhook")
     assert {name for name, bad in known.items() if bad} == {one.subject for one in state.incidents.values()}
@@ -146,14 +146,14 @@ def test_slack_is_sent_text_that_mentions_nobody(hook: Webhook) -> None:
 
 
 @pytest.mark.parametrize("status", [302, 400, 404, 500, 503])
-def test_a_refusal_is_told_without_the_secret_url(hook: Webhook, status: int) -> None:
+def test_a_refusal_is_reported_without_the_secret_url(hook: Webhook, status: int) -> None:
     hook.status = status
     with pytest.raises(Transient, match=f"it was answered {status}") as failure:
         WebhookNotifier(hook.url, "json").send([alert()], "")
     assert SECRET not in str(failure.value) and len(hook.posted) == 1
 
 
-def test_a_dead_webhook_is_told_without_the_secret_url() -> None:
+def test_a_dead_webhook_is_reported_without_the_secret_url() -> None:
     with webhook() as hook:
         url = hook.url
     with pytest.raises(Transient, match="Connection refused") as failure:
@@ -170,7 +170,7 @@ def test_a_webhook_that_never_answers_is_given_up(hook: Webhook, monkeypatch: py
                 WebhookNotifier(hook.url, "json").send([alert()], "")
 
 
-def test_the_log_is_told_by_severity(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_is_reported_by_severity(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         LogNotifier().send([alert(1)], "and 3 more")
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [

@@ -70,7 +70,7 @@ def test_a_healthy_deployment_has_no_problem_and_is_left_as_it_is(
     assert all(one.found and (one.advice or one.state == "ok") for one in examine(settings))
 
 
-def test_waiting_events_are_told_with_their_age_and_who_drains(
+def test_waiting_events_are_reported_with_their_age_and_who_drains(
     log: EventLog, settings: Settings, lake: Lake, ingest: Ingest
 ) -> None:
     log.append([view("a", received_at=datetime.now(UTC).isoformat())])
@@ -122,7 +122,7 @@ def segments(settings: Settings, log: EventLog) -> list[Path]:
     return [segment_path(folder, first) for first in segment_firsts(folder)]
 
 
-def test_a_torn_tail_is_told_from_a_missing_segment(
+def test_a_torn_tail_is_reported_from_a_missing_segment(
     log: EventLog, settings: Settings, lake: Lake, ingest: Ingest
 ) -> None:
     log.append([view("a")])
@@ -156,9 +156,9 @@ def test_positions_beyond_the_log_are_found(log: EventLog, settings: Settings, l
 def test_a_catalog_that_is_none_is_found_and_hides_nothing_before_it(settings: Settings) -> None:
     settings.lake_dir.mkdir(parents=True)
     (settings.lake_dir / "catalog.db").write_bytes(b"this is no database, whatever its name says" * 100)
-    told = {one.check: one for one in examine(settings)}
-    assert told["state"].state == "problem" and "not a database" in told["state"].found
-    assert told["contracts"].state == "ok"
+    reported = {one.check: one for one in examine(settings)}
+    assert reported["state"].state == "problem" and "not a database" in reported["state"].found
+    assert reported["contracts"].state == "ok"
 
 
 def test_a_table_that_cannot_follow_its_contract_is_found(
@@ -172,12 +172,12 @@ def test_a_table_that_cannot_follow_its_contract_is_found(
     (folder / "interactions.odcs.yaml").write_text(text.replace("- name: tag\n", "- name: label\n"))
     before = content(settings.lake_dir)
     changed = msgspec.structs.replace(settings, contracts=str(folder))
-    told = [one for one in found(changed, "table interactions") if one.state == "problem"]
-    assert [one.found for one in told] == ["column tag is stored but no longer in the contract"]
+    reported = [one for one in found(changed, "table interactions") if one.state == "problem"]
+    assert [one.found for one in reported] == ["column tag is stored but no longer in the contract"]
     assert content(settings.lake_dir) == before, "to look at a table must not change it"
     (folder / "interactions.odcs.yaml").write_text("kind: DataContract")
-    told = found(changed, "contracts")
-    assert told[0].state == "problem" and "interactions.odcs.yaml" in told[0].found
+    reported = found(changed, "contracts")
+    assert reported[0].state == "problem" and "interactions.odcs.yaml" in reported[0].found
 
 
 @pytest.mark.parametrize("column", ["received_at", "ingested_at"])
@@ -201,16 +201,16 @@ def test_a_clock_that_is_off_is_found(
     assert clock.state == ("warning" if column == "received_at" else "problem")
 
 
-def test_a_snapshot_that_is_held_back_is_told_with_what_to_do(settings: Settings, lake: Lake) -> None:
+def test_a_snapshot_that_is_held_back_is_reported_with_what_to_do(settings: Settings, lake: Lake) -> None:
     import pyarrow as pa
 
     empty = pa.table({"item_id": pa.array([], pa.string())})
     day = date(2026, 1, 2)
     taken = SnapshotResult("item_catalog", day, datetime.now(UTC), Compared(1), violation="sudden_loss: all are gone")
     quarantine(settings, taken, empty.to_reader, empty.to_reader)
-    told = found(settings, "snapshots of item_catalog")
-    assert "that of 2026-01-02 is on hold: sudden_loss" in told[0].found
-    assert "recsys-data snapshot accept item_catalog 2026-01-02" in told[0].advice
+    reported = found(settings, "snapshots of item_catalog")
+    assert "that of 2026-01-02 is on hold: sudden_loss" in reported[0].found
+    assert "recsys-data snapshot accept item_catalog 2026-01-02" in reported[0].advice
 
 
 def of_database(folder: Path, location: str) -> str:
@@ -243,18 +243,20 @@ def test_a_database_is_reached_or_why_not_is_said_without_its_password(settings:
 def test_a_check_that_hangs_is_given_up() -> None:
     release = threading.Event()
     begun = time.monotonic()
-    told = bounded("disk", lambda: [Finding("disk", "ok", "late")] if release.wait(30) else [], seconds=0.1)
+    reported = bounded("disk", lambda: [Finding("disk", "ok", "late")] if release.wait(30) else [], seconds=0.1)
     release.set()
     assert time.monotonic() - begun < 5
-    assert (told[0].state, told[0].found) == ("problem", "no answer within 0.1 s")
+    assert (reported[0].state, reported[0].found) == ("problem", "no answer within 0.1 s")
 
 
 def test_a_check_that_fails_is_a_problem_of_its_own() -> None:
-    (told,) = bounded("disk", lambda: [Finding("disk", "ok", str(1 // 0))])
-    assert (told.state, told.found) == ("problem", "ZeroDivisionError: integer division or modulo by zero")
+    (reported,) = bounded("disk", lambda: [Finding("disk", "ok", str(1 // 0))])
+    assert (reported.state, reported.found) == ("problem", "ZeroDivisionError: integer division or modulo by zero")
 
 
-def test_limits_of_the_machine_are_told(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_limits_of_the_machine_are_reported(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(machine, "LOW_FREE", 2**80)
     assert {one.check: one.state for one in machine.state_folder(settings)}["disk space"] == "warning"
     monkeypatch.setattr(machine, "LEAST_FREE", 2**80)

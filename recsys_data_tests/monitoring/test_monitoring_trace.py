@@ -84,7 +84,7 @@ def test_it_waits_also_before_there_is_any_table(log: EventLog, lake: Lake) -> N
     assert not any(lake.exists(name) for name in lake.contracts)
 
 
-def test_deliveries_again_are_told_from_those_that_wait(log: EventLog, lake: Lake, ingest: Ingest) -> None:
+def test_deliveries_again_are_reported_from_those_that_wait(log: EventLog, lake: Lake, ingest: Ingest) -> None:
     log.append([view("a")])
     ingest()
     log.append([view("a"), view("b"), view("a")])
@@ -129,7 +129,9 @@ def test_an_id_that_was_refused_once_and_taken_later_is_both(log: EventLog, lake
     assert trace(log, lake, f"{dead.log_partition}:{dead.log_offset}").state == "rejected"
 
 
-def test_of_very_many_deliveries_some_are_listed_and_all_are_told(log: EventLog, lake: Lake, ingest: Ingest) -> None:
+def test_of_very_many_deliveries_some_are_listed_and_all_are_reported(
+    log: EventLog, lake: Lake, ingest: Ingest
+) -> None:
     log.append([view("a", item_id=None)] * (MOST + 50))
     ingest()
     found = trace(log, lake, "a")

@@ -225,7 +225,7 @@ def _rest(world: World) -> Iterable[Finding]:
         if waiting := sum(behind.values()) + len(product.outbox_lines(lake)):
             yield Finding("stuck", f"{waiting} lines still wait after a consumer that ended well")
     except RecsysDataError as error:
-        yield Finding("stuck", f"what waits cannot be told: {error}")
+        yield Finding("stuck", f"what waits cannot be reported: {error}")
     finally:
         log.close()
         product.close_lake(lake)
@@ -237,7 +237,7 @@ def _verdict(world: World, sound: bool) -> Iterable[Finding]:
     try:
         said = product.verdict(log, lake, world.settings)
     except RecsysDataError as error:
-        yield Finding("stuck", f"it cannot be told whether all is well: {error}")
+        yield Finding("stuck", f"it cannot be reported whether all is well: {error}")
     else:
         # A sync that failed may leave a range of lines that were never acknowledged and are gone after a power failure.
         # The log cannot tell it from one that was acknowledged, and reports it.

@@ -69,7 +69,7 @@ def make(rng: random.Random, number: str, now: datetime) -> Event:
 
 
 def id_of(line: bytes) -> str:
-    """Whose line it is; empty where that cannot be told."""
+    """Whose line it is; empty where that is unknown."""
     found = ID.search(line)
     return found[1].decode() if found else ""
 

@@ -1,7 +1,7 @@
 """A simulated deployment: one machine, the state folder on its disk, the processes that run, and the truth outside.
 
 Data flow: `World.run(step)` for each step of a schedule -> `World.finish`, a quiet consumer that takes what is left.
-What is wrong in the end is told by `check.py`.
+What is wrong in the end is reported by `check.py`.
 """
 
 import gc
@@ -56,8 +56,8 @@ class Step:
         if self.fault is None:
             return self.kind
         where = f"operation {self.fault.at}" if not self.fault.operation else f"{self.fault.operation} {self.fault.at}"
-        told = f" ({self.fault.happened})" if self.fault.happened else ", which was not reached"
-        return f"{self.kind}: {self.fault.kind} at {where}{told}"
+        reported = f" ({self.fault.happened})" if self.fault.happened else ", which was not reached"
+        return f"{self.kind}: {self.fault.kind} at {where}{reported}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +178,8 @@ class World:
             and not isinstance(error, Crash | RecsysDataError)
             and not (failed and isinstance(error, OSError))
         ):
-            told = "".join(traceback.format_exception(error))[-3000:]
-            self.findings.append(Finding("traceback", f"{process.name} ended with {type(error).__name__}:\n{told}"))
+            reported = "".join(traceback.format_exception(error))[-3000:]
+            self.findings.append(Finding("traceback", f"{process.name} ended with {type(error).__name__}:\n{reported}"))
         if error is not None:
             _let_go(error)
         for cleanup in process.cleanups:

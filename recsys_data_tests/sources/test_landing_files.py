@@ -91,7 +91,7 @@ def test_brackets_in_a_location_are_names(tmp_path):
 
 @pytest.mark.parametrize("name", ["b.csv.part", "b.csv.TMP", ".b.csv", "_b.csv", ".b.csv.part", "b.csv.partial"])
 @pytest.mark.parametrize("pattern", ["*", "*.csv"])
-def test_temporary_names_are_not_read_and_told(tmp_path, caplog, name, pattern):
+def test_temporary_names_are_not_read_and_reported(tmp_path, caplog, name, pattern):
     put(tmp_path / f"landing/{DAY}/a.csv", "id\n1\n")
     put(tmp_path / f"landing/{DAY}/{name}", "id\n2\n")
     put(tmp_path / f"landing/{DAY}/_SUCCESS", "")

@@ -75,7 +75,7 @@ def test_many_commits_in_any_interleaving_lose_nothing_and_double_nothing(open_n
     assert sorted(stored.scan().to_arrow()["event_id"].to_pylist()) == sorted(f"e{n}" for n in range(count))
 
 
-def test_a_catalog_that_cannot_be_written_is_tried_again_and_then_told(
+def test_a_catalog_that_cannot_be_written_is_tried_again_and_then_reported(
     open_notes: OpenLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = open_notes().table("notes")

@@ -95,9 +95,9 @@ def test_a_consumer_that_cannot_read_ids_names_the_file(open_: Open) -> None:
     flip(path, 200)
     assert path.name in str(corrupt_data(table, files, error))
     path.unlink()
-    told = str(corrupt_data(table, files, error))
-    assert f"{path} is not there" in told
-    assert str(manifest_of(table, str(path))) in told
+    reported = str(corrupt_data(table, files, error))
+    assert f"{path} is not there" in reported
+    assert str(manifest_of(table, str(path))) in reported
 
 
 @pytest.mark.parametrize("harm", ["flipped", "zeros", "emptied"])

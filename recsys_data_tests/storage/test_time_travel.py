@@ -1,4 +1,4 @@
-"""Readers in the past see what was stored then, or are told that it is gone."""
+"""Readers in the past see what was stored then, or get an error that it has expired."""
 
 import time
 from datetime import UTC, datetime, timedelta

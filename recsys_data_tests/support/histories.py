@@ -1,4 +1,4 @@
-"""Snapshots in a small lake, and their history told by a plain loop, for tests."""
+"""Snapshots in a small lake, and their history by a plain loop, for tests."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ from recsys_data_tests.support.contract_files import custom, load_one, odcs
 
 Row = Mapping[str, Any]
 # Of a state or a period: as text, for maps have no order.
-Told = tuple[str, ...]
+Period = tuple[str, ...]
 
 FIRST = date(2026, 1, 1)
 ID = {"name": "id", "logicalType": "string", "primaryKey": True, "required": True}
@@ -107,30 +107,30 @@ class Histories:
     def rows(self) -> list[dict[str, Any]]:
         return self.lake.table(f"{self.name}_history").scan().to_arrow().to_pylist()
 
-    def periods(self) -> list[Told]:
+    def periods(self) -> list[Period]:
         """What the history says, in no particular order but always the same."""
         states = [column.name for column in self.contract.columns if not column.system]
         return sorted(period(row, row, states) for row in self.rows())
 
-    def as_of(self, at: datetime) -> list[Told]:
+    def as_of(self, at: datetime) -> list[Period]:
         with connect(self.open_lake(), [f"{self.name}_history"]) as connection:
             rows = connection.sql(f"FROM {self.name}_as_of($moment)", params={"moment": at})
             found = rows.to_arrow_table().to_pylist()
-        return sorted(told(row, [c.name for c in self.contract.columns if not c.system]) for row in found)
+        return sorted(reported(row, [c.name for c in self.contract.columns if not c.system]) for row in found)
 
     def sql(self, query: str) -> list[tuple[Any, ...]]:
         with connect(self.open_lake(), [self.name, f"{self.name}_history"]) as connection:
             return connection.sql(query).fetchall()
 
 
-def told(row: Row, states: Sequence[str]) -> Told:
+def reported(row: Row, states: Sequence[str]) -> Period:
     return tuple(text(row.get(name)) for name in states)
 
 
-def period(row: Row, ends: Row, states: Sequence[str]) -> Told:
+def period(row: Row, ends: Row, states: Sequence[str]) -> Period:
     end = ends["valid_to"]
     changed = sorted(ends["changed"])
-    return (*told(row, states), str(ends["valid_from"]), str(end), str(changed), str(ends["is_current"]))
+    return (*reported(row, states), str(ends["valid_from"]), str(end), str(changed), str(ends["is_current"]))
 
 
 def text(value: Any) -> str:
@@ -142,8 +142,8 @@ def text(value: Any) -> str:
     return repr(value)
 
 
-def oracle(contract: Contract, stored: Mapping[int, tuple[Sequence[Row], datetime]]) -> list[Told]:
-    """The history of these snapshots, told by going through them one row at a time."""
+def oracle(contract: Contract, stored: Mapping[int, tuple[Sequence[Row], datetime]]) -> list[Period]:
+    """The history of these snapshots, by going through them one row at a time."""
     states = [column.name for column in contract.columns if not column.system]
     (key,) = contract.primary_key
     open_: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""What should become of a line, told from the description of the native event alone, with the standard library.
+"""What should become of a line, by the description of the native event alone, with the standard library.
 
 Written apart from the code under test: plain Python over `json`, one rule after the other.
 """

@@ -1,4 +1,4 @@
-"""What a trace of system calls (strace) says of durability: whether anything was told before it was on the disk.
+"""What a trace of system calls (strace) says of durability: whether anything was reported before it was on the disk.
 
 Data flow: lines of `strace -f -y` -> `Trace` -> what was committed or acknowledged, and what was not synced then.
 A file is safe when it was synced after its last write, and the folder that names it after it was made; so is each

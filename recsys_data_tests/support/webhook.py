@@ -1,4 +1,4 @@
-"""A webhook on loopback that keeps what it is posted, and answers as it is told."""
+"""A webhook on loopback that keeps what it is posted, and answers as it is set."""
 
 import json
 import threading

@@ -53,7 +53,7 @@ def _look(state: State, kind: str, path: Path, sound: list, result: Result) -> N
 
 
 def damaged_cache(harness: Harness, injections: int) -> Result:
-    """Flip bits of a file of ids that were seen: it is told, built again, and nothing is stored twice."""
+    """Flip bits of a file of ids that were seen: it is reported, built again, and nothing is stored twice."""
     result = Result("bits flipped in the cache of ids")
     state = harness.state()
     while result.injections < injections and not result.problems:
@@ -67,8 +67,8 @@ def damaged_cache(harness: Harness, injections: int) -> Result:
         child.wait()
         result.recoveries.append(child.seconds)
         result.injections += 1
-        told = child.code == 0 and f"{path.name} is damaged" in child.text()
-        result.require(told, f"it ended with {child.code} and did not name {path}: {child.text()[-2000:]}")
+        reported = child.code == 0 and f"{path.name} is damaged" in child.text()
+        result.require(reported, f"it ended with {child.code} and did not name {path}: {child.text()[-2000:]}")
         verify(state, result, f"damage of {path}")
     harness.close(state, result)
     return result

@@ -28,9 +28,9 @@ def failing(flag: Path, names: tuple[str, ...]) -> Callable[[], None]:
 
     def wrapped(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def maybe(*arguments: Any) -> Any:
-            told = flag.read_text().split() if flag.exists() else ()
-            if told and told[0] == name:
-                raise OSError(int(told[1]), os.strerror(int(told[1])))
+            reported = flag.read_text().split() if flag.exists() else ()
+            if reported and reported[0] == name:
+                raise OSError(int(reported[1]), os.strerror(int(reported[1])))
             return call(*arguments)
 
         return maybe
@@ -106,14 +106,14 @@ def log_cannot_be_read(harness: Harness, injections: int) -> Result:
             log.rmdir()
             aside.rename(log)
         result.injections += 1
-        _told(child, result)
+        _reported(child, result)
         recover(state, result, "a log that could not be read")
         verify(state, result, "a log that could not be read")
     harness.close(state, result)
     return result
 
 
-def _told(child: Child, result: Result) -> None:
+def _reported(child: Child, result: Result) -> None:
     explained(child, result, "a log that cannot be read")
     clear = child.code == 1 and "event log" in child.text()
     result.require(clear, f"the consumer ended with {child.code}: {child.text()[-2000:]}")

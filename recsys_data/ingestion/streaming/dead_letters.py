@@ -61,7 +61,7 @@ class DeadLetterFilter:
 
 @dataclass(slots=True)
 class LogPositions:
-    """LogPositions in the log, by partition: what tells dead letters apart."""
+    """Positions in the log, by partition, which identify dead letters."""
 
     offsets: dict[int, list[npt.NDArray[np.int64]]] = field(default_factory=dict)
 

@@ -4,8 +4,8 @@ Data flow: the lake's primary tables -> sorted runs (files below `DIR/ingest/see
 added since -> `DedupIndex.filter_new`. It holds exactly the ids that primary tables hold. The files are a cache: what
 they lack is read from the lake when they are opened. They name the commit that they belong to, and are thrown away when
 this lake never made that commit (another lake, a restored backup), when rows have expired since, or when they are
-damaged: an id that is not found again would be stored twice, one that is found wrongly would be lost. 16 bytes tell
-more ids apart than can ever be stored; a deliberate collision costs its author one event.
+damaged: an id that is not found again would be stored twice, one that is found wrongly would be lost. 16 bytes
+distinguish more ids than can ever be stored; a deliberate collision costs its author one event.
 """
 
 import logging

@@ -320,7 +320,7 @@ class StreamWriter:
         return {partition: self.position(partition) for partition in partitions}
 
     def _measure(self, batches: list[MicroBatch]) -> Latency | None:
-        """Receipt to visible, kept for the next commit, since this one cannot tell when it was visible."""
+        """Receipt to visible, kept for the next commit, since this one cannot know when it was visible."""
         received = np.concatenate([batch.received_at for batch in batches]) if batches else np.zeros(0)
         if len(received) == 0:
             return None

@@ -45,11 +45,11 @@ def lines_of(log: EventLog, event_id: str) -> Iterator[Line]:
     spelled = sorted({msgspec.json.encode(event_id)[1:-1], json.dumps(event_id)[1:-1].encode()})
     # Any character may be written with \u, the slash also as \/.
     escapes = [rb"\u", *([rb"\/"] if "/" in event_id else [])]
-    told = re.compile(rb'"event_id"\s*:\s*"(?:' + b"|".join(map(re.escape, spelled)) + rb')"')
+    spelling = re.compile(rb'"event_id"\s*:\s*"(?:' + b"|".join(map(re.escape, spelled)) + rb')"')
     for lines in slices(log):
         for row in rows_with(lines, [*spelled, *escapes]):
             raw = lines.line(row)
-            if _is_of(raw, event_id, told):
+            if _is_of(raw, event_id, spelling):
                 yield Line(lines.partition, int(lines.positions[row]), raw)
 
 
@@ -124,6 +124,6 @@ def _decoded(raw: bytes) -> Identified | None:
         return None
 
 
-def _is_of(raw: bytes, event_id: str, told: re.Pattern[bytes]) -> bool:
+def _is_of(raw: bytes, event_id: str, spelling: re.Pattern[bytes]) -> bool:
     found = _decoded(raw)
-    return told.search(raw) is not None if found is None else found.event_id == event_id
+    return spelling.search(raw) is not None if found is None else found.event_id == event_id

@@ -144,7 +144,7 @@ def unsafe(request: HTTPConnection) -> Response | None:
     elif request.scope["path"].rstrip("/") == GRAPHQL and (
         request.scope["query_string"] or "text/html" not in headers.get("accept", "")
     ):
-        # Whatever operation it names: the UI sends none by GET, so there is nothing to tell apart.
+        # Whatever operation it names: the UI sends none by GET, so there is nothing to distinguish.
         return refuse(405, "GraphQL operations are sent by POST, as application/json.", {"Allow": "POST"})
     return None
 

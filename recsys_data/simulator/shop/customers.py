@@ -89,10 +89,10 @@ def _orders(world: World, who: Ints, began: Ints, now: int) -> tuple[Ints, Ints,
 def _state(began: Ints, leaves: Ints, orders: Ints, last: Ints, now: int) -> tuple[Ints, Ints]:
     """Where in the lifecycle, and since when."""
     closing, grown, lapsing = leaves - CLOSED_FOR, began + NEW_FOR, last + LAPSED_AFTER
-    told = [now >= closing, now < grown, orders == 0, now >= lapsing]
-    state = np.select(told, [CLOSED, NEW, PROSPECT, LAPSED], ACTIVE)
-    # Who comes back after a pause is active from that order on, which is told anyway.
-    since = np.select(told, [closing, began, grown, np.maximum(lapsing, grown)], grown)
+    conditions = [now >= closing, now < grown, orders == 0, now >= lapsing]
+    state = np.select(conditions, [CLOSED, NEW, PROSPECT, LAPSED], ACTIVE)
+    # Who comes back after a pause is active from that order on, which the first conditions cover.
+    since = np.select(conditions, [closing, began, grown, np.maximum(lapsing, grown)], grown)
     return state, since
 
 

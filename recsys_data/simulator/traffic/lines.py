@@ -127,7 +127,7 @@ def _contexts(visit: Visit, client: ClientFormat, backend: Bools) -> list[str]:
 def render(world: World, rng: np.random.Generator, visit: Visit) -> Rows:
     """Write every event of `visit` as a line, in no order.
 
-    Orders of some visits and all refunds are told by the shop's backend: no context, no `sent_at`, no delay.
+    Orders of some visits and all refunds are sent by the shop's backend: no context, no `sent_at`, no delay.
 
     Returns:
         one row per event, every outcome 0 (accepted).
@@ -143,12 +143,12 @@ def render(world: World, rng: np.random.Generator, visit: Visit) -> Rows:
     session, item_ids = events.session.tolist(), world.items.item_id
     ids = _event_ids(rng, session, client)
     lines = []
-    for i, (s, kind, item, told, by_user) in enumerate(
+    for i, (s, kind, item, by_backend, by_user) in enumerate(
         zip(session, events.kind.tolist(), events.item.tolist(), backend.tolist(), known.tolist(), strict=True)
     ):
         actor = (client.known if by_user else client.anonymous)[s]
         thing = f',"item_id":"{item_ids[item]}"' if item >= 0 else ""
-        source = "backend" if told else client.source[s]
+        source = "backend" if by_backend else client.source[s]
         lines.append(
             f'{{"event_id":"{ids[i]}","type":"{KINDS[kind]}",{actor},"session_id":"{client.session_id[s]}"{thing}'
             f',"event_ts":"{clocks.event_text[i]}"{clocks.client[i]}{clocks.sent[i]}{details[i]}'

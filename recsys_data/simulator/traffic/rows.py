@@ -24,7 +24,7 @@ FACTS = np.dtype(
     ],
     align=True,
 )
-# numpy copies records field by field, twenty times slower than as plain bytes, unless told that they are.
+# numpy copies records field by field, twenty times slower than as plain bytes, unless viewed as such.
 BYTES = np.dtype(f"V{FACTS.itemsize}")
 
 

@@ -20,7 +20,7 @@ DATE = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 TIME = "[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?"
 ZONE = "(Z|[+-][0-9]{2}(:?[0-9]{2})?)?"
 NUMBER = "[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?"
-# With at most 15 digits and one of them before the point, as every printer spells them: then a float64 tells whether
+# With at most 15 digits and one of them before the point, as every printer spells them: then a float64 shows whether
 # a decimal is the same number.
 EXPONENT = "[+-]?[0-9]([.][0-9]{0,14})?[eE][+-]?[0-9]{1,3}"
 YEARS = "BETWEEN {kind} '0001-01-01' AND {kind} '9999-12-31 23:59:59.999999'"

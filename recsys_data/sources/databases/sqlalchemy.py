@@ -111,8 +111,8 @@ def _engine(server: Server, url: "URL") -> "Engine":
     except (sqlalchemy.exc.ArgumentError, ModuleNotFoundError) as error:
         driver = url.get_driver_name() if isinstance(error, ModuleNotFoundError) else ""
         extra = f"recsys-data[{EXTRAS[driver]}]" if driver in EXTRAS else "the driver and dialect of that database"
-        told = redacted(str(error), secrets_of(url))
-        raise UserError(f"{named(server)}: {told}. Install {extra}, or fix the location.") from None
+        found = redacted(str(error), secrets_of(url))
+        raise UserError(f"{named(server)}: {found}. Install {extra}, or fix the location.") from None
 
 
 class _Read:

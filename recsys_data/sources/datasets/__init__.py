@@ -2,7 +2,7 @@
 
 Data flow: files of a data set -> `Importer.read` -> `Import` (batches of lines, in event-time order) ->
 the process that appends them to the log and sets `received_at`. Loading the same files again gives the same lines,
-byte for byte and with the same event ids, so that ingestion drops them as duplicates. What a data set tells
+byte for byte and with the same event ids, so that ingestion drops them as duplicates. What a data set has
 about users and items comes along as states of days, for the landing folders of the batch side.
 Run it alone: `recsys-data load movielens FOLDER`.
 """

@@ -1,8 +1,8 @@
 """Native events in a file, one JSON object a line -> the same lines, byte for byte and in file order.
 
 They are not sorted: their order is the client's, and lines that are not events at all keep their place too.
-Nothing is judged or repaired here; a line without an event id stays without one (ingestion says so), for an
-id made up here would hide that the event cannot be told from its repetition. Empty lines are left out, and
+Nothing is validated or repaired here; a line without an event id stays without one (ingestion says so), for an
+id made up here would hide that the event cannot be distinguished from its repetition. Empty lines are left out, and
 line ends do not belong to a line.
 Run it alone: `recsys-data load events FILE`.
 """

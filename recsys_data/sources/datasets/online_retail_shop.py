@@ -1,11 +1,12 @@
 """Online Retail -> its items and customers, as full states of `item_catalog` and `user_profiles` for each trading day.
 
 Data flow: rows of the files -> one row for each item (customer) and day on which it occurs -> what was known
-since when -> the state of each day. The data set has no catalogue; it tells what was on the invoices:
+since when -> the state of each day. The data set has no catalogue; it has what was on the invoices:
 - price: of the item's last line so far, in file order, that has a positive price and is not a cancellation.
 - description, which is the title too: the last one so far; now and then a note on the stock, such as `damaged`.
 - country: the customer's last one so far.
-Days are those of the shop's clock. Lines whose time cannot be read tell nothing here, for nobody knows since when.
+Days are those of the shop's clock. Lines whose time cannot be read are left out, because nobody knows since when they
+hold.
 """
 
 from datetime import date

@@ -123,7 +123,7 @@ class Staging:
 
         Args:
             line: SQL of the line, a BLOB, from the columns of the table.
-            states: what the data set tells about users and items.
+            states: what the data set has about users and items.
         """
         query = f"SELECT {line} AS line FROM staged ORDER BY happened NULLS FIRST, ordinal"
         return Import(self._total, self.scratch.lines(query), states)

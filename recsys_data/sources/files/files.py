@@ -25,7 +25,7 @@ GATHERED_BYTES = 8 * 1024 * 1024
 
 
 class Reader(Protocol):
-    """One format: `columns` says which names a file has (None: only reading it whole can tell), `read` reads it."""
+    """One format: `columns` says which names a file has (None: only reading it whole shows them), `read` reads it."""
 
     raw_json: bool
 
@@ -52,7 +52,7 @@ class Files:
         found = [(path, self._columns(path, wanted)) for path in self.paths]
         if self.reader.raw_json:
             names = list(dict.fromkeys(name for _, columns in found for name in columns))
-            # Without a single object there is nothing to tell by.
+            # Without a single object nothing shows which columns there are.
             return present_of(self.server, wanted, names) if names else list(wanted)
         present = present_of(self.server, wanted, found[0][1])
         for path, columns in found[1:]:

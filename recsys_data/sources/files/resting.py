@@ -62,5 +62,5 @@ def _seconds_to_wait(seen: Listing, rest: float, now: float) -> float:
     if seen.complete or not seen.state:
         return 0.0
     age = now - max(changed for _, _, changed in seen.state) / 1e9
-    # A file from the future tells of two clocks that differ, and nothing of its age.
+    # The time of a file from the future shows that two clocks differ, and nothing of its age.
     return rest if age < 0 else max(0.0, rest - age)

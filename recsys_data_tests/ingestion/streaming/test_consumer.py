@@ -1,4 +1,4 @@
-"""A consumer takes what waits, in bounded batches, and ends when it is told to."""
+"""A consumer takes what waits, in bounded batches, and ends when it is asked to."""
 
 import subprocess
 import sys

@@ -74,9 +74,11 @@ def changed(
 
 def replayed(platform: Platform, **meant: Any) -> tuple[int, dict[str, int]]:
     """How many were replayed, and why the others stay."""
-    told: list[int] = []
-    stay = replay.replay(platform.open_lake(), platform.log, platform.settings, DeadLetterFilter(**meant), told.append)
-    return sum(told), dict(stay)
+    reported: list[int] = []
+    stay = replay.replay(
+        platform.open_lake(), platform.log, platform.settings, DeadLetterFilter(**meant), reported.append
+    )
+    return sum(reported), dict(stay)
 
 
 def reasons(platform: Platform) -> list[str]:
@@ -129,9 +131,9 @@ def test_an_event_that_was_sent_again_meanwhile_is_not_doubled(changed: Platform
 
 
 def test_discarded_lines_are_gone_and_stay_counted(changed: Platform) -> None:
-    told: list[int] = []
-    replay.discard(changed.lake, changed.settings, DeadLetterFilter(reason="event_id_too_long"), told.append)
-    assert sum(told) == 4
+    reported: list[int] = []
+    replay.discard(changed.lake, changed.settings, DeadLetterFilter(reason="event_id_too_long"), reported.append)
+    assert sum(reported) == 4
     assert reasons(changed) == ["malformed_json", "missing_actor"]
     assert changed.removed("dead_letters").discarded == 4
     changed.assert_whole()

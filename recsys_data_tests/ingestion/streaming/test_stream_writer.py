@@ -125,7 +125,7 @@ def test_hundreds_of_days_are_one_commit(platform: Platform, writer: StreamWrite
     assert len(platform.lake.table("interactions").snapshots()) == 1
 
 
-def test_of_two_writers_the_second_is_told_and_leaves_nothing(
+def test_of_two_writers_the_second_is_reported_and_leaves_nothing(
     platform: Platform, writer: StreamWriter, decoder: Decoder
 ) -> None:
     other = StreamWriter(platform.open_lake(), platform.settings)
@@ -185,7 +185,7 @@ def test_upkeep_by_others_does_not_stand_in_the_way_of_a_commit(
     assert platform.ids() == ["a", "b", "c"]
 
 
-def test_a_commit_that_failed_only_to_be_told_is_not_made_twice(
+def test_a_commit_that_failed_only_to_be_reported_is_not_made_twice(
     platform: Platform, writer: StreamWriter, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit_table = SqlCatalog.commit_table

@@ -77,7 +77,7 @@ def test_a_lake_that_changes_meanwhile_is_read_again(platform, folder, monkeypat
     verify(folder)
 
 
-def test_a_log_that_was_pruned_beyond_the_catalog_is_told(platform, folder, monkeypatch) -> None:
+def test_a_log_that_was_pruned_beyond_the_catalog_is_reported(platform, folder, monkeypatch) -> None:
     feed(platform, "a", 400)
     whole = backup_module.add_catalog
 
@@ -108,7 +108,7 @@ def test_lines_that_the_log_had_lost_before_do_not_keep_a_backup_from_being_made
     assert back_up(platform.settings, folder).point.positions == platform.log.end_offsets()
 
 
-def test_a_data_file_that_vanished_is_told(platform, folder) -> None:
+def test_a_data_file_that_vanished_is_reported(platform, folder) -> None:
     feed(platform, "a")
     platform.consume()
     file = next(platform.settings.lake_dir.rglob("*.parquet"))

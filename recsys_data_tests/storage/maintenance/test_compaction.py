@@ -206,7 +206,7 @@ def test_readers_that_began_before_read_everything_after(open_notes: OpenLake, l
         assert all(Path(task.file.file_path).exists() for task in tasks)
 
 
-def test_files_that_others_keep_rewriting_are_told(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_others_keep_rewriting_are_reported(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     feed(lake.table("notes"), 4)
     monkeypatch.setattr(maintenance, "_replace", lambda *_: False)
     with pytest.raises(Transient, match="keep being rewritten by others"):

@@ -212,7 +212,7 @@ def test_nothing_is_removed_from_a_table_whose_files_are_elsewhere(table: "Table
     assert stray.exists()
 
 
-def test_two_at_once_and_a_damaged_file_are_told(
+def test_two_at_once_and_a_damaged_file_are_reported(
     table: "Table", notes_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remove_orphans(table, notes_file)

@@ -38,7 +38,7 @@ class State(msgspec.Struct, frozen=True):
     """What a history is made of: snapshots in the order in which they were known, compared by these key columns.
 
     Attributes:
-        token: tells the commit that wrote this from one of another writer.
+        token: identifies the commit that wrote this.
     """
 
     days: tuple[Applied, ...] = ()

@@ -15,8 +15,8 @@ HEAD_SECONDS = 15.0
 MAX_HEAD_BYTES = 64 * 1024
 # The rest of a body that was answered before it was read, e.g. with 404, comes before the next head.
 MAX_UNREAD_BYTES = 8 * 1024 * 1024
-# Connections above the limit that are still told so; what comes beyond is closed without a word.
-TOLD = 256
+# Connections above the limit that still get an answer; further ones are closed without one.
+ANSWERED = 256
 # The log and everything else of the process.
 OTHER_FILES = 256
 # In the scope of a request: its connection came when there were enough.
@@ -26,7 +26,7 @@ CROWDED = "recsys_data.crowded"
 def make_room(wanted: int) -> int:
     """How many connections fit, at most `wanted`; raises this process's limit of open files as far as it may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + TOLD + OTHER_FILES
+    needed = wanted + ANSWERED + OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -39,7 +39,7 @@ def fitting(wanted: int, files: int) -> int:
     >>> fitting(2048, 20_000), fitting(2048, 1024), fitting(2048, 256)
     (2048, 512, 64)
     """
-    return min(wanted, max(files - TOLD - OTHER_FILES, files // 4))
+    return min(wanted, max(files - ANSWERED - OTHER_FILES, files // 4))
 
 
 class Connection(AutoHTTPProtocol):
@@ -61,16 +61,16 @@ class Connection(AutoHTTPProtocol):
         self._most, self.limit_concurrency = self.limit_concurrency, None
         app = self.app
 
-        async def told(scope: Any, receive: Any, send: Any) -> None:
+        async def refuse(scope: Any, receive: Any, send: Any) -> None:
             await app({**scope, CROWDED: self._crowded}, receive, send)
 
-        self.app = told
+        self.app = refuse
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         above = len(self.connections) - self._most if self._most is not None else 0
         self._crowded = above > 0
-        if above > min(TOLD, self._most or 0):
+        if above > min(ANSWERED, self._most or 0):
             transport.abort()
             return
         self._deadline = self.loop.call_later(HEAD_SECONDS, transport.close)

@@ -137,7 +137,7 @@ class Writer:
         return at
 
     def health(self) -> tuple[bool, dict[str, object]]:
-        """Whether the writer works, as far as the last append tells, and the details."""
+        """Whether the writer works, as of the last append, and the details."""
         idle = time.monotonic() - self._last_append
         ill = self._failure is not None and idle < ILL_SECONDS
         details = {

@@ -83,7 +83,7 @@ def check_body_key(body: bytes, keys: Sequence[str]) -> None:
 
 
 def _is_key(given: bytes, keys: Iterable[str]) -> bool:
-    # Each is compared, so that the time does not tell which it was.
+    # Each is compared, so that the time does not reveal which it was.
     matches = [hmac.compare_digest(given, key.encode()) for key in keys]
     return any(matches)
 
@@ -101,7 +101,7 @@ async def read_body(request: Request, limit: int, reserve: Callable[[int], None]
     Args:
         request: the request, not read yet.
         limit: bytes after decompression; before it, hardly more.
-        reserve: is told of each piece's bytes before it is kept, and may raise `RequestError`.
+        reserve: is called with each piece's bytes before it is kept, and may raise `RequestError`.
 
     Raises:
         RequestError: 400 for a broken gzip body or one in too many members, 408 if it comes too slowly, 413 if it is

@@ -1,4 +1,4 @@
-"""Runs the collector: binds the port, serves until it is told to stop, and stops without losing a request."""
+"""Runs the collector: binds the port, serves until it is stopped, and stops without losing a request."""
 
 import errno
 import ipaddress

@@ -310,7 +310,7 @@ class EventSession:
             self._made = None
             raise
         except RuntimeError as error:
-            # So DuckDB tells of a signal that came while it worked; it must not pass for a line's fault.
+            # DuckDB's error for a signal that came while it worked; it must not pass for a line's fault.
             if "Query interrupted" in str(error):
                 raise KeyboardInterrupt from None
             raise

@@ -2,7 +2,7 @@
 
 DuckDB decodes JSON fast but leniently: it casts `"7"` to 7, ignores unknown keys and takes trailing commas.
 So the values that it delivered for a line are counted by kind and compared with the values that stand in the
-line. In strict JSON a value of an object follows `":`, and its first byte tells its kind. Where the counts
+line. In strict JSON a value of an object follows `":`, and its first byte shows its kind. Where the counts
 agree, every value was delivered under its own key and with its own type; where they do not, or where the
 line is `ambiguous`, the strict decoder decides. `ambiguous` may be set needlessly, but is never missing.
 """

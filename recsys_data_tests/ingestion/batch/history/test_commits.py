@@ -1,4 +1,4 @@
-"""Others at the same time, a catalog that fails, want of memory, and what a crash left: each is told or healed."""
+"""Others at the same time, a catalog that fails, want of memory, and what a crash left: each is reported or healed."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -110,7 +110,7 @@ def test_a_commit_that_is_reported_as_failed_is_looked_after(
     assert overlaps(three.open_lake(), "things") == 0
 
 
-def test_a_catalog_that_cannot_be_written_is_told(three: Histories, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_catalog_that_cannot_be_written_is_reported(three: Histories, monkeypatch: pytest.MonkeyPatch) -> None:
     def locked(*_: Any) -> None:
         raise OperationalError("UPDATE", {}, Exception("database is locked"))
 
@@ -125,7 +125,7 @@ def test_a_catalog_that_cannot_be_written_is_told(three: Histories, monkeypatch:
     assert three.bring().days == [day(3)]
 
 
-def test_what_does_not_fit_is_told(three: Histories) -> None:
+def test_what_does_not_fit_is_reported(three: Histories) -> None:
     three.take(3, [{"id": str(number), "it's b": "long " * 1000} for number in range(3000)])
     with pytest.raises(
         Transient, match="(?s)history of things could not be made: .*Free memory, or space in .*staging"

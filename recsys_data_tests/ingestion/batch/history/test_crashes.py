@@ -98,7 +98,7 @@ def test_a_crash_at_any_step_is_healed_by_the_next_call(
             lake.bring()
         done = lake.periods()
         assert done in (before, oracle(contract, stored)), (name, count, when)
-        # The next process is told nothing of the one before.
+        # The next process is reported nothing of the one before.
         crashes.dead = False
         lake.bring()
         before = lake.periods()

@@ -13,7 +13,7 @@ from recsys_data.contracts import Contract
 from recsys_data.ingestion.batch.history import update as history
 from recsys_data.ingestion.batch.history.update import overlaps
 from recsys_data_tests.support.fuzzing import examples
-from recsys_data_tests.support.histories import Histories, Row, moment, oracle, snapshots_in_order, things, told
+from recsys_data_tests.support.histories import Histories, Row, moment, oracle, reported, snapshots_in_order, things
 
 VALUES = st.fixed_dictionaries(
     {
@@ -66,4 +66,4 @@ def test_a_history_is_a_function_of_the_stored_snapshots(
         known = snapshots_in_order(stored)
         for at in [moment(0), *(moment(quarter / 4 + 0.1 * (quarter % 2)) for quarter in range(2, 26, 6))]:
             newest = next((rows for rows, as_of in reversed(known) if as_of <= at), [])
-            assert lake.as_of(at) == sorted(told(row, states) for row in newest)
+            assert lake.as_of(at) == sorted(reported(row, states) for row in newest)

@@ -39,7 +39,7 @@ def three(lake: Histories) -> Histories:
     return lake
 
 
-def told(lake: Histories) -> list[tuple[Any, ...]]:
+def reported(lake: Histories) -> list[tuple[Any, ...]]:
     """id, a, days from and to which it was known, columns that changed, whether it holds."""
 
     def days(at: Any) -> float | None:
@@ -63,7 +63,7 @@ def test_rows_are_opened_changed_closed_and_opened_again(lake: Histories) -> Non
         ([day(1)], {day(1): (1, 2)}, 1, 2, 3, 1),
         ([day(2)], {day(2): (2, 0)}, 2, 0, 5, 3),
     ]
-    assert told(lake) == [
+    assert reported(lake) == [
         ("x", 1, 1, 2, [], False),
         ("x", 2, 2, None, ["a", "it's b"], True),
         ("y", None, 1, 2, [], False),
@@ -80,7 +80,7 @@ def test_days_brought_at_once_are_counted_each(three: Histories, tmp_path: Path,
     brought = other.bring()
     assert brought.by_day == {day(0): (2, 0), day(1): (1, 2), day(2): (2, 0)}
     assert (brought.opened, brought.closed, brought.rows, brought.current) == (5, 2, 5, 3)
-    assert told(other) == told(three)
+    assert reported(other) == reported(three)
 
 
 def test_a_lake_without_snapshots_has_an_empty_history(lake: Histories) -> None:
@@ -91,11 +91,11 @@ def test_a_lake_without_snapshots_has_an_empty_history(lake: Histories) -> None:
 def test_only_the_days_from_the_first_difference_on_are_applied_again(three: Histories) -> None:
     three.take(1, THREE[0])
     assert three.bring().days == [day(1), day(2)]
-    assert told(three)[0] == ("x", 1, 1, 3, [], False)
+    assert reported(three)[0] == ("x", 1, 1, 3, [], False)
     three.replace([(2, [], moment(3))])
     brought = three.bring()
     assert (brought.days, brought.rows, brought.current) == ([], 2, 2)
-    assert told(three) == [("x", 1, 1, None, [], True), ("y", None, 1, None, [], True)]
+    assert reported(three) == [("x", 1, 1, None, [], True), ("y", None, 1, None, [], True)]
     three.replace([(0, [], moment(1)), (1, [], moment(1))])
     assert three.bring().rows == 0
     assert three.rows() == []
@@ -106,7 +106,7 @@ def test_a_database_read_and_a_folder_of_the_day_before_may_be_known_at_one_mome
     lake.take(1, THREE[1], moment(1))
     brought = lake.bring()
     assert brought.days == [day(1)]
-    assert told(lake) == [("x", 2, 1, None, [], True)]
+    assert reported(lake) == [("x", 2, 1, None, [], True)]
     lake.take(0, THREE[2], moment(1))
     assert lake.bring().days == []
 
@@ -115,7 +115,7 @@ def test_snapshots_count_in_the_order_in_which_they_were_known(lake: Histories) 
     lake.take(0, THREE[1], moment(5))
     lake.take(1, THREE[0], moment(2))
     assert lake.bring().days == [day(1), day(0)]
-    assert told(lake) == [
+    assert reported(lake) == [
         ("x", 1, 2, 5, [], False),
         ("x", 2, 5, None, ["a", "it's b"], True),
         ("y", None, 2, 5, [], False),
@@ -237,7 +237,7 @@ def test_a_new_column_is_a_change_where_it_has_a_value(tmp_path: Path) -> None:
     after = Histories(tmp_path, things(tmp_path / "new", ID, COLUMNS[0]))
     after.take(1, [{"id": "x", "a": 1}, {"id": "y"}])
     after.bring()
-    assert told(after) == [
+    assert reported(after) == [
         ("x", None, 1, 2, [], False),
         ("x", 1, 2, None, ["a"], True),
         ("y", None, 1, None, [], True),

@@ -138,7 +138,7 @@ def test_a_slow_body_may_take_longer_than_a_head(run, monkeypatch, log):
     assert len(log.lines()) == 1
 
 
-def test_more_connections_than_are_taken_are_told_when_to_come_again(run, monkeypatch, log):
+def test_more_connections_than_are_taken_are_reported_when_to_come_again(run, monkeypatch, log):
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
     collector = run()
     first, second = collector.connect(), collector.connect()

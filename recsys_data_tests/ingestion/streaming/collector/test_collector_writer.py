@@ -71,7 +71,7 @@ def test_requests_that_wait_are_appended_together(client, gate, log):
     assert len(log.lines()) == 11
 
 
-def test_while_too_much_waits_requests_are_told_to_come_again(open_client, gate, log, monkeypatch):
+def test_while_too_much_waits_requests_are_reported_to_come_again(open_client, gate, log, monkeypatch):
     monkeypatch.setattr(app, "MAX_QUEUE_BYTES", 5000)
     client = open_client()
     waiting = client.start("POST", "/v1/events", json={**EVENT, "properties": {"note": "x" * 2000}})
@@ -119,7 +119,7 @@ def test_a_client_that_goes_away_does_not_stop_the_others(client, gate, log):
 
 
 @pytest.mark.parametrize("failure", [Transient("disk full"), OSError(28, "No space left"), ValueError("a defect")])
-def test_while_the_log_fails_requests_are_told_to_come_again(client, log, failure, caplog):
+def test_while_the_log_fails_requests_are_reported_to_come_again(client, log, failure, caplog):
     assert client.get("/health").status_code == 200
     log.failure = failure
     for path, body in (("/v1/events", EVENT), ("/v1/batch", {"batch": [EVENT]})):

@@ -22,7 +22,7 @@ OpenEmbedded = Callable[..., EmbeddedLog]
 
 @pytest.fixture
 def open_embedded(tmp_path: Path) -> Iterator[OpenEmbedded]:
-    """Opens the log in `tmp_path / "log"`, with one partition unless told otherwise."""
+    """Opens the log in `tmp_path / "log"`, with one partition unless stated otherwise."""
     opened = []
 
     def open_(**arguments) -> EmbeddedLog:
@@ -138,7 +138,7 @@ def test_writer_without_a_free_partition_waits_until_one_is_let_go(open_embedded
     assert everything(waiter) == [b"a", b"b"]
 
 
-def test_writer_that_waited_in_vain_is_told_how_many_partitions_there_are(open_embedded: OpenEmbedded):
+def test_writer_that_waited_in_vain_is_reported_how_many_partitions_there_are(open_embedded: OpenEmbedded):
     holder, waiter = open_embedded(), open_embedded(wait_seconds=0.1)
     holder.append([b"a"])
     begun = time.monotonic()
