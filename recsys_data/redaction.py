@@ -33,7 +33,7 @@ ASSIGNED = re.compile(
     re.IGNORECASE,
 )
 # Whatever stands between `user:` and the last @: a password that is not encoded may hold / # ? : and @. Only words
-# with an @ are looked through, or many `://` without one would take quadratic time.
+# with an @ are searched, or many `://` without one would take quadratic time.
 WORD = re.compile(r"(?<![^\s\"'<>])[^\s\"'<>]+@")
 LOGIN = re.compile(r"(?<=://)([^/:@]*?)(?::|%3A).*@", re.IGNORECASE)
 # A user without a password is one only where there are no users: in addresses of the web it is a token.

@@ -53,7 +53,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         log_retention_hours: how long segments that every table has consumed are kept.
         landing_rest_seconds: how long the files of a snapshot must not have changed before they are read; younger ones
             are waited for, unless a marker (`_SUCCESS`) says that they are whole.
-        first_day: first event day that is accepted, and the first Dagster partition (UTC).
+        first_day: first event day that is accepted (UTC). Dagster's partitions begin with it if it is set, otherwise
+            with the month of the oldest data.
         max_event_bytes: longest log line that is accepted; the collector adds up to 4 KiB to the 32 KiB of
             the Segment specification.
         max_request_bytes: largest request body, after decompression.
@@ -150,6 +151,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def runs_dir(self) -> Path:
         """Lock files of the Dagster runs that are alive."""
         return self.data_dir / "ingest" / "runs"
+
+    @property
+    def first_day_file(self) -> Path:
+        """The oldest day of data that is known, with whose month Dagster's partitions begin."""
+        return self.data_dir / "ingest" / "first_day"
 
     def lock_path(self, name: str) -> Path:
         """The lock file of a kind of ingestion, e.g. of a snapshot dataset."""

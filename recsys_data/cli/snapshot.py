@@ -47,12 +47,12 @@ def take(name: str, day: datetime | None, accept: bool) -> None:
         done = set() if day else set(stored_days(platform.lake, name)) - {datetime.now(UTC).date()}
         days = [one for one in there if one not in done]
         if not there:
-            places = ", ".join(map(named, contract.servers))
-            raise UserError(f"The sources of {name} have no snapshot. Looked at {places}.")
+            sources = ", ".join(map(named, contract.servers))
+            raise UserError(f"The sources of {name} have no snapshot. Checked: {sources}.")
         taken = [take_snapshot(platform.lake, platform.settings, name, one, accept, on_progress) for one in days]
         _bring_up_to_date(platform, name)
     _show(taken)
-    _refuse_held(taken)
+    _refuse_on_hold(taken)
 
 
 @snapshot.command("list", examples=["recsys-data snapshot list", "recsys-data snapshot list item_catalog"])
@@ -144,7 +144,7 @@ def _show(taken: "list[SnapshotResult]") -> None:
     print_table(head, rows, right=head[2:7])
 
 
-def _refuse_held(taken: "list[SnapshotResult]") -> None:
+def _refuse_on_hold(taken: "list[SnapshotResult]") -> None:
     from recsys_data.errors import UserError
 
     held = [one for one in taken if one.violation]

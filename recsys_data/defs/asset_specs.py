@@ -7,6 +7,7 @@ import dagster as dg
 from recsys_data.contracts.model import Column, Contract, Kind
 from recsys_data.contracts.types import duckdb_type
 from recsys_data.defs.markdown import table
+from recsys_data.ingestion.first_day import first_partition_day
 from recsys_data.settings import Settings
 from recsys_data.storage.iceberg.catalog import NAMESPACE
 
@@ -31,7 +32,7 @@ def asset_spec(contract: Contract, settings: Settings, deps: list[dg.AssetKey]) 
         owners=[f"team:{contract.owner}"] if contract.owner else [],
         kinds={"iceberg", "parquet"},
         tags={"domain": contract.domain, **dict.fromkeys(contract.tags, "")},
-        partitions_def=daily_partitions(settings.first_day),
+        partitions_def=daily_partitions(first_partition_day(settings)),
         code_version=contract.version,
         freshness_policy=_freshness(contract),
         skippable=not contract.is_stream,

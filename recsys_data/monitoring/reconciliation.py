@@ -47,7 +47,7 @@ class Stored:
 
     @property
     def rows_ever(self) -> int:
-        """Rows that are there, or were until they were taken out on purpose."""
+        """Rows that are there, or were until they were removed on purpose."""
         return self.rows + self.removed.rows
 
 
@@ -126,9 +126,9 @@ def reconcile(stored: Mapping[str, Stored]) -> Reconciliation:
         faults.append(Fault(main_name, found))
     rejects = {name: one for name, one in level.items() if one.contract.kind is Kind.DEAD_LETTERS}
     faults += _of_dead_letters(rejects, main)
-    homes = primary_datasets(contracts)
-    if level.keys() >= set(homes):
-        faults += _of_events(main_name, [level[name] for name in homes], main)
+    primaries = primary_datasets(contracts)
+    if level.keys() >= set(primaries):
+        faults += _of_events(main_name, [level[name] for name in primaries], main)
     return Reconciliation(stored, tuple(faults), tuple(stream.keys() - level.keys()), main.read)
 
 
@@ -145,7 +145,7 @@ def _of_table(name: str, one: Stored) -> Iterator[Fault]:
                 name, f"{name} counted {counts.read:,} lines of log partition {partition} and {outcomes:,} outcomes"
             )
     if one.rows_ever != ledger.rows:
-        removed = f", {one.removed.rows:,} were taken out" if one.removed.rows else ""
+        removed = f", {one.removed.rows:,} were removed" if one.removed.rows else ""
         yield Fault(name, f"{name} counted {ledger.rows:,} rows and holds {one.rows:,}{removed}")
 
 
@@ -168,22 +168,22 @@ def _of_dead_letters(rejects: Mapping[str, Stored], main: Ledger) -> Iterator[Fa
             yield Fault(name, found)
 
 
-def _of_events(main: str, homes: Sequence[Stored], ledger: Ledger) -> Iterator[Fault]:
+def _of_events(main: str, primaries: Sequence[Stored], ledger: Ledger) -> Iterator[Fault]:
     """Whether each accepted line is a row of a primary dataset, and no other line is."""
-    rows = sum(one.rows_ever for one in homes)
+    rows = sum(one.rows_ever for one in primaries)
     if rows > ledger.accepted:
-        # Contracts may let one event be a row of several datasets; only then it takes a look at the rows.
-        rows = _distinct_lines(homes)
-        if any(one.removed.rows for one in homes) and rows <= ledger.accepted:
+        # Contracts may let one event be a row of several datasets; only then the rows are read.
+        rows = _distinct_lines(primaries)
+        if any(one.removed.rows for one in primaries) and rows <= ledger.accepted:
             # Which of the events that are no longer there were rows of several datasets is not known.
             return
     if rows != ledger.accepted:
         yield Fault(main, f"{ledger.accepted:,} lines were accepted, and primary tables hold or held {rows:,} events")
 
 
-def _distinct_lines(homes: Sequence[Stored]) -> int:
+def _distinct_lines(primaries: Sequence[Stored]) -> int:
     events = " UNION ALL ".join(
-        f"SELECT log_partition, log_offset FROM ({relation(one.table, data_files(one.table))})" for one in homes
+        f"SELECT log_partition, log_offset FROM ({relation(one.table, data_files(one.table))})" for one in primaries
     )
     with session(parallel=True) as connection:
         return connection.execute(f"SELECT count(*) FROM (SELECT DISTINCT * FROM ({events}))").fetchall()[0][0]

@@ -54,7 +54,7 @@ class _Rows:
 
     @property
     def letters(self) -> list[str]:
-        """The datasets that take dead letters."""
+        """The datasets of dead letters."""
         return [name for name, one in self.stored.items() if one.contract.kind is Kind.DEAD_LETTERS]
 
     def removed(self, names: Sequence[str]) -> int:

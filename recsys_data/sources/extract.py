@@ -116,8 +116,8 @@ def _files(
 ) -> Iterator[Extract]:
     from recsys_data.sources.files.files import Files
 
-    system, look = files_of_day(server, data_dir, day)
-    listing = at_rest(look, rest_seconds, named(server))
+    system, list_files = files_of_day(server, data_dir, day)
+    listing = at_rest(list_files, rest_seconds, named(server))
     if not listing.files:
         raise no_files(server, data_dir, day, listing)
     if listing.temporary:
@@ -126,7 +126,7 @@ def _files(
     as_of = datetime.now(UTC) if is_live(server) else datetime.combine(day + timedelta(days=1), time(), UTC)
     files = Files(server, system, [info.path for info in listing.files])
     present = files.present(wanted)
-    batches = _unchanged(files.batches(present), listing, look, named(server))
+    batches = _unchanged(files.batches(present), listing, list_files, named(server))
     try:
         yield Extract(as_of, tuple(column.name for column in present), batches)
     finally:
@@ -134,7 +134,7 @@ def _files(
 
 
 def _unchanged(
-    batches: "Iterator[pa.RecordBatch]", listing: Listing, look: Callable[[], Listing], where: str
+    batches: "Iterator[pa.RecordBatch]", listing: Listing, list_files: Callable[[], Listing], where: str
 ) -> "Generator[pa.RecordBatch]":
     """The batches; after the last of them, nobody has written meanwhile.
 
@@ -142,6 +142,6 @@ def _unchanged(
         Transient: somebody has.
     """
     yield from batches
-    after = look()
+    after = list_files()
     if after.state != listing.state:
         raise changing(where, listing, after)

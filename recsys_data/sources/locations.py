@@ -165,11 +165,11 @@ def files_of_day(server: Server, data_dir: Path, day: date) -> "tuple[FileSystem
     """The file system, and what lists the files there that hold the state of a day, as often as it is called."""
     files, pattern = open_files(server, resolved(server, data_dir, day.isoformat(), escape))
 
-    def look() -> Listing:
+    def list_files() -> Listing:
         with explained(server):
             return find(files, pattern)
 
-    return files, look
+    return files, list_files
 
 
 def no_files(server: Server, data_dir: Path, day: date, listing: Listing) -> UserError:

@@ -1,6 +1,6 @@
 """Corruption within files (flipped bits, zeros after a power failure): found, and reported with the file's name.
 
-Pages of data files carry a CRC-32. Queries do not look at it (DuckDB has no way to), so that a flipped bit may pass
+Pages of data files carry a CRC-32. Queries do not check it (DuckDB cannot), so that a flipped bit may pass
 for a value there; `recsys-data doctor` does, and so does whatever writes rows anew: a corrupt file is never copied.
 Iceberg's own files have no checksums. Most corruption makes them unreadable, and PyIceberg's errors do not say which.
 """

@@ -52,7 +52,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     def found(*answers: bool) -> list[str]:
         server = Server(*answers)
         monkeypatch.setattr(module.time, "monotonic", lambda: server.now)
-        module.keep(cast("DagsterGrpcClient", server), server.wait)
+        module.keep(cast("DagsterGrpcClient", server), server.wait, lambda: None)
         return server.asked
 
     return found
@@ -66,6 +66,14 @@ def test_a_server_that_fell_silent_is_replaced_after_a_while_and_again(asked: Ca
     assert asked(True, False, True, False) == ["ping"] * 4
     assert asked(True, False, False, True) == ["ping", "ping", "ping", "reload", "ping"]
     assert asked(True, *[False] * 4) == ["ping", "ping", "ping", "reload", "ping", "ping", "reload"]
+
+
+def test_definitions_are_loaded_anew_when_what_they_depend_on_changes() -> None:
+    server = Server(*[True] * 4)
+    days = iter(["2026-10-01"] * 2 + ["1995-01-01"] * 3)
+    module.keep(cast("DagsterGrpcClient", server), server.wait, lambda: next(days))
+    # A reload that fails, as of this server, is tried again.
+    assert server.asked == ["ping", "ping", "reload", "ping", "reload", "ping", "reload"]
 
 
 def test_nobody_listening_is_not_an_error(tmp_path: Path) -> None:

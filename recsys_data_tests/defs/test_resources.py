@@ -1,5 +1,6 @@
 """The resources: what the UI shows of them, and what assets get."""
 
+from datetime import date
 from pathlib import Path
 
 import dagster as dg
@@ -8,6 +9,8 @@ from dagster_duckdb import DuckDBResource
 
 from recsys_data.contracts.servers import Server
 from recsys_data.defs.resources import resources
+from recsys_data.ingestion.first_day import remember
+from recsys_data.settings import Settings
 from recsys_data.sources.locations import open_files
 from recsys_data.storage.tables import Lake
 from recsys_data_tests.support.contract_files import load
@@ -47,6 +50,7 @@ def in_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str, **serv
     monkeypatch.setenv("RECSYS_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("RECSYS_DATA_CONTRACTS", str(tmp_path / "contracts"))
     source = {"server": "pim", "type": "s3", "location": location, "format": "csv", **server}
+    remember(Settings.from_env(), date(2026, 1, 1))
     load(tmp_path / "contracts", stores(STORE_ID, CITY, servers=[source]))
 
 

@@ -15,6 +15,7 @@ from recsys_data.defs.resources import resources
 from recsys_data.ingestion.batch.history.update import refresh_history
 from recsys_data.ingestion.batch.partitions import expected_day, missing_days, snapshot_date_of, stored_days
 from recsys_data.ingestion.batch.quarantine import quarantined
+from recsys_data.ingestion.first_day import first_partition_day, remember
 from recsys_data.monitoring.quality import ReferenceCounts, reference_counts
 from recsys_data.storage.tables import Lake
 from recsys_data_tests.support.contract_files import builtin, custom
@@ -32,6 +33,7 @@ def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Batch:
     batch = Batch.of(tmp_path, stores(STORE_ID, CITY, quality=LIMITS))
     monkeypatch.setenv("RECSYS_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("RECSYS_DATA_CONTRACTS", str(tmp_path / "contracts"))
+    remember(batch.settings, date(2020, 1, 1))
     return batch
 
 
@@ -78,7 +80,7 @@ def test_one_file_makes_a_dataset_with_assets_schedule_checks_and_history(defs: 
     graph = defs.resolve_asset_graph()
     for name in NAMES:
         node = graph.get(dg.AssetKey(name))
-        assert node.partitions_def == daily_partitions(date(1995, 1, 1))
+        assert node.partitions_def == daily_partitions(date(2020, 1, 1))
         assert node.group_name == "ingestion"
     assert graph.get(dg.AssetKey("stores_history")).parent_keys == {dg.AssetKey("stores")}
     assert graph.get(dg.AssetKey("stores")).parent_keys == {dg.AssetKey(["sources", "stores", "landing"])}
@@ -255,6 +257,28 @@ def test_days_that_landed_are_taken_once_they_were_seen_twice(batch: Batch, defs
     assert tick(first.cursor).run_requests == []
 
 
+def test_days_that_landed_before_the_first_partition_are_taken_after_a_reload(batch: Batch, defs, instance) -> None:
+    given = {"lake": batch.lake, "settings": batch.settings}
+
+    def tick(defs: dg.Definitions, cursor: str | None = None) -> dg.SensorResult:
+        sensor = defs.resolve_sensor_def("landed_days_sensor")
+        with dg.build_sensor_context(instance, cursor, definitions=defs, resources=given) as context:
+            return sensor.evaluate_tick(context)
+
+    for day in ("2001-05-05", "2026-01-02"):
+        batch.land("stores", day, some(1))
+    first = tick(defs)
+    assert "stores: days from 2001-05-05 on have no partition" in first.skip_message
+    (request,) = tick(defs, first.cursor).run_requests
+    assert request.partition_key == "2026-01-02"
+    assert first_partition_day(batch.settings) == date(2001, 5, 1)
+    reloaded = dg.Definitions.merge(definitions(batch.contracts, batch.settings), resources())
+    (request,) = tick(reloaded, tick(reloaded).cursor).run_requests
+    assert request.tags["dagster/asset_partition_range_start"] == "2001-05-05"
+    assert run(reloaded, instance, "2001-05-05...2026-01-02").success
+    assert partitions(instance, "stores") == {"2001-05-05", "2026-01-02"}
+
+
 def test_a_day_whose_files_still_change_is_not_asked_for(batch: Batch, defs, instance) -> None:
     sensor = defs.resolve_sensor_def("landed_days_sensor")
     resources = {"lake": batch.lake, "settings": batch.settings}
@@ -298,7 +322,9 @@ def test_days_taken_without_dagster_are_reported(batch: Batch, defs, instance) -
         batch.take("stores", day)
     refresh_history(batch.lake, "stores", batch.folder / "staging")
     sensor = defs.resolve_sensor_def("lake_partitions_sensor")
-    with dg.build_sensor_context(instance, definitions=defs, resources={"lake": batch.lake}) as context:
+    with dg.build_sensor_context(
+        instance, definitions=defs, resources={"lake": batch.lake, "settings": batch.settings}
+    ) as context:
         reported = sensor.evaluate_tick(context).asset_events
     found = {(event.asset_key.to_user_string(), event.partition) for event in reported}
     assert found == {(name, f"2026-01-0{day}") for name in ("stores", "stores_history") for day in (1, 2)}

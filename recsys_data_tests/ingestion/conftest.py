@@ -36,8 +36,8 @@ def decoding(contracts: Mapping[str, Contract]) -> Decoding:
 @pytest.fixture(scope="session")
 def sessions(contracts: Mapping[str, Contract]) -> Iterator[EventSession]:
     """Sessions by turns, as many as a consumer uses, because making one takes longer than most tests."""
-    plan = EventSchema(contracts)
-    return itertools.cycle([EventSession(plan, FIRST_DAY) for _ in range(THREADS + 1)])
+    schema = EventSchema(contracts)
+    return itertools.cycle([EventSession(schema, FIRST_DAY) for _ in range(THREADS + 1)])
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def make_platform(
     """Makes platforms, empty ones of the built-in contracts unless stated otherwise."""
     made: list[Platform] = []
 
-    def session(plan: EventSchema, first_day: date) -> EventSession:
-        shared = plan.contracts == EventSchema(contracts).contracts and first_day == FIRST_DAY
-        return next(sessions) if shared else EventSession(plan, first_day)
+    def session(schema: EventSchema, first_day: date) -> EventSession:
+        shared = schema.contracts == EventSchema(contracts).contracts and first_day == FIRST_DAY
+        return next(sessions) if shared else EventSession(schema, first_day)
 
     def make(folder: Path | None = None, given: Mapping[str, Contract] = contracts, **other: Any) -> Platform:
         made.append(Platform(folder or tmp_path_factory.mktemp("platform"), given, **other))

@@ -158,7 +158,7 @@ def test_a_file_from_the_future_is_looked_at_twice():
 
 def test_a_file_that_never_rests_is_named(monkeypatch):
     monkeypatch.setattr(resting, "PATIENCE_SECONDS", 10)
-    with pytest.raises(Transient, match=r"server crm: a\.csv changed while looked at. Try again .* _SUCCESS"):
+    with pytest.raises(Transient, match=r"server crm: a\.csv changed while they were read. Try again .* _SUCCESS"):
         World(*range(100)).take()
 
 
@@ -186,7 +186,7 @@ def test_files_that_change_while_they_are_read_are_read_again_later(tmp_path, ch
                 put(path.with_name("b.csv"))
             case "rewrite":
                 put(path, "id\n2\n", age=50)
-        with pytest.raises(Transient, match="changed while looked at"):
+        with pytest.raises(Transient, match="changed while they were read"):
             list(found.batches)
 
 

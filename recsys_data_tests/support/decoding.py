@@ -63,7 +63,7 @@ def decode_lines(
 ) -> tuple[list[dict[str, Any]], list[DeadLetter]]:
     """The events among the lines, with every column, and the dead letters."""
     decoded = validated(decoder, slice_of(lines, newline), now)
-    columns = dict.fromkeys(decoder.plan.validated_columns)
+    columns = dict.fromkeys(decoder.schema.validated_columns)
     events = [columns | event for part, good in decoded.candidates for event in part.filter(pa.array(good)).to_pylist()]
     dead = list(decoded.dead)
     assert all(letter.raw == lines[letter.row] for letter in dead)

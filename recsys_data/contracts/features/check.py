@@ -5,14 +5,16 @@ computation needs.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from cachetools import LRUCache, cached
 
-from recsys_data.contracts.features.expressions import REQUEST, TIMESTAMP, in_order, references, request_type, type_of
+from recsys_data.contracts.features.expressions import REQUEST, TIMESTAMP, in_order, references, request_type, types_of
 from recsys_data.contracts.features.functions import FUNCTIONS, INTEGER, NUMBER
 from recsys_data.contracts.features.view import KINDS, LIFETIME, Feature, FeatureView, Source
 from recsys_data.contracts.rules import session
@@ -47,14 +49,18 @@ class _Unsound(Exception):
     """A problem with one feature."""
 
 
-def check(view: FeatureView, sources: Mapping[str, Source]) -> list[str]:
+Connect = Callable[[], "duckdb.DuckDBPyConnection"]
+
+
+def check(view: FeatureView, sources: Mapping[str, Source], connect: Connect | None = None) -> list[str]:
     """The problems of a view; none if it is sound.
 
     Args:
         view: as declared.
         sources: by name, those of the view among them.
+        connect: of `one_session`, where many views are checked.
     """
-    return _examine(view, sources)[0]
+    return _examine(view, sources, connect)[0]
 
 
 def resolve(view: FeatureView, sources: Mapping[str, Source]) -> Resolved:
@@ -69,39 +75,107 @@ def resolve(view: FeatureView, sources: Mapping[str, Source]) -> Resolved:
     return resolved
 
 
-def _looked_at(view: FeatureView, sources: Mapping[str, Source]) -> str:
+@contextmanager
+def one_session() -> Iterator[Connect]:
+    """What gives the same session at each call: it takes longer to make than a view to check."""
+    with ExitStack() as stack:
+        yield cache(lambda: stack.enter_context(session(confined=True)))
+
+
+class _Sql:
+    """The SQL of a view: what it refers to and what types it has.
+
+    All at once takes a fraction of the time of one after the other, which is left for finding the fault.
+    """
+
+    def __init__(self, connection: "duckdb.DuckDBPyConnection") -> None:
+        self._connection = connection
+        self._types: dict[tuple[str, str], str] = {}
+        self._references: dict[str, set[str]] = {}
+
+    def expect(self, source: str, sql: Iterable[str], columns: Mapping[str, str]) -> None:
+        """Find out about SQL over one row of a source, if nothing is wrong with any of it."""
+        import duckdb
+
+        all_sql = list(dict.fromkeys(sql))
+        with suppress(duckdb.Error, ForbiddenSql, RecursionError):
+            if all_sql:
+                self.expect_references(all_sql)
+                kinds = types_of(self._connection, all_sql, columns)
+                self._types |= {(source, one): kind for one, kind in zip(all_sql, kinds, strict=True)}
+
+    def expect_references(self, sql: Iterable[str]) -> None:
+        import duckdb
+
+        some = [one for one in dict.fromkeys(sql) if one not in self._references]
+        with suppress(duckdb.Error, ForbiddenSql, RecursionError):
+            self._references |= zip(some, references(self._connection, some), strict=True)
+
+    def references(self, sql: str) -> set[str]:
+        return self._references[sql] if sql in self._references else references(self._connection, [sql])[0]
+
+    def type_of(self, what: str, source: str, sql: str, columns: Mapping[str, str], allowed: str) -> str:
+        import duckdb
+
+        try:
+            return self._types.get((source, sql)) or types_of(self._connection, [sql], columns)[0]
+        except ForbiddenSql as refused:
+            raise _Unsound(f"the {what} `{sql}` is refused: {refused}; compute from one row.") from None
+        except duckdb.Error as error:
+            raise _Unsound(f"the {what} `{sql}` cannot be evaluated: {_first(error)}; {allowed}.") from None
+
+
+def _looked_at(view: FeatureView, sources: Mapping[str, Source], connect: Connect | None = None) -> str:
     named = sorted({view.source_of(one) for one in view.features})
     return repr((view, sorted(sources), [sources.get(name) for name in named]))
 
 
 # Kept, because contracts are read again at every tick of a sensor, and hardly ever change.
 @cached(LRUCache(256), key=_looked_at, lock=Lock())
-def _examine(view: FeatureView, sources: Mapping[str, Source]) -> tuple[list[str], Resolved]:
+def _examine(
+    view: FeatureView, sources: Mapping[str, Source], connect: Connect | None = None
+) -> tuple[list[str], Resolved]:
     problems = list(_of_view(view, sources))
     resolved = Resolved()
-    with session(confined=True) as connection:
+    with one_session() as own:
+        sql = _Sql((connect or own)())
+        for name in dict.fromkeys(map(view.source_of, view.features)):
+            sql.expect(name, _sql_of(view, name, sources), sources[name].columns if name in sources else {})
         for feature in view.features:
             if feature.expression is not None:
                 continue
             try:
-                argument, kind = _aggregate(connection, view, feature, sources)
+                argument, kind = _aggregate(sql, view, feature, sources)
                 resolved.arguments[feature.name], resolved.types[feature.name] = argument, _declared(feature, kind)
-                resolved.reads[feature.name] = _reads(connection, view, feature, sources)
+                resolved.reads[feature.name] = _reads(sql, view, feature, sources)
             except _Unsound as problem:
                 problems.append(f"{view.name}.{feature.name}: {problem}")
         expressions = {one.name: one for one in view.features if one.expression is not None}
-        ordered, unsound = _ordered(connection, view, expressions)
+        sql.expect_references(one.expression or "" for one in expressions.values())
+        ordered, unsound = _ordered(sql, view, expressions)
         problems += unsound
+        # The types that they declare are those that they have, or there is a problem.
+        declared = {name: kind for name in ordered if (kind := expressions[name].type)}
+        columns = {**resolved.types, **declared, REQUEST: request_type(view.request)}
+        sql.expect("", (expressions[name].expression or "" for name in ordered), columns)
         for name in ordered:
             try:
-                kind = _expression(connection, view, expressions[name], resolved.types)
+                kind = _expression(sql, view, expressions[name], resolved.types)
                 resolved.types[name] = _declared(expressions[name], kind)
-                used = references(connection, expressions[name].expression or "")
+                used = sql.references(expressions[name].expression or "")
                 read = [columns for one, columns in resolved.reads.items() if one.lower() in used]
                 resolved.reads[name] = set().union(*read)
             except _Unsound as problem:
                 problems.append(f"{view.name}.{name}: {problem}")
     return problems, replace(resolved, expressions=tuple(ordered))
+
+
+def _sql_of(view: FeatureView, name: str, sources: Mapping[str, Source]) -> Iterator[str]:
+    """The SQL over one row of a source."""
+    columns = sources[name].columns if name in sources else {}
+    for one in view.features:
+        if one.expression is None and view.source_of(one) == name:
+            yield from (sql for sql in (one.column, one.filter) if sql is not None and sql not in columns)
 
 
 def _of_view(view: FeatureView, sources: Mapping[str, Source]) -> Iterator[str]:
@@ -126,9 +200,7 @@ def _of_view(view: FeatureView, sources: Mapping[str, Source]) -> Iterator[str]:
                 yield f"{view.name}: {name} has no column {key} of the entity; {_columns(sources[name])}."
 
 
-def _aggregate(
-    connection: "duckdb.DuckDBPyConnection", view: FeatureView, feature: Feature, sources: Mapping[str, Source]
-) -> tuple[str, str]:
+def _aggregate(sql: _Sql, view: FeatureView, feature: Feature, sources: Mapping[str, Source]) -> tuple[str, str]:
     """Types of the argument and of the value of a feature that is not an expression."""
     name = view.source_of(feature)
     if name not in sources:
@@ -136,11 +208,11 @@ def _aggregate(
     source = sources[name]
     argument = "BOOLEAN"
     if feature.column is not None:
-        argument = source.columns.get(feature.column) or _sql(
-            connection, "column", feature.column, source.columns, _columns(source)
+        argument = source.columns.get(feature.column) or sql.type_of(
+            "column", name, feature.column, source.columns, _columns(source)
         )
     if feature.filter is not None:
-        kind = _sql(connection, "filter", feature.filter, source.columns, _columns(source))
+        kind = sql.type_of("filter", name, feature.filter, source.columns, _columns(source))
         if kind != "BOOLEAN":
             raise _Unsound(f"the filter `{feature.filter}` is {kind}; write a condition that is true or false.")
     if feature.delay < 0:
@@ -188,14 +260,12 @@ def _fits(wanted: str, kind: str) -> bool:
     return bool(INTEGER.fullmatch(kind)) if wanted == "BIGINT" else wanted == "VARCHAR" and kind == "UUID"
 
 
-def _reads(
-    connection: "duckdb.DuckDBPyConnection", view: FeatureView, feature: Feature, sources: Mapping[str, Source]
-) -> set[tuple[str, str]]:
+def _reads(sql: _Sql, view: FeatureView, feature: Feature, sources: Mapping[str, Source]) -> set[tuple[str, str]]:
     name = view.source_of(feature)
     there = {column.lower(): column for column in sources[name].columns}
     used = {feature.column.lower()} if feature.column and feature.column.lower() in there else set()
-    for sql in (feature.column if not used else None, feature.filter):
-        used |= references(connection, sql) if sql else set()
+    for one in (feature.column if not used else None, feature.filter):
+        used |= sql.references(one) if one else set()
     return {(name, there[one]) for one in used if one in there}
 
 
@@ -211,9 +281,7 @@ def _as_of(feature: Feature, name: str, source: Source, kind: str) -> tuple[str,
     return kind, kind
 
 
-def _ordered(
-    connection: "duckdb.DuckDBPyConnection", view: FeatureView, expressions: Mapping[str, Feature]
-) -> tuple[list[str], list[str]]:
+def _ordered(sql: _Sql, view: FeatureView, expressions: Mapping[str, Feature]) -> tuple[list[str], list[str]]:
     """Names of the expressions that can be evaluated, in order, and the problems of the others."""
     import duckdb
 
@@ -225,9 +293,9 @@ def _ordered(
             problems.append(f"{view.name}.{name}: it has an expression and a function, column or filter; keep one.")
             continue
         try:
-            used = references(connection, feature.expression or "")
+            used = sql.references(feature.expression or "")
             needs[name] = {lower[one] for one in used if one in lower}
-        except (duckdb.Error, RecursionError) as error:
+        except (duckdb.Error, ForbiddenSql, RecursionError) as error:
             problems.append(f"{view.name}.{name}: `{feature.expression}` cannot be read: {_first(error)}; correct it.")
     ordered, cyclic = in_order(needs)
     if cyclic:
@@ -235,25 +303,12 @@ def _ordered(
     return list(ordered), problems
 
 
-def _expression(
-    connection: "duckdb.DuckDBPyConnection", view: FeatureView, feature: Feature, types: Mapping[str, str]
-) -> str:
+def _expression(sql: _Sql, view: FeatureView, feature: Feature, types: Mapping[str, str]) -> str:
     allowed = (
         f"it may use the features {', '.join(types)} and {REQUEST}.{f', {REQUEST}.'.join([TIMESTAMP, *view.request])}"
     )
     columns = {**types, REQUEST: request_type(view.request)}
-    return _sql(connection, "expression", feature.expression or "", columns, allowed)
-
-
-def _sql(connection: "duckdb.DuckDBPyConnection", what: str, sql: str, columns: Mapping[str, str], allowed: str) -> str:
-    import duckdb
-
-    try:
-        return type_of(connection, sql, columns)
-    except ForbiddenSql as refused:
-        raise _Unsound(f"the {what} `{sql}` is refused: {refused}; compute from one row.") from None
-    except duckdb.Error as error:
-        raise _Unsound(f"the {what} `{sql}` cannot be evaluated: {_first(error)}; {allowed}.") from None
+    return sql.type_of("expression", "", feature.expression or "", columns, allowed)
 
 
 def _columns(source: Source) -> str:

@@ -7,7 +7,7 @@ view of a stream stand its tiles, as `NAME_tiles`.
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from recsys_data.contracts.features.check import Resolved, check, resolve
+from recsys_data.contracts.features.check import Resolved, check, one_session, resolve
 from recsys_data.contracts.features.functions import State, states_of
 from recsys_data.contracts.features.sources import dataset_of, sources_of
 from recsys_data.contracts.features.view import FeatureView, Source, keys
@@ -30,11 +30,13 @@ def with_feature_views(contracts: Mapping[str, Contract]) -> dict[str, Contract]
     """
     found = dict(contracts)
     sources = sources_of(contracts)
+    with one_session() as connect:
+        for contract in contracts.values():
+            if contract.view and (problems := check(contract.view, sources, connect)):
+                raise ContractError(f"{contract.path}: " + "\n".join(problems))
     for name, contract in contracts.items():
         if (view := contract.view) is None:
             continue
-        if problems := check(view, sources):
-            raise ContractError(f"{contract.path}: " + "\n".join(problems))
         resolved = resolve(view, sources)
         columns = tuple(_inherits(contract, column, resolved, contracts) for column in contract.columns)
         found[name] = replace(contract, columns=columns)

@@ -13,20 +13,32 @@ if TYPE_CHECKING:
 REQUEST, TIMESTAMP = "request", "timestamp"
 
 
-def references(connection: "duckdb.DuckDBPyConnection", expression: str) -> set[str]:
-    """Names that an expression uses in lower case, as DuckDB compares them; those of the request as `request.NAME`.
+def references(connection: "duckdb.DuckDBPyConnection", expressions: Sequence[str]) -> list[set[str]]:
+    """Names that each expression uses in lower case, as DuckDB compares them; those of the request as `request.NAME`.
 
     >>> from recsys_data.sql import open_session
-    >>> sorted(references(open_session(), "clicks / views + request.price"))
-    ['clicks', 'request.price', 'views']
+    >>> [sorted(one) for one in references(open_session(), ["clicks / views + request.price", "1"])]
+    [['clicks', 'request.price', 'views'], []]
+
+    Raises:
+        duckdb.Error: one cannot be parsed.
+        ForbiddenSql: one is several values, or none.
     """
+    tree = syntax_tree(connection, f"SELECT {', '.join(expressions)}") if expressions else None
+    selected = tree[0]["node"].get("select_list", []) if tree else []
+    if len(selected) != len(expressions):
+        raise ForbiddenSql(f"it is {len(selected)} values")
+    return [_references(one) for one in selected]
+
+
+def _references(node: Any) -> set[str]:
     found: set[str] = set()
 
     def name(node: dict[str, Any]) -> None:
         path = [part.lower() for part in node["column_names"]]
         found.add(".".join(path[:2]) if path[0] == REQUEST else path[0])
 
-    _visit(syntax_tree(connection, f"SELECT {expression}"), name)
+    _visit(node, name)
     return found
 
 
@@ -46,26 +58,30 @@ def renamed(connection: "duckdb.DuckDBPyConnection", expression: str, names: Map
     return connection.execute("SELECT json_deserialize_sql(?::JSON)", [text]).fetchall()[0][0].removeprefix("SELECT ")
 
 
-def type_of(connection: "duckdb.DuckDBPyConnection", expression: str, columns: Mapping[str, str]) -> str:
-    """DuckDB type of an expression over one row.
+def types_of(
+    connection: "duckdb.DuckDBPyConnection", expressions: Sequence[str], columns: Mapping[str, str]
+) -> list[str]:
+    """DuckDB types of expressions over one row.
 
     Args:
         connection: a confined session.
-        expression: SQL.
+        expressions: SQL, at least one.
         columns: name -> DuckDB type.
 
     Raises:
-        ForbiddenSql: it reads tables, calls a function that is not allowed, or is an aggregate.
-        duckdb.Error: it cannot be evaluated.
+        ForbiddenSql: one reads tables, calls a function that is not allowed, or is an aggregate.
+        duckdb.Error: one cannot be evaluated.
     """
     row = ", ".join(f"NULL::{kind} AS {quote(name)}" for name, kind in columns.items())
-    # As a condition it cannot be an aggregate, a window or a list of rows.
-    statement = f"SELECT ({expression}) FROM (SELECT {row}) WHERE false AND ({expression}) IS NULL"
+    # As conditions they cannot be aggregates, windows or lists of rows.
+    conditions = " AND ".join(f"({one}) IS NULL" for one in expressions)
+    values = ", ".join(f"({one})" for one in expressions)
+    statement = f"SELECT {values} FROM (SELECT {row}) WHERE false AND {conditions}"
     check_query(connection, statement, tables=False)
     kinds = connection.sql(statement).types
-    if len(kinds) != 1:
+    if len(kinds) != len(expressions):
         raise ForbiddenSql(f"it is {len(kinds)} values")
-    return str(kinds[0])
+    return list(map(str, kinds))
 
 
 def request_type(request: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from recsys_data.contracts import Contract
 from recsys_data.contracts.model import history_name, rejected_name
 from recsys_data.contracts.servers import Server
 from recsys_data.errors import RecsysDataError
+from recsys_data.ingestion.first_day import remember
 from recsys_data.settings import Settings
 from recsys_data.sources.extract import fingerprint
 from recsys_data.sources.source import is_live
@@ -25,8 +26,13 @@ INTERVAL_SECONDS = 20
 WATCHED_DAYS = 100
 
 
-def landed_days_sensor(contracts: Sequence[Contract]) -> dg.SensorDefinition:
-    """Watches the sources of these datasets."""
+def landed_days_sensor(contracts: Sequence[Contract], first_day: date) -> dg.SensorDefinition:
+    """Watches the sources of these datasets.
+
+    Args:
+        contracts: of the datasets.
+        first_day: the first day that has a partition. Older ones wait until definitions are loaded that have it.
+    """
 
     @dg.sensor(
         name="landed_days_sensor",
@@ -45,7 +51,15 @@ def landed_days_sensor(contracts: Sequence[Contract]) -> dg.SensorDefinition:
         requests, troubles, observed = [], [], []
         for contract in [lake.contracts[contract.name] for contract in contracts]:
             try:
-                days = _fingerprints(contract, arrived_days(lake, contract, settings), settings)
+                arrived = arrived_days(lake, contract, settings)
+                if arrived and arrived[0] < first_day:
+                    remember(settings, arrived[0])
+                    troubles.append(
+                        f"{contract.name}: days from {arrived[0]} on have no partition, because these begin on "
+                        f"{first_day}. `recsys-data up` adds them unless RECSYS_DATA_FIRST_DAY is set; without `up`, "
+                        "reload the code location"
+                    )
+                days = _fingerprints(contract, [day for day in arrived if day >= first_day], settings)
             except RecsysDataError as error:
                 troubles.append(f"{contract.name}: {error}")
                 continue

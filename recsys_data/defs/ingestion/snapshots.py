@@ -17,6 +17,7 @@ from recsys_data.defs.automation import after_snapshot
 from recsys_data.defs.ingestion.arrivals import landed_days_sensor, source_key
 from recsys_data.defs.monitoring.checks import snapshot_checks
 from recsys_data.defs.storage.maintenance import canceled_when_stopped
+from recsys_data.ingestion.first_day import first_partition_day
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
 
@@ -40,7 +41,9 @@ def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Def
     if not snapshots:
         return dg.Definitions()
     found = [_dataset(contract, contracts, settings) for contract in snapshots]
-    return dg.Definitions.merge(*found, dg.Definitions(sensors=[landed_days_sensor(snapshots)]))
+    return dg.Definitions.merge(
+        *found, dg.Definitions(sensors=[landed_days_sensor(snapshots, first_partition_day(settings))])
+    )
 
 
 def _dataset(contract: Contract, contracts: Mapping[str, Contract], settings: Settings) -> dg.Definitions:

@@ -7,8 +7,10 @@ from typing import Any
 import dagster as dg
 
 from recsys_data.contracts.model import Kind
-from recsys_data.days import day_key, day_number
+from recsys_data.days import date_of, day_key, day_number
 from recsys_data.ingestion.batch.history.state import read_state
+from recsys_data.ingestion.first_day import remember
+from recsys_data.settings import Settings
 from recsys_data.storage.iceberg.manifest_stats import days
 from recsys_data.storage.tables import Lake
 
@@ -31,7 +33,9 @@ def partitions_sensor(names: Sequence[str]) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Reports days that were stored outside Dagster, e.g. by `recsys-data ingest`.",
     )
-    def lake_partitions_sensor(context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake]) -> dg.SensorResult:
+    def lake_partitions_sensor(
+        context: dg.SensorEvaluationContext, lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]
+    ) -> dg.SensorResult:
         seen = json.loads(context.cursor or "{}")
         reported: list[dg.AssetMaterialization] = []
         for name in names:
@@ -43,6 +47,8 @@ def partitions_sensor(names: Sequence[str]) -> dg.SensorDefinition:
                 continue
             known = context.instance.get_materialized_partitions(dg.AssetKey(name))
             stored = _days_of(lake, name)
+            if stored:
+                remember(settings, date_of(min(stored)))
             missing = [day for day in sorted(stored, reverse=True) if day_key(day) not in known]
             room = EVENTS_PER_TICK - len(reported)
             reported += [

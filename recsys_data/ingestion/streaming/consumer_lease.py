@@ -90,7 +90,7 @@ def _read(file: BinaryIO) -> Holder:
         return Holder(0)
 
 
-# A run needs about two seconds to start, and the sensor is looked at every five seconds at best.
+# A run needs about two seconds to start, and the sensor is evaluated every five seconds at best.
 LEAD_SECONDS = 15.0
 
 START_SECONDS = 60.0

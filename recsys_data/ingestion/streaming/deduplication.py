@@ -229,7 +229,7 @@ class DedupIndex:
         return True
 
     def _is_whole(self, manifest: Manifest) -> bool:
-        """Whether the run files are there and, of those that are looked at, each is as it was written."""
+        """Whether the run files are there and, of those that are checked, each is as it was written."""
         left = CHECKED_BYTES
         for name in random.sample(sorted(manifest.runs), len(manifest.runs)):
             path = self.folder / name

@@ -29,7 +29,7 @@ class ConsumerLimits:
             commits make larger files and less work.
         catch_up_share: of the time that the consumer is behind, the pause between two commits. A burst that is over in
             seconds must not delay the events among it.
-        poll_seconds: between two looks at a log in which nothing waits.
+        poll_seconds: between two reads of a log without new lines.
         statement_lines: lines that cost as much to read one by one as a statement costs to plan.
         statement_bytes: the same of lines that are long.
         small_piece_lines: lines that are read one by one if a statement fails on any; of more, halves are tried.

@@ -21,10 +21,10 @@ def primary_datasets(contracts: Mapping[str, Contract]) -> list[str]:
 
 def main_dataset(contracts: Mapping[str, Contract]) -> str:
     """The dataset whose ledger is shown: the first that takes whole events, `interactions` unless replaced."""
-    homes = primary_datasets(contracts)
-    if not homes:
+    primaries = primary_datasets(contracts)
+    if not primaries:
         raise Permanent("No contract takes whole events (stream: events without rowFrom). Restore interactions.")
-    return "interactions" if "interactions" in homes else homes[0]
+    return "interactions" if "interactions" in primaries else primaries[0]
 
 
 def positions_of(lake: Lake, oldest: Mapping[int, int] | None = None) -> dict[int, int]:

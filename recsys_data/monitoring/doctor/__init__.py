@@ -1,6 +1,6 @@
 """Whether a deployment is well, and what to do where it is not.
 
-Data flow: settings -> machine, contracts, event log, lake, sources -> one `Finding` or more for each thing looked at.
+Data flow: settings -> machine, contracts, event log, lake, sources -> one `Finding` or more for each check.
 Every check is bounded in time, none changes anything, and one that fails does not hide the others.
 Run alone: `recsys-data doctor`.
 """
@@ -37,9 +37,9 @@ PLATFORM = {
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Look at everything, one thing after the other."""
-    for name, look in MACHINE.items():
-        yield from bounded(name, partial(look, settings))
+    """Run every check, one after the other."""
+    for name, check in MACHINE.items():
+        yield from bounded(name, partial(check, settings))
     loaded: dict[str, Contract] = {}
     yield from bounded("contracts", partial(_load, settings, loaded))
     if not loaded:
@@ -58,7 +58,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 def _load(settings: Settings, loaded: dict[str, Contract]) -> list[Finding]:
     loaded.update(load_contracts(*settings.contract_dirs))
-    return [ok("contracts", f"{len(loaded)} datasets, each sound")]
+    return [ok("contracts", f"{len(loaded)} datasets, each valid")]
 
 
 def _open(settings: Settings, contracts: Mapping[str, Contract], opened: list[Deployment]) -> list[Finding]:
@@ -69,8 +69,8 @@ def _open(settings: Settings, contracts: Mapping[str, Contract], opened: list[De
 
 
 def _checks(there: Deployment) -> Iterator[tuple[str, Check]]:
-    for name, look in PLATFORM.items():
-        yield name, partial(look, there)
+    for name, check in PLATFORM.items():
+        yield name, partial(check, there)
     lake = there.lake
     for name, contract in there.contracts.items():
         # Whether a table is there is asked within the bounds of its check.

@@ -51,7 +51,7 @@ def source(there: Deployment, contract: Contract, server: Server) -> list[Findin
         raise
     except Exception as error:
         # What it says is left out, because it may hold a password.
-        raise Transient(f"{named(server)} cannot be looked at: {type(error).__name__}. Fix its location.") from None
+        raise Transient(f"{named(server)} cannot be checked: {type(error).__name__}. Fix its location.") from None
 
 
 def _source(there: Deployment, contract: Contract, server: Server) -> list[Finding]:

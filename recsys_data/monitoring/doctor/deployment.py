@@ -1,4 +1,4 @@
-"""The platform as checks see it: opened to be read, so that looking at it changes nothing."""
+"""The platform as checks see it: opened read-only, so that checks change nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

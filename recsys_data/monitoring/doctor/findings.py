@@ -1,4 +1,4 @@
-"""What a check of a deployment says, and how long it may take."""
+"""Findings of checks, and the time limit of a check."""
 
 import threading
 from collections.abc import Callable
@@ -14,7 +14,7 @@ SECONDS = 10.0
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at: what was found and, where it is not ok, what to do."""
+    """The result of a check: what was found and, unless it is ok, what to do."""
 
     check: str
     state: State

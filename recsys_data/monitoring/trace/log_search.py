@@ -20,7 +20,7 @@ SLICE_BYTES = 8 * 1024 * 1024
 
 
 class Identified(msgspec.Struct):
-    """What a line is looked into for."""
+    """The member of a line that is searched for."""
 
     event_id: Any = None
 

@@ -75,7 +75,7 @@ class Trace(msgspec.Struct, frozen=True):
 
 
 def trace(log: EventLog, lake: Lake, asked: str, rows: bool = False) -> Trace:
-    """Look for an event by its id or by its place in the log, `PARTITION:OFFSET`.
+    """Look for an event by its id or by its position in the log, `PARTITION:OFFSET`.
 
     Args:
         log: searched from its beginning to its end.

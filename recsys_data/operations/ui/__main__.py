@@ -4,6 +4,7 @@ Data flow: Dagster's instance and workspace -> its web application -> `Protectio
 """
 
 import threading
+from functools import partial
 
 import click
 import uvicorn
@@ -14,6 +15,7 @@ from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
 from dagster_webserver.version import __version__
 
+from recsys_data.ingestion.first_day import first_partition_day
 from recsys_data.logs import configure_command
 from recsys_data.operations.local.dagster_home import dagster_home
 from recsys_data.operations.platform import explain
@@ -61,7 +63,7 @@ def serve(workspace: str, host: str, port: int) -> None:
         target = WorkspaceFileTarget([workspace])
         for origin in target.create_origins():
             if isinstance(origin, GrpcServerCodeLocationOrigin):
-                arguments = (origin.create_client(), threading.Event().wait)
+                arguments = (origin.create_client(), threading.Event().wait, partial(first_partition_day, settings))
                 threading.Thread(target=keep, args=arguments, name="code server", daemon=True).start()
         with WorkspaceProcessContext(instance, target, version=__version__) as context:
             app = create_app_from_workspace_process_context(context, live_data_poll_rate=POLL_MILLISECONDS)

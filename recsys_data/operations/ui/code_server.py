@@ -1,4 +1,4 @@
-"""Replaces the process behind Dagster's code server when it died or hangs; everything else of it keeps running.
+"""Replaces the process behind Dagster's code server when it died, hangs, or holds definitions that are out of date.
 
 Dagster's code server is two processes: one that clients call, and one behind it that holds the definitions. The first
 replaces the second only when it is asked to reload, as the UI's button does.
@@ -19,18 +19,23 @@ REPLACE_AFTER_SECONDS = 30.0
 REPLACE_SECONDS = 120
 
 
-def keep(client: "DagsterGrpcClient", wait: Callable[[float], bool]) -> None:
+def keep(client: "DagsterGrpcClient", wait: Callable[[float], bool], loaded_from: Callable[[], object]) -> None:
     """Have the process replaced whenever it has not answered for a while; before its first answer it is starting.
 
     Args:
         client: of the code server.
         wait: sleeps for some seconds; true ends this function.
+        loaded_from: what definitions depend on beside code and settings; when it changes, they are loaded anew.
     """
     answered_at: float | None = None
+    loaded = loaded_from()
     while not wait(CHECK_SECONDS):
         try:
             client.ping("")
             answered_at = time.monotonic()
+            if (now := loaded_from()) != loaded:
+                client.reload_code(REPLACE_SECONDS)
+                loaded = now
         except DagsterUserCodeUnreachableError:
             if answered_at is not None and time.monotonic() - answered_at > REPLACE_AFTER_SECONDS:
                 # If this fails, it is tried again after the same while.

@@ -16,16 +16,16 @@ SHOWN = 3
 
 
 def at_rest(
-    look: Callable[[], Listing],
+    list_files: Callable[[], Listing],
     rest: float,
     where: str,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Listing:
-    """Wait until what `look` lists rests, and return it.
+    """Wait until what `list_files` lists rests, and return it.
 
     Args:
-        look: lists the files.
+        list_files: lists the files.
         rest: seconds without a change.
         where: names the source in the error.
         clock: seconds since 1970.
@@ -34,11 +34,11 @@ def at_rest(
     Raises:
         Transient: it is still written after half a minute; names files that changed.
     """
-    seen, waited = look(), 0.0
+    seen, waited = list_files(), 0.0
     while (still := _seconds_to_wait(seen, rest, clock())) > 0:
         sleep(still)
         waited += still
-        again = look()
+        again = list_files()
         if again.state == seen.state:
             return again
         if waited > PATIENCE_SECONDS:
@@ -52,7 +52,7 @@ def changing(where: str, before: Listing, after: Listing) -> Transient:
     names = sorted({path.rsplit("/", 1)[-1] for path, _, _ in set(before.state) ^ set(after.state)})
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return Transient(
-        f"{where}: {', '.join(names[:SHOWN])}{more} changed while looked at. Try again when the files are written; "
+        f"{where}: {', '.join(names[:SHOWN])}{more} changed while they were read. Try again when they are written; "
         f"deliver files under temporary names (.part) and rename them, or put {MARKER} into the folder last."
     )
 

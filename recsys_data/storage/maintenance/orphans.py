@@ -66,7 +66,7 @@ def remove_orphans(
     Paths are kept on the disk, not in memory, however many there are. Two calls at once wait for each other.
 
     Args:
-        table: whose folder is looked through; it is refreshed.
+        table: whose folder is searched; it is refreshed.
         notes: SQLite file that keeps since when a file is unreferenced; without it the time begins anew.
         margin: how long readers, and writers that have not committed yet, keep data files; other files for as long,
             but no longer than `METADATA_MARGIN`.

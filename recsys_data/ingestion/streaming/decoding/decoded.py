@@ -45,7 +45,7 @@ class DeadLetter:
 class DeadLetters:
     """The dead letters of a slice as columns: where a backlog holds nothing else, objects would be too many.
 
-    Iterating makes `DeadLetter` objects, which is for the few that somebody looks at.
+    Iterating makes `DeadLetter` objects, which is meant for the few that are shown.
 
     Attributes:
         pieces: tables of `DEAD_LETTERS`.

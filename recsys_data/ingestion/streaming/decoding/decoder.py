@@ -61,13 +61,13 @@ class Decoder:
 
     def __init__(self, session: EventSession, max_event_bytes: int, limits: ConsumerLimits = DEFAULT_LIMITS) -> None:
         self.session = session
-        self.plan = session.plan
+        self.schema = session.schema
         self.max_event_bytes = max_event_bytes
         self.limits = limits
-        self._explainer = Explainer(self.plan)
-        self._read = {column.name for column in self.plan.fields}
-        self._fast = self._whole = self.plan.validated(self.plan.fast_fields(), self.plan.proofs)
-        self._rests = None if self.plan.validates_unmodelled else self.plan.rests()
+        self._explainer = Explainer(self.schema)
+        self._read = {column.name for column in self.schema.fields}
+        self._fast = self._whole = self.schema.validated(self.schema.fast_fields(), self.schema.proofs)
+        self._rests = None if self.schema.validates_unmodelled else self.schema.rests()
         self._retries = True
 
     def decode(self, lines: LogSlice, now: datetime) -> Decoded:
@@ -82,7 +82,7 @@ class Decoder:
         deferred, broken = self._exactly(lines, np.flatnonzero(~decided))
         if found:
             self._read_what_occurs([rows for rows, _ in found], deferred)
-        columns = self.plan.validated_columns
+        columns = self.schema.validated_columns
         candidates = tuple(_kept(rows.select(columns), valid) for rows, valid in found if valid.any())
         dead += letters + broken
         return Decoded(lines.partition, lines.start, lines.end, lines.positions, now, candidates, deferred, dead)
@@ -135,7 +135,7 @@ class Decoder:
         delivered = self._delivered(validated)
         sound = _flags(validated["valid"]) & _flags(validated["exact_values"]) & self._times_are_settled(validated)
         # Texts are kept as they stand, so that counting does not see a key that stands twice in one.
-        for column in self.plan.raw:
+        for column in self.schema.raw:
             sound &= ~repeats_key(_sent(validated, column.name))
         proven = sound & (delivered == counts[rows]).all(axis=1)
         found = [(validated, proven)]
@@ -165,7 +165,7 @@ class Decoder:
             return decided
         bad = np.flatnonzero(~decided)
         hopeless = np.ones(len(bad), bool)
-        for column in self.plan.fields:
+        for column in self.schema.fields:
             if column.type == "timestamp":
                 given = validated["raw_" + column.name].take(pa.array(bad))
                 unread = pc.is_null(validated[column.name].take(pa.array(bad)))
@@ -181,7 +181,7 @@ class Decoder:
         rests = rests.take(places(rests["row"].to_numpy(), validated["row"].to_numpy()))
         delivered = delivered + count_text_values(rests["clean"])
         # Containers that are left in the rest were counted as delivered objects too.
-        delivered[:, OBJECT] -= _containers_left(rests["clean"], self.plan.containers)
+        delivered[:, OBJECT] -= _containers_left(rests["clean"], self.schema.containers)
         proven = ~_flags(rests["mixed"]) & (delivered == counts).all(axis=1) & ~repeats_key(rests[UNMODELLED])
         place = validated.column_names.index(UNMODELLED)
         return validated.set_column(place, UNMODELLED, rests[UNMODELLED]), proven
@@ -195,9 +195,9 @@ class Decoder:
         total = sum(pc.sum(part["valid"]).as_py() or 0 for part in parts) + len(deferred)
         if total < self.limits.statement_lines:
             return
-        read = set(self.plan.always_read)
+        read = set(self.schema.always_read)
         one_by_one = Counter(chain.from_iterable(one.fields for one in deferred))
-        for column in self.plan.fields:
+        for column in self.schema.fields:
             given = [_sent(part, column.name) for part in parts]
             occurs = one_by_one[column.name] + sum(len(one) - one.null_count for one in given)
             if occurs / total > (RARE if column.name in self._read else OFTEN):
@@ -205,7 +205,7 @@ class Decoder:
         if read != self._read:
             self._read = read
             self._retries = True
-            self._fast = self.plan.validated(self.plan.fast_fields(read), self.plan.proofs)
+            self._fast = self.schema.validated(self.schema.fast_fields(read), self.schema.proofs)
 
     def _too_large(self, lines: LogSlice) -> tuple[Mask, DeadLetters]:
         """Which lines are longer than accepted."""
@@ -220,9 +220,9 @@ class Decoder:
         """How many values were delivered of each row, by kind; shape (rows, 5)."""
         delivered = np.zeros((len(validated), KINDS), np.int64)
         delivered[:, OBJECT] = validated["containers"].to_numpy()
-        for column in self.plan.fields:
+        for column in self.schema.fields:
             given = _sent(validated, column.name)
-            if column in self.plan.raw:
+            if column in self.schema.raw:
                 delivered += count_text_values(given)
             if given.null_count < len(given):
                 present = _flags(given) if column.consent else _present(given)
@@ -237,7 +237,7 @@ class Decoder:
         for row, first, end in zip(rows.tolist(), lines.bounds[rows].tolist(), ends.tolist(), strict=True):
             raw = lines.data[first:end].removesuffix(b"\n")
             try:
-                read.append(Deferred(row, raw, decode_strictly(raw, self.plan)))
+                read.append(Deferred(row, raw, decode_strictly(raw, self.schema)))
             except BadRecord as error:
                 broken.append((row, error.reason, error.detail))
             except Exception as error:

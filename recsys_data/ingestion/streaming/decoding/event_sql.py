@@ -134,7 +134,7 @@ class EventSchema:
 
     @property
     def validates_unmodelled(self) -> bool:
-        """Whether a rule or a computed column looks at what has no column of its own."""
+        """Whether a rule or a computed column reads members without a column of their own."""
         expressions = [column.logic or "" for column in self.columns.values()]
         for contract in self.contracts:
             expressions += [rule.predicate for rule in contract.rules] + [contract.row_when or ""]
@@ -274,8 +274,8 @@ class EventSchema:
 class EventSession:
     """A DuckDB session for the statements of an `EventSchema`; use one per thread."""
 
-    def __init__(self, plan: EventSchema, first_day: date) -> None:
-        self.plan = plan
+    def __init__(self, schema: EventSchema, first_day: date) -> None:
+        self.schema = schema
         self._first_day = first_day
         # Made when it is needed: of the sessions of a short run some have nothing to do.
         self._made: duckdb.DuckDBPyConnection | None = None

@@ -30,13 +30,13 @@ Raw = Callable[[npt.NDArray[np.int32]], pa.Array]
 
 
 class Explainer:
-    """Explains rows of the validating statement by the contracts of a plan."""
+    """Explains rows of the validating statement by the contracts of an event schema."""
 
-    def __init__(self, plan: EventSchema) -> None:
-        self.plan = plan
-        self._contracts = [(contract, dict(reasons(contract))) for contract in plan.contracts]
+    def __init__(self, schema: EventSchema) -> None:
+        self.schema = schema
+        self._contracts = [(contract, dict(reasons(contract))) for contract in schema.contracts]
         self._always = ["row", "event_id", "received_at", "bad_time"]
-        self._always += ["raw_" + column.name for column in plan.fields if column.type in PATTERNS]
+        self._always += ["raw_" + column.name for column in schema.fields if column.type in PATTERNS]
 
     def split(self, validated: pa.Table, proven: Mask, raw: Raw) -> tuple[Mask, DeadLetters]:
         """Which proven rows break no contract, and the dead letters of the others.
@@ -87,7 +87,7 @@ class Explainer:
         name = rows["bad_time"][0].as_py()
         if name is None:
             return None
-        expected = EXPECTED[self.plan.columns[name].type]
+        expected = EXPECTED[self.schema.columns[name].type]
         return [f"{name} is {value!r}; expected {expected}" for value in rows["raw_" + name].to_pylist()]
 
 

@@ -12,7 +12,7 @@ from recsys_data.ingestion.streaming.log import LogSlice
 # DuckDB takes so many lines at a time, and holds their JSON many times over; of long lines it gets fewer.
 VECTOR_LINES = 2048
 VECTOR_BYTES = 3_000_000
-# Lines that are found to be UTF-8 together; only where they are not, each is looked at.
+# Lines that are found to be UTF-8 together; only if they are not, each is checked.
 CHECKED_AT_ONCE = 256
 
 

@@ -50,7 +50,7 @@ class _Pairs(list):
     """A JSON object as its members in order, so that a key that stands twice is seen."""
 
 
-def decode_strictly(line: bytes, plan: EventSchema) -> dict[str, Any]:
+def decode_strictly(line: bytes, schema: EventSchema) -> dict[str, Any]:
     """The fields of one event, by column name, as `EventSchema.validated` takes them; absent fields are left out.
 
     Raises:
@@ -58,7 +58,7 @@ def decode_strictly(line: bytes, plan: EventSchema) -> dict[str, Any]:
     """
     event = _parse(line.rstrip(b"\r\n"))
     fields: dict[str, Any] = {}
-    rest = _take(event, (), plan.by_source, plan.containers, fields)
+    rest = _take(event, (), schema.by_source, schema.containers, fields)
     sent = fields.get(UNMODELLED)
     if rest:
         properties = dict(sent) if sent else {}
@@ -67,7 +67,7 @@ def decode_strictly(line: bytes, plan: EventSchema) -> dict[str, Any]:
         if clashing:
             properties[_unused(OUTER, properties)] = clashing
         fields[UNMODELLED] = properties
-    for column in plan.raw:
+    for column in schema.raw:
         if column.name in fields:
             fields[column.name] = msgspec.json.encode(fields[column.name]).decode()
     return fields

@@ -30,9 +30,9 @@ class Validator:
 
     def __init__(self, session: EventSession) -> None:
         self.session = session
-        self._plan = session.plan
-        self._statement = session.plan.validated("SELECT * FROM fields", [])
-        self._explainer = Explainer(session.plan)
+        self._schema = session.schema
+        self._statement = session.schema.validated("SELECT * FROM fields", [])
+        self._explainer = Explainer(session.schema)
 
     def validate(self, slices: Sequence[Decoded]) -> list[Decoded]:
         """The same slices with nothing deferred.
@@ -63,7 +63,7 @@ class Validator:
             rows = validated.filter(pa.array(own))
             rows = rows.set_column(rows.column_names.index("row"), "row", pa.array(batch.rows[found[own]]))
             valid, dead = self._explainer.split(rows, np.ones(len(rows), bool), partial(batch.raw, owner))
-            decided.append((owner, Candidates(filled(rows.select(self._plan.validated_columns)), valid), dead))
+            decided.append((owner, Candidates(filled(rows.select(self._schema.validated_columns)), valid), dead))
         for owner, candidates, dead in decided:
             batch.candidates[owner].append(candidates)
             batch.dead[owner] += dead
@@ -90,7 +90,7 @@ class Validator:
         fields = [one.fields for one in events]
         occurring = set().union(*fields)
         columns = {"row": pa.array(np.arange(len(events), dtype=np.int32))}
-        for column in self._plan.fields:
+        for column in self._schema.fields:
             name, kind = column.name, _arrow_type(column.type)
             given = name in occurring
             columns[name] = pa.array([one.get(name) for one in fields], kind) if given else pa.nulls(len(events), kind)

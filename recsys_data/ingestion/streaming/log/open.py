@@ -12,7 +12,7 @@ def open_log(settings: Settings) -> EventLog:
     Raises:
         UserError: no backend of that name, or its place cannot be used.
     """
-    # The scheme alone is shown and looked at: the rest of a URL may hold a password.
+    # The scheme alone is shown and used: the rest of a URL may hold a password.
     scheme = settings.event_log.partition(":")[0]
     if settings.event_log == "embedded":
         return EmbeddedLog(settings.log_dir, partitions=settings.log_partitions, segment_bytes=settings.segment_bytes)

@@ -46,10 +46,10 @@ SLOW = {
 
 @pytest.mark.parametrize("line", SLOW.values(), ids=SLOW)
 def test_no_line_takes_long(contracts: Any, line: bytes) -> None:
-    plan = EventSchema(contracts)
+    schema = EventSchema(contracts)
     began = time.process_time()
     with contextlib.suppress(BadRecord):
-        decode_strictly(line, plan)
+        decode_strictly(line, schema)
     assert time.process_time() - began < 0.2
 
 

@@ -57,7 +57,7 @@ def text_column(column: str) -> Handler:
 
 
 def group(name: str, columns: tuple[str, ...]) -> Handler:
-    """Of an object that has the native name already; only its columns are looked at."""
+    """Of an object that has the native name already; only its columns are read."""
 
     def handle(context: Context, value: Any) -> None:
         if not isinstance(value, dict):
