@@ -178,7 +178,7 @@ def _check_keys(views: Sequence[FeatureView], sources: Mapping[str, Source], spi
 
 def _days_needed(views: Sequence[FeatureView], spine: "duckdb.DuckDBPyRelation", timestamp: str) -> Days | None:
     """The days whose events can count at any moment of the spine."""
-    windows = [one for view in views for one in view.features if one.function]
+    windows = [one for view in views for one in view.features if one.is_aggregate]
     if timestamp not in spine.columns or any(one.window.kind == LIFETIME for one in windows):
         return None
     moment = quote(timestamp)

@@ -204,7 +204,12 @@ class _Refresh:
                 f"SELECT day, count(*), bit_xor(h) FROM ({' UNION ALL '.join(parts)}) GROUP BY day"
             ).fetchall()
         self.sizes = {day: rows for day, rows, _ in found}
-        return {day: f"{rows}:{mixed:x}" for day, rows, mixed in found}
+        longest = max((one.delay + one.window.size for one in self.view.features if one.over_states), default=0)
+        if not longest:
+            return {day: f"{rows}:{mixed:x}" for day, rows, mixed in found}
+        # What is in the windows of a day began or ended on it or before.
+        back = longest // MICROSECONDS_PER_DAY + 1
+        return {day: _digest(repr(sorted(one for one in found if day - back <= one[0] <= day))) for day, _, _ in found}
 
     def _tiles(self, connection: "duckdb.DuckDBPyConnection", name: str, days: list[int]) -> None:
         source = self.features.sources[name]
@@ -278,8 +283,8 @@ class _Refresh:
     def _stored_tiles(self, days: list[int], only: bool = False) -> str:
         """SQL of the tiles that can count at the end of these days; `only`: those of the days themselves."""
         source = self.features.sources[self.stream or ""]
-        spans = [one.delay + one.window.size + one.window.hop for one in self.view.features if one.function]
-        lifetime = any(one.window.kind == LIFETIME for one in self.view.features if one.function)
+        spans = [one.delay + one.window.size + one.window.hop for one in self.view.features if one.is_aggregate]
+        lifetime = any(one.window.kind == LIFETIME for one in self.view.features if one.is_aggregate)
         first = -(2**62) if lifetime else days[0] - max(spans) // MICROSECONDS_PER_DAY - 1
         table = self.lake.table(tiles_name(self.name))
         files = [
@@ -324,8 +329,8 @@ def _raw_days(view: FeatureView, moments: Iterable[int]) -> set[int]:
     found = set()
     for moment in moments:
         for one in view.features:
-            cuts = [moment - one.delay] if one.function else []
-            cuts += [moment - one.delay - one.window.size] if one.function and one.window.kind == ROLLING else []
+            cuts = [moment - one.delay] if one.is_aggregate else []
+            cuts += [moment - one.delay - one.window.size] if one.is_aggregate and one.window.kind == ROLLING else []
             found |= {cut // MICROSECONDS_PER_DAY for cut in cuts if cut % view.hop}
     return found
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from recsys_data.contracts.features.check import Resolved, resolve
 from recsys_data.contracts.features.expressions import REQUEST, TIMESTAMP, renamed
 from recsys_data.contracts.features.functions import FUNCTIONS
-from recsys_data.contracts.features.view import Feature, FeatureView, Source
+from recsys_data.contracts.features.view import Feature, FeatureView, Source, over_histories
 from recsys_data.errors import UserError
 from recsys_data.features.aggregates import Inputs, Tiles, ask, compute
+from recsys_data.features.histories import windows
 from recsys_data.features.rows import IDENTITIES, merges
 from recsys_data.features.tiles import plan
 from recsys_data.features.workspace import Workspace
@@ -67,6 +68,7 @@ def join(
     """
     if known not in (COMMIT, EVENT_TIME):
         raise UserError(f"known is {known!r}; choose {COMMIT} or {EVENT_TIME}.")
+    views = [over_histories(view, sources) for view in views]
     resolved = {view.name: resolve(view, sources) for view in views}
     _check_spine(spine, views, timestamp)
     work = Workspace(connection, f"#join{next(_joins)}")
@@ -163,8 +165,8 @@ def _add_view(
                 empty = FUNCTIONS[feature.function or ""].empty
                 select.values[f"{view.name}__{feature.name}"] = f"coalesce({value}, {empty})" if empty else value
             flags.append(f"coalesce({alias}.t >= {own}_f.t, false)")
-        if taken := [one for one in view.features if one.is_state and view.source_of(one) == name]:
-            flags.append(_add_history(work, select, view, taken, name, source, inputs.relations[name], own))
+        if taken := [one for one in view.features if (one.is_state or one.over_states) and view.source_of(one) == name]:
+            flags.append(_add_history(work, select, view, taken, name, source, inputs.relations[name], own, alias))
     select.values[f"{view.name}__known"] = " OR ".join(flags) or "false"
     names = {**select.request, **{one.name.lower(): f"{view.name}__{one.name}" for one in view.features}}
     declared = {one.name: one.expression or "" for one in view.features}
@@ -182,6 +184,7 @@ def _add_history(
     source: Source,
     relation: str,
     alias: str,
+    moments: str,
 ) -> str:
     """Join what was valid; returns SQL of whether anything was, without a delay."""
     begins, ends = map(quote, source.valid or ("", ""))
@@ -195,14 +198,19 @@ def _add_history(
     ).fetchall()
     if overlap:
         raise UserError(f"Two rows of {name} are valid at once for {overlap[0]}; repair the history, e.g. rebuild it.")
-    for delay in dict.fromkeys([0, *(one.delay for one in taken)]):
+    states = f"""SELECT *, epoch_us({begins}) AS "#from", coalesce(epoch_us({ends}), {2**62}) AS "#to" FROM ({query})"""
+    for delay in dict.fromkeys([0, *(one.delay for one in taken if one.is_state)]):
         own, cutoff = f"{alias}_h{delay}", f's."#t" - {delay}'
         same = " AND ".join(f"{own}.{quote(key)} = s.{quote(key)}" for key in view.entity)
         select.joins.append(
-            f"""LEFT JOIN (SELECT *, epoch_us({begins}) AS "#from", coalesce(epoch_us({ends}), {2**62}) AS "#to"
-            FROM ({query})) {own} ON {same} AND {cutoff} >= {own}."#from" AND {cutoff} < {own}."#to\""""
+            f"""LEFT JOIN ({states}) {own}
+            ON {same} AND {cutoff} >= {own}."#from" AND {cutoff} < {own}."#to\""""
         )
     for feature in taken:
         column = f"{alias}_h{feature.delay}.{quote(feature.column or '')}"
         select.values[f"{view.name}__{feature.name}"] = column
+    if over := [one for one in taken if one.over_states]:
+        for number, (feature, table) in enumerate(windows(work, view, over, states, ask(work, view), alias).items()):
+            select.joins.append(f"LEFT JOIN {table} {alias}_w{number} ON {alias}_w{number}.m = {moments}.m")
+            select.values[f"{view.name}__{feature}"] = f"{alias}_w{number}.value"
     return f'{alias}_h0."#from" IS NOT NULL'

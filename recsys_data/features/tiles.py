@@ -50,7 +50,7 @@ class Plan:
 
 def plan(view: FeatureView, name: str, source: Source, resolved: Resolved, commit: bool = True) -> Plan:
     """What the source `name` of a view has to give; `commit`: whether it matters when rows were known."""
-    aggregates = [one for one in view.features if one.function and view.source_of(one) == name]
+    aggregates = [one for one in view.features if one.is_aggregate and view.source_of(one) == name]
     features = {one: resolved.arguments[one.name] for one in aggregates}
     columns = dict(source.columns)
     states = {one.name: states_of(one, columns, kind, len(source.order)) for one, kind in features.items()}

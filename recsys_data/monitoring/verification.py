@@ -19,6 +19,7 @@ from recsys_data.ingestion.streaming.log import EventLog, LogSlice
 from recsys_data.ingestion.streaming.positions import main_dataset, primary_datasets
 from recsys_data.monitoring.doctor.findings import Finding, ok, problem, warning
 from recsys_data.monitoring.reconciliation import Stored, reconcile_lake
+from recsys_data.monitoring.trace.log_search import slices
 from recsys_data.settings import Settings
 from recsys_data.storage.integrity import corrupt_files
 from recsys_data.storage.query import data_files, relation
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 RESTORE = "Restore the lake folder from a backup, or find out what else writes to it."
 GO_ON = "Let a consumer bring them to the position of the main table (`recsys-data ingest`), and verify again."
-READ_BYTES = 16 * 1024 * 1024
 FOREVER = 1e9
 Progress = Callable[[str], None]
 
@@ -253,19 +253,12 @@ def _log(rows: _Rows, log: EventLog) -> Finding:
     Lines of an event that has expired are known by its id alone, however often it was delivered.
     """
     positions = rows.stored[rows.main].ledger.positions
-    kept = log.begin_offsets()
     lines = unreadable = 0
     rows.connection.execute("CREATE TEMP TABLE unknown (event_id VARCHAR)")
-    for partition in sorted(kept.keys() & positions.keys()):
-        at = kept[partition]
-        while at < positions[partition]:
-            piece = log.read(partition, at, READ_BYTES)
-            if not len(piece):
-                break
-            before = piece.positions < positions[partition]
-            lines += int(before.sum())
-            unreadable += _collect_unknown(rows, piece, np.flatnonzero(before))
-            at = piece.end
+    for piece in slices(log, positions):
+        before = piece.positions < positions[piece.partition]
+        lines += int(before.sum())
+        unreadable += _collect_unknown(rows, piece, np.flatnonzero(before))
     ids = rows.count("SELECT count(DISTINCT event_id) FROM unknown ANTI JOIN primaries USING (event_id)")
     unknown, removed = unreadable + ids, rows.removed([*rows.primaries, *rows.letters])
     if unknown > removed:

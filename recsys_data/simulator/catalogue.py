@@ -64,42 +64,10 @@ BRANDS = [
     "Xenia", "Ysolde", "Zürichberg", "Ateş", "Coastline", "Émile & Co", "Foundry 12", "Greenhollow",
 ]  # fmt: skip
 
-COLOURS = [
-    "black",
-    "white",
-    "navy",
-    "forest green",
-    "terracotta",
-    "grey",
-    "crème",
-    "sky blue",
-    "rosé",
-    "sand",
-]
-MATERIALS = [
-    "cotton",
-    "oak",
-    "steel",
-    "recycled plastic",
-    "wool",
-    "aluminium",
-    "bamboo",
-    "ceramic",
-    "leather",
-]
+COLOURS = ["black", "white", "navy", "forest green", "terracotta", "grey", "crème", "sky blue", "rosé", "sand"]
+MATERIALS = ["cotton", "oak", "steel", "recycled plastic", "wool", "aluminium", "bamboo", "ceramic", "leather"]
 SIZES = ["S", "M", "L", "XL", "one size"]
-TAGS = [
-    "gift idea",
-    "for mum",
-    "summer",
-    "cosy",
-    "schön",
-    "too big",
-    "wishlist",
-    "büro",
-    "bargain",
-    "お気に入り",
-]
+TAGS = ["gift idea", "for mum", "summer", "cosy", "schön", "too big", "wishlist", "büro", "bargain", "お気に入り"]
 
 
 class Place(NamedTuple):

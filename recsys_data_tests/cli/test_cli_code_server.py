@@ -6,17 +6,22 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import pytest
 import yaml
 from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteRepositoryOrigin
 from dagster._grpc.client import DagsterGrpcClient
 
 from recsys_data.errors import UserError
+from recsys_data.ingestion.first_day import first_partition_day, remember
 from recsys_data.operations.local.code_server import MODULE, CodeServer, code_server
 from recsys_data.operations.ui import code_server as module
+from recsys_data.settings import Settings
 
 START_SECONDS = 120
 
@@ -114,7 +119,7 @@ def test_the_process_behind_the_code_server_is_replaced_when_it_was_killed(
         try:
             wait_for(code.listens)
             client = DagsterGrpcClient(socket=str(code.path))
-            keeper = threading.Thread(target=module.keep, args=(client, over.wait))
+            keeper = threading.Thread(target=module.keep, args=(client, over.wait, lambda: None))
             keeper.start()
             wait_for(lambda: answers(client))
             time.sleep(1)
@@ -130,6 +135,38 @@ def test_the_process_behind_the_code_server_is_replaced_when_it_was_killed(
             over.set()
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+@pytest.mark.integration
+def test_older_data_has_partitions_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.2)
+    over = threading.Event()
+    settings = Settings(dir=str(tmp_path / "state"))
+    environment = {**os.environ, "DAGSTER_HOME": str(tmp_path), "RECSYS_DATA_DIR": settings.dir}
+    with code_server(tmp_path) as code:
+        process = subprocess.Popen([sys.executable, *code.arguments], env=environment, start_new_session=True)
+        try:
+            wait_for(code.listens)
+            client = DagsterGrpcClient(socket=str(code.path))
+            days = partial(first_partition_day, settings)
+            keeper = threading.Thread(target=module.keep, args=(client, over.wait, days), daemon=True)
+            keeper.start()
+            wait_for(lambda: answers(client))
+            first = str(datetime(2001, 5, 1, tzinfo=UTC).timestamp())
+            assert first not in definitions(client)
+            remember(settings, date(2001, 5, 5))
+            wait_for(lambda: answers(client) and first in definitions(client))
+        finally:
+            over.set()
+            keeper.join()
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def definitions(client: DagsterGrpcClient) -> str:
+    """What Dagster's other processes get, in which days are seconds since 1970."""
+    origin = GrpcServerCodeLocationOrigin(host="localhost", socket=client.socket, location_name=MODULE)
+    return client.external_repository(RemoteRepositoryOrigin(origin, "__repository__"))
 
 
 def answers(client: DagsterGrpcClient) -> bool:

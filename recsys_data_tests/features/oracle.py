@@ -69,3 +69,26 @@ def value(function, rows, moment, delay, column="value", n=None, half_life=None)
         mean = sum(exact) / len(exact)
         return math.sqrt(sum((v - mean) ** 2 for v in exact) / (len(exact) - 1))
     raise AssertionError(function)
+
+
+def over_states(function, states, moment, window, delay=0):
+    """A function over the states (from, to or None, value) of one entity, weighted by how long each held."""
+    end = moment - delay
+    held = [
+        (value, min(to if to is not None else end, end) - max(begins, end - window))
+        for begins, to, value in states
+        if value is not None and begins < end and (to is None or to > end - window)
+    ]
+    held = sorted((value, weight) for value, weight in held if weight > 0)
+    if not held:
+        return None
+    if function == "avg":
+        total = sum(weight for _, weight in held)
+        return float(sum(Fraction(str(value)) * weight for value, weight in held) / total)
+    if function == "median":
+        half, below = Fraction(sum(weight for _, weight in held), 2), 0
+        for value, weight in held:
+            below += weight
+            if below >= half:
+                return value
+    return {"min": held[0][0], "max": held[-1][0]}[function]

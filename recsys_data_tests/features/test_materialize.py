@@ -188,6 +188,40 @@ def test_views_of_a_history_have_values_of_the_days_on_which_it_changed(tmp_path
     assert stale_days(batch.lake, "item_prices") == []
 
 
+def test_a_changed_state_makes_the_days_stale_whose_windows_it_is_in(tmp_path):
+    from recsys_data.ingestion.batch.history.update import refresh_history
+    from recsys_data_tests.support.snapshots import Batch
+
+    window = {"rolling": "2d"}
+    prices = view_file(
+        "item_prices",
+        key("item_id"),
+        feature("usual", "number", source="item_catalog_history.price", function="median", window=window),
+        of="item_catalog_history",
+    )
+    batch = Batch.of(tmp_path, prices)
+
+    def land(day, price, item="a"):
+        batch.land("item_catalog", day, [{"item_id": item, "title": "A", "price": price, "currency": "EUR"}])
+        batch.take("item_catalog", day, accept=True)
+
+    def refreshed():
+        refresh_history(batch.lake, "item_catalog", batch.settings.staging_dir)
+        days = [day for update in refresh_view(batch.lake, batch.settings, "item_prices") for day in update.days]
+        return sorted(day - day_number("2026-01-10") for day in days)
+
+    for day, price in (("2026-01-10", 1), ("2026-01-12", 3), ("2026-01-20", 4)):
+        land(day, price)
+    first = refreshed()
+    # A snapshot is known at the end of its day.
+    assert first == [1, 3, 11]
+    land("2026-01-11", 2)
+    # The first state ends earlier, and the window of the last day begins after all of this.
+    assert refreshed() == [1, 2, 3]
+    assert [row["usual"] for row in batch.rows("item_prices")] == [1.0, 1.0, 2.0, 3.0]
+    assert stale_days(batch.lake, "item_prices") == []
+
+
 def test_an_unknown_view_is_refused_with_those_there_are(shop):
     with pytest.raises(UserError, match="'interactions' is not a feature view; choose one of .*item_clicks"):
         shop.refresh("interactions")

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from cachetools import LRUCache, cached
 
 from recsys_data.contracts.features.expressions import REQUEST, TIMESTAMP, in_order, references, request_type, types_of
-from recsys_data.contracts.features.functions import FUNCTIONS, INTEGER, NUMBER
-from recsys_data.contracts.features.view import KINDS, LIFETIME, Feature, FeatureView, Source
+from recsys_data.contracts.features.functions import FUNCTIONS, INTEGER, NUMBER, OVER_STATES
+from recsys_data.contracts.features.view import KINDS, LIFETIME, ROLLING, Feature, FeatureView, Source, over_histories
 from recsys_data.contracts.rules import session
 from recsys_data.contracts.sql_guard import ForbiddenSql
 from recsys_data.errors import UserError
@@ -135,6 +135,7 @@ def _looked_at(view: FeatureView, sources: Mapping[str, Source], connect: Connec
 def _examine(
     view: FeatureView, sources: Mapping[str, Source], connect: Connect | None = None
 ) -> tuple[list[str], Resolved]:
+    view = over_histories(view, sources)
     problems = list(_of_view(view, sources))
     resolved = Resolved()
     with one_session() as own:
@@ -188,7 +189,7 @@ def _of_view(view: FeatureView, sources: Mapping[str, Source]) -> Iterator[str]:
             yield f"{view.name}.{name}: {times} features have this name; names must be unique, rename the others."
         if name in (REQUEST, "known"):
             yield f"{view.name}.{name}: the name is taken by the view itself; rename the feature."
-    streams = dict.fromkeys(view.source_of(one) for one in view.features if one.function)
+    streams = dict.fromkeys(view.source_of(one) for one in view.features if one.is_aggregate)
     if len(streams) > 1:
         yield (
             f"{view.name} aggregates {' and '.join(streams)}; a view aggregates one stream, so that it has one "
@@ -219,6 +220,8 @@ def _aggregate(sql: _Sql, view: FeatureView, feature: Feature, sources: Mapping[
         raise _Unsound(f"the delay is {feature.delay} microseconds; it must not be negative.")
     if feature.function is None:
         return _as_of(feature, name, source, argument)
+    if feature.over_states and feature.function in OVER_STATES:
+        return _over_states(feature, name, source, argument)
     if feature.function not in FUNCTIONS:
         raise _Unsound(f"the function {feature.function} does not exist; choose one of {', '.join(FUNCTIONS)}.")
     function = FUNCTIONS[feature.function]
@@ -239,7 +242,10 @@ def _aggregate(sql: _Sql, view: FeatureView, feature: Feature, sources: Mapping[
     if (feature.window.size > 0) == (feature.window.kind == LIFETIME):
         raise _Unsound(f"the window {feature.window.kind} has the size {feature.window.size}; write e.g. rolling: 1h.")
     if source.time is None or source.time not in source.columns:
-        raise _Unsound(f"{name} has no time column to aggregate by; take a column of it, or use a stream.")
+        raise _Unsound(
+            f"{name} has no time column to aggregate by; take a column of it, of a history also "
+            f"{', '.join(OVER_STATES)}, or use a stream."
+        )
     return argument, function.result(argument)
 
 
@@ -279,6 +285,25 @@ def _as_of(feature: Feature, name: str, source: Source, kind: str) -> tuple[str,
     if feature.window.kind != LIFETIME or feature.filter is not None:
         raise _Unsound(f"a column of the history {name} has no window or filter; take them out, or add a function.")
     return kind, kind
+
+
+def _over_states(feature: Feature, name: str, source: Source, kind: str) -> tuple[str, str]:
+    if feature.column not in source.columns:
+        raise _Unsound(
+            f"{feature.function} of {feature.column}, which is not a column of the history {name}; take a column: "
+            f"{_columns(source)}."
+        )
+    if feature.window.kind != ROLLING or not feature.window.size or feature.filter is not None:
+        raise _Unsound(
+            f"{feature.function} of the history {name} needs a rolling window and takes no filter; "
+            "write e.g. rolling: 30d."
+        )
+    if not 0 <= feature.scale <= 9:
+        raise _Unsound(f"the scale is {feature.scale}; choose 0 to 9 decimals.")
+    if not OVER_STATES[feature.function or ""].fullmatch(kind):
+        expected = "a number" if feature.function == "avg" else "something that can be compared"
+        raise _Unsound(f"{feature.function} of {feature.column}, which is {kind}; it takes {expected}.")
+    return kind, "DOUBLE" if feature.function == "avg" else kind
 
 
 def _ordered(sql: _Sql, view: FeatureView, expressions: Mapping[str, Feature]) -> tuple[list[str], list[str]]:

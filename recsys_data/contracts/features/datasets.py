@@ -10,7 +10,7 @@ from dataclasses import replace
 from recsys_data.contracts.features.check import Resolved, check, one_session, resolve
 from recsys_data.contracts.features.functions import State, states_of
 from recsys_data.contracts.features.sources import dataset_of, sources_of
-from recsys_data.contracts.features.view import FeatureView, Source, keys
+from recsys_data.contracts.features.view import FeatureView, Source, keys, over_histories
 from recsys_data.contracts.model import Column, Contract, Kind, tiles_name
 from recsys_data.errors import ContractError
 
@@ -30,13 +30,13 @@ def with_feature_views(contracts: Mapping[str, Contract]) -> dict[str, Contract]
     """
     found = dict(contracts)
     sources = sources_of(contracts)
+    views = {name: over_histories(one.view, sources) for name, one in contracts.items() if one.view}
     with one_session() as connect:
-        for contract in contracts.values():
-            if contract.view and (problems := check(contract.view, sources, connect)):
-                raise ContractError(f"{contract.path}: " + "\n".join(problems))
-    for name, contract in contracts.items():
-        if (view := contract.view) is None:
-            continue
+        for name, view in views.items():
+            if problems := check(view, sources, connect):
+                raise ContractError(f"{contracts[name].path}: " + "\n".join(problems))
+    for name, view in views.items():
+        contract = replace(contracts[name], view=view)
         resolved = resolve(view, sources)
         columns = tuple(_inherits(contract, column, resolved, contracts) for column in contract.columns)
         found[name] = replace(contract, columns=columns)
@@ -52,7 +52,7 @@ def with_feature_views(contracts: Mapping[str, Contract]) -> dict[str, Contract]
 
 def stream_of(view: FeatureView) -> str | None:
     """The source whose events the view aggregates; None if it takes columns of histories only."""
-    return next((view.source_of(one) for one in view.features if one.function), None)
+    return next((view.source_of(one) for one in view.features if one.is_aggregate), None)
 
 
 def states_needed(view: FeatureView, source: Source, resolved: Resolved) -> list[State]:
@@ -60,7 +60,7 @@ def states_needed(view: FeatureView, source: Source, resolved: Resolved) -> list
     found = (
         states_of(one, dict(source.columns), resolved.arguments[one.name], len(source.order)).values()
         for one in view.features
-        if one.function
+        if one.is_aggregate
     )
     return list(dict.fromkeys(state for states in found for state in states))
 

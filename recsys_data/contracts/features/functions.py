@@ -101,6 +101,10 @@ FUNCTIONS = {
 }
 
 
+# Over the states of a history: pattern of the types that they take; `features.histories` computes them.
+OVER_STATES = {"median": ORDERED, "min": ORDERED, "max": ORDERED, "avg": NUMBER}
+
+
 @dataclass(frozen=True)
 class State:
     """A column of partial aggregates. The name depends on nothing but what it holds.

@@ -6,7 +6,7 @@ integers in microseconds; moments count from 1970-01-01 UTC.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 SECOND = 1_000_000
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND
@@ -97,7 +97,8 @@ class Feature:
 
     Attributes:
         name: unique in its view.
-        function: name in `functions.FUNCTIONS`; None: `column` as of the moment, or `expression`.
+        function: name in `functions.FUNCTIONS`, or in `functions.OVER_STATES` if it is `over_states`; None: `column` as
+            of the moment, or `expression`.
         column: what is aggregated, SQL over one row of the source, usually a column; rows where it is NULL do not
             count. Optional for `count`.
         filter: SQL condition over one row of the source; rows where it is not true do not count.
@@ -109,6 +110,7 @@ class Feature:
         source: name of its source, if it is not that of the view.
         expression: SQL over other features of the view and `request.COLUMN`, evaluated last.
         type: DuckDB type that the value is given; None: as it is computed.
+        over_states: whether the function is one over a history, which `over_histories` says.
     """
 
     name: str
@@ -123,11 +125,17 @@ class Feature:
     source: str | None = None
     expression: str | None = None
     type: str | None = None
+    over_states: bool = False
 
     @property
     def is_state(self) -> bool:
         """Whether it is a column of a history."""
         return self.function is None and self.expression is None
+
+    @property
+    def is_aggregate(self) -> bool:
+        """Whether it is a function over a stream."""
+        return self.function is not None and not self.over_states
 
 
 @dataclass(frozen=True)
@@ -154,7 +162,17 @@ class FeatureView:
     @property
     def hop(self) -> int:
         """Length of its tiles in microseconds: the shortest hop that its windows need."""
-        return min((one.window.hop for one in self.features if one.function), default=DAY)
+        return min((one.window.hop for one in self.features if one.is_aggregate), default=DAY)
+
+
+def over_histories(view: FeatureView, sources: Mapping[str, Source]) -> FeatureView:
+    """The view with those features marked that are functions over a history."""
+
+    def marked(one: Feature) -> Feature:
+        source = sources.get(view.source_of(one))
+        return replace(one, over_states=bool(one.function and source and source.valid))
+
+    return replace(view, features=tuple(map(marked, view.features)))
 
 
 def keys(view: FeatureView, source: Source) -> list[str]:

@@ -66,7 +66,7 @@ def _sources(contract: Contract, contracts: Mapping[str, Contract]) -> list[dg.A
     view = contract.view
     assert view is not None
     found = dict.fromkeys(dataset_of(view.source_of(one)) for one in view.features if one.expression is None)
-    if "user_id" in view.entity and IDENTITIES in contracts and any(one.function for one in view.features):
+    if "user_id" in view.entity and IDENTITIES in contracts and any(one.is_aggregate for one in view.features):
         found[IDENTITIES] = None
     return [dg.AssetKey(name) for name in found]
 

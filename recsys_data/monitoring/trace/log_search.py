@@ -77,12 +77,12 @@ def line_at(log: EventLog, partition: int, position: int) -> Line | None:
     return Line(partition, position, found.line(0)) if len(found) and found.positions[0] == position else None
 
 
-def slices(log: EventLog) -> Iterator[LogSlice]:
-    """Everything that the log keeps, oldest first within each partition."""
+def slices(log: EventLog, until: Mapping[int, int] | None = None) -> Iterator[LogSlice]:
+    """Everything that the log keeps, oldest first within each partition; with `until` not much beyond that position."""
     begins: Mapping[int, int] = log.begin_offsets()
     for partition in log.partitions():
         at = begins.get(partition, 0)
-        while True:
+        while until is None or at < until.get(partition, 0):
             try:
                 lines = log.read(partition, at, SLICE_BYTES)
             except Permanent:

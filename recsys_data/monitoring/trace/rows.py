@@ -20,11 +20,11 @@ from recsys_data.storage.query import data_files, relation
 if TYPE_CHECKING:
     from pyiceberg.table import Table
 
-Place = tuple[int, int]  # log partition, position
+LogPosition = tuple[int, int]  # log partition, position
 # More rows of one id than this are not listed.
 MOST = 200
 SHOWN_BYTES = 600
-PLACE = ("log_partition", "log_offset")
+POSITION = ("log_partition", "log_offset")
 
 
 class StoredRow(msgspec.Struct, frozen=True):
@@ -66,9 +66,9 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 
 def rows_of(
-    table: "Table", contract: Contract, ids: Sequence[str], places: Collection[Place], all_columns: bool
+    table: "Table", contract: Contract, ids: Sequence[str], positions: Collection[LogPosition], all_columns: bool
 ) -> list[dict[str, Any]]:
-    """Rows with one of these ids or places, those of places first, each with its file; `MOST` + 1 at most.
+    """Rows with one of these ids or positions, those of positions first, each with its file; `MOST` + 1 at most.
 
     Raises:
         Transient: the files were replaced meanwhile.
@@ -76,9 +76,9 @@ def rows_of(
     import duckdb
 
     file = file_column(contract)
-    needed = (*PLACE, "event_id", "received_at", stamp_of(contract), "reason", "detail", "raw")
+    needed = (*POSITION, "event_id", "received_at", stored_at_column(contract), "reason", "detail", "raw")
     stored = [field.name for field in table.schema().fields if all_columns or field.name in needed]
-    at = " OR ".join(f"(log_partition = {partition} AND log_offset = {offset})" for partition, offset in places)
+    at = " OR ".join(f"(log_partition = {partition} AND log_offset = {offset})" for partition, offset in positions)
     there = f"({at})" if at else "(log_partition IS NULL)"
     wanted = f"event_id IN ({', '.join('?' * len(ids))})"
     query = (
@@ -102,7 +102,7 @@ def file_column(contract: Contract) -> str:
     return name
 
 
-def stamp_of(contract: Contract) -> str:
+def stored_at_column(contract: Contract) -> str:
     """The column that says when a row was stored."""
     return next((column.name for column in contract.columns if column.system == "ingested_at"), "")
 
@@ -116,7 +116,7 @@ def stored_rows(table: "Table", contract: Contract, found: Sequence[dict[str, An
         path = one.pop(file)
         snapshot_id, day = origins.get(path, (None, None))
         snapshot = None if snapshot_id is None else table.metadata.snapshot_by_id(snapshot_id)
-        ingested, received = one.get(stamp_of(contract)), one.get("received_at")
+        ingested, received = one.get(stored_at_column(contract)), one.get("received_at")
         result.append(
             StoredRow(
                 dataset=contract.name,
@@ -156,7 +156,7 @@ def dead_letter(contract: Contract, one: dict[str, Any], rows: bool) -> DeadLett
         detail=one["detail"],
         log_partition=one["log_partition"],
         log_offset=one["log_offset"],
-        rejected_at=one.get(stamp_of(contract)),
+        rejected_at=one.get(stored_at_column(contract)),
         received_at=one.get("received_at"),
         bytes=len(raw),
         raw=shortened(raw) if rows else None,

@@ -19,7 +19,7 @@ from recsys_data.monitoring.trace.log_search import Line, id_of, line_at, lines_
 from recsys_data.monitoring.trace.rows import (
     MOST,
     DeadLetter,
-    Place,
+    LogPosition,
     StoredRow,
     dead_letter,
     rows_of,
@@ -88,20 +88,20 @@ def trace(log: EventLog, lake: Lake, asked: str, rows: bool = False) -> Trace:
         Transient: data files were replaced while they were read.
     """
     _check(asked)
-    place = _place(asked)
-    positions = positions_of(lake, log.begin_offsets())
-    at = line_at(log, *place) if place else None
+    position = _position(asked)
+    read = positions_of(lake, log.begin_offsets())
+    at = line_at(log, *position) if position else None
     # A position asks for the event of that line.
     ids = [asked, *([found] if at and (found := id_of(at.raw)) else [])]
     lines, more = _lines(log, ids, at)
-    stored, dead, left_out = _rows(lake, ids, {*lines, *([place] if place else [])}, rows)
-    settled = {(one.log_partition, one.log_offset) for one in (*stored, *dead)}
+    stored, dead, left_out = _rows(lake, ids, {*lines, *([position] if position else [])}, rows)
+    shown = {(one.log_partition, one.log_offset) for one in (*stored, *dead)}
     others = [
-        _log_line(line, positions.get(line.partition, 0), bool(stored), rows)
+        _log_line(line, read.get(line.partition, 0), bool(stored), rows)
         for key, line in sorted(lines.items())
-        if key not in settled
+        if key not in shown
     ]
-    state = _state(place, stored, dead, others)
+    state = _state(position, stored, dead, others)
     if state in ("unaccounted", "nowhere") and any(id_of(line) in ids for line in outbox_lines(lake)):
         state = "replaying"
     return Trace(asked, state, MEANINGS[state], stored, dead, others, more + left_out)
@@ -116,16 +116,16 @@ def _check(asked: str) -> None:
         raise UserError(f"The event id {ascii(asked)} is not UTF-8 text; no event has such an id.") from None
 
 
-def _place(asked: str) -> Place | None:
+def _position(asked: str) -> LogPosition | None:
     """A partition and a position, if that is what the text says; it may be an event id all the same."""
     found = POSITION.fullmatch(asked)
     return (int(found[1]), int(found[2])) if found else None
 
 
 def _rows(
-    lake: Lake, ids: Sequence[str], places: Collection[Place], columns: bool
+    lake: Lake, ids: Sequence[str], positions: Collection[LogPosition], columns: bool
 ) -> tuple[list[StoredRow], list[DeadLetter], int]:
-    """Rows and dead letters with these ids or places; and how many more, at least, there are."""
+    """Rows and dead letters with these ids or positions; and how many more, at least, there are."""
     stored: list[StoredRow] = []
     dead: list[DeadLetter] = []
     more = 0
@@ -133,7 +133,7 @@ def _rows(
         if not contract.is_stream or not lake.exists(name):
             continue
         table = lake.table(name)
-        found = rows_of(table, contract, ids, places, columns)
+        found = rows_of(table, contract, ids, positions, columns)
         more += max(0, len(found) - MOST)
         if contract.kind is Kind.DEAD_LETTERS:
             dead += [dead_letter(contract, one, columns) for one in found[:MOST]]
@@ -142,8 +142,8 @@ def _rows(
     return stored, dead, more
 
 
-def _lines(log: EventLog, ids: Sequence[str], at: Line | None) -> tuple[dict[Place, Line], int]:
-    """The lines of these ids that the log keeps, and the one asked for, by place; and how many more there are."""
+def _lines(log: EventLog, ids: Sequence[str], at: Line | None) -> tuple[dict[LogPosition, Line], int]:
+    """The lines of these ids that the log keeps, and the one asked for, by position; and how many more there are."""
     found = {(at.partition, at.position): at} if at else {}
     more = 0
     for line in (line for event_id in dict.fromkeys(ids) for line in lines_of(log, event_id)):
@@ -154,20 +154,22 @@ def _lines(log: EventLog, ids: Sequence[str], at: Line | None) -> tuple[dict[Pla
     return found, more
 
 
-def _log_line(line: Line, position: int, stored: bool, rows: bool) -> LogLine:
-    waits = line.position >= position
+def _log_line(line: Line, read: int, stored: bool, rows: bool) -> LogLine:
+    waits = line.position >= read
     return LogLine(
         log_partition=line.partition,
         log_offset=line.position,
         state="waiting" if waits else "duplicate" if stored else "unaccounted",
-        bytes_before=line.position - position if waits else None,
+        bytes_before=line.position - read if waits else None,
         bytes=len(line.raw),
         raw=shortened(line.raw) if rows else None,
     )
 
 
-def _state(place: Place | None, stored: list[StoredRow], dead: list[DeadLetter], lines: list[LogLine]) -> State:
-    if any((one.log_partition, one.log_offset) == place for one in dead):
+def _state(
+    position: LogPosition | None, stored: list[StoredRow], dead: list[DeadLetter], lines: list[LogLine]
+) -> State:
+    if any((one.log_partition, one.log_offset) == position for one in dead):
         return "rejected"
     if stored:
         return "stored"

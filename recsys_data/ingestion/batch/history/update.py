@@ -202,7 +202,7 @@ class _Update:
 
 
 def _files(table: "Table") -> "tuple[list[DataFile], list[DataFile]]":
-    """The files of the rows that hold now, and of those that do not."""
+    """The files of current rows, and those of closed ones."""
     files = [task.file for task in table.scan().plan_files()]
     return [file for file in files if file.partition[0]], [file for file in files if not file.partition[0]]
 
