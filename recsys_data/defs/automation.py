@@ -15,7 +15,7 @@ EVERY_TEN_MINUTES = "*/10 * * * *"
 _updated_since_request = Condition.any_deps_match(Condition.newly_updated()).since(Condition.newly_requested())
 
 
-def after_sources(cron: str = EVERY_TEN_MINUTES) -> dg.AutomationCondition:
+def after_sources(cron: str = EVERY_TEN_MINUTES, newest_day: bool = False) -> dg.AutomationCondition:
     """Make the partitions whose sources got rows, late events included, and those that were never made.
 
     A day is requested again when one of its sources changes after the request, whatever became of the run: a run that
@@ -24,11 +24,14 @@ def after_sources(cron: str = EVERY_TEN_MINUTES) -> dg.AutomationCondition:
 
     Args:
         cron: when requests are made at most.
+        newest_day: whether only the newest day is requested, because its run makes all days that differ. Otherwise
+            days that are apart are runs of their own: Dagster joins only adjacent days.
     """
     has_source = Condition.any_deps_match(~Condition.missing())
     never_made = (Condition.missing() & has_source).newly_true().since(Condition.newly_requested())
+    when = Condition.cron_tick_passed(cron)
     return (
-        Condition.cron_tick_passed(cron)
+        (when & Condition.in_latest_time_window() if newest_day else when)
         & (_updated_since_request.with_label("sources_updated") | never_made.with_label("never_made"))
         & ~Condition.in_progress()
     ).with_label(f"after_sources({cron})")

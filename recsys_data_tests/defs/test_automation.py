@@ -1,6 +1,6 @@
 """What Dagster makes by itself after its sources, tick by tick on an ephemeral instance."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
@@ -15,7 +15,7 @@ FIRST, LAST = date(2026, 1, 1), date(2026, 1, 20)
 DAYS = dg.DailyPartitionsDefinition(FIRST.isoformat(), (LAST + timedelta(days=1)).isoformat())
 START = datetime(2026, 1, 21, 12, 1, tzinfo=UTC)
 TICK = timedelta(seconds=30)
-EVENTS, PRICES, VIEW, HISTORY = (dg.AssetKey(name) for name in ("events", "prices", "view", "prices_history"))
+EVENTS, PRICES, VIEW, HISTORY, WHOLE = map(dg.AssetKey, ("events", "prices", "view", "prices_history", "whole"))
 
 
 def day(number: int) -> str:
@@ -47,8 +47,16 @@ class Platform:
         )
         def view() -> None: ...
 
+        @dg.asset(
+            key=WHOLE,
+            partitions_def=DAYS,
+            deps=[EVENTS],
+            automation_condition=after_sources("* * * * *", newest_day=True),
+        )
+        def whole() -> None: ...
+
         self.instance = instance
-        self._defs = dg.Definitions(assets=[events, prices, view])
+        self._defs = dg.Definitions(assets=[events, prices, view, whole])
         self._clock = clock
         self._cursor = None
 
@@ -56,12 +64,14 @@ class Platform:
         self._clock.shift(1)
         self.instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=partition))
 
-    def tick(self, after: timedelta = TICK) -> dict[dg.AssetKey, set[str]]:
+    def tick(
+        self, after: timedelta = TICK, keys: Sequence[dg.AssetKey] = (VIEW, HISTORY)
+    ) -> dict[dg.AssetKey, set[str]]:
         """What the next tick requests, by asset."""
         self._clock.shift(after)
         result = dg.evaluate_automation_conditions(self._defs, self.instance, cursor=self._cursor)
         self._cursor = result.cursor
-        wanted = {key: result.get_requested_partitions(key) for key in (VIEW, HISTORY)}
+        wanted = {key: result.get_requested_partitions(key) for key in keys}
         return {key: {one for one in found if one} for key, found in wanted.items() if found}
 
     def ten_minutes(self) -> dict[dg.AssetKey, set[str]]:
@@ -113,6 +123,17 @@ def test_a_run_that_failed_is_not_repeated_until_a_source_changes(platform: Plat
     assert [platform.ten_minutes() for _ in range(3)] == [{}] * 3
     platform.stored(EVENTS, day(20))
     assert platform.ten_minutes() == {VIEW: {day(20)}}
+
+
+def test_a_run_that_makes_whatever_differs_is_one_request_of_the_newest_day(platform: Platform) -> None:
+    minute = timedelta(minutes=1)
+    platform.tick()
+    for number in (2, 9, 15, 20):
+        platform.stored(EVENTS, day(number))
+    assert platform.tick(minute, [WHOLE]) == {WHOLE: {day(20)}}
+    assert [platform.tick(minute, [WHOLE]) for _ in range(2)] == [{}, {}]
+    platform.stored(EVENTS, day(20))
+    assert platform.tick(minute, [WHOLE]) == {WHOLE: {day(20)}}
 
 
 def test_a_report_of_no_partition_requests_nothing(platform: Platform) -> None:

@@ -36,7 +36,7 @@ def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Def
         return dg.Definitions()
     specs = [
         asset_spec(contract, settings, _sources(contract, contracts)).replace_attributes(
-            automation_condition=after_sources(EVERY_MINUTE)
+            automation_condition=after_sources(EVERY_MINUTE, newest_day=True)
         )
         for contract in views.values()
     ]
