@@ -1,5 +1,6 @@
 """Contract -> Dagster: the asset's spec, freshness policy, partitions and everything the UI shows of it."""
 
+from collections.abc import Sequence
 from datetime import date, timedelta
 
 import dagster as dg
@@ -21,9 +22,9 @@ def daily_partitions(first_day: date) -> dg.DailyPartitionsDefinition:
     return dg.DailyPartitionsDefinition(start_date=first_day.isoformat(), timezone="UTC", end_offset=1)
 
 
-def asset_spec(contract: Contract, settings: Settings, deps: list[dg.AssetKey]) -> dg.AssetSpec:
+def asset_spec(contract: Contract, settings: Settings, deps: Sequence[dg.AssetKey | dg.AssetDep]) -> dg.AssetSpec:
     """The asset of a dataset."""
-    lineage = column_lineage(contract, deps)
+    lineage = column_lineage(contract, [one for one in deps if isinstance(one, dg.AssetKey)])
     return dg.AssetSpec(
         key=dg.AssetKey(contract.name),
         deps=deps,

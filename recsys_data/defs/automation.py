@@ -37,6 +37,11 @@ def after_sources(cron: str = EVERY_TEN_MINUTES, newest_day: bool = False) -> dg
     ).with_label(f"after_sources({cron})")
 
 
+def of_any_day(key: dg.AssetKey) -> dg.AssetDep:
+    """A source whose rows of any day request the newest day downstream: late events, and states of yesterday."""
+    return dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping())
+
+
 def after_snapshot() -> dg.AutomationCondition:
     """Make the partitions whose snapshot was stored without them: by a run of its own, or outside Dagster."""
     updated_since_update = Condition.any_deps_match(Condition.newly_updated()).since(Condition.newly_updated())

@@ -9,7 +9,7 @@ import time_machine
 
 from recsys_data.contracts import load_contracts
 from recsys_data.contracts.model import Kind
-from recsys_data.defs.automation import after_snapshot, after_sources, automation_sensor
+from recsys_data.defs.automation import after_snapshot, after_sources, automation_sensor, of_any_day
 
 FIRST, LAST = date(2026, 1, 1), date(2026, 1, 20)
 DAYS = dg.DailyPartitionsDefinition(FIRST.isoformat(), (LAST + timedelta(days=1)).isoformat())
@@ -50,7 +50,7 @@ class Platform:
         @dg.asset(
             key=WHOLE,
             partitions_def=DAYS,
-            deps=[EVENTS],
+            deps=[of_any_day(EVENTS), of_any_day(HISTORY)],
             automation_condition=after_sources("* * * * *", newest_day=True),
         )
         def whole() -> None: ...
@@ -155,6 +155,20 @@ def test_a_history_that_was_stored_with_its_snapshot_is_not_requested(platform: 
     platform.stored(PRICES, day(4))
     platform.stored(HISTORY, day(4))
     assert [platform.tick().get(HISTORY) for _ in range(3)] == [None] * 3
+
+
+@pytest.mark.parametrize("source", [EVENTS, HISTORY])
+def test_rows_of_any_day_request_the_newest_day_of_what_makes_all_days_that_differ(
+    platform: Platform, source: dg.AssetKey
+) -> None:
+    platform.tick()
+    platform.stored(source, day(4))
+    platform.stored(source, day(9))
+    assert platform.tick(timedelta(minutes=1), [WHOLE]).get(WHOLE) == {day(20)}
+    platform.stored(WHOLE, day(20))
+    assert platform.tick(timedelta(minutes=1), [WHOLE]).get(WHOLE) is None
+    platform.stored(source, day(4))
+    assert platform.tick(timedelta(minutes=1), [WHOLE]).get(WHOLE) == {day(20)}
 
 
 @pytest.fixture(scope="module")

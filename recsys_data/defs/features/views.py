@@ -15,7 +15,7 @@ from recsys_data.contracts import Contract, Kind
 from recsys_data.contracts.features.sources import dataset_of
 from recsys_data.days import day_key, day_number
 from recsys_data.defs.asset_specs import asset_spec
-from recsys_data.defs.automation import after_sources
+from recsys_data.defs.automation import after_sources, of_any_day
 from recsys_data.defs.ingestion.reporting import sample
 from recsys_data.defs.markdown import table
 from recsys_data.defs.storage.maintenance import canceled_when_stopped
@@ -61,14 +61,14 @@ def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Def
     return dg.Definitions(assets=[feature_views], jobs=[job])
 
 
-def _sources(contract: Contract, contracts: Mapping[str, Contract]) -> list[dg.AssetKey]:
+def _sources(contract: Contract, contracts: Mapping[str, Contract]) -> list[dg.AssetDep]:
     """The datasets that a view is computed from."""
     view = contract.view
     assert view is not None
     found = dict.fromkeys(dataset_of(view.source_of(one)) for one in view.features if one.expression is None)
     if "user_id" in view.entity and IDENTITIES in contracts and any(one.is_aggregate for one in view.features):
         found[IDENTITIES] = None
-    return [dg.AssetKey(name) for name in found]
+    return [of_any_day(dg.AssetKey(name)) for name in found]
 
 
 def _refreshed(
