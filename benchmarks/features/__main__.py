@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.features import pit
+from benchmarks.features import pit, windows
 
 
 def main() -> int:
@@ -25,6 +25,10 @@ def main() -> int:
     command.add_argument("--repeat", type=int, default=3)
     command.add_argument("--no-peers", action="store_true", help="leave Feast out")
     command.set_defaults(run=pit.compare)
+    command = commands.add_parser("windows", help=(windows.__doc__ or "").partition("\n")[0])
+    command.add_argument("--events", type=int, default=1_000_000)
+    command.add_argument("--repeat", type=int, default=1)
+    command.set_defaults(run=windows.compare)
     options = parser.parse_args()
     problems = options.run(options)
     for problem in problems:
