@@ -121,15 +121,20 @@ def check_together(contracts: "dict[str, Contract]") -> None:
     """Refuse contracts that make sense one by one but not side by side.
 
     Raises:
-        ContractError: they cannot be fed by one stream of events.
+        ContractError: they cannot be fed by one stream of events, or a feature view does not fit its sources.
         Permanent: none takes whole events.
     """
+    from recsys_data.contracts.features.datasets import with_feature_views
+    from recsys_data.contracts.model import Kind
     from recsys_data.contracts.validate import check_references, check_stream
     from recsys_data.ingestion.streaming.positions import main_dataset
 
     check_stream(contracts)
     check_references(contracts)
     main_dataset(contracts)
+    declared = {name: one for name, one in contracts.items() if one.kind is not Kind.FEATURE_TILES}
+    for name in declared.keys() - with_feature_views(declared).keys():
+        click.echo(f"{name} is left out: it is a feature view of the package, and one of its sources was replaced.")
 
 
 def contract_files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -138,13 +143,13 @@ def contract_files(paths: Iterable[Path]) -> Iterator[Path]:
     Raises:
         UserError: a folder holds none.
     """
-    from recsys_data.contracts.load import SUFFIX
+    from recsys_data.contracts.load import SUFFIX, files_in
 
     for path in paths:
         if not path.is_dir():
             yield path
             continue
-        found = sorted(path.glob(f"*{SUFFIX}"))
+        found = files_in(path)
         if not found:
             raise UserError(f"{path} holds no contracts. Expected files whose names end with {SUFFIX}.")
         yield from found

@@ -44,7 +44,7 @@ def load_contracts(*folders: Path) -> dict[str, Contract]:
     for folder in (CONTRACTS_DIR, *folders):
         if not folder.is_dir():
             raise ContractError(f"{folder} is not a folder of contracts. Set RECSYS_DATA_CONTRACTS to one.")
-        for path in sorted([*folder.glob(f"*{SUFFIX}"), *(folder / FEATURES).glob(f"*{SUFFIX}")]):
+        for path in files_in(folder):
             contract = load_contract(path)
             alike = next((name for name in contracts if name.lower() == contract.name.lower()), contract.name)
             if alike != contract.name:
@@ -64,6 +64,11 @@ def load_contracts(*folders: Path) -> dict[str, Contract]:
             contracts[derived.name] = derived
     check_references(contracts)
     return with_feature_views(contracts)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The contracts of a folder, those in its subfolder of feature views among them."""
+    return sorted([*folder.glob(f"*{SUFFIX}"), *(folder / FEATURES).glob(f"*{SUFFIX}")])
 
 
 def load_contract(path: Path) -> Contract:

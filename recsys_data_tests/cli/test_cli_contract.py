@@ -42,7 +42,7 @@ def test_an_unknown_dataset_is_explained(run: Run) -> None:
 
 def test_contracts_in_use_are_sound(run: Run, other: Path) -> None:
     lines = run("contract", "check").stdout.splitlines()
-    assert len(lines) == 7
+    assert len(lines) == 14
     assert f"{other}: memberships 1.0.0" in lines[-1]
 
 

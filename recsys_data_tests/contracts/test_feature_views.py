@@ -4,7 +4,7 @@ from recsys_data.contracts import load_contracts
 from recsys_data.contracts.features.view import DAY, HOUR, Window
 from recsys_data.contracts.model import Kind
 from recsys_data.errors import ContractError
-from recsys_data_tests.support.contract_files import load, write
+from recsys_data_tests.support.contract_files import builtin, load, write
 from recsys_data_tests.support.feature_views import CLICKS, FEATURE_TS, feature, key, view_file
 
 
@@ -128,3 +128,21 @@ def test_a_dataset_with_the_name_of_tiles_is_refused(tmp_path):
     clash = view_file("item_clicks_tiles", key("item_id"), feature("n", function="count"))
     with pytest.raises(ContractError, match="item_clicks_tiles is made from the feature view item_clicks"):
         load(tmp_path, CLICKS, clash)
+
+
+def test_a_view_of_the_package_is_left_out_where_its_source_was_replaced_by_another(tmp_path):
+    catalogue = builtin("item_catalog")
+    kept = ("item_id", "title", "price", "currency", "snapshot_date", "as_of")
+    columns = catalogue["schema"][0]["properties"]
+    catalogue["schema"][0]["properties"] = [column for column in columns if column["name"] in kept]
+    catalogue["schema"][0]["quality"] = []
+    contracts = load(tmp_path, catalogue)
+    assert "item_attributes" not in contracts
+    assert "item_engagement" in contracts
+
+
+def test_a_view_of_ones_own_that_does_not_fit_a_replaced_source_is_refused(tmp_path):
+    catalogue = builtin("item_catalog")
+    own = view_file("v", key("item_id"), feature("f", source="item_catalog_history.prize"))
+    with pytest.raises(ContractError, match="`prize` cannot be evaluated"):
+        load(tmp_path, catalogue, own)

@@ -4,8 +4,10 @@ A feature takes over from the columns that it reads whether they are personal, a
 view of a stream stand its tiles, as `NAME_tiles`.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from recsys_data.contracts.features.check import Resolved, check, one_session, resolve
 from recsys_data.contracts.features.functions import State, states_of
@@ -14,6 +16,8 @@ from recsys_data.contracts.features.view import FeatureView, Source, keys, over_
 from recsys_data.contracts.model import Column, Contract, Kind, tiles_name
 from recsys_data.errors import ContractError
 
+logger = logging.getLogger(__name__)
+PACKAGE = Path(__file__).parents[1]
 TILE_COLUMNS = (
     Column("tile_ts", "timestamp", "Start of the hop of event time.", required=True, partitioned=True),
     Column("known_ts", "timestamp", "Start of the hop in which the events became known.", required=True),
@@ -25,6 +29,9 @@ TILE_COLUMNS = (
 def with_feature_views(contracts: Mapping[str, Contract]) -> dict[str, Contract]:
     """The contracts with feature views that are checked and complete, and with their tiles.
 
+    A view of the package that does not fit a dataset which replaced that of the package is left out: who has other
+    columns declares another view.
+
     Raises:
         ContractError: naming the file, the view and the feature, what was found and what to do.
     """
@@ -32,8 +39,12 @@ def with_feature_views(contracts: Mapping[str, Contract]) -> dict[str, Contract]
     sources = sources_of(contracts)
     views = {name: over_histories(one.view, sources) for name, one in contracts.items() if one.view}
     with one_session() as connect:
-        for name, view in views.items():
-            if problems := check(view, sources, connect):
+        for name, view in [*views.items()]:
+            problems = check(view, sources, connect)
+            if problems and _of_replaced(contracts, name, view):
+                logger.info("The feature view %s is left out. %s", name, " ".join(problems))
+                del views[name], found[name]
+            elif problems:
                 raise ContractError(f"{contracts[name].path}: " + "\n".join(problems))
     for name, view in views.items():
         contract = replace(contracts[name], view=view)
@@ -48,6 +59,13 @@ def with_feature_views(contracts: Mapping[str, Contract]) -> dict[str, Contract]
             )
         found |= {tiles.name: tiles} if tiles else {}
     return found
+
+
+def _of_replaced(contracts: Mapping[str, Contract], name: str, view: FeatureView) -> bool:
+    """Whether the view is of the package, and one of its sources is not."""
+    home = contracts[name].path.parent.parent
+    used = {dataset_of(view.source_of(one)) for one in view.features if one.expression is None}
+    return home == PACKAGE and any(contracts[one].path.parent != home for one in used if one in contracts)
 
 
 def stream_of(view: FeatureView) -> str | None:
