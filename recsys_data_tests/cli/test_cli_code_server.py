@@ -57,7 +57,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     def found(*answers: bool) -> list[str]:
         server = Server(*answers)
         monkeypatch.setattr(module.time, "monotonic", lambda: server.now)
-        module.keep(cast("DagsterGrpcClient", server), server.wait, lambda: None)
+        module.keep(cast("DagsterGrpcClient", server), server.wait, lambda: None, lambda: None)
         return server.asked
 
     return found
@@ -76,7 +76,7 @@ def test_a_server_that_fell_silent_is_replaced_after_a_while_and_again(asked: Ca
 def test_definitions_are_loaded_anew_when_what_they_depend_on_changes() -> None:
     server = Server(*[True] * 4)
     days = iter(["2026-10-01"] * 2 + ["1995-01-01"] * 3)
-    module.keep(cast("DagsterGrpcClient", server), server.wait, lambda: next(days))
+    module.keep(cast("DagsterGrpcClient", server), server.wait, lambda: next(days), lambda: None)
     # A reload that fails, as of this server, is tried again.
     assert server.asked == ["ping", "ping", "reload", "ping", "reload", "ping", "reload"]
 
@@ -119,7 +119,7 @@ def test_the_process_behind_the_code_server_is_replaced_when_it_was_killed(
         try:
             wait_for(code.listens)
             client = DagsterGrpcClient(socket=str(code.path))
-            keeper = threading.Thread(target=module.keep, args=(client, over.wait, lambda: None))
+            keeper = threading.Thread(target=module.keep, args=(client, over.wait, lambda: None, lambda: None))
             keeper.start()
             wait_for(lambda: answers(client))
             time.sleep(1)
@@ -148,14 +148,16 @@ def test_older_data_has_partitions_without_a_restart(tmp_path: Path, monkeypatch
         try:
             wait_for(code.listens)
             client = DagsterGrpcClient(socket=str(code.path))
-            days = partial(first_partition_day, settings)
-            keeper = threading.Thread(target=module.keep, args=(client, over.wait, days), daemon=True)
+            days, reloaded = partial(first_partition_day, settings), threading.Event()
+            keeper = threading.Thread(target=module.keep, args=(client, over.wait, days, reloaded.set), daemon=True)
             keeper.start()
             wait_for(lambda: answers(client))
             first = str(datetime(2001, 5, 1, tzinfo=UTC).timestamp())
             assert first not in definitions(client)
             remember(settings, date(2001, 5, 5))
             wait_for(lambda: answers(client) and first in definitions(client))
+            # The UI, which holds what it got from the server, gets it again.
+            assert reloaded.wait(START_SECONDS)
         finally:
             over.set()
             keeper.join()

@@ -61,11 +61,16 @@ def serve(workspace: str, host: str, port: int) -> None:
     with DagsterInstance.from_config(str(home)) as instance:
         instance.optimize_for_webserver(STATEMENT_MILLISECONDS, POOL_SECONDS, POOL_OVERFLOW)
         target = WorkspaceFileTarget([workspace])
-        for origin in target.create_origins():
-            if isinstance(origin, GrpcServerCodeLocationOrigin):
-                arguments = (origin.create_client(), threading.Event().wait, partial(first_partition_day, settings))
-                threading.Thread(target=keep, args=arguments, name="code server", daemon=True).start()
         with WorkspaceProcessContext(instance, target, version=__version__) as context:
+            for origin in target.create_origins():
+                if isinstance(origin, GrpcServerCodeLocationOrigin):
+                    arguments = (
+                        origin.create_client(),
+                        threading.Event().wait,
+                        partial(first_partition_day, settings),
+                        partial(context.refresh_code_location, origin.location_name),
+                    )
+                    threading.Thread(target=keep, args=arguments, name="code server", daemon=True).start()
             app = create_app_from_workspace_process_context(context, live_data_poll_rate=POLL_MILLISECONDS)
             addresses = Addresses.of(host, port, settings.further_ui_hosts)
             uvicorn.run(

@@ -19,13 +19,19 @@ REPLACE_AFTER_SECONDS = 30.0
 REPLACE_SECONDS = 120
 
 
-def keep(client: "DagsterGrpcClient", wait: Callable[[float], bool], loaded_from: Callable[[], object]) -> None:
+def keep(
+    client: "DagsterGrpcClient",
+    wait: Callable[[float], bool],
+    loaded_from: Callable[[], object],
+    on_reload: Callable[[], None],
+) -> None:
     """Have the process replaced whenever it has not answered for a while; before its first answer it is starting.
 
     Args:
         client: of the code server.
         wait: sleeps for some seconds; true ends this function.
         loaded_from: what definitions depend on beside code and settings; when it changes, they are loaded anew.
+        on_reload: called when other definitions were loaded.
     """
     answered_at: float | None = None
     loaded = loaded_from()
@@ -35,6 +41,7 @@ def keep(client: "DagsterGrpcClient", wait: Callable[[float], bool], loaded_from
             answered_at = time.monotonic()
             if (now := loaded_from()) != loaded:
                 client.reload_code(REPLACE_SECONDS)
+                on_reload()
                 loaded = now
         except DagsterUserCodeUnreachableError:
             if answered_at is not None and time.monotonic() - answered_at > REPLACE_AFTER_SECONDS:
