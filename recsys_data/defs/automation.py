@@ -54,7 +54,7 @@ def after_snapshot() -> dg.AutomationCondition:
 
 automation_sensor = dg.AutomationConditionSensorDefinition(
     "automation_sensor",
-    target=dg.AssetSelection.all(),
+    target=dg.AssetSelection.all() | dg.AssetSelection.all_asset_checks(),
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=30,
     description="Makes assets after those that they are made of: histories stored days of which they miss, feature "

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from recsys_data.storage.tables import Lake
 
 PROPERTY = "recsys_data.features"
+# Raised when the same declaration is computed otherwise, so that what is stored is computed again.
+COMPUTATION = 1
 # Source rows of the days that are computed in one statement and committed together.
 CHUNK_ROWS = 5_000_000
 LOCK_SECONDS = 600
@@ -140,7 +142,7 @@ class _Refresh:
         self.resolved: Resolved = resolve(self.view, features.sources)
         self.stream = stream_of(self.view)
         self.table = lake.table(name)
-        self.definition = _digest(repr((self.view, self.resolved.types)))
+        self.definition = _digest(repr((COMPUTATION, self.view, self.resolved.types)))
         self.sizes: dict[int, int] = {}
         self.prints = self._of_stream() if self.stream else self._of_history()
 

@@ -74,3 +74,15 @@ def test_a_run_computes_the_days_that_late_events_touched_too(location, tmp_path
             assert CliRunner().invoke(cli, command).exit_code == 0
         job.execute_in_process(instance=instance, asset_selection=[CLICK], partition_key=DAY)
         assert instance.get_materialized_partitions(CLICK) == {DAY, "2026-01-08"}
+
+
+def test_the_check_of_leakage_runs_daily_and_passes_for_a_sound_view(location):
+    job = location.resolve_implicit_global_asset_job_def()
+    check = dg.AssetCheckKey(CLICK, "no_leakage")
+    assert location.resolve_asset_graph().get(check).automation_condition is not None
+    with dg.instance_for_test() as instance:
+        job.execute_in_process(instance=instance, asset_selection=[CLICK], partition_key=DAY)
+        checks = dg.define_asset_job("leakage", dg.AssetSelection.checks(check))
+        with_job = dg.Definitions.merge(location, dg.Definitions(jobs=[checks]))
+        done = with_job.resolve_job_def("leakage").execute_in_process(instance=instance)
+        assert [one.passed for one in done.get_asset_check_evaluations()] == [True]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 MISSING_SHOWN = 30
+DAILY = "0 4 * * *"
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 
 
@@ -39,6 +40,7 @@ class DatasetCheck:
     description: str
     evaluate: Callable[[Lake, Settings, DuckDBResource], dg.AssetCheckResult]
     blocking: bool = False
+    condition: dg.AutomationCondition | None = None
 
     @property
     def key(self) -> dg.AssetCheckKey:
@@ -55,7 +57,9 @@ class DatasetCheck:
     def definition(self) -> dg.AssetChecksDefinition:
         """The check as a step of its own."""
 
-        @dg.asset_check(asset=self.asset, name=self.name, description=self.description)
+        @dg.asset_check(
+            asset=self.asset, name=self.name, description=self.description, automation_condition=self.condition
+        )
         def check(
             lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings], duckdb: DuckDBResource
         ) -> dg.AssetCheckResult:
@@ -72,6 +76,8 @@ def checks_of(contract: Contract) -> Iterator[DatasetCheck]:
             yield _rules_check(contract)
         for name, item in contract.checks.items():
             yield _quality_check(contract, name, item)
+    if contract.kind is Kind.FEATURE_VIEW:
+        yield _leakage_check(contract)
     for reference in contract.references:
         yield _reference_check(contract, reference)
 
@@ -211,6 +217,27 @@ def _reference_check(contract: Contract, reference: Reference) -> DatasetCheck:
         f"At most {reference.max_unknown:.0%} of the rows stored in the last 24 hours have a "
         f"{reference.column} that no snapshot of {reference.dataset} ever had.",
         known,
+    )
+
+
+def _leakage_check(contract: Contract) -> DatasetCheck:
+    def no_leakage(lake: Lake, settings: Settings, duckdb: DuckDBResource) -> dg.AssetCheckResult:
+        from recsys_data.features.leakage import leaks
+
+        found = leaks(lake, contract.name)
+        rows = [[one.feature, one.entity, one.moment, one.value, one.value_then] for one in found]
+        head = ["feature", "entity", "moment", "value", "value without the future"]
+        return dg.AssetCheckResult(
+            passed=not found,
+            metadata={"features that know the future": len(found), "found": dg.MetadataValue.md(table(head, rows))},
+        )
+
+    return DatasetCheck(
+        contract.name,
+        "no_leakage",
+        "Of a sample, no feature changes when everything is removed that happened or became known later. Daily.",
+        no_leakage,
+        condition=dg.AutomationCondition.on_cron(DAILY),
     )
 
 
