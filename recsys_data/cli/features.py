@@ -59,7 +59,9 @@ def show(name: str) -> None:
     for feature in view.features:
         one, column = found[feature.name], contract.column(feature.name)
         window = f"{feature.window.kind} {_span(feature.window.size)}" if feature.function else ""
-        how = feature.function or feature.expression or f"{view.source_of(feature)}.{feature.column}"
+        how = (
+            feature.function or feature.expression or feature.embedding or f"{view.source_of(feature)}.{feature.column}"
+        )
         numbers = ("" if number is None else f"{number:.4g}" for number in (one.mean, one.least, one.greatest))
         use = ", ".join(column.permitted_use)
         rows.append((feature.name, how, window.strip(), feature.filter or "", f"{one.missing:.1%}", *numbers, use))
@@ -76,6 +78,7 @@ def refresh(names: tuple[str, ...], day: datetime | None) -> None:
     """Compute tiles and values of feature views (all of them by default)."""
     from recsys_data.cli.support.terminal import print_table, watched
     from recsys_data.days import day_number
+    from recsys_data.features.embeddings import missing_extra
     from recsys_data.features.lake import FeatureSources, views_of
     from recsys_data.features.materialize import refresh_view
     from recsys_data.logs import configure_command
@@ -86,6 +89,10 @@ def refresh(names: tuple[str, ...], day: datetime | None) -> None:
         for name in names:
             FeatureSources(platform.lake).view(name)
         for name in names or views_of(platform.lake):
+            problem = missing_extra(FeatureSources(platform.lake).view(name))
+            if problem and not names:
+                click.echo(f"Left out: {problem}", err=True)
+                continue
             days = values = total = 0
             seconds = 0.0
             for update in refresh_view(

@@ -19,7 +19,19 @@ from recsys_data.errors import ContractError
 # Custom properties that are read here; what others put there is theirs.
 PROPERTIES: dict[type, tuple[str, ...]] = {
     str: ("stream", "rowWhen", "rowFrom", "source", "system", "consent", "withoutConsent")
-    + ("stage", "timezone", "table", "query", "featuresOf", "function", "filter", "delay", "halfLife", "expression"),
+    + (
+        "stage",
+        "timezone",
+        "table",
+        "query",
+        "featuresOf",
+        "function",
+        "filter",
+        "delay",
+        "halfLife",
+        "expression",
+        "embedding",
+    ),
     list: ("permittedUse",),
 }
 KINDS = {str: "a text", list: "a list of texts", object: "a value"}

@@ -107,7 +107,7 @@ def refresh_view(
         What was committed.
 
     Raises:
-        UserError: there is no such view.
+        UserError: there is no such view, or it needs an extra that is not installed.
         Transient: others are at the same work, or memory and disk do not suffice; what was committed stays.
     """
     with file_lock(settings.lock_path(f"features.{name}"), LOCK_SECONDS) as mine:

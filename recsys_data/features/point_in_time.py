@@ -16,6 +16,7 @@ from recsys_data.contracts.features.functions import FUNCTIONS
 from recsys_data.contracts.features.view import Feature, FeatureView, Source, over_histories
 from recsys_data.errors import UserError
 from recsys_data.features.aggregates import Inputs, Tiles, ask, compute
+from recsys_data.features.embeddings import embedded, require_extra
 from recsys_data.features.histories import windows
 from recsys_data.features.rows import IDENTITIES, merges
 from recsys_data.features.tiles import plan
@@ -70,6 +71,7 @@ def join(
         raise UserError(f"known is {known!r}; choose {COMMIT} or {EVENT_TIME}.")
     views = [over_histories(view, sources) for view in views]
     resolved = {view.name: resolve(view, sources) for view in views}
+    require_extra(views)
     _check_spine(spine, views, timestamp)
     work = Workspace(connection, f"#join{next(_joins)}")
     inputs = Inputs(sources, relations, known == COMMIT, tiles or {}, whole or {})
@@ -198,7 +200,9 @@ def _add_history(
     ).fetchall()
     if overlap:
         raise UserError(f"Two rows of {name} are valid at once for {overlap[0]}; repair the history, e.g. rebuild it.")
-    states = f"""SELECT *, epoch_us({begins}) AS "#from", coalesce(epoch_us({ends}), {2**62}) AS "#to" FROM ({query})"""
+    texts = "".join(f", ({one.column}) AS {quote(f'#{one.name}')}" for one in taken if one.embedding)
+    states = f"""SELECT *, epoch_us({begins}) AS "#from", coalesce(epoch_us({ends}), {2**62}) AS "#to"{texts}
+        FROM ({query})"""
     for delay in dict.fromkeys([0, *(one.delay for one in taken if one.is_state)]):
         own, cutoff = f"{alias}_h{delay}", f's."#t" - {delay}'
         same = " AND ".join(f"{own}.{quote(key)} = s.{quote(key)}" for key in view.entity)
@@ -206,8 +210,14 @@ def _add_history(
             f"""LEFT JOIN ({states}) {own}
             ON {same} AND {cutoff} >= {own}."#from" AND {cutoff} < {own}."#to\""""
         )
-    for feature in taken:
+    for number, feature in enumerate(taken):
         column = f"{alias}_h{feature.delay}.{quote(feature.column or '')}"
+        if feature.embedding:
+            text, own = quote(f"#{feature.name}"), f"{alias}_e{number}"
+            asked = f"SELECT {text} FROM ({states}) SEMI JOIN {work.table('spine')} USING ({keys})"
+            table = embedded(work, f"{alias} {feature.name}", feature.embedding, asked)
+            select.joins.append(f"LEFT JOIN {table} {own} ON {own}.text = {alias}_h{feature.delay}.{text}")
+            column = f"{own}.value::DOUBLE[]"
         select.values[f"{view.name}__{feature.name}"] = column
     if over := [one for one in taken if one.over_states]:
         for number, (feature, table) in enumerate(windows(work, view, over, states, ask(work, view), alias).items()):

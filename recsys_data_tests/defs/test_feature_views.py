@@ -58,6 +58,16 @@ def test_a_view_that_is_one_file_is_an_asset_a_command_and_a_join(location, tmp_
     assert joined.select("item_clicks__clicks_1h, item_clicks__known").fetchall() == [(2, True)]
 
 
+def test_a_view_whose_extra_is_missing_says_so_and_neither_starts_nor_is_stale(monkeypatch):
+    monkeypatch.setattr("recsys_data.features.embeddings.find_spec", lambda name: None)
+    node = defs().resolve_asset_graph().get(dg.AssetKey("item_text"))
+    assert node.automation_condition is None and node.freshness_policy is None
+    assert "Install recsys-data[embeddings]" in node.description
+    monkeypatch.setattr("recsys_data.features.embeddings.find_spec", lambda name: name)
+    node = defs().resolve_asset_graph().get(dg.AssetKey("item_text"))
+    assert node.automation_condition is not None and node.freshness_policy is not None
+
+
 def test_a_run_computes_the_days_that_late_events_touched_too(location, tmp_path):
     job = location.resolve_implicit_global_asset_job_def()
     with dg.instance_for_test() as instance:

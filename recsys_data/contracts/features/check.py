@@ -16,7 +16,16 @@ from cachetools import LRUCache, cached
 
 from recsys_data.contracts.features.expressions import REQUEST, TIMESTAMP, in_order, references, request_type, types_of
 from recsys_data.contracts.features.functions import FUNCTIONS, INTEGER, NUMBER, OVER_STATES
-from recsys_data.contracts.features.view import KINDS, LIFETIME, ROLLING, Feature, FeatureView, Source, over_histories
+from recsys_data.contracts.features.view import (
+    KINDS,
+    LIFETIME,
+    MODELS,
+    ROLLING,
+    Feature,
+    FeatureView,
+    Source,
+    over_histories,
+)
 from recsys_data.contracts.rules import session
 from recsys_data.contracts.sql_guard import ForbiddenSql
 from recsys_data.errors import UserError
@@ -218,6 +227,8 @@ def _aggregate(sql: _Sql, view: FeatureView, feature: Feature, sources: Mapping[
             raise _Unsound(f"the filter `{feature.filter}` is {kind}; write a condition that is true or false.")
     if feature.delay < 0:
         raise _Unsound(f"the delay is {feature.delay} microseconds; it must not be negative.")
+    if feature.function and feature.embedding:
+        raise _Unsound("it has a function and an embedding; keep one.")
     if feature.function is None:
         return _as_of(feature, name, source, argument)
     if feature.over_states and feature.function in OVER_STATES:
@@ -280,11 +291,16 @@ def _as_of(feature: Feature, name: str, source: Source, kind: str) -> tuple[str,
         raise _Unsound("it has neither a function nor a column nor an expression; declare one of them.")
     if source.valid is None:
         raise _Unsound(f"{name} is not a history, so {feature.column} needs a function, e.g. last.")
-    if feature.column not in source.columns:
+    if feature.embedding is not None:
+        if feature.embedding not in MODELS:
+            raise _Unsound(f"the embedding {feature.embedding} does not exist; choose {' or '.join(MODELS)}.")
+        if kind != "VARCHAR":
+            raise _Unsound(f"the embedding of `{feature.column}`, which is {kind}; it takes a text.")
+    elif feature.column not in source.columns:
         raise _Unsound(f"`{feature.column}` is not a column of {name}; {_columns(source)}.")
     if feature.window.kind != LIFETIME or feature.filter is not None:
         raise _Unsound(f"a column of the history {name} has no window or filter; take them out, or add a function.")
-    return kind, kind
+    return kind, "DOUBLE[]" if feature.embedding else kind
 
 
 def _over_states(feature: Feature, name: str, source: Source, kind: str) -> tuple[str, str]:
@@ -314,8 +330,10 @@ def _ordered(sql: _Sql, view: FeatureView, expressions: Mapping[str, Feature]) -
     problems = []
     lower = {name.lower(): name for name in expressions}
     for name, feature in expressions.items():
-        if feature.function or feature.column or feature.filter:
-            problems.append(f"{view.name}.{name}: it has an expression and a function, column or filter; keep one.")
+        if feature.function or feature.column or feature.filter or feature.embedding:
+            problems.append(
+                f"{view.name}.{name}: it has an expression and a function, column, filter or embedding; keep one."
+            )
             continue
         try:
             used = sql.references(feature.expression or "")

@@ -2,7 +2,7 @@
 
     schema:      featuresOf: interactions          the dataset that features are computed from
                  request: {basket_value: number}   what expressions may use as request.NAME
-    properties:  function, source, filter, window, delay, n, halfLife, scale, or expression
+    properties:  function, source, filter, window, delay, n, halfLife, scale; or embedding, source, delay; or expression
 
 `source` is a column or SQL over one row, or `DATASET.COLUMN` of a history.
 """
@@ -18,7 +18,7 @@ from recsys_data.contracts.types import canonical_type, is_stored
 from recsys_data.errors import ContractError
 
 FEATURES_OF = "featuresOf"
-OPTIONS = ("function", "source", "filter", "window", "delay", "n", "halfLife", "scale", "expression")
+OPTIONS = ("function", "source", "filter", "window", "delay", "n", "halfLife", "scale", "expression", "embedding")
 COLUMN_OF = re.compile(r"([A-Za-z]\w*)\.([A-Za-z]\w*)")
 
 
@@ -75,6 +75,7 @@ def _feature(place: str, item: Mapping[str, Any], kind: str) -> Feature:
         scale=_read(place, "scale", given, _whole, 4),
         source=source,
         expression=expression,
+        embedding=given.get("embedding"),
         type=canonical_type(kind) if is_stored(kind, True) else None,
     )
 

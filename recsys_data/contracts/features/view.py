@@ -12,6 +12,9 @@ SECOND = 1_000_000
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND
 UNITS = {"s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
 ROLLING, SAWTOOTH, LIFETIME = "rolling", "sawtooth", "lifetime"
+# Models of embeddings.
+WORDLLAMA = "wordllama"
+MODELS = (WORDLLAMA,)
 KINDS = (ROLLING, SAWTOOTH, LIFETIME)
 
 
@@ -110,6 +113,7 @@ class Feature:
         source: name of its source, if it is not that of the view.
         expression: SQL over other features of the view and `request.COLUMN`, evaluated last.
         type: DuckDB type that the value is given; None: as it is computed.
+        embedding: one of MODELS that embeds `column`, a text or SQL over one row of a history, as of the moment.
         over_states: whether the function is one over a history, which `over_histories` says.
     """
 
@@ -125,6 +129,7 @@ class Feature:
     source: str | None = None
     expression: str | None = None
     type: str | None = None
+    embedding: str | None = None
     over_states: bool = False
 
     @property

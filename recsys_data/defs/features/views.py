@@ -20,6 +20,7 @@ from recsys_data.defs.ingestion.reporting import sample
 from recsys_data.defs.markdown import table
 from recsys_data.defs.storage.maintenance import canceled_when_stopped
 from recsys_data.errors import RecsysDataError, UserError
+from recsys_data.features.embeddings import missing_extra
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
 
@@ -34,12 +35,7 @@ def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Def
     views = {name: one for name, one in contracts.items() if one.kind is Kind.FEATURE_VIEW}
     if not views:
         return dg.Definitions()
-    specs = [
-        asset_spec(contract, settings, _sources(contract, contracts)).replace_attributes(
-            automation_condition=after_sources(EVERY_MINUTE, newest_day=True)
-        )
-        for contract in views.values()
-    ]
+    specs = [_spec(contract, settings, contracts) for contract in views.values()]
 
     @dg.multi_asset(name="feature_views", specs=specs, can_subset=True, backfill_policy=dg.BackfillPolicy.single_run())
     def feature_views(
@@ -50,6 +46,10 @@ def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Def
     ):
         with canceled_when_stopped(context):
             for name in sorted(key.to_user_string() for key in context.selected_asset_keys):
+                view = views[name].view
+                if view and (problem := missing_extra(view)):
+                    context.log.warning(f"Left out: {problem}")
+                    continue
                 yield from _refreshed(context, lake, settings, duckdb, name)
 
     job = dg.define_asset_job(
@@ -59,6 +59,15 @@ def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Def
         tags={"dagster/max_runtime": str(12 * 3600)},
     )
     return dg.Definitions(assets=[feature_views], jobs=[job])
+
+
+def _spec(contract: Contract, settings: Settings, contracts: Mapping[str, Contract]) -> dg.AssetSpec:
+    """The asset of a view; one that needs an extra that is not installed says so, and neither starts nor is stale."""
+    spec = asset_spec(contract, settings, _sources(contract, contracts))
+    if contract.view and (problem := missing_extra(contract.view)):
+        description = f"{spec.description}\n\nIt is not computed here: {problem}"
+        return spec.replace_attributes(description=description, freshness_policy=None)
+    return spec.replace_attributes(automation_condition=after_sources(EVERY_MINUTE, newest_day=True))
 
 
 def _sources(contract: Contract, contracts: Mapping[str, Contract]) -> list[dg.AssetDep]:
