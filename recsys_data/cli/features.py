@@ -62,10 +62,34 @@ def show(name: str) -> None:
         how = (
             feature.function or feature.expression or feature.embedding or f"{view.source_of(feature)}.{feature.column}"
         )
-        numbers = ("" if number is None else f"{number:.4g}" for number in (one.mean, one.least, one.greatest))
+        mean, least, greatest = ("" if n is None else f"{n:.4g}" for n in (one.mean, one.least, one.greatest))
         use = ", ".join(column.permitted_use)
-        rows.append((feature.name, how, window.strip(), feature.filter or "", f"{one.missing:.1%}", *numbers, use))
-    head = ("feature", "computed by", "window", "filter", "missing", "mean", "least", "greatest", "only for")
+        rows.append(
+            (
+                feature.name,
+                how,
+                window.strip(),
+                feature.filter or "",
+                f"{one.missing:.1%}",
+                mean,
+                least,
+                one.bars,
+                greatest,
+                use,
+            )
+        )
+    head = (
+        "feature",
+        "computed by",
+        "window",
+        "filter",
+        "missing",
+        "mean",
+        "least",
+        "distribution",
+        "greatest",
+        "only for",
+    )
     print_table(head, rows, right=("missing", "mean", "least", "greatest"))
 
 

@@ -125,8 +125,11 @@ def _metadata(
     with duckdb.get_connection() as connection:
         shown = sample(connection, lake, name, newest)
     features = profile(lake, name, [newest])
-    head = ["feature", "missing", "mean", "least", "greatest"]
-    lines = [[one.name, f"{one.missing:.1%}", *map(_short, (one.mean, one.least, one.greatest))] for one in features]
+    head = ["feature", "missing", "mean", "least", "distribution", "greatest"]
+    lines = [
+        [one.name, f"{one.missing:.1%}", _short(one.mean), _short(one.least), one.bars, _short(one.greatest)]
+        for one in features
+    ]
     metadata |= {f"mean {one.name}": float(one.mean) for one in features if one.mean is not None}
     return metadata | {
         f"features on {day_key(newest)}": dg.MetadataValue.md(table(head, lines)),
