@@ -33,7 +33,7 @@ def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Batch:
     batch = Batch.of(tmp_path, stores(STORE_ID, CITY, quality=LIMITS))
     monkeypatch.setenv("RECSYS_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("RECSYS_DATA_CONTRACTS", str(tmp_path / "contracts"))
-    remember(batch.settings, date(2020, 1, 1))
+    remember(batch.settings, date(2025, 12, 1))
     return batch
 
 
@@ -80,7 +80,7 @@ def test_one_file_makes_a_dataset_with_assets_schedule_checks_and_history(defs: 
     graph = defs.resolve_asset_graph()
     for name in NAMES:
         node = graph.get(dg.AssetKey(name))
-        assert node.partitions_def == daily_partitions(date(2020, 1, 1))
+        assert node.partitions_def == daily_partitions(date(2025, 12, 1))
         assert node.group_name == "ingestion"
     assert graph.get(dg.AssetKey("stores_history")).parent_keys == {dg.AssetKey("stores")}
     assert graph.get(dg.AssetKey("stores")).parent_keys == {dg.AssetKey(["sources", "stores", "landing"])}
@@ -184,7 +184,7 @@ def test_a_day_is_due_at_its_deadline(batch: Batch) -> None:
 
 def test_an_old_day_does_not_make_a_dataset_look_complete(batch: Batch, defs, instance) -> None:
     due = expected_day(batch.contracts["stores"], datetime.now(UTC))
-    for day, complete in ((date(2020, 1, 1), False), (due, True), (date(2020, 1, 2), True)):
+    for day, complete in ((date(2025, 12, 1), False), (due, True), (date(2025, 12, 2), True)):
         batch.land("stores", day.isoformat(), some(2))
         result = run(defs, instance, day.isoformat())
         checks = {e.check_name: e for e in result.get_asset_check_evaluations()}
@@ -265,18 +265,18 @@ def test_days_that_landed_before_the_first_partition_are_taken_after_a_reload(ba
         with dg.build_sensor_context(instance, cursor, definitions=defs, resources=given) as context:
             return sensor.evaluate_tick(context)
 
-    for day in ("2001-05-05", "2026-01-02"):
+    for day in ("2025-11-05", "2026-01-02"):
         batch.land("stores", day, some(1))
     first = tick(defs)
-    assert "stores: days from 2001-05-05 on have no partition" in first.skip_message
+    assert "stores: days from 2025-11-05 on have no partition" in first.skip_message
     (request,) = tick(defs, first.cursor).run_requests
     assert request.partition_key == "2026-01-02"
-    assert first_partition_day(batch.settings) == date(2001, 5, 1)
+    assert first_partition_day(batch.settings) == date(2025, 11, 1)
     reloaded = dg.Definitions.merge(definitions(batch.contracts, batch.settings), resources())
     (request,) = tick(reloaded, tick(reloaded).cursor).run_requests
-    assert request.tags["dagster/asset_partition_range_start"] == "2001-05-05"
-    assert run(reloaded, instance, "2001-05-05...2026-01-02").success
-    assert partitions(instance, "stores") == {"2001-05-05", "2026-01-02"}
+    assert request.tags["dagster/asset_partition_range_start"] == "2025-11-05"
+    assert run(reloaded, instance, "2025-11-05...2026-01-02").success
+    assert partitions(instance, "stores") == {"2025-11-05", "2026-01-02"}
 
 
 def test_a_day_whose_files_still_change_is_not_asked_for(batch: Batch, defs, instance) -> None:
