@@ -130,11 +130,11 @@ def _metadata(
         [one.name, f"{one.missing:.1%}", _short(one.mean), _short(one.least), one.bars, _short(one.greatest)]
         for one in features
     ]
-    metadata |= {f"mean {one.name}": float(one.mean) for one in features if one.mean is not None}
-    return metadata | {
+    metadata |= {
         f"features on {day_key(newest)}": dg.MetadataValue.md(table(head, lines)),
         "sample": dg.MetadataValue.md(shown),
     }
+    return metadata | {f"mean {one.name}": float(one.mean) for one in features if one.mean is not None}
 
 
 def _short(value: float | None) -> str:

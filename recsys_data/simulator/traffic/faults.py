@@ -15,8 +15,9 @@ BAD_TIMES = (
     "yesterday", "2026-13-40T25:61:00Z", "2026-01-02T03:04:05", "2026-01-02", "02/01/2026 03:04",
     "1767225600", "2026-02-30T10:00:00Z",
 )  # fmt: skip
+# Far enough before 1995 that the correction of a wrong clock does not make them valid.
 OLD_TIMES = (
-    "1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000Z", "1994-12-31T23:59:59.999Z", "1980-01-06T00:00:19Z",
+    "1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000Z", "1994-11-30T23:59:59.999Z", "1980-01-06T00:00:19Z",
     "0001-01-01T00:00:00Z", "1994-07-16T09:30:00.000Z",
 )  # fmt: skip
 FUTURE_FROM = 2090  # years from here on are the future, whenever the lines are read
