@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.features import pit, windows
+from benchmarks.features import oracle, pit, windows
 
 
 def main() -> int:
@@ -29,6 +29,10 @@ def main() -> int:
     command.add_argument("--events", type=int, default=1_000_000)
     command.add_argument("--repeat", type=int, default=1)
     command.set_defaults(run=windows.compare)
+    command = commands.add_parser("oracle", help=(oracle.__doc__ or "").partition("\n")[0])
+    command.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    command.add_argument("--pairs", type=int, default=10_000, help="of items and moments")
+    command.set_defaults(run=oracle.compare)
     options = parser.parse_args()
     problems = options.run(options)
     for problem in problems:
