@@ -137,6 +137,7 @@ class _Pieces:
         at: SQL of the moment that they refer to.
         merge: whether they hold states.
         known: SQL of (e, t, #until): from when on they were known of.
+        near: SQL condition on the interval that is false for most pieces that count at no moment; empty: there is none.
     """
 
     name: str
@@ -145,13 +146,15 @@ class _Pieces:
     at: str
     merge: bool
     known: str
+    near: str = ""
 
     def gathered(self, moments: str, needed: Mapping[State, Sequence[int]], partly: bool) -> str:
         """SQL of what counts at these moments; `partly`: they are not all."""
         each = ", ".join(f"{{'k': {k}, 'lo': {lo}, 'hi': {hi}}}" for k, lo, hi in self.spans)
         some = f"WHERE e BETWEEN (SELECT min(e) FROM {moments}) AND (SELECT max(e) FROM {moments})" if partly else ""
         listed = f"SELECT *, unnest([{each}], recursive := true) FROM {self.table} {some}"
-        ranged = segment_tree.ranges(f"SELECT * FROM ({listed}) WHERE hi IS NULL OR lo < hi", moments)
+        near = f"AND ({self.near})" if self.near else ""
+        ranged = segment_tree.ranges(f"SELECT * FROM ({listed}) WHERE (hi IS NULL OR lo < hi) {near}", moments)
         return segment_tree.gathered(ranged, needed, self.at, self.merge)
 
 
@@ -170,7 +173,12 @@ def _rows(work: Workspace, inputs: Inputs, view: FeatureView, name: str, planned
     known = table
     if name in inputs.whole:
         known = f"({_of_entities(work, inputs, view, source, rows(view, source, inputs.whole[name], ()), asked)})"
-    return _Pieces(made, table, spans, '"#ts"', False, f'SELECT e, {first} AS t, "#until" FROM {known}')
+    near = ""
+    if given:
+        # Beside tiles, rows count within a hop only, and those of most hops never.
+        hops = work.create(f"{made} hops", f"SELECT DISTINCT t // {view.hop} AS hop FROM {asked.moments}")
+        near = segment_tree.near(f"FROM {hops}", view.hop)
+    return _Pieces(made, table, spans, '"#ts"', False, f'SELECT e, {first} AS t, "#until" FROM {known}', near)
 
 
 def _tiles(work: Workspace, inputs: Inputs, view: FeatureView, name: str, planned: Plan, asked: Asked) -> _Pieces:

@@ -24,10 +24,23 @@ def numbered(moments: str, first: int, end: int) -> str:
 
 def ranges(pieces: str, moments: str) -> str:
     """SQL of the pieces that count at any moment, with the range `a` until before `b`, and the first moment, `at_a`."""
-    return f"""SELECT p.* EXCLUDE (lo, hi), first.rank AS a, coalesce(past.rank, first.n) AS b, first.t AS at_a
+    # What counts at no moment is taken out between the joins, because each of them sorts.
+    begun = f"""SELECT p.*, first.rank AS a, first.n AS "#n", first.t AS at_a
         FROM ({pieces}) p ASOF JOIN {moments} first ON p.e = first.e AND p.lo <= first.t
-        ASOF LEFT JOIN {moments} past ON p.e = past.e AND p.hi <= past.t
-        WHERE first.rank < coalesce(past.rank, first.n)"""
+        WHERE p.hi IS NULL OR first.t < p.hi"""
+    return f"""SELECT p.* EXCLUDE (lo, hi, "#n"), coalesce(past.rank, p."#n") AS b
+        FROM ({begun}) p ASOF LEFT JOIN {moments} past ON p.e = past.e AND p.hi <= past.t"""
+
+
+def near(moments: str, hop: int) -> str:
+    """SQL condition on `lo` and `hi`: true of all pieces that count at a moment, and of few others within a hop.
+
+    Args:
+        moments: SQL of one column, numbers of the hops in which there are moments: t // hop.
+        hop: its length in microseconds.
+    """
+    first, last = f"lo // {hop}", f"(hi - 1) // {hop}"
+    return f"hi IS NULL OR {last} - {first} > 1 OR {first} IN ({moments}) OR {last} IN ({moments})"
 
 
 def gathered(ranged: str, states: Mapping[State, Sequence[int]], at: str, merge: bool = False) -> str:
