@@ -150,11 +150,8 @@ class _Pieces:
 
     def gathered(self, moments: str, needed: Mapping[State, Sequence[int]], partly: bool) -> str:
         """SQL of what counts at these moments; `partly`: they are not all."""
-        each = ", ".join(f"{{'k': {k}, 'lo': {lo}, 'hi': {hi}}}" for k, lo, hi in self.spans)
         some = f"WHERE e BETWEEN (SELECT min(e) FROM {moments}) AND (SELECT max(e) FROM {moments})" if partly else ""
-        listed = f"SELECT *, unnest([{each}], recursive := true) FROM {self.table} {some}"
-        near = f"AND ({self.near})" if self.near else ""
-        ranged = segment_tree.ranges(f"SELECT * FROM ({listed}) WHERE (hi IS NULL OR lo < hi) {near}", moments)
+        ranged = segment_tree.ranges(f"SELECT * FROM {self.table} {some}", self.spans, moments, self.near)
         return segment_tree.gathered(ranged, needed, self.at, self.merge)
 
 

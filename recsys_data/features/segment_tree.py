@@ -22,14 +22,34 @@ def numbered(moments: str, first: int, end: int) -> str:
         FROM {moments} WHERE m >= {first} AND m < {end}"""
 
 
-def ranges(pieces: str, moments: str) -> str:
-    """SQL of the pieces that count at any moment, with the range `a` until before `b`, and the first moment, `at_a`."""
-    # What counts at no moment is taken out between the joins, because each of them sorts.
-    begun = f"""SELECT p.*, first.rank AS a, first.n AS "#n", first.t AS at_a
-        FROM ({pieces}) p ASOF JOIN {moments} first ON p.e = first.e AND p.lo <= first.t
-        WHERE p.hi IS NULL OR first.t < p.hi"""
+def ranges(rows: str, spans: Iterable[tuple[int, str, str]], moments: str, near: str = "") -> str:
+    """SQL of the pieces that count at any moment, with the range `a` until before `b`, and the first moment, `at_a`.
+
+    Args:
+        rows: SQL with `e`.
+        spans: (span, lo, hi), SQL over a row: each row is a piece for each of them.
+        moments: name of their table.
+        near: SQL condition on `lo` and `hi` by which pieces are left out that count at no moment.
+    """
+    # Each ASOF join sorts what it joins: a row once for all spans that begin with it, and then only what counts at all.
+    by_lo: dict[str, list[str]] = {}
+    for k, lo, hi in spans:
+        by_lo.setdefault(lo, []).append(f"{{'k': {k}, 'hi': {hi}}}")
+
+    def first(begun: str) -> str:
+        return f"""SELECT r.*, first.rank AS a, first.n AS "#n", first.t AS at_a
+            FROM ({begun}) r ASOF JOIN {moments} first ON r.e = first.e AND r.lo <= first.t"""
+
+    found = []
+    for lo, listed in by_lo.items():
+        each = f"SELECT *, unnest([{', '.join(listed)}], recursive := true)"
+        begun = f"SELECT *, {lo} AS lo FROM ({rows})"
+        pieces = (
+            first(f"SELECT * FROM ({each} FROM ({begun})) WHERE {near}") if near else f"{each} FROM ({first(begun)})"
+        )
+        found.append(f"SELECT * FROM ({pieces}) WHERE hi IS NULL OR at_a < hi")
     return f"""SELECT p.* EXCLUDE (lo, hi, "#n"), coalesce(past.rank, p."#n") AS b
-        FROM ({begun}) p ASOF LEFT JOIN {moments} past ON p.e = past.e AND p.hi <= past.t"""
+        FROM ({" UNION ALL BY NAME ".join(found)}) p ASOF LEFT JOIN {moments} past ON p.e = past.e AND p.hi <= past.t"""
 
 
 def near(moments: str, hop: int) -> str:
