@@ -88,15 +88,18 @@ class Connection:
         Raises:
             UserError: there is no such view, the spine lacks a column, or the purpose is not permitted.
         """
+        import pandas as pd
+        import pyarrow as pa
+
         from recsys_data.features.lake import join_features, open_features
 
         given = self.sql(spine) if isinstance(spine, str) else spine
-        rows = given.to_arrow_table() if hasattr(given, "to_arrow_table") else given
         connection = open_features()
-        read = connection.from_df if hasattr(rows, "iloc") else connection.from_arrow
-        return join_features(
-            self._lake, connection, read(rows), views, purpose=purpose, known=known, timestamp=timestamp
-        )
+        if isinstance(given, pd.DataFrame):
+            rows = connection.from_df(given)
+        else:
+            rows = connection.from_arrow(given if isinstance(given, pa.Table) else given.to_arrow_table())
+        return join_features(self._lake, connection, rows, views, purpose=purpose, known=known, timestamp=timestamp)
 
     def table(self, name: str, *, as_of: Moment | None = None) -> "DuckDBPyRelation":
         """All rows of a dataset, read when they are needed: `.filter()` and `.select()` skip files and columns.

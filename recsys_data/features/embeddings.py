@@ -82,5 +82,5 @@ def _wordllama() -> "Callable[[list[str]], np.ndarray]":
     import wordllama
 
     # Otherwise it looks for its weights in the cache of the user and downloads them from there on.
-    model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
+    model = wordllama.WordLlama.load(cache_dir=Path(str(wordllama.__file__)).parent, disable_download=True)
     return lambda texts: model.embed(texts, norm=True)
