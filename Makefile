@@ -7,7 +7,7 @@ help:  ## Show the commands
 
 install:  ## Make .venv with everything for development
 	python3 -m venv .venv
-	$(BIN)/pip install -e '.[test,dev,clients,postgres,mysql,s3]'
+	$(BIN)/pip install -e '.[test,dev,clients,embeddings,postgres,mysql,s3]'
 
 test:  ## Run the default tests
 	$(BIN)/pytest

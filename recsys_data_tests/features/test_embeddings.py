@@ -87,8 +87,8 @@ def test_without_the_extra_contracts_load_and_a_join_names_it(connection, monkey
         joined(connection)
 
 
+@pytest.mark.integration
 def test_the_model_places_like_texts_near_each_other():
-    pytest.importorskip("wordllama")
     a, b, c = embeddings._models()["wordllama"](["red shoes for women", "womens red sneakers", "garden hose, 20 m"])
     assert a.shape == (256,)
     assert np.linalg.norm(a) == pytest.approx(1, abs=1e-3)
