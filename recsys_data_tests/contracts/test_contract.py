@@ -41,7 +41,10 @@ def test_the_contracts_of_the_package_load() -> None:
 
 def test_every_dataset_has_a_kind(tmp_path: Path) -> None:
     kinds = {name: contract.kind for name, contract in load(tmp_path, odcs()).items()}
-    assert kinds == {
+    tiles = {name for name, kind in kinds.items() if kind is Kind.FEATURE_TILES}
+    views = {name for name, kind in kinds.items() if kind is Kind.FEATURE_VIEW}
+    assert tiles == {f"{name}_tiles" for name in views if not name.endswith(("_attributes", "_text"))}
+    assert {name: kind for name, kind in kinds.items() if name not in views | tiles} == {
         "interactions": Kind.EVENTS,
         "identities": Kind.EVENTS,
         "contexts": Kind.EVENT_DETAILS,
