@@ -205,7 +205,7 @@ def test_a_sound_contract_is_not_refused(tmp_path: Path) -> None:
     load(tmp_path, of_stream("notes", NOTE))
 
 
-def _of_interactions(change: Callable[[Document], None]) -> Document:
+def _of_interactions(change: Callable[[Document], object]) -> Document:
     document = builtin("interactions")
     change(document)
     return document
