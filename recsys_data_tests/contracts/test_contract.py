@@ -41,6 +41,7 @@ def test_the_contracts_of_the_package_load() -> None:
 
 def test_every_dataset_has_a_kind(tmp_path: Path) -> None:
     kinds = {name: contract.kind for name, contract in load(tmp_path, odcs()).items()}
+    aggregated = ("item_engagement", "item_covisits", "session", "user_activity", "user_item")
     assert kinds == {
         "interactions": Kind.EVENTS,
         "identities": Kind.EVENTS,
@@ -53,6 +54,9 @@ def test_every_dataset_has_a_kind(tmp_path: Path) -> None:
         "user_profiles_history": Kind.HISTORY,
         "user_profiles_rejected": Kind.REJECTED,
         "notes": Kind.TABLE,
+        **dict.fromkeys(("item_attributes", "item_text", "user_attributes"), Kind.FEATURE_VIEW),
+        **dict.fromkeys(aggregated, Kind.FEATURE_VIEW),
+        **dict.fromkeys((f"{name}_tiles" for name in aggregated), Kind.FEATURE_TILES),
     }
 
 
