@@ -108,7 +108,7 @@ def measure(way: str, url: str) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__.splitlines()[0])
+    parser = ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--url", required=True, help="postgresql:// URL of an empty database")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--without-peers", action="store_true", help="measure recsys-data alone")

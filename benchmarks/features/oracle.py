@@ -114,7 +114,7 @@ def engagement(one: Happened, moment: int) -> Values:
         paid = [worth for _, kind, worth in rows if kind == "purchase"]
         found[f"item_engagement__purchases_{window}"] = len(paid)
         found[f"item_engagement__returns_{window}"] = len(rows) - len(paid)
-        found[f"item_engagement__revenue_{window}"] = float(sum(paid)) if paid else None
+        found[f"item_engagement__revenue_{window}"] = float(sum(filter(None, paid), Fraction())) if paid else None
     bought = [at for at, kind, _ in one.between(begins("30d", moment), moment) if kind == "purchase"]
     found["item_engagement__conversion_30d"] = (len(bought) + 1) / 50
     popularity = math.fsum(5 * 2.0 ** (-(moment - at) / (3 * DAY)) for at in bought)

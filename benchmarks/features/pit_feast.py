@@ -4,6 +4,8 @@ Its file store knows when a state begins and not when it ends, so the end is a f
 `pit` corrects the result. Measured is `get_historical_features` alone.
 """
 
+# pyright: reportMissingImports=false
+
 import json
 import resource
 import sys

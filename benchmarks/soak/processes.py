@@ -155,7 +155,7 @@ class Platform:
 
 def answers(url: str, headers: Mapping[str, str]) -> bool:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=5) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=dict(headers)), timeout=5) as answer:
             return answer.status == 200
     except OSError:
         return False

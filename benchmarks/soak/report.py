@@ -44,7 +44,7 @@ class Report:
 
     def of(self, what: str) -> pd.DataFrame:
         """Commits as `what` reported of them, while traffic ran."""
-        return self.commits[(self.commits.what == what) & (self.commits.seconds < self.seconds)]
+        return self.commits.loc[(self.commits.what == what) & (self.commits.seconds < self.seconds)]
 
     def windows(self) -> list[tuple[float, float]]:
         starts = np.arange(0, self.seconds, WINDOW_SECONDS)
@@ -170,7 +170,7 @@ class Report:
 
 
 def within(frame: pd.DataFrame, start: float, end: float) -> pd.DataFrame:
-    return frame[(frame.seconds >= start) & (frame.seconds < end)]
+    return frame.loc[(frame.seconds >= start) & (frame.seconds < end)]
 
 
 def quantiles(commits: pd.DataFrame) -> tuple[float, float]:

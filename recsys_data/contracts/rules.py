@@ -5,10 +5,12 @@ contracts may use: `local_time(ts, zone)`, `getvariable('first_day')`, `getvaria
 """
 
 import contextlib
+import os
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 from functools import lru_cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from recsys_data.contracts.model import Column, Contract
@@ -28,6 +30,7 @@ CREATE MACRO local_time(ts, zone) AS
           AND ts BETWEEN TIMESTAMPTZ '0001-01-02 00:00:00+00' AND TIMESTAMPTZ '9999-12-30 00:00:00+00'
          THEN ts AT TIME ZONE zone END;
 """
+_checking = Lock()
 
 
 def session(parallel: bool = False, confined: bool = False, **config: Any) -> "duckdb.DuckDBPyConnection":
@@ -144,12 +147,18 @@ def check_expressions(contract: Contract) -> None:
 
 @lru_cache(maxsize=256)
 def _all_fit(columns: str, expressions: tuple[tuple[str, str, str], ...]) -> bool:
-    """Kept, because a session takes longer to make than a contract to read, and contracts are read again and again."""
+    """Kept, because contracts are read again and again."""
     import duckdb
 
-    with session(confined=True) as connection, contextlib.suppress(duckdb.Error, ForbiddenSql):
-        return _fit(_types(connection, columns, expressions), expressions)
+    with _checking, contextlib.suppress(duckdb.Error, ForbiddenSql):
+        return _fit(_types(_checker(os.getpid()), columns, expressions), expressions)
     return False
+
+
+@lru_cache(maxsize=1)
+def _checker(process: int) -> "duckdb.DuckDBPyConnection":
+    """The session of this process that checks contracts: it takes longer to make than a contract to check."""
+    return session(confined=True)
 
 
 def _types(

@@ -79,7 +79,7 @@ def _models() -> "dict[str, Callable[[Sequence[str]], np.ndarray]]":
 
 @cache
 def _wordllama() -> "Callable[[list[str]], np.ndarray]":
-    import wordllama
+    import wordllama  # pyright: ignore[reportMissingImports]
 
     # Otherwise it looks for its weights in the cache of the user and downloads them from there on.
     model = wordllama.WordLlama.load(cache_dir=Path(str(wordllama.__file__)).parent, disable_download=True)

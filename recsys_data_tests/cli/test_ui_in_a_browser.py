@@ -128,7 +128,8 @@ class Ui:
         while True:
             assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
             try:
-                return self.sensor() and None
+                self.sensor()
+                return
             except (OSError, KeyError):
                 time.sleep(0.5)
 

@@ -41,10 +41,8 @@ def test_the_contracts_of_the_package_load() -> None:
 
 def test_every_dataset_has_a_kind(tmp_path: Path) -> None:
     kinds = {name: contract.kind for name, contract in load(tmp_path, odcs()).items()}
-    tiles = {name for name, kind in kinds.items() if kind is Kind.FEATURE_TILES}
-    views = {name for name, kind in kinds.items() if kind is Kind.FEATURE_VIEW}
-    assert tiles == {f"{name}_tiles" for name in views if not name.endswith(("_attributes", "_text"))}
-    assert {name: kind for name, kind in kinds.items() if name not in views | tiles} == {
+    aggregated = ("item_engagement", "item_covisits", "session", "user_activity", "user_item")
+    assert kinds == {
         "interactions": Kind.EVENTS,
         "identities": Kind.EVENTS,
         "contexts": Kind.EVENT_DETAILS,
@@ -56,6 +54,9 @@ def test_every_dataset_has_a_kind(tmp_path: Path) -> None:
         "user_profiles_history": Kind.HISTORY,
         "user_profiles_rejected": Kind.REJECTED,
         "notes": Kind.TABLE,
+        **dict.fromkeys(("item_attributes", "item_text", "user_attributes"), Kind.FEATURE_VIEW),
+        **dict.fromkeys(aggregated, Kind.FEATURE_VIEW),
+        **dict.fromkeys((f"{name}_tiles" for name in aggregated), Kind.FEATURE_TILES),
     }
 
 
@@ -208,7 +209,7 @@ def test_a_sound_contract_is_not_refused(tmp_path: Path) -> None:
     load(tmp_path, of_stream("notes", NOTE))
 
 
-def _of_interactions(change: Callable[[Document], None]) -> Document:
+def _of_interactions(change: Callable[[Document], object]) -> Document:
     document = builtin("interactions")
     change(document)
     return document

@@ -189,7 +189,7 @@ def test_names_are_quoted_wherever_they_go(tmp_path: Path) -> None:
     )
     rules_of(document).append(rule("it's \"; DROP TABLE lines", "event_id <> 'bad'"))
     decoder = decoder_of(load(tmp_path, document))
-    sent = {f"s{n}": f"v{n}" for n in range(len(NAMES))}
+    sent: dict[str, Any] = {f"s{n}": f"v{n}" for n in range(len(NAMES))}
     (event,), (dead,) = decode_lines(decoder, [view("a", **sent), view("bad")])
     assert [event[name] for name in NAMES] == list(sent.values())
     assert dead.reason == "it's \"; DROP TABLE lines"

@@ -33,7 +33,7 @@ def validator(name: str) -> Draft202012Validator:
 
 def test_every_good_simulated_event_passes() -> None:
     plan = Plan(events=2000, end=datetime(2026, 1, 5, tzinfo=UTC), shares=Shares(malformed=0, violations=0))
-    checked = dict.fromkeys(("interactions", "identities", "contexts"), 0)
+    checked: dict[str, int] = dict.fromkeys(("interactions", "identities", "contexts"), 0)
     validators = {name: validator(name) for name in checked}
     for batch in simulate(plan):
         for event in map(msgspec.json.decode, batch.lines):

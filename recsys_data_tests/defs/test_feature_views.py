@@ -62,7 +62,7 @@ def test_a_view_whose_extra_is_missing_says_so_and_neither_starts_nor_is_stale(m
     monkeypatch.setattr("recsys_data.features.embeddings.find_spec", lambda name: None)
     node = defs().resolve_asset_graph().get(dg.AssetKey("item_text"))
     assert node.automation_condition is None and node.freshness_policy is None
-    assert "Install recsys-data[embeddings]" in node.description
+    assert "Install recsys-data[embeddings]" in (node.description or "")
     monkeypatch.setattr("recsys_data.features.embeddings.find_spec", lambda name: name)
     node = defs().resolve_asset_graph().get(dg.AssetKey("item_text"))
     assert node.automation_condition is not None and node.freshness_policy is not None

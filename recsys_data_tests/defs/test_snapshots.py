@@ -63,6 +63,14 @@ def run(defs: dg.Definitions, instance: dg.DagsterInstance, days: str, names=NAM
     )
 
 
+def tick(batch: Batch, defs: dg.Definitions, instance: dg.DagsterInstance, cursor: str | None = None) -> Any:
+    """What the sensor of landing folders answers."""
+    sensor = defs.resolve_sensor_def("landed_days_sensor")
+    resources = {"lake": batch.lake, "settings": batch.settings}
+    with dg.build_sensor_context(instance, cursor, definitions=defs, resources=resources) as context:
+        return sensor.evaluate_tick(context)
+
+
 def partitions(instance: dg.DagsterInstance, name: str) -> set[str]:
     return set(instance.get_materialized_partitions(dg.AssetKey(name)))
 
@@ -232,70 +240,49 @@ def test_references_are_checked_against_every_key_there_ever_was(batch: Batch) -
 
 
 def test_days_that_landed_are_taken_once_they_were_seen_twice(batch: Batch, defs, instance) -> None:
-    sensor = defs.resolve_sensor_def("landed_days_sensor")
-    resources = {"lake": batch.lake, "settings": batch.settings}
-
-    def tick(cursor: str | None) -> dg.SensorResult:
-        with dg.build_sensor_context(instance, cursor, definitions=defs, resources=resources) as context:
-            return sensor.evaluate_tick(context)
-
-    cursor = tick(None).cursor
-    assert tick(cursor).run_requests == []
+    cursor = tick(batch, defs, instance).cursor
+    assert tick(batch, defs, instance, cursor).run_requests == []
     for day in ("2026-01-01", "2026-01-03", datetime.now(UTC).date().isoformat()):
         batch.land("stores", day, some(2))
-    first = tick(cursor)
+    first = tick(batch, defs, instance, cursor)
     assert first.run_requests == []
     reported = {event.asset_key.to_user_string(): event.metadata["days waiting"].value for event in first.asset_events}
     assert reported == {"sources/stores/landing": 2}
-    (request,) = tick(first.cursor).run_requests
+    (request,) = tick(batch, defs, instance, first.cursor).run_requests
     assert [request.tags[f"dagster/asset_partition_range_{end}"] for end in ("start", "end")] == [
         "2026-01-01",
         "2026-01-03",
     ]
     assert {key.to_user_string() for key in request.asset_selection} == set(NAMES)
     assert run(defs, instance, "2026-01-01...2026-01-03").success
-    assert tick(first.cursor).run_requests == []
+    assert tick(batch, defs, instance, first.cursor).run_requests == []
 
 
 def test_days_that_landed_before_the_first_partition_are_taken_after_a_reload(batch: Batch, defs, instance) -> None:
-    given = {"lake": batch.lake, "settings": batch.settings}
-
-    def tick(defs: dg.Definitions, cursor: str | None = None) -> dg.SensorResult:
-        sensor = defs.resolve_sensor_def("landed_days_sensor")
-        with dg.build_sensor_context(instance, cursor, definitions=defs, resources=given) as context:
-            return sensor.evaluate_tick(context)
-
     for day in ("2025-11-05", "2026-01-02"):
         batch.land("stores", day, some(1))
-    first = tick(defs)
+    first = tick(batch, defs, instance)
     assert "stores: days from 2025-11-05 on have no partition" in first.skip_message
-    (request,) = tick(defs, first.cursor).run_requests
+    (request,) = tick(batch, defs, instance, first.cursor).run_requests
     assert request.partition_key == "2026-01-02"
     assert first_partition_day(batch.settings) == date(2025, 11, 1)
     reloaded = dg.Definitions.merge(definitions(batch.contracts, batch.settings), resources())
-    (request,) = tick(reloaded, tick(reloaded).cursor).run_requests
+    (request,) = tick(batch, reloaded, instance, tick(batch, reloaded, instance).cursor).run_requests
     assert request.tags["dagster/asset_partition_range_start"] == "2025-11-05"
     assert run(reloaded, instance, "2025-11-05...2026-01-02").success
     assert partitions(instance, "stores") == {"2025-11-05", "2026-01-02"}
 
 
 def test_a_day_whose_files_still_change_is_not_asked_for(batch: Batch, defs, instance) -> None:
-    sensor = defs.resolve_sensor_def("landed_days_sensor")
-    resources = {"lake": batch.lake, "settings": batch.settings}
-
-    def tick(cursor: str | None) -> dg.SensorResult:
-        with dg.build_sensor_context(instance, cursor, definitions=defs, resources=resources) as context:
-            return sensor.evaluate_tick(context)
-
     batch.land("stores", "2026-01-01", some(2), "part.jsonl.tmp")
-    first = tick(tick(None).cursor)
+    first = tick(batch, defs, instance, tick(batch, defs, instance).cursor)
     assert first.run_requests == [], "there is a folder, and no file to read"
     batch.land("stores", "2026-01-01", some(1))
-    second = tick(first.cursor)
+    second = tick(batch, defs, instance, first.cursor)
     batch.land("stores", "2026-01-01", some(2))
-    third = tick(second.cursor)
+    third = tick(batch, defs, instance, second.cursor)
     assert (second.run_requests, third.run_requests) == ([], [])
-    (request,) = tick(third.cursor).run_requests
+    (request,) = tick(batch, defs, instance, third.cursor).run_requests
     assert request.partition_key == "2026-01-01"
 
 

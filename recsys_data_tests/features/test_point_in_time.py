@@ -209,7 +209,7 @@ def quoted(name):
     return duckdb.ColumnExpression(name)
 
 
-def event(ts, known=None, user="u1", item="i1", kind="view", value=1.0, offset=0, anonymous=None):
+def event(ts, known=None, user: str | None = "u1", item="i1", kind="view", value=1.0, offset=0, anonymous=None):
     return {
         "user_id": user,
         "anonymous_id": anonymous,

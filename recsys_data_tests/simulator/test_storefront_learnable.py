@@ -38,14 +38,16 @@ def rate_by_affinity(world: World, visit: Visit, tried: str, did: str) -> list[f
     ("tried", "did"),
     [("impression", "click"), ("click", "add_to_cart"), ("click", "like"), ("click", "purchase")],
 )
-def test_each_step_follows_affinity(small, tried, did):
-    rates = rate_by_affinity(*small, tried, did)
+def test_each_step_follows_affinity(small: tuple[World, Visit], tried: str, did: str) -> None:
+    world, visit = small
+    rates = rate_by_affinity(world, visit, tried, did)
     assert rates == sorted(rates)
     assert rates[3] > 2 * rates[0]
 
 
-def test_dislikes_go_against_affinity(small):
-    rates = rate_by_affinity(*small, "click", "dislike")
+def test_dislikes_go_against_affinity(small: tuple[World, Visit]) -> None:
+    world, visit = small
+    rates = rate_by_affinity(world, visit, "click", "dislike")
     assert rates[0] > 2 * rates[3]
 
 

@@ -38,7 +38,8 @@ ODD_NAMES = [
 def put(path: Path, content: str = "id\n1\n", age: float = 100) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
-    os.utime(path, (time.time() - age,) * 2)
+    changed = time.time() - age
+    os.utime(path, (changed, changed))
     return path
 
 

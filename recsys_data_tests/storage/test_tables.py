@@ -46,7 +46,9 @@ def test_a_table_is_created_when_first_asked_for(open_notes: OpenLake) -> None:
 
 
 def test_every_type_has_its_column_and_its_description(open_notes: OpenLake, tmp_path: Path) -> None:
-    columns = [{"name": f"a_{kind}", "logicalType": kind, "description": f"One {kind}."} for kind in TYPES]
+    columns: list[dict[str, Any]] = [
+        {"name": f"a_{kind}", "logicalType": kind, "description": f"One {kind}."} for kind in TYPES
+    ]
     columns.append({"name": "raw", "logicalType": "string", "physicalType": "binary"})
     columns.append({"name": "wall", "logicalType": "timestamp", "logicalTypeOptions": {"timezone": False}})
     table = open_notes(changed(tmp_path, EVENT_ID, EVENT_TS, *columns)).table("notes")

@@ -35,7 +35,7 @@ def rule(name: str, predicate: str, **members: Any) -> dict[str, Any]:
     return {"name": name, "type": "custom", "engine": "recsys_data", "implementation": predicate, **members}
 
 
-def odcs(name: str = "notes", *columns: dict[str, Any], **members: Any) -> dict[str, Any]:
+def odcs(name: str = "notes", *columns: Mapping[str, Any], **members: Any) -> dict[str, Any]:
     """A sound contract of a dataset beside the stream, or with these columns; `members` are those of its schema."""
     schema = {"name": name, "properties": list(columns) or [EVENT_ID, EVENT_TS, NOTE], **members}
     return {

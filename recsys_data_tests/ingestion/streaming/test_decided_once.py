@@ -263,7 +263,7 @@ VOUCHERS = of_stream(
 def test_a_dead_letter_stays_one_when_the_log_is_read_again_for_a_new_dataset(
     make_platform: MakePlatform, tmp_path: Path
 ) -> None:
-    voucher = {"voucher": {"code": "v"}}
+    voucher: dict[str, Any] = {"voucher": {"code": "v"}}
     platform = make_platform(tmp_path / "state", strict(tmp_path / "strict"))
     platform.append([view("good", **voucher), view("qa", query="qa", **voucher), view("good", **voucher)])
     platform.consume()

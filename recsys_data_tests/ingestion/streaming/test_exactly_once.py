@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,7 @@ def test_a_crash_at_any_step_leaves_the_same_lake(
     assert platform.content() == undisturbed.content()
 
 
-def _crash(platform: Platform, place: str, **limits: int) -> None:
+def _crash(platform: Platform, place: str, **limits: Any) -> None:
     """Consume until it crashes there; whatever a reader sees then is sound, for no event stands there twice."""
     try:
         platform.consume(**limits)

@@ -53,7 +53,7 @@ def test_a_second_table_of_dead_letters_has_those_since_it_was_added(
     platform.append([view("a"), b"before"])
     platform.consume()
     platform.close()
-    second = builtin("dead_letters") | {"name": "rejected", "id": "rejected"}
+    second: dict[str, Any] = builtin("dead_letters") | {"name": "rejected", "id": "rejected"}
     second["schema"][0]["name"] = "rejected"
     platform = make_platform(tmp_path / "state", load(tmp_path / "more", second))
     platform.append([b"since"])

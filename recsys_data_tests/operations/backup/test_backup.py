@@ -4,6 +4,7 @@ from collections import Counter
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from os import SEEK_END
+from typing import Any
 
 import msgspec
 import pytest
@@ -61,7 +62,7 @@ def test_a_lake_that_changes_meanwhile_is_read_again(platform, folder, monkeypat
     platform.consume()
     whole, calls = lake_backup._open, []
 
-    def vanishing(*given: object) -> None:
+    def vanishing(*given: Any) -> None:
         calls.append(1)
         if len(calls) < 3:
             raise FileNotFoundError("gone.metadata.json")

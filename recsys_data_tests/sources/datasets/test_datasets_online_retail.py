@@ -93,7 +93,7 @@ def test_spelling_of_the_original_workbook_gives_the_same_lines(public_data, tmp
     """UCI writes `12/1/2010 8:26` and `17850` where the day files have `2010-12-01 08:26:00` and `17850.0`."""
     day = days(public_data)[0]
     out = io.StringIO()
-    writer = csv.DictWriter(out, HEADER.strip().split(","))
+    writer: csv.DictWriter[str] = csv.DictWriter(out, HEADER.strip().split(","))
     writer.writeheader()
     for row in rows_of(day):
         date, time = row["InvoiceDate"].split()

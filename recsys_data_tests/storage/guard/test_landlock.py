@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -92,7 +93,7 @@ def test_duckdb_is_confined_with_all_its_threads_and_still_spills(folder: Path) 
 
     def work() -> list[int]:
         # Nothing but the kernel keeps this session from anything.
-        settings = {"temp_directory": f"{folder}/spill/of-duckdb", "memory_limit": "60MB"}
+        settings: dict[str, Any] = {"temp_directory": f"{folder}/spill/of-duckdb", "memory_limit": "60MB"}
         with open_session(threads=4, **settings) as connection:
             assert connection.sql(f"FROM read_csv('{folder}/data/given.csv')").fetchall() == [(1,)]
             for statement in statements:

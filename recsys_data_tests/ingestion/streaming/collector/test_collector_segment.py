@@ -1,5 +1,6 @@
 import json
 import math
+from datetime import datetime
 
 import msgspec
 import pytest
@@ -102,8 +103,14 @@ def test_a_client_cannot_set_the_time_of_receipt(collect):
     assert found["envelope"] == {"receivedAt": "1999-01-01T00:00:00Z"}
 
 
+def at(text: str) -> datetime:
+    moment = parse(text)
+    assert moment
+    return moment
+
+
 def ids(body: bytes, arrival: Arrival | None = None) -> list[str]:
-    arrival = arrival or Arrival(parse(SENT), SENT)
+    arrival = arrival or Arrival(at(SENT), SENT)
     found = lines.segment_lines(bodies.read_batch(body), arrival, None, builtin_types())
     return [msgspec.json.decode(line)["event_id"] for line in found]
 
@@ -115,7 +122,7 @@ def batch(*messages: dict, sent_at: str = SENT) -> bytes:
 def test_a_message_without_an_id_gets_the_same_id_when_it_is_sent_again():
     message = {"type": "track", "event": "x", "userId": "u", "timestamp": "2026-01-02T12:00:00Z"}
     first = ids(batch(message))
-    again = ids(batch(message, sent_at="2026-01-03T09:00:00Z"), Arrival(parse("2026-01-03T09:00:01Z"), None))
+    again = ids(batch(message, sent_at="2026-01-03T09:00:00Z"), Arrival(at("2026-01-03T09:00:01Z")))
     assert first == again
     assert ids(batch({**message, "userId": "v"})) != first
 
@@ -129,8 +136,10 @@ def test_equal_messages_of_one_batch_are_two_messages():
 
 def test_equal_messages_without_a_time_are_the_same_on_one_day_only():
     body = batch({"type": "track", "event": "x", "userId": "u"})
-    at = [Arrival(parse(moment)) for moment in ("2026-01-02T01:00:00Z", "2026-01-02T23:00:00Z", "2026-01-03T01:00:00Z")]
-    morning, evening, tomorrow = (ids(body, arrival) for arrival in at)
+    arrivals = [
+        Arrival(at(moment)) for moment in ("2026-01-02T01:00:00Z", "2026-01-02T23:00:00Z", "2026-01-03T01:00:00Z")
+    ]
+    morning, evening, tomorrow = (ids(body, arrival) for arrival in arrivals)
     assert morning == evening != tomorrow
 
 
@@ -212,7 +221,7 @@ def test_nothing_that_a_client_sends_is_thrown_away(messages):
     sent = [{**message, "messageId": f"m{number}"} for number, message in enumerate(messages)]
     upload = bodies.read_batch(msgspec.json.encode({"batch": sent}))
     found = [
-        msgspec.json.decode(line) for line in lines.segment_lines(upload, Arrival(parse(SENT)), None, builtin_types())
+        msgspec.json.decode(line) for line in lines.segment_lines(upload, Arrival(at(SENT)), None, builtin_types())
     ]
     for message in sent:
         events = [e for e in found if e["event_id"].partition(":")[0] == message["messageId"]]
