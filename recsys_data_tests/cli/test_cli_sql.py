@@ -182,7 +182,7 @@ def test_what_is_no_query_is_refused_and_writes_nothing(fed: Run, settings: Sett
         ("  ", "Found 0 SQL statements"),
         ("SELEC 1", "syntax error"),
         ("SELECT nope FROM interactions", '"nope" not found'),
-        ("SELECT * FROM interaction", "Datasets: contexts, dead_letters, identities, interactions, item_catalog"),
+        ("SELECT * FROM interaction", "Datasets: contexts, dead_letters, identities, interactions, item_attributes"),
         ("SELECT * FROM read_text('/etc/hostname')", "the function read_text reads files"),
         ("SELECT 'a'::INT", "Could not convert"),
         ("SELECT 'infinity'::TIMESTAMPTZ AS ever", "Column ever has a value that cannot be shown"),
