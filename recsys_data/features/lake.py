@@ -156,6 +156,8 @@ def join_features(
         UserError: as `point_in_time.join`; or there is no such view, or the purpose is not permitted for a column.
     """
     features = FeatureSources(lake)
+    if not names:
+        raise UserError(f"No feature view is named; choose from {', '.join(views_of(lake))}.")
     views = [features.view(name, purpose) for name in dict.fromkeys(names)]
     _check_keys(views, features.sources, spine)
     keep = _days_needed(views, spine, timestamp)

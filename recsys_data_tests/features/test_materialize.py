@@ -273,3 +273,8 @@ def test_a_view_that_sees_a_catalogue_of_later_leaks(tmp_path, monkeypatch):
 
     monkeypatch.setattr(FeatureSources, "_stored", a_day_early)
     assert [one.feature for one in leaks(batch.lake, "item_prices")] == ["price"]
+
+
+def test_a_join_of_no_views_is_refused_with_those_there_are(shop):
+    with open_features() as connection, pytest.raises(UserError, match="No feature view is named; choose from .*item_"):
+        join_features(shop.lake, connection, connection.sql("SELECT 1 AS x"), [])
