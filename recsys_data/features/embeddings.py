@@ -83,4 +83,4 @@ def _wordllama() -> "Callable[[list[str]], np.ndarray]":
 
     # Otherwise it looks for its weights in the cache of the user and downloads them from there on.
     model = wordllama.WordLlama.load(cache_dir=Path(str(wordllama.__file__)).parent, disable_download=True)
-    return lambda texts: model.embed(texts, norm=True)
+    return lambda texts: np.asarray(model.embed(texts, norm=True))
