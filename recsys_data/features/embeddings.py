@@ -79,6 +79,7 @@ def _models() -> "dict[str, Callable[[Sequence[str]], np.ndarray]]":
 
 @cache
 def _wordllama() -> "Callable[[list[str]], np.ndarray]":
+    import numpy as np
     import wordllama  # pyright: ignore[reportMissingImports]
 
     # Otherwise it looks for its weights in the cache of the user and downloads them from there on.
