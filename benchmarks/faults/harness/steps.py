@@ -229,12 +229,19 @@ def sabotage(protection: str | None) -> None:
         import numpy as np
 
         every = lambda self, keys, decided=None: (np.ones(keys.shape[1], bool),) * 2  # noqa: E731
-        DedupIndex.keep = every  # type: ignore[method-assign]
+        _replace(DedupIndex, "filter_new", every)
     elif protection == "compare-and-set":
-        writer.commit = _commit_regardless
+        _replace(writer, "commit", _commit_regardless)
     elif protection == "fsync":
-        log_writer.sync = lambda descriptor: None
-        durable_io.sync_all = write.sync_all = lambda paths: None
+        _replace(log_writer, "sync", lambda descriptor: None)
+        for module in (durable_io, write):
+            _replace(module, "sync_all", lambda paths: None)
+
+
+def _replace(owner: Any, name: str, function: Any) -> None:
+    """Replace a function that is there: what has been renamed would stay switched on."""
+    getattr(owner, name)
+    setattr(owner, name, function)
 
 
 def _commit_regardless(table: Any, base: Any, ledger: Any, files: Any) -> None:
