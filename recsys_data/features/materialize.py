@@ -10,10 +10,11 @@ Run alone: `recsys-data features refresh item_engagement`.
 import hashlib
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -114,23 +115,26 @@ def refresh_view(
         if not mine:
             raise Transient(f"Another process has been computing {name} for {LOCK_SECONDS} seconds. Try again later.")
         refresh = _Refresh(lake, FeatureSources(lake), name, now or datetime.now(UTC))
-        wanted = [day for day in refresh.stale() if days is None or day in days]
-        for chunk in refresh.chunks(wanted):
-            yield _computed(refresh, chunk, settings.history_memory_mb * 1_000_000)
+        memory_bytes = settings.history_memory_mb * 1_000_000
+        # Values merge tiles of many days, so that all tiles are made before the first value.
+        for chunk in refresh.chunks(refresh.stale_tiles()):
+            _within_limits(name, partial(refresh.make_tiles, days=chunk), memory_bytes)
+        for chunk in refresh.chunks([day for day in refresh.stale() if days is None or day in days]):
+            began = time.perf_counter()
+            rows = _within_limits(name, partial(refresh.compute, days=chunk), memory_bytes)
+            values = sum(rows.values()) * len(refresh.view.features)
+            yield ViewUpdate(name, chunk, rows, values, time.perf_counter() - began)
 
 
-def _computed(refresh: "_Refresh", days: list[int], memory_bytes: int) -> ViewUpdate:
+def _within_limits(name: str, work: "Callable[[duckdb.DuckDBPyConnection], Any]", memory_bytes: int) -> Any:
     import duckdb
 
-    began, name = time.perf_counter(), refresh.name
     try:
         with open_features(memory_bytes) as connection:
-            rows = refresh.compute(connection, days)
+            return work(connection)
     except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
         first = str(error).splitlines()[0]
         raise Transient(f"{name} could not be computed: {first} Free memory or space.") from None
-    values = sum(rows.values()) * len(refresh.view.features)
-    return ViewUpdate(name, days, rows, values, time.perf_counter() - began)
 
 
 class _Refresh:
@@ -146,9 +150,13 @@ class _Refresh:
         self.sizes: dict[int, int] = {}
         self.prints = self._of_stream() if self.stream else self._of_history()
 
-    def stale(self) -> list[int]:
-        """Days that have to be computed again."""
-        stored = _read(self.table)
+    def stale_tiles(self) -> list[int]:
+        """Days whose tiles have to be made again."""
+        return self.stale(self.lake.table(tiles_name(self.name))) if self.stream else []
+
+    def stale(self, table: "Table | None" = None) -> list[int]:
+        """Days of the view, or of the table of its tiles, that have to be computed again."""
+        stored = _read(table or self.table)
         known = stored.days if stored.definition == self.definition else {}
         days = self.prints.keys() | (known.keys() - self.prints.keys())
         # What was computed for a declaration of old is removed even where there is nothing to compute.
@@ -170,9 +178,7 @@ class _Refresh:
             yield sorted(chunk)
 
     def compute(self, connection: "duckdb.DuckDBPyConnection", days: list[int]) -> dict[int, int]:
-        """Compute and commit some days; returns the rows of the view for each."""
-        if self.stream:
-            self._tiles(connection, self.stream, days)
+        """Compute and commit the values of some days; returns the rows of the view for each."""
         query = self._values(connection, days)
         connection.execute(f'CREATE TEMP TABLE "#values" AS {query}')
         time_column = quote(self.lake.contracts[self.name].event_time.name)
@@ -213,7 +219,9 @@ class _Refresh:
         back = longest // MICROSECONDS_PER_DAY + 1
         return {day: _digest(repr(sorted(one for one in found if day - back <= one[0] <= day))) for day, _, _ in found}
 
-    def _tiles(self, connection: "duckdb.DuckDBPyConnection", name: str, days: list[int]) -> None:
+    def make_tiles(self, connection: "duckdb.DuckDBPyConnection", days: list[int]) -> None:
+        """Make and commit the tiles of some days."""
+        name = self.stream or ""
         source = self.features.sources[name]
         table = self.lake.table(tiles_name(self.name))
         rows = self.features.rows(name, set(days).__contains__)

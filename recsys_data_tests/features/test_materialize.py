@@ -116,6 +116,16 @@ def test_nothing_is_computed_twice_and_only_what_is_asked_for(shop):
     assert shop.refresh() == []
 
 
+@pytest.mark.parametrize("days", [None, [day_number("2026-01-12")]])
+def test_values_see_all_earlier_days_however_few_are_computed_at_once(shop, monkeypatch, days):
+    monkeypatch.setattr(materialize, "CHUNK_ROWS", 1)
+    shop.happen((1, "click", "u1", "a"), (25, "click", "u2", "a"), (49, "click", "u3", "a"))
+    shop.refresh(days=days)
+    stored = [tuple(row.values()) for row in shop.values()]
+    assert stored == shop.direct()
+    assert stored[-1][3] == 3
+
+
 def test_the_current_day_has_the_values_of_now(shop):
     shop.happen((251.9, "click", "u1", "a"), (255, "click", "u1", "a"))
     shop.refresh()
