@@ -1,0 +1,1 @@
+"""Training: training sets from the lake, models, and what they are worth."""
