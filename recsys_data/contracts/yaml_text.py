@@ -51,6 +51,32 @@ def parse_yaml(path: Path, text: str) -> Any:
         raise ContractError(f"{path}: is not valid YAML: {error}. Quote what is meant as text.") from None
 
 
+def line_of(path: Path, column: str, setting: str) -> int | None:
+    """The line, from 1, of a setting of a column of the contract in a file; None: it is not there.
+
+    Raises:
+        ContractError: the file cannot be read.
+    """
+    root = LOADER(read_text(path)).get_single_node()
+    tables = _children(root, "schema")
+    for item in (item for table in tables for item in _children(table, "properties")):
+        if _scalar(item, "name") == column:
+            found = (one for one in _children(item, "customProperties") if _scalar(one, "property") == setting)
+            return next((one.start_mark.line + 1 for one in found if one.start_mark), None)
+    return None
+
+
+def _children(node: yaml.Node | None, key: str) -> list[yaml.Node]:
+    """The elements of the sequence that a mapping has for a key."""
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return next((value.value for name, value in pairs if name.value == key and value.id == "sequence"), [])
+
+
+def _scalar(node: yaml.Node, key: str) -> str | None:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return next((value.value for name, value in pairs if name.value == key), None)
+
+
 def _parsed(path: Path, text: str) -> Any:
     loader = LOADER(text)
     try:

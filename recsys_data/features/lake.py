@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from recsys_data.contracts.features.expressions import TIMESTAMP
 from recsys_data.contracts.features.sources import SESSIONS, dataset_of, sources_of
 from recsys_data.contracts.features.view import LIFETIME, FeatureView, Source
-from recsys_data.contracts.model import Contract, Kind
+from recsys_data.contracts.model import Column, Contract, Kind
 from recsys_data.contracts.rules import prepare
+from recsys_data.contracts.yaml_text import line_of
 from recsys_data.days import MICROSECONDS_PER_DAY, to_microseconds
 from recsys_data.errors import UserError
 from recsys_data.features.point_in_time import COMMIT, EVENT_TIME, join
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from recsys_data.storage.tables import Lake
 
 Days = Callable[[int], bool]
+Kept = Callable[[str, str], str]
 MERGED = """SELECT anonymous_id, user_id, {known} AS known_at FROM ({rows}) WHERE type = 'identify'
     UNION ALL SELECT previous_id, user_id, {known} FROM ({rows}) WHERE type = 'alias' AND previous_id <> user_id"""
 
@@ -39,10 +41,13 @@ class FeatureSources:
         lake: whose contracts declare the views.
         until: what happened or became known from this moment on is left out, wherever it is stored; None: nothing is.
         known: whether the moment counts at which events became known.
+        kept: dataset and SQL of all its rows -> SQL of those that are read; None: all are.
     """
 
-    def __init__(self, lake: "Lake", until: datetime | None = None, known: str = COMMIT) -> None:
-        self.lake, self._until, self._known = lake, until, known
+    def __init__(
+        self, lake: "Lake", until: datetime | None = None, known: str = COMMIT, kept: Kept | None = None
+    ) -> None:
+        self.lake, self._until, self._known, self._kept = lake, until, known, kept
 
     @cached_property
     def sources(self) -> dict[str, Source]:
@@ -63,11 +68,7 @@ class FeatureSources:
             known = ", ".join(views_of(self.lake))
             raise UserError(f"{name!r} is not a feature view; choose one of {known or 'none: no view is declared'}.")
         for column in contract.columns if purpose else ():
-            if column.permitted_use and purpose not in column.permitted_use:
-                raise UserError(
-                    f"{name}.{column.name} may be used for {', '.join(column.permitted_use)}, not for {purpose} "
-                    f"({contract.path.name}, permittedUse). Leave the view out, or ask for a purpose that is permitted."
-                )
+            check_purpose(self.lake.contracts, contract, column, purpose or "")
         return contract.view
 
     def rows(self, source: str, keep: Days | None = None) -> str:
@@ -102,6 +103,8 @@ class FeatureSources:
             file_path(task.file) for task in table.scan().plan_files() if keep is None or keep(task.file.partition[0])
         ]
         rows = relation(table, files)
+        if self._kept:
+            rows = self._kept(dataset, rows)
         return rows if self._until is None else self._before(dataset, rows, to_microseconds(self._until))
 
     def _before(self, dataset: str, rows: str, moment: int) -> str:
@@ -117,6 +120,26 @@ class FeatureSources:
             if column.system == "ingested_at" and self._known == COMMIT
         ]
         return f"SELECT * FROM ({rows}) WHERE {' AND '.join(conditions)}"
+
+
+def check_purpose(contracts: Mapping[str, Contract], contract: Contract, column: Column, purpose: str) -> None:
+    """Refuse a column for a purpose that is not permitted for it.
+
+    Raises:
+        UserError: naming the column, and the line of the contract that does not permit it.
+    """
+    if not column.permitted_use or purpose in column.permitted_use:
+        return
+    said = [
+        (contract, column),
+        *((contracts[dataset], contracts[dataset].column(one)) for dataset, one in column.reads),
+    ]
+    lines = [(one, line_of(one.path, it.name, "permittedUse")) for one, it in said if purpose not in it.permitted_use]
+    where = next((f"{one.path.name}, line {line}" for one, line in lines if line), contract.path.name)
+    raise UserError(
+        f"{contract.name}.{column.name} may be used for {', '.join(column.permitted_use)}, not for {purpose} "
+        f"({where}: permittedUse). Leave it out, or ask for a purpose that is permitted."
+    )
 
 
 def views_of(lake: "Lake") -> dict[str, Contract]:
@@ -140,6 +163,7 @@ def join_features(
     purpose: str = "personalisation",
     known: str = COMMIT,
     timestamp: str = TIMESTAMP,
+    features: FeatureSources | None = None,
 ) -> "duckdb.DuckDBPyRelation":
     """Exactly the rows of a spine, in their order, with the features of views as they were known at each row's moment.
 
@@ -151,11 +175,12 @@ def join_features(
         purpose: what the features are to be used for.
         known: `commit` or `event_time`, as for `point_in_time.join`.
         timestamp: column of the moment in the spine.
+        features: what is read; None: all that is stored in the lake now.
 
     Raises:
         UserError: as `point_in_time.join`; or there is no such view, or the purpose is not permitted for a column.
     """
-    features = FeatureSources(lake)
+    features = features or FeatureSources(lake)
     if not names:
         raise UserError(f"No feature view is named; choose from {', '.join(views_of(lake))}.")
     views = [features.view(name, purpose) for name in dict.fromkeys(names)]

@@ -94,11 +94,12 @@ def _at(
         Leak(feature.name, key, from_microseconds(moment), value, then[key][first + n])
         for key, row in now.items()
         for n, feature in enumerate(view.features)
-        if _differ(value := row[first + n], then[key][first + n])
+        if differ(value := row[first + n], then[key][first + n])
     ]
 
 
-def _differ(one: Any, other: Any) -> bool:
+def differ(one: Any, other: Any) -> bool:
+    """Whether two values of a feature are not the same."""
     if isinstance(one, float) and isinstance(other, float):
         return abs(one - other) > RELATIVE * max(abs(one), abs(other))
     return one != other

@@ -1,1 +1,1 @@
-"""Training: training sets from the lake, models, and what they are worth."""
+"""Training: training sets with a manifest, baseline models, metrics and the registry of models."""
