@@ -192,6 +192,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.data_dir / "demo"
 
     @property
+    def training_dir(self) -> Path:
+        """Training sets and models."""
+        return self.data_dir / "training"
+
+    @property
     def restoring_dir(self) -> Path:
         """What `recsys-data restore` has not put in its place yet."""
         return self.data_dir / ".restoring"

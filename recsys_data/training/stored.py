@@ -1,4 +1,4 @@
-"""What a lake held at a moment, so that the same rows are read later, whatever was ingested, compacted or expired since.
+"""What a lake held at a moment, so that the same rows are read later, whatever was ingested or expired since.
 
 A stream is what lies before its positions in the event log: late events and replayed ones have later positions. A
 history is the states that were known up to its newest moment, ends that came later undone. A count and a digest of the
@@ -56,13 +56,14 @@ class StoredThen:
 
     def __init__(self, lake: "Lake", known: str, stored: Mapping[str, Stored]) -> None:
         self.stored = stored
-        self.features = FeatureSources(lake, known=known, kept=self._rows)
+        self.features = FeatureSources(lake, known=known, kept=self.kept)
 
     def rows(self, dataset: str) -> str:
         """SQL of all rows of a dataset."""
         return self.features.rows(dataset)
 
-    def _rows(self, dataset: str, rows: str) -> str:
+    def kept(self, dataset: str, rows: str) -> str:
+        """SQL of those of the rows of a dataset that it held."""
         return kept(self.stored[dataset], rows) if dataset in self.stored else rows
 
 
