@@ -1,0 +1,66 @@
+"""What a model of interactions can do, whatever it is made of. Tables: see `recsys_data.training.tables`."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
+
+import pyarrow as pa
+
+Ids = Iterable[str] | pa.Array | pa.ChunkedArray
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Learns from interactions and recommends items.
+
+    The same interactions in any order give the same model, byte for byte, on the same kind of machine; a seed, where
+    a model has one, is among its parameters.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its name in `MODELS`."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """All parameters with their values, as JSON has them."""
+        ...
+
+    def fit(self, interactions: pa.Table) -> Self:
+        """Learn from `user_id`, `item_id`, `timestamp`, `weight`; returns itself.
+
+        Weights of several interactions of a user with an item are added; pairs whose sum is not above 0 are left out.
+        """
+        ...
+
+    def recommend(self, user_ids: Ids, n: int, *, exclude_seen: bool = True, candidates: Ids | None = None) -> pa.Table:
+        """At most `n` items for each user: `query_id` (the user id), `item_id`, `score`, `rank`.
+
+        Users come in the order given, each once. Equal scores come by descending item id, as metrics read them.
+        Unknown users get the popular items. Where a model knows fewer than `n` items for a user, popular ones follow,
+        with scores below 0.
+
+        Args:
+            user_ids: of whom.
+            n: how many items, at least 1.
+            exclude_seen: leave out the items that the user interacted with.
+            candidates: the only items that may be recommended; None: all. Items that the model has not seen are not.
+        """
+        ...
+
+    def similar(self, item_ids: Ids, n: int) -> pa.Table:
+        """At most `n` other items for each item: `query_id` (the item id), `item_id`, `score`, `rank`.
+
+        Unknown items have no rows.
+        """
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the fitted model as plain files (JSON, npy, Arrow): the same bytes for the same fit."""
+        ...
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+        ...

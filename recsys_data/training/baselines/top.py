@@ -1,0 +1,54 @@
+"""The best n of each row of a matrix, dense or sparse; equal values by descending column."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recsys_data.training.tables import ranks
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
+
+def top(scores: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the `n` largest values of each row, in that order; -inf is never among them.
+
+    >>> [part.tolist() for part in top(np.array([[1.0, 3.0, 3.0], [-np.inf, 0.0, -np.inf]]), 2)]
+    [[0, 0, 1], [2, 1, 1]]
+    """
+    width = scores.shape[1]
+    if n < width:
+        # The value, unlike the place, of the n-th largest is the same for any order.
+        least = np.partition(scores, width - n, axis=1)[:, width - n, None]
+        chosen = (scores >= least) & (scores > -np.inf)
+    else:
+        chosen = scores > -np.inf
+    rows, columns = np.nonzero(chosen)
+    return best_of_rows(rows, columns, scores[rows, columns], n)
+
+
+def best_of_rows(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `n` largest values of each row, given as places and values in any order."""
+    order = np.lexsort((-columns, -values, rows))
+    rows, columns = rows[order], columns[order]
+    best = ranks(rows) <= n
+    return rows[best], columns[best]
+
+
+def entries(matrix: "sparse.csr_array") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows, columns and values of what is stored, by row."""
+    found: Any = matrix
+    rows = np.repeat(np.arange(found.shape[0]), np.diff(found.indptr))
+    return rows, found.indices.astype(np.int64), found.data
+
+
+def keep_top(matrix: "sparse.csr_array", n: int) -> "sparse.csr_array":
+    """The matrix with the `n` largest stored values of each row; its indices are sorted."""
+    from scipy import sparse
+
+    rows, columns, values = entries(matrix)
+    order = np.lexsort((-columns, -values, rows))
+    kept = order[ranks(rows[order]) <= n]
+    found = sparse.csr_array((values[kept], (rows[kept], columns[kept])), shape=matrix.shape)
+    found.sort_indices()
+    return found
