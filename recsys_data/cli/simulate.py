@@ -1,7 +1,8 @@
 """`recsys-data simulate`: storefront traffic to try everything with, and the truth to check the result against."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,9 @@ from recsys_data.settings import Settings
 if TYPE_CHECKING:
     from recsys_data.cli.support.delivery import Target
     from recsys_data.operations.local.stopping import Stop
+    from recsys_data.simulator.decisions_file import DecisionsFile
     from recsys_data.simulator.simulate import Batch
+    from recsys_data.simulator.traffic.behaviour import Visit
 
 PACE_SECONDS = 0.2
 AHEAD = timedelta(hours=24)
@@ -60,6 +63,11 @@ class Moment(click.ParamType):
 @click.option(
     "--truth", type=click.Path(dir_okay=False, path_type=Path), help="Write the truth of what was sent, as JSON."
 )
+@click.option(
+    "--decisions",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write every recommended list with its candidates and their true chances of a click, as Parquet.",
+)
 @click.option("--to", default="log", show_default=True, metavar="log|URL|FILE", help="Where to send it; `-` is stdout.")
 @click.pass_context
 def simulate(
@@ -70,11 +78,13 @@ def simulate(
     end: datetime | None,
     days: float,
     truth: Path | None,
+    decisions: Path | None,
     to: str,
 ) -> None:
     """Simulate the traffic of a shop.
 
-    The traffic includes faults, redeliveries and late events; --truth writes how many of each.
+    The traffic includes faults, redeliveries and late events; --truth writes how many of each, and what ranking
+    policies are truly worth.
 
     Use --events N for a fixed number of events (optionally limited by --rate), or --rate R for continuous live
     traffic until Ctrl-C. --to log writes to the event log directly, --to URL posts to a collector, --to FILE writes
@@ -87,11 +97,17 @@ def simulate(
         raise click.UsageError("Give --events N for a fixed number of events, or --rate R for continuous traffic.")
     if events is None and (end or ctx.get_parameter_source("days") != click.core.ParameterSource.DEFAULT):
         raise click.UsageError("--end and --days need --events.")
-    if truth and not truth.absolute().parent.is_dir():
-        raise UserError(f"The folder of {truth} does not exist. Create it first.")
+    for file in (truth, decisions):
+        if file and not file.absolute().parent.is_dir():
+            raise UserError(f"The folder of {file} does not exist. Create it first.")
     settings = Settings.from_env()
-    with Stop() as stop:
-        batches = endless(rate, seed, stop) if events is None else planned(events, end, days, seed, to, settings)
+    with Stop() as stop, ExitStack() as files:
+        on_visit = files.enter_context(decisions_file(decisions)).add if decisions else None
+        batches = (
+            endless(rate, seed, stop, on_visit)
+            if events is None
+            else planned(events, end, days, seed, to, settings, on_visit)
+        )
         with target(to, settings, stop.wait_or_interrupt) as place:
             sent, found = deliver(batches, place, events, None if events is None else rate, stop)
     click.echo(f"Sent {sent:,} lines to {to}.", err=True)
@@ -100,15 +116,32 @@ def simulate(
     ctx.exit(stop.exit_code)
 
 
-def endless(rate: float | None, seed: int, stop: "Stop") -> "Iterator[Batch]":
+def decisions_file(path: Path) -> "DecisionsFile":
+    """The file of recommended lists, of the shop that every run shares."""
+    from recsys_data.simulator.decisions_file import DecisionsFile
+    from recsys_data.simulator.simulate import Plan
+    from recsys_data.simulator.world import build
+
+    return DecisionsFile(path, build(Plan(0).world))
+
+
+def endless(
+    rate: float | None, seed: int, stop: "Stop", on_visit: "Callable[[Visit], None] | None" = None
+) -> "Iterator[Batch]":
     """Live traffic at a rate."""
     from recsys_data.simulator.live import live
 
-    return live(rate or 0.0, seed, sleep=stop.wait)
+    return live(rate or 0.0, seed, sleep=stop.wait, on_visit=on_visit)
 
 
 def planned(
-    events: int, end: datetime | None, days: float, seed: int, to: str, settings: Settings
+    events: int,
+    end: datetime | None,
+    days: float,
+    seed: int,
+    to: str,
+    settings: Settings,
+    on_visit: "Callable[[Visit], None] | None" = None,
 ) -> "Iterator[Batch]":
     """The lines of a planned run.
 
@@ -130,7 +163,7 @@ def planned(
             f"The run begins at {first}, late events included, and events before {settings.first_day} are "
             "rejected. Give a later --end, fewer --days, or an earlier RECSYS_DATA_FIRST_DAY."
         )
-    return storefront.simulate(plan)
+    return storefront.simulate(plan, on_visit)
 
 
 def deliver(
@@ -152,7 +185,7 @@ def deliver(
                 sent += len(lines)
                 bar.update(task, completed=sent, rate=sent / max(time.monotonic() - begun, 1e-3))
             # Making the next batch, which may never be delivered, increases the totals.
-            truth = batch.truth.to_dict()
+            truth = batch.truth.to_dict() | {"ranking": batch.truth.ranking.to_dict()}
     return sent, truth
 
 

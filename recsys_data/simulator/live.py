@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from recsys_data.errors import UserError
 from recsys_data.simulator import rhythm
 from recsys_data.simulator.rhythm import DAY, SECOND
-from recsys_data.simulator.simulate import Batch, emit, people_by_place
+from recsys_data.simulator.simulate import Batch, emit, observers, people_by_place
+from recsys_data.simulator.traffic.behaviour import Visit
 from recsys_data.simulator.traffic.rows import Rows
 from recsys_data.simulator.traffic.stream import SHARES, Shares, Stream
 from recsys_data.simulator.truth import Truth
@@ -60,6 +61,7 @@ def live(
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
     world: int = 2026,
+    on_visit: Callable[[Visit], None] | None = None,
 ) -> Iterator[Batch]:
     """Emit `rate` lines per second on average, for ever, as they become due; sleeps between batches.
 
@@ -73,6 +75,7 @@ def live(
         clock: seconds since 1970.
         sleep: waits for some seconds.
         world: seed of the shop.
+        on_visit: gets each block of visits as it begins, before the lines of it.
 
     Raises:
         UserError: `rate` or `seed` is out of range.
@@ -81,7 +84,8 @@ def live(
     shop = build(world)
     start = round(clock() * SECOND)
     truth = Truth(shop)
-    traffic = _Traffic(rate, daily_rhythm, Stream(shop, [seed, world, start], shares), start)
+    stream = Stream(shop, [seed, world, start], shares, observers(truth, on_visit))
+    traffic = _Traffic(rate, daily_rhythm, stream, start)
     while True:
         now = clock()
         rows = traffic.until(round(now * SECOND))

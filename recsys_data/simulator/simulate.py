@@ -10,7 +10,7 @@ Run alone: `recsys-data simulate --events 10000 --to FILE`.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -20,6 +20,7 @@ from recsys_data.days import to_microseconds
 from recsys_data.errors import UserError
 from recsys_data.simulator import rhythm
 from recsys_data.simulator.catalogue import PLACES
+from recsys_data.simulator.traffic.behaviour import Visit
 from recsys_data.simulator.traffic.faults import FUTURE_FROM
 from recsys_data.simulator.traffic.rows import Rows
 from recsys_data.simulator.traffic.sessions import LATE_DAYS
@@ -85,16 +86,31 @@ def people_by_place(world: World) -> np.ndarray:
     return np.bincount(world.people.place, weights=world.people.activity, minlength=len(PLACES))
 
 
+def observers(truth: Truth, on_visit: Callable[[Visit], None] | None) -> Callable[[Visit], None]:
+    """What each block of visits is handed to: the truth, then `on_visit`."""
+
+    def begin(visit: Visit) -> None:
+        truth.ranking.add(visit)
+        if on_visit:
+            on_visit(visit)
+
+    return begin
+
+
 def emit(rows: Rows, truth: Truth) -> Batch:
     """Count rows and hand out their lines."""
     truth.add(rows.facts)
     return Batch(rows.lines.tolist(), truth)
 
 
-def simulate(plan: Plan) -> Iterator[Batch]:
+def simulate(plan: Plan, on_visit: Callable[[Visit], None] | None = None) -> Iterator[Batch]:
     """Emit exactly `plan.events` lines, about 20,000 a batch, in order of arrival.
 
     What is in memory is bounded by the visits that are going on at one time, whatever the length of the run.
+
+    Args:
+        plan: what to simulate.
+        on_visit: gets each block of visits as it begins, before the lines of it.
     """
     world = build(plan.world)
     end, length = to_microseconds(plan.end), round(plan.days * rhythm.DAY)
@@ -102,8 +118,9 @@ def simulate(plan: Plan) -> Iterator[Batch]:
     edges = [end - length + length * i // windows for i in range(windows + 1)]
     shares = people_by_place(world)
     weights = [rhythm.visits(shares, a, b) for a, b in zip(edges, edges[1:], strict=False)]
-    stream = Stream(world, [plan.seed, plan.world, end, length, plan.events], plan.shares, until=end)
     truth = Truth(world)
+    seed = [plan.seed, plan.world, end, length, plan.events]
+    stream = Stream(world, seed, plan.shares, observers(truth, on_visit), until=end)
     for i, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
         left = plan.events - truth.events
         wanted = left * weights[i] / math.fsum(weights[i:])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from recsys_data.simulator.ranking_truth import RankingTotals
 from recsys_data.simulator.traffic.behaviour import IDENTITIES_FROM, KINDS
 from recsys_data.simulator.world import World
 
@@ -43,6 +44,7 @@ class Truth:
         redacted: accepted lines with coordinates or an internet address but no consent to exact location.
         redacted_coordinates: those of them with coordinates.
         first, last: earliest and latest accepted `event_ts`, microseconds; None before the first.
+        ranking: true values of ranking policies, over all visits that have begun.
         seen_users, seen_items: which people (as users) and items occur in accepted interactions.
     """
 
@@ -55,6 +57,7 @@ class Truth:
     redacted_coordinates: int = 0
     first: int | None = None
     last: int | None = None
+    ranking: RankingTotals = field(default_factory=RankingTotals)
     seen_users: np.ndarray = field(init=False)
     seen_items: np.ndarray = field(init=False)
 

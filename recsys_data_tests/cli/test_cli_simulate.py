@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 
@@ -57,6 +58,22 @@ def test_equal_plans_give_equal_bytes_on_stdout(run: Run) -> None:
     first, second = run(*arguments), run(*arguments)
     assert first.stdout_bytes == second.stdout_bytes
     assert first.stdout_bytes.count(b"\n") == 50
+
+
+def test_decisions_hold_the_shortlist_of_every_recommended_list_that_arrives(run: Run, tmp_path: Path) -> None:
+    decisions, truth = tmp_path / "decisions.parquet", tmp_path / "truth.json"
+    run("simulate", "--events", "3000", "--decisions", str(decisions), "--truth", str(truth))
+    run("ingest", "--until-empty")
+    names = ["recommendation_id", "item_id", "score", "variant"]
+    query = f"select {', '.join(names)} from interactions where type = 'impression' and recommendation_id is not null"
+    rows = [tuple(row[name] for name in names) for row in json.loads(run("sql", "--format", "json", query).stdout)]
+    known = {tuple(row[name] for name in names) for row in pq.read_table(decisions, columns=names).to_pylist()}
+    assert len(rows) > 300
+    assert set(rows) <= known
+    assert {row[-1] for row in rows} == {"control", "treatment"}
+    worth = json.loads(truth.read_text())["ranking"]["clicks_per_impression"]
+    assert worth["random"] < worth["logging"] < worth["by_liking"]
+    assert sorted(path.name for path in tmp_path.iterdir() if "decisions" in path.name) == ["decisions.parquet"]
 
 
 def test_no_events_are_a_truth_too(run: Run, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from recsys_data.simulator.world import build
 @pytest.fixture(scope="module")
 def pages() -> list[tuple[datetime, str]]:
     """Local time and time zone of each page view of two weeks around a change of European clocks."""
-    plan = Plan(events=60_000, end=datetime(2026, 4, 6, tzinfo=UTC), days=14, shares=Shares(0, 0, 0, 0))
+    plan = Plan(events=150_000, end=datetime(2026, 4, 6, tzinfo=UTC), days=14, shares=Shares(0, 0, 0, 0))
     found = []
     for batch in simulate(plan):
         for line in batch.lines:

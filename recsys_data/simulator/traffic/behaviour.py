@@ -1,7 +1,9 @@
 """What visitors do: the funnel from impressions to purchases, as one table of events without their serialization.
 
-Every step is a coin whose log odds rise with affinity (`World.affinity`) and depend on the goal of the visit;
-those of a click also fall with the position. A cart follows only from a click, an order only from a cart.
+An item is clicked when it is looked at and found attractive (the position-based model). The chance of the first
+depends on its position alone, `EXAMINATION`. That of the second, and of every later step, is a coin whose log odds
+rise with affinity (`World.affinity`) and depend on the goal of the visit. A cart follows only from a click, an order
+only from a cart.
 Likes, ratings, bookmarks, time spent and depth scrolled follow affinity too, dislikes the other way. That is
 what a model trained on the events can find.
 """
@@ -12,7 +14,7 @@ from typing import TypedDict
 import numpy as np
 
 from recsys_data.simulator.rhythm import DAY, SECOND
-from recsys_data.simulator.traffic.lists import SEARCH, Lists, Shown, fill, open_lists, running
+from recsys_data.simulator.traffic.lists import MOST_SHOWN, SEARCH, Decisions, Lists, Shown, fill, open_lists, running
 from recsys_data.simulator.traffic.sessions import (
     ANONYMOUS,
     DEVICES,
@@ -35,8 +37,11 @@ KINDS = (
 KIND = {name: code for code, name in enumerate(KINDS)}
 IDENTITIES_FROM = KIND["identify"]
 
+# Chance that somebody looks at what is shown at position 1, 2, ...
+EXAMINATION = 0.88 ** np.arange(MOST_SHOWN)
 # Log odds by goal: browse, buy, compare, gift.
 CLICK = np.array([-3.7, -3.3, -3.2, -3.5])
+CLICK_BY_AFFINITY = 1.1
 CART = np.array([-4.7, -2.8, -3.9, -3.0])
 ORDER = np.array([-0.8, 0.7, -0.6, 0.6])
 ON_DESKTOP = np.array([0.5 if device.type == "desktop" else 0.0 for device in DEVICES])
@@ -52,7 +57,8 @@ class Events:
         kind: index into `KINDS`.
         item: index of the item, -1 for none.
         list: index of the list it was done in, -1 for none.
-        position: rank of the item in that list, 0 for none.
+        position: place of the item in that list, from 1; 0 for none.
+        shown: index of the item shown, of an impression; -1 of anything else.
         amount: pieces, score, milliseconds or share of the page, whatever the kind is about.
     """
 
@@ -62,6 +68,7 @@ class Events:
     item: Ints
     list: Ints
     position: Ints
+    shown: Ints
     amount: Floats
 
     def __len__(self) -> int:
@@ -78,6 +85,8 @@ class Visit:
 
     sessions: Sessions
     lists: Lists
+    shown: Shown
+    decisions: Decisions
     events: Events
     login_at: Ints
 
@@ -85,6 +94,11 @@ class Visit:
 class _Place(TypedDict):
     list: Ints
     position: Ints
+
+
+def attraction(goal: Ints, affinity: Floats) -> Floats:
+    """Probability of a click on what is looked at; `goal` must broadcast against `affinity`."""
+    return 1 / (1 + np.exp(-(CLICK[goal] + CLICK_BY_AFFINITY * affinity)))
 
 
 def happens(rng: np.random.Generator, log_odds: Floats) -> Bools:
@@ -113,9 +127,9 @@ class _Funnel:
         self.sessions = sessions
         self.lists = open_lists(world, rng, sessions)
         self.parts: list[list[np.ndarray]] = []
-        shown = fill(world, rng, sessions, self.lists)
-        self.clicks = self._click(shown)
-        self._look(shown)
+        self.shown, self.decisions = fill(world, rng, sessions, self.lists)
+        self.clicks = self._click(self.shown)
+        self._look(self.shown)
         self._read()
         self._judge()
         self._order()
@@ -130,11 +144,12 @@ class _Funnel:
         *,
         list: Ints | int = -1,
         position: Ints | int = 0,
+        shown: Ints | int = -1,
         amount: Ints | Floats | float = 0.0,
         only: Bools | None = None,
     ) -> None:
         """Add one event per session given, or those that `only` marks."""
-        columns = (session, time, KIND[kind], item, list, position)
+        columns = (session, time, KIND[kind], item, list, position, shown)
         typed = [np.asarray(column, np.int64) for column in columns] + [np.asarray(amount, np.float64)]
         whole = [np.broadcast_to(column, session.shape) for column in typed]
         self.parts.append(whole if only is None else [column[only] for column in whole])
@@ -142,8 +157,8 @@ class _Funnel:
     def _click(self, shown: Shown) -> _Clicks:
         """Choose the clicks and the time each takes, hence when lists open and visits end."""
         rng, lists, sessions = self.rng, self.lists, self.sessions
-        odds = CLICK[sessions.goal[lists.session[shown.list]]] + 1.1 * shown.affinity
-        does = happens(rng, odds - 0.13 * (shown.position - 1))
+        chance = attraction(sessions.goal[lists.session[shown.list]], shown.affinity)
+        does = rng.random(len(chance)) < EXAMINATION[shown.position - 1] * chance
         shelf, affinity = shown.list[does], shown.affinity[does]
         of = lists.session[shelf]
         patience = np.where(sessions.mode == FAMILY, 1.3, np.where(sessions.mode == WORK, 0.6, 1.0))[of]
@@ -166,7 +181,8 @@ class _Funnel:
         self._add("page_view", lists.session, self.opened, list=number, only=~search)
         at = self.opened[shown.list] + SECOND * 4 // 10 + shown.position * SECOND // 20
         of = lists.session[shown.list]
-        self._add("impression", of, at, shown.item, list=shown.list, position=shown.position)
+        number = np.arange(len(of))
+        self._add("impression", of, at, shown.item, list=shown.list, position=shown.position, shown=number)
 
     def _read(self) -> None:
         """Clicks, and what happens on the page of the item."""
@@ -214,7 +230,7 @@ class _Funnel:
         orders &= sessions.login != ANONYMOUS  # an order needs an account
         bought = carted & ~regrets & orders[of]
         paid = self.end[of] + 20 * SECOND
-        self._add("purchase", of, paid, item, amount=pieces, only=bought)
+        self._add("purchase", of, paid, item, list=clicks.list, amount=pieces, only=bought)
         returned = bought & (rng.random(len(of)) < 0.07) & (sessions.late_days[of] == 0)
         after = (DAY * (0.4 + rng.gamma(2.0, 1.8, size=len(of)))).astype(np.int64)
         self._add("refund", of, paid + after, item, amount=pieces, only=returned)
@@ -237,4 +253,4 @@ def behave(world: World, rng: np.random.Generator, sessions: Sessions) -> Visit:
     """Let each session run its course."""
     funnel = _Funnel(world, rng, sessions)
     columns = [np.concatenate(column) for column in zip(*funnel.parts, strict=True)]
-    return Visit(sessions, funnel.lists, Events(*columns), funnel.login_at)
+    return Visit(sessions, funnel.lists, funnel.shown, funnel.decisions, Events(*columns), funnel.login_at)

@@ -6,7 +6,7 @@ import numpy as np
 
 from recsys_data.simulator.catalogue import COLOURS, MATERIALS, RATES, TAGS
 from recsys_data.simulator.traffic.behaviour import KIND, Visit
-from recsys_data.simulator.traffic.lists import LIST_KINDS, RECOMMENDED, Lists
+from recsys_data.simulator.traffic.lists import LIST_KINDS, MODELS, RECOMMENDED, VARIANTS, Lists, variant_of
 from recsys_data.simulator.traffic.serialization import ClientFormat, quote
 from recsys_data.simulator.world import World
 
@@ -15,11 +15,10 @@ CUSTOM = ("newsletter_signup", "coupon_applied", "chat_opened", "size_guide_open
 
 def _list_fragments(world: World, rng: np.random.Generator, lists: Lists) -> tuple[list[str], list[str]]:
     """Per list: what its items carry, and the query that was typed."""
-    digits = rng.bytes(6 * len(lists.kind)).hex()
     choices = rng.integers(1 << 30, size=len(lists.kind)).tolist()
     places, queries = [], []
-    for i, (kind, leaf, choice) in enumerate(zip(lists.kind.tolist(), lists.category.tolist(), choices, strict=True)):
-        name = digits[12 * i : 12 * i + 12]
+    columns = (lists.kind.tolist(), lists.category.tolist(), choices, lists.name)
+    for kind, leaf, choice, name in zip(*columns, strict=True):
         department, category, thing = world.categories.path[leaf]
         brand = world.items.brand[choice % len(world.items.brand)]
         colour, material = COLOURS[choice % len(COLOURS)], MATERIALS[choice % len(MATERIALS)]
@@ -41,16 +40,37 @@ def _list_fragments(world: World, rng: np.random.Generator, lists: Lists) -> tup
     return places, queries
 
 
+def _recommendation_fragments(lists: Lists) -> list[str]:
+    """Per list: its recommendation, empty where it is none."""
+    made = RECOMMENDED[lists.kind].tolist()
+    return [f',"recommendation_id":"rec-{name}"' if of else "" for of, name in zip(made, lists.name, strict=True)]
+
+
+def _ranked_fragments(world: World, visit: Visit) -> list[str]:
+    """Per item shown: by which model, for which variant, with which score and propensity; empty if by none."""
+    shown = visit.shown
+    fragments = [""] * len(shown.item)
+    at = np.flatnonzero(~np.isnan(shown.propensity))
+    variant = variant_of(world, visit.sessions.person[visit.lists.session[shown.list[at]]])
+    by = [f',"model":"{model}","variant":"{name}","score":' for model, name in zip(MODELS, VARIANTS, strict=True)]
+    columns = (at, variant, shown.score[at], shown.propensity[at])
+    for i, of, score, propensity in zip(*(column.tolist() for column in columns), strict=True):
+        fragments[i] = f'{by[of]}{score},"propensity":{propensity}'
+    return fragments
+
+
 class EventFields:
     """The fields that belong to a kind of event, as fragments with a leading comma."""
 
     def __init__(self, world: World, rng: np.random.Generator, visit: Visit, client: ClientFormat) -> None:
         events = visit.events
         self.world, self.client, self.kind = world, client, events.kind
+        self.recommendation = _recommendation_fragments(visit.lists)
         self.places, self.queries = _list_fragments(world, rng, visit.lists)
+        self.ranked = _ranked_fragments(world, visit)
         self.price = world.items.price[events.item].tolist()  # of no item: never looked at
-        self.session, self.list, self.position = (
-            column.tolist() for column in (events.session, events.list, events.position)
+        self.session, self.list, self.position, self.item_shown = (
+            column.tolist() for column in (events.session, events.list, events.position, events.shown)
         )
         self.amount = events.amount.tolist()
         self.number = rng.integers(1 << 30, size=len(events)).tolist()
@@ -65,6 +85,9 @@ class EventFields:
 
     def _shown(self, i: int) -> str:
         return f'{self.places[self.list[i]]},"position":{self.position[i]}'
+
+    def _impression(self, i: int) -> str:
+        return self._shown(i) + self.ranked[self.item_shown[i]]
 
     def _listed(self, i: int) -> str:
         return self.places[self.list[i]]
@@ -82,6 +105,9 @@ class EventFields:
         order = self.client.order_id[self.session[i]]
         return f',"order_id":"{order}"{self._money(i, int(self.amount[i]))}'
 
+    def _purchase(self, i: int) -> str:
+        return self._order(i) + self.recommendation[self.list[i]]
+
     def _identify(self, i: int) -> str:
         return f',"traits":{{"plan":"{("free", "plus")[self.number[i] % 2]}","email_verified":true}}'
 
@@ -94,12 +120,13 @@ class EventFields:
     def all(self) -> list[str]:
         """One fragment per event."""
         write: dict[str, Callable[[int], str]] = {
-            **dict.fromkeys(("impression", "click", "view"), self._shown),
+            "impression": self._impression,
+            **dict.fromkeys(("click", "view"), self._shown),
             "page_view": self._listed,
             "search": self._search,
             "dwell": self._dwell,
             "add_to_cart": self._cart,
-            "purchase": self._order,
+            "purchase": self._purchase,
             "refund": self._order,
             "remove_from_cart": lambda i: f',"quantity":{int(self.amount[i])}',
             "scroll": lambda i: f',"scroll_depth":{self.amount[i]:.3f}',

@@ -1,13 +1,21 @@
 """What is shown: the lists that each session opens, and the items in them.
 
-The home page and "for you" are recommended: their items are chosen by liking, with noise. "Similar" lists,
-search results and category pages take items of one category, mostly the one that the visitor came for.
+Search results and category pages take items of one category, mostly the one that the visitor came for.
+The home page, "for you" and "similar" are recommended (the latter from one category), by the logging policy:
+- A model scores the candidates: liking times a weight, plus an error of its own. The variant of the visitor's
+  experiment says which model; each person always gets the same one.
+- The SHORTLIST best, n of them, are ranked by that score. A list shows the first of them; how many does not depend
+  on what they are.
+- With probability EXPLORATION the n are shown in a uniformly random order instead. The item of rank r is therefore
+  at position k with probability EXPLORATION / n, plus 1 - EXPLORATION where r = k: its `propensity`, exactly.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from recsys_data.simulator.epochs import hash_noise
 from recsys_data.simulator.traffic.sessions import BROWSE, BUY, COMPARE, GIFT, Floats, Ints, Sessions, pick
 from recsys_data.simulator.world import World
 
@@ -20,7 +28,11 @@ NEXT_KIND = np.array([[0.06, 0.38, 0.21, 0.19, 0.16]])
 RANKED_BY_LIKING = np.array([0.8, 0.25, 0.0, 1.3, 0.8])
 
 CANDIDATES = 24
-MOST_SHOWN = 12
+SHORTLIST = MOST_SHOWN = 12
+EXPLORATION = 0.2
+VARIANTS = ("control", "treatment")
+MODELS = ("storefront-1", "storefront-2")  # by variant
+MODEL_WEIGHTS = np.array([1.0, 1.5])  # the second model sees liking better
 MORE_LISTS = {BROWSE: 2.0, BUY: 1.9, COMPARE: 3.1, GIFT: 2.4}
 
 
@@ -33,12 +45,14 @@ class Lists:
         number: 0 for the first list of its session.
         kind: index into `LIST_KINDS`.
         category: what a search, category page or "similar" list is about.
+        name: 12 hexadecimal digits, the unique part of its id.
     """
 
     session: Ints
     number: Ints
     kind: Ints
     category: Ints
+    name: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +62,44 @@ class Shown:
     Attributes:
         list: index of the list.
         item: index of the item.
-        position: rank in the list, from 1.
+        position: place in the list, from 1.
         affinity: how much the visitor likes it.
+        score: of the model that ranked it, NaN where the list is not recommended.
+        propensity: probability of this item at this position, NaN where the list is not recommended.
     """
 
     list: Ints
     item: Ints
     position: Ints
     affinity: Floats
+    score: Floats
+    propensity: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """D recommended lists, and the shortlist that each was made from.
+
+    Attributes:
+        list: index of the list, shape (D,).
+        variant: index into `VARIANTS` and `MODELS`, shape (D,).
+        size: length of the shortlist, shape (D,).
+        shown: how many items the list shows, at most `size`, shape (D,).
+        item: the shortlist by rank, -1 beyond its size, shape (D, SHORTLIST).
+        score: descending, -inf beyond the size, shape (D, SHORTLIST).
+        affinity: how much the visitor likes each, shape (D, SHORTLIST).
+    """
+
+    list: Ints
+    variant: Ints
+    size: Ints
+    shown: Ints
+    item: Ints
+    score: Floats
+    affinity: Floats
+
+    def __len__(self) -> int:
+        return len(self.list)
 
 
 def running(values: Ints, group: Ints) -> Ints:
@@ -88,7 +132,9 @@ def open_lists(world: World, rng: np.random.Generator, sessions: Sessions) -> Li
     first = pick(rng, np.repeat(FIRST_KIND, size, axis=0))
     later = pick(rng, np.repeat(NEXT_KIND, size, axis=0))
     intent = _intents(world, rng, sessions)[session, (rng.random(size) > 0.78) * 1]
-    return Lists(session, number, np.where(number == 0, first, later), intent)
+    digits = rng.bytes(6 * size).hex()
+    names = [digits[i : i + 12] for i in range(0, len(digits), 12)]
+    return Lists(session, number, np.where(number == 0, first, later), intent, names)
 
 
 def _candidates(world: World, rng: np.random.Generator, lists: Lists) -> Ints:
@@ -103,16 +149,59 @@ def _candidates(world: World, rng: np.random.Generator, lists: Lists) -> Ints:
     return np.minimum(np.searchsorted(edges, at, side="right") - 1, len(items.item_id) - 1)
 
 
-def fill(world: World, rng: np.random.Generator, sessions: Sessions, lists: Lists) -> Shown:
+def variant_of(world: World, person: Ints) -> Ints:
+    """The variant that each person is in, always; shape of `person`, 1-d."""
+    return (hash_noise(world.seed, "variant", person) < 0.5).astype(np.int64)
+
+
+def propensity(size: Ints, rank: Ints, position: Ints) -> Floats:
+    """Probability with which the logging policy shows what is ranked `rank` at `position`, both from 1.
+
+    >>> propensity(np.array([10, 10]), np.array([3, 3]), np.array([3, 1])).round(3).tolist()
+    [0.82, 0.02]
+    """
+    return EXPLORATION / size + (1 - EXPLORATION) * (rank == position)
+
+
+def fill(world: World, rng: np.random.Generator, sessions: Sessions, lists: Lists) -> tuple[Shown, Decisions]:
     """Choose what each list shows, without showing an item twice in one list."""
     candidates = np.sort(_candidates(world, rng, lists), axis=1)
-    person = sessions.person[lists.session][:, None]
-    affinity = world.affinity(person, candidates)
-    score = RANKED_BY_LIKING[lists.kind][:, None] * affinity + rng.gumbel(size=candidates.shape)
+    visitor = sessions.person[lists.session]
+    affinity = world.affinity(visitor[:, None], candidates)
+    recommended = RECOMMENDED[lists.kind]
+    variant = variant_of(world, visitor)
+    weight = RANKED_BY_LIKING[lists.kind] * np.where(recommended, MODEL_WEIGHTS[variant], 1.0)
+    # Rounded before it ranks, so that the score in an event is the one that ranked.
+    score = np.round(weight[:, None] * affinity + rng.gumbel(size=candidates.shape), 4)
     score[:, 1:][candidates[:, 1:] == candidates[:, :-1]] = -np.inf
-    best = np.argsort(-score, axis=1)[:, :MOST_SHOWN]
-    shown = np.clip(rng.poisson(7.0, size=len(best)), 3, MOST_SHOWN)
-    seen = (np.arange(MOST_SHOWN) < shown[:, None]) & (np.take_along_axis(score, best, axis=1) > -np.inf)
-    row, column = np.nonzero(seen)
-    chosen = best[row, column]
-    return Shown(row, candidates[row, chosen], column + 1, affinity[row, chosen])
+    ranked = np.argsort(-score, axis=1, kind="stable")[:, :SHORTLIST]
+    candidates = np.take_along_axis(candidates, ranked, axis=1)
+    affinity, score = (np.take_along_axis(of, ranked, axis=1) for of in (affinity, score))
+    size = (score > -np.inf).sum(axis=1)
+    shown = np.minimum(np.clip(rng.poisson(7.0, size=len(size)), 3, MOST_SHOWN), size)
+    order = _explored(rng, size, recommended)
+    row, column = np.nonzero(np.arange(MOST_SHOWN) < shown[:, None])
+    rank, place = order[row, column], column + 1
+    of_model = recommended[row]
+    shows = Shown(
+        row,
+        candidates[row, rank],
+        place,
+        affinity[row, rank],
+        np.where(of_model, score[row, rank], np.nan),
+        np.where(of_model, propensity(size[row], rank + 1, place), np.nan),
+    )
+    at = np.flatnonzero(recommended)
+    there = score[at] > -np.inf
+    shortlist = np.where(there, candidates[at], -1)
+    return shows, Decisions(at, variant[at], size[at], shown[at], shortlist, score[at], affinity[at])
+
+
+def _explored(rng: np.random.Generator, size: Ints, recommended: npt.NDArray[np.bool_]) -> Ints:
+    """The rank (from 0) at each place: the ranking, or a random order of it; shape (L, SHORTLIST)."""
+    order = np.tile(np.arange(SHORTLIST), (len(size), 1))
+    explores = np.flatnonzero(recommended & (rng.random(len(size)) < EXPLORATION))
+    keys = rng.random((len(explores), SHORTLIST))
+    keys[np.arange(SHORTLIST) >= size[explores][:, None]] = np.inf
+    order[explores] = np.argsort(keys, axis=1, kind="stable")
+    return order

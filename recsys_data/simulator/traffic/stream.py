@@ -4,12 +4,13 @@ Lines wait in one array, sorted by arrival, until they are due. A redelivery arr
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from recsys_data.simulator.rhythm import HOUR, SECOND
-from recsys_data.simulator.traffic.behaviour import IDENTITIES_FROM, behave
+from recsys_data.simulator.traffic.behaviour import IDENTITIES_FROM, Visit, behave
 from recsys_data.simulator.traffic.faults import Faults
 from recsys_data.simulator.traffic.lines import render
 from recsys_data.simulator.traffic.rows import Rows, empty
@@ -36,11 +37,28 @@ SHARES = Shares()
 
 
 class Stream:
-    """The lines of one shop. `until` (microseconds): nothing arrives then or later."""
+    """The lines of one shop."""
 
-    def __init__(self, world: World, seed: list[int], shares: Shares, until: int = NEVER) -> None:
+    def __init__(
+        self,
+        world: World,
+        seed: list[int],
+        shares: Shares,
+        on_visit: Callable[[Visit], None],
+        until: int = NEVER,
+    ) -> None:
+        """Begin without lines.
+
+        Args:
+            world: the shop and its people.
+            seed: of all randomness.
+            shares: of faults and late events.
+            on_visit: gets each block of visits as it begins.
+            until: nothing arrives then or later, microseconds.
+        """
         self.world = world
         self.shares = shares
+        self.on_visit = on_visit
         self.until = until
         self.rng = np.random.default_rng(seed)
         self.faults = Faults(int(self.rng.integers(1 << 62)))
@@ -62,6 +80,7 @@ class Stream:
             return
         sessions = draw(self.world, self.rng, start, end, visits, self.shares.late)
         visit = behave(self.world, self.rng, sessions)
+        self.on_visit(visit)
         self._visits += visits
         self._lines += round(len(visit.events) / (1 - self.shares.duplicates))
         kept = (visit.events.time >= since) & (visit.events.time < self.until)
