@@ -16,7 +16,7 @@ positions: clicks per impression. `training.off_policy` estimates the same from 
     True
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -179,7 +179,7 @@ class RankingTotals:
 
     lists: int = 0
     impressions: int = 0
-    clicks: Counter[str] = field(default_factory=Counter)
+    clicks: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     shown: Counter[str] = field(default_factory=Counter)
 
     def add(self, visit: Visit) -> None:

@@ -37,7 +37,7 @@ def visits(world: World, seed: int, count: int) -> Visit:
 
 
 @pytest.fixture(scope="module")
-def run() -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+def run() -> tuple[list[dict[str, Any]], dict[tuple[str, str], dict[str, Any]]]:
     """Events of a run, and its recommended lists' shortlists: by recommendation and item."""
     tables, events = [], []
     for batch in simulate(PLAN, lambda visit: tables.append(table(build(), visit))):
