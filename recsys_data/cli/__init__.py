@@ -28,6 +28,7 @@ from recsys_data.cli.simulate import simulate
 from recsys_data.cli.snapshot import snapshot
 from recsys_data.cli.sql import sql
 from recsys_data.cli.support.commands import Commands
+from recsys_data.cli.train import models, train
 from recsys_data.cli.training_set import training_set
 from recsys_data.cli.up import up
 from recsys_data.errors import UserError
@@ -53,7 +54,7 @@ def cli() -> None:
 
 
 _stream = (up, collect, simulate, load, ingest, snapshot, features)
-_training = (training_set,)
+_training = (training_set, train, models)
 _watching = (status, dead_letters, trace, doctor, verify, alerts)
 for _command in (*_stream, *_training, *_watching, backup, restore, sql, contract):
     cli.add_command(_command)

@@ -1,0 +1,141 @@
+"""Trains a model on a training set, measures it beside simple ones, and registers it.
+
+Data flow: training set (built if its inputs changed) -> fit -> recommendations for the test rows -> metrics, beside
+`popular` and `random` and the champion -> version in the registry. Run alone: `recsys-data train item_knn`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recsys_data.durable import scratch
+from recsys_data.errors import UserError
+from recsys_data.settings import Settings
+from recsys_data.storage.tables import Lake
+from recsys_data.training.baselines import MODELS, load_model
+from recsys_data.training.build import Built, build, declared_set
+from recsys_data.training.registry import (
+    CHALLENGER,
+    CHAMPION,
+    Version,
+    aliases_of,
+    artefact_folder,
+    find,
+    register,
+    store_artefact,
+)
+
+if TYPE_CHECKING:
+    from recsys_data.training.evaluate import Measured
+
+REFERENCES = ("popular", "random")
+PRIMARY = "nDCG@10"
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A version that was trained.
+
+    Attributes:
+        version: as registered.
+        built: the training set.
+        measured: name -> metrics, of the model first, then of `popular`, `random` and, if there is one, the champion.
+        better: by how much `nDCG@10` is above that of the champion, with its 95 % interval; None without a champion.
+        promoted: whether it is the champion now.
+    """
+
+    version: Version
+    built: Built
+    measured: "dict[str, Measured]"
+    better: tuple[float, float, float] | None
+    promoted: bool
+
+
+def train(
+    lake: Lake,
+    settings: Settings,
+    kind: str,
+    set_name: str,
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    known: str | None = None,
+    promote: bool = True,
+    on_progress: Progress = lambda step: None,
+) -> Trained:
+    """Train, measure and register a version of the model of a training set.
+
+    It becomes the champion if there is none, or if it is better by `PRIMARY` with an interval above 0; otherwise it is
+    the challenger.
+
+    Args:
+        lake: what the training set is built from, and where the registry is.
+        settings: say where files are put.
+        kind: of the model, a key of `MODELS`, or a name under `models` of the set's declaration.
+        set_name: of the training set.
+        parameters: of the kind; they come before what is declared.
+        known: as for `build`.
+        promote: whether it may become the champion.
+        on_progress: called with what is done next.
+
+    Raises:
+        UserError: there is no such kind, parameter or set, or nothing to learn from or to test with.
+    """
+    from recsys_data.training.evaluate import Task
+
+    declared, _ = declared_set(lake, settings, set_name)
+    chosen = {**declared.models.get(kind, {}), **(parameters or {})}
+    kind = chosen.pop("kind", kind)
+    if kind not in MODELS:
+        raise UserError(f"{kind!r} is not a model; choose from {', '.join(MODELS)}.")
+    model = MODELS[kind](**chosen)
+    built = build(lake, settings, set_name, known=known, on_progress=on_progress)
+    task = Task.of(built.folder, declared)
+    on_progress(f"fitting {kind}")
+    model.fit(task.train)
+    measured = {kind: task.measure(model, on_progress)}
+    for name in REFERENCES:
+        if name != kind:
+            measured[name] = task.measure(MODELS[name]().fit(task.train), on_progress)
+    champion = aliases_of(lake).get(set_name, {}).get(CHAMPION)
+    better = None
+    if champion is not None:
+        on_progress("measuring the champion")
+        files = artefact_folder(settings, find(lake, set_name, str(champion)).artefact)
+        measured[f"champion {champion}"] = current = task.measure(load_model(files), on_progress)
+        found = measured[kind].evaluation.difference(current.evaluation, PRIMARY)
+        better = (found.mean, found.low, found.high)
+    promoted = promote and (better is None or better[1] > 0)
+    with scratch(settings.training_dir / "staging", f"model-{set_name}") as folder:
+        whole = folder / "model"
+        model.save(whole)
+        artefact = store_artefact(settings, whole)
+    version = Version(
+        model=set_name,
+        version=0,
+        registered_at=datetime.now(UTC),
+        kind=kind,
+        parameters=dict(model.parameters),
+        training_set_version=built.manifest.version,
+        training_set_inputs=built.manifest.inputs,
+        metrics=measured[kind].metrics,
+        artefact=artefact,
+        software=built.manifest.software,
+    )
+    alias = CHAMPION if promoted else CHALLENGER
+    return Trained(register(lake, version, alias), built, measured, better, promoted)
+
+
+def load(lake: Lake, settings: Settings, model: str, version: str = CHAMPION) -> tuple[Any, Version]:
+    """A registered model, fitted, by number or alias.
+
+    Raises:
+        UserError: there is no such version, or its files are gone.
+    """
+    found = find(lake, model, version)
+    folder: Path = artefact_folder(settings, found.artefact)
+    if not folder.is_dir():
+        raise UserError(f"The files of {model} {found.version} are gone: {folder}. Restore them, or train again.")
+    return load_model(folder), found
