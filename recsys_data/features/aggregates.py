@@ -1,24 +1,31 @@
 """The aggregates of one stream of a view, at all moments that a spine asks for.
 
-Data flow: spine -> entities and moments; rows (and tiles) of those entities -> intervals -> nodes -> values, part by
-part where values are lists, which DuckDB cannot spill while it makes them.
+Data flow: spine -> entities and moments; rows (and tiles) of those entities with their intervals -> batches of Arrow ->
+`merging` -> values, for as many moments at a time as fit into memory.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from recsys_data.contracts.features.functions import State, value_of
 from recsys_data.contracts.features.view import FeatureView, Source, keys
-from recsys_data.features import segment_tree
-from recsys_data.features.intervals import Tiling
+from recsys_data.features.intervals import FOREVER, Tiling
 from recsys_data.features.rows import IDENTITIES, owned, rows
 from recsys_data.features.tiles import Plan
 from recsys_data.features.workspace import Workspace
 from recsys_data.sql import quote
 
-# Elements of lists that the moments of one part may have: about 200 MB.
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from recsys_data.features.merging import Merged, Moments
+
+# Values and elements of lists that the moments of one part may have: about 200 MB.
 ELEMENTS = 10_000_000
+# Rows or tiles that are in memory at once, beside what DuckDB holds.
+BATCH_ROWS = 500_000
 
 
 @dataclass(frozen=True)
@@ -96,8 +103,7 @@ def compute(
     """Compute the aggregates over one stream.
 
     Returns:
-        Names of two tables: the values (m, k, #FEATURE ...), k being the span and only its features being set; and
-        (e, t), from when on anything was known of an entity.
+        Names of two tables: the values (m, #FEATURE ...); and (e, t), from when on anything was known of an entity.
     """
     needed, own = planned.needed(), f"{view.name} {name}"
     parts = [_rows(work, inputs, view, name, planned, asked)]
@@ -107,23 +113,27 @@ def compute(
     flags = work.create(
         f"{own} known", f'SELECT e, min(t) AS t FROM ({known}) WHERE "#until" IS NULL OR t < "#until" GROUP BY e'
     )
-    values = ", ".join(
-        f"CASE WHEN k = {planned.span_of[one.name]} THEN {value_of(one, planned.columns(one), kind)} END "
-        f"AS {quote(f'#{one.name}')}"
-        for one, kind in planned.features.items()
-    )
-    size = max(1, ELEMENTS // max(1, sum(state.elements * len(spans) for state, spans in needed.items())))
-    size = size if any(state.elements for state in needed) else 2**62
+    values = []
+    for one, kind in planned.features.items():
+        span, states = planned.span_of[one.name], planned.states[one.name]
+        columns = {
+            what: f"CAST({quote(_column(span, state))} AS {state.kind})" if state.kind else quote(_column(span, state))
+            for what, state in states.items()
+        }
+        values.append(f"{value_of(one, columns, kind)} AS {quote(f'#{one.name}')}")
+    size = max(1, ELEMENTS // sum(max(1, state.elements) * len(spans) for state, spans in needed.items()))
     ((total,),) = work.connection.execute(f"SELECT count(*) FROM {asked.moments}").fetchall()
     for first in range(0, max(total, 1), size):
-        moments = work.create(f"{own} part", segment_tree.numbered(asked.moments, first, first + size))
-        gathered = " UNION ALL ".join(part.gathered(moments, needed, size < total) for part in parts)
-        nodes = work.create(f"{own} nodes", segment_tree.nodes(gathered, moments, list(needed)))
-        states = segment_tree.answers(nodes, moments, list(needed))
-        work.create(f"{own} values", f"SELECT m, k, {values} FROM ({states})", append=True)
-        work.drop(f"{own} part", f"{own} nodes")
+        merged = _merge(work, asked.moments, first, first + size, parts, needed)
+        work.connection.register("#merged", merged)
+        work.create(f"{own} values", f'SELECT m, {", ".join(values)} FROM "#merged"', append=True)
+        work.connection.unregister("#merged")
     work.drop(*(part.name for part in parts))
     return work.table(f"{own} values"), flags
+
+
+def _column(span: int, state: State) -> str:
+    return f"{span} {state.name}"
 
 
 @dataclass(frozen=True)
@@ -135,24 +145,79 @@ class _Pieces:
         table: the same as SQL spells it.
         spans: (span, lo, hi): SQL of the intervals in which they count.
         at: SQL of the moment that they refer to.
-        merge: whether they hold states.
+        states: SQL of each state.
         known: SQL of (e, t, #until): from when on they were known of.
-        near: SQL condition on the interval that is false for most pieces that count at no moment; empty: there is none.
     """
 
     name: str
     table: str
     spans: Sequence[tuple[int, str, str]]
     at: str
-    merge: bool
+    states: Mapping[State, str]
     known: str
-    near: str = ""
 
-    def gathered(self, moments: str, needed: Mapping[State, Sequence[int]], partly: bool) -> str:
-        """SQL of what counts at these moments; `partly`: they are not all."""
-        some = f"WHERE e BETWEEN (SELECT min(e) FROM {moments}) AND (SELECT max(e) FROM {moments})" if partly else ""
-        ranged = segment_tree.ranges(f"SELECT * FROM {self.table} {some}", self.spans, moments, self.near)
-        return segment_tree.gathered(ranged, needed, self.at, self.merge)
+    def query(self, first: int, last: int) -> str:
+        """SQL of those of some entities: `e`, `at`, each `lo` and `hi`, each state and its key."""
+        columns = {"e": "e", "at": self.at}
+        for _, lo, hi in self.spans:
+            columns |= {lo: lo, hi: f"coalesce({hi}, {FOREVER})"}
+        for state, sql in self.states.items():
+            value = f"CAST({sql} AS {state.kind})" if state.kind else sql
+            columns |= {state.name: value, f"{state.name} key": state.key.format(s=value)}
+        listed = ", ".join(f"{sql} AS {quote(name)}" for name, sql in columns.items())
+        return f"SELECT {listed} FROM {self.table} WHERE e BETWEEN {first} AND {last}"
+
+
+def _merge(
+    work: Workspace,
+    moments: str,
+    first: int,
+    end: int,
+    parts: Sequence[_Pieces],
+    needed: Mapping[State, Sequence[int]],
+) -> "pa.Table":
+    """The states at the moments of these numbers: `m` and a column for each state and span."""
+    import numpy as np
+    import pyarrow as pa
+
+    from recsys_data.features.merging import Merged, Moments, merged
+
+    query = f"SELECT e, t FROM {moments} WHERE m >= {first} AND m < {end} ORDER BY m"
+    entities, times = (column.to_numpy() for column in work.connection.sql(query).to_arrow_table().columns)
+    asked = Moments(entities, times)
+    found: dict[tuple[int, State], Merged] = {}
+    whose = (int(entities[0]), int(entities[-1])) if len(entities) else (0, -1)
+    for part in parts:
+        reader = work.connection.sql(part.query(*whose)).to_arrow_reader(BATCH_ROWS)
+        for state, spans in needed.items():
+            for span in spans:
+                found.setdefault((span, state), merged(state, asked, reader.schema.field(state.name).type))
+        for batch in reader:
+            _add(part, batch, asked, needed, found)
+    columns = {_column(span, state): one.result() for (span, state), one in found.items()}
+    return pa.table({"m": np.arange(first, first + asked.count), **columns})
+
+
+def _add(
+    part: _Pieces,
+    batch: "pa.RecordBatch",
+    moments: "Moments",
+    needed: Mapping[State, Sequence[int]],
+    found: "Mapping[tuple[int, State], Merged]",
+) -> None:
+    import numpy as np
+
+    entities, at = batch["e"].to_numpy(), batch["at"].to_numpy()
+    begins = {lo: moments.first(batch[lo].to_numpy()) for lo in dict.fromkeys(lo for _, lo, _ in part.spans)}
+    there = {state: batch[state.name].is_valid().to_numpy(zero_copy_only=False) for state in needed}
+    for span, lo, hi in part.spans:
+        pieces, a, b = moments.ranges(entities, begins[lo], batch[hi].to_numpy())
+        for state, spans in needed.items():
+            if span in spans:
+                some = np.flatnonzero(there[state][pieces])
+                taken = pieces[some]
+                values, keys = batch[state.name].take(taken), batch[f"{state.name} key"].take(taken)
+                found[span, state].add(at[taken], a[some], b[some], values, keys)
 
 
 def _rows(work: Workspace, inputs: Inputs, view: FeatureView, name: str, planned: Plan, asked: Asked) -> _Pieces:
@@ -170,12 +235,8 @@ def _rows(work: Workspace, inputs: Inputs, view: FeatureView, name: str, planned
     known = table
     if name in inputs.whole:
         known = f"({_of_entities(work, inputs, view, source, rows(view, source, inputs.whole[name], ()), asked)})"
-    near = ""
-    if given:
-        # Beside tiles, rows count within a hop only, and those of most hops never.
-        hops = work.create(f"{made} hops", f"SELECT DISTINCT t // {view.hop} AS hop FROM {asked.moments}")
-        near = segment_tree.near(f"FROM {hops}", view.hop)
-    return _Pieces(made, table, spans, '"#ts"', False, f'SELECT e, {first} AS t, "#until" FROM {known}', near)
+    states = {state: state.of_row for state in planned.needed()}
+    return _Pieces(made, table, spans, '"#ts"', states, f'SELECT e, {first} AS t, "#until" FROM {known}')
 
 
 def _tiles(work: Workspace, inputs: Inputs, view: FeatureView, name: str, planned: Plan, asked: Asked) -> _Pieces:
@@ -189,7 +250,8 @@ def _tiles(work: Workspace, inputs: Inputs, view: FeatureView, name: str, planne
     table = work.create(made, _of_entities(work, inputs, view, inputs.sources[name], query, asked))
     spans = [(k, *span.of_tile(tiling)) for k, span in enumerate(planned.spans)]
     known = f'SELECT e, greatest("#from", "#since") AS t, "#until" FROM {table}'
-    return _Pieces(made, table, spans, f'"#tile" + {view.hop}', True, known)
+    states = {state: quote(state.name) for state in planned.needed()}
+    return _Pieces(made, table, spans, f'"#tile" + {view.hop}', states, known)
 
 
 def _of_entities(work: Workspace, inputs: Inputs, view: FeatureView, source: Source, query: str, asked: Asked) -> str:

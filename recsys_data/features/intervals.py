@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from recsys_data.contracts.features.view import LIFETIME, ROLLING, Window
 
+# The last microsecond that there is.
+FOREVER = 2**63 - 1
+
 
 @dataclass(frozen=True)
 class Tiling:

@@ -1,8 +1,8 @@
 """The point-in-time join: each row of a spine with the features of its entities as they were known at its moment.
 
-Data flow: spine -> entities and moments -> for each stream of each view: rows (and tiles) -> intervals -> nodes ->
-states at each moment -> one SELECT that adds histories, flags and expressions to the spine. Everything is SQL in
-temporary tables of the session, which spill to its `temp_directory`; nothing is fetched.
+Data flow: spine -> entities and moments -> for each stream of each view: rows (and tiles) -> intervals -> states at
+each moment -> one SELECT that adds histories, flags and expressions to the spine. Tables are temporary ones of the
+session, which spill to its `temp_directory`; only `merging` fetches rows, batch by batch.
 """
 
 import itertools
@@ -78,15 +78,17 @@ def join(
     select = _Select(list(spine.columns), {f"{REQUEST}.{name.lower()}": name for name in spine.columns})
     select.request[f"{REQUEST}.{TIMESTAMP}"] = timestamp
     # Rows must keep their order until they are numbered; afterwards keeping it only costs memory.
-    ((kept,),) = connection.execute("SELECT current_setting('preserve_insertion_order')").fetchall()
+    settings = "SELECT current_setting('preserve_insertion_order'), current_setting('arrow_lossless_conversion')"
+    ((kept, lossless),) = connection.execute(settings).fetchall()
     try:
+        connection.execute("SET arrow_lossless_conversion = true")
         connection.execute("SET preserve_insertion_order = true")
         numbered = f'SELECT row_number() OVER () AS "#row", epoch_us({quote(timestamp)}) AS "#t", * FROM spine'
         spine.query("spine", f"CREATE TEMP TABLE {work.table('spine')} AS {numbered}")
         connection.execute("SET preserve_insertion_order = false")
         _compute(work, select, inputs, views, resolved)
     finally:
-        connection.execute(f"SET preserve_insertion_order = {kept}")
+        connection.execute(f"SET preserve_insertion_order = {kept}; SET arrow_lossless_conversion = {lossless}")
     return connection.sql(select.sql(work.table("spine")))
 
 
@@ -159,11 +161,10 @@ def _add_view(
         planned = plan(view, name, source, resolved, inputs.commit)
         if planned.features:
             answers, known = compute(work, inputs, view, name, planned, ask(work, view))
-            for k in range(len(planned.spans)):
-                select.joins.append(f"LEFT JOIN {answers} {own}_{k} ON {own}_{k}.m = {alias}.m AND {own}_{k}.k = {k}")
+            select.joins.append(f"LEFT JOIN {answers} {own} ON {own}.m = {alias}.m")
             select.joins.append(f"LEFT JOIN {known} {own}_f ON {own}_f.e = {alias}.e")
             for feature in planned.features:
-                value = f"{own}_{planned.span_of[feature.name]}.{quote(f'#{feature.name}')}"
+                value = f"{own}.{quote(f'#{feature.name}')}"
                 empty = FUNCTIONS[feature.function or ""].empty
                 select.values[f"{view.name}__{feature.name}"] = f"coalesce({value}, {empty})" if empty else value
             flags.append(f"coalesce({alias}.t >= {own}_f.t, false)")

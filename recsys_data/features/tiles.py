@@ -33,10 +33,6 @@ class Plan:
     spans: tuple[Span, ...]
     span_of: Mapping[str, int]
 
-    def columns(self, feature: Feature) -> dict[str, str]:
-        """Kind of state -> its column as SQL spells it."""
-        return {kind: quote(state.name) for kind, state in self.states[feature.name].items()}
-
     def needed(self) -> dict[State, list[int]]:
         """Each state once, with the spans that need it."""
         found: dict[State, list[int]] = {}

@@ -16,6 +16,9 @@ from recsys_data.sql import quote
 # Number of hashes that a sketch keeps: exact below it, 6 % standard error above.
 SKETCH = 256
 INTEGER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?")
+# Types that order in Arrow as they do in DuckDB; others need a key.
+PLAIN = re.compile(r"U?(TINY|SMALL|BIG)?INT(EGER)?|FLOAT|DOUBLE|VARCHAR|DATE|TIMESTAMP( WITH TIME ZONE)?")
+SORT_KEY = "create_sort_key({s}, 'ASC NULLS LAST')"
 NUMBER = re.compile(INTEGER.pattern + r"|FLOAT|DOUBLE|DECIMAL\(.*\)")
 ORDERED = re.compile(NUMBER.pattern + r"|VARCHAR|BOOLEAN|DATE|TIME.*|UUID")
 
@@ -27,27 +30,27 @@ LOGICAL = {
     "TIMESTAMP WITH TIME ZONE": "timestamp",
 }
 
-# kind of state: (aggregate over rows, aggregate over states). Of a row: {x} the value, {d} as a decimal, {row} the
-# value with its place in the order of events, {h} 63 bits of a hash. Of a state: {s}. {at} and {to} are the reference
-# moments of the row or state and of the result.
-LISTED = "list({s}) FILTER (WHERE {s} IS NOT NULL)"
+# How states are merged: exactly summed, summed as they halve with time, or the first or last of them in their order.
+SUM, DECAYED, LEAST, DISTINCT_LEAST, GREATEST = "sum", "decayed", "least", "distinct least", "greatest"
+
+# kind of state: (aggregate over rows, state of one row, how it is merged). {x} is the value, {d} the value as a decimal,
+# {row} the value with its place in the order of events, {h} 63 bits of a hash. {at} and {to} are the moments of the row
+# and of the result.
 STATES = {
-    "count": ("count({x})", "sum({s})::BIGINT"),
-    "numbers": ("count({d})", "sum({s})::BIGINT"),
-    "sum": ("sum({d})", "sum({s})"),
-    "squares": ("sum({d} * {d})", "sum({s})"),
-    "min": ("min({x})", "min({s})"),
-    "max": ("max({x})", "max({s})"),
-    "first": ("min({row})", "min({s})"),
-    "last": ("max({row})", "max({s})"),
-    "last_n": ("max({row}, {n})", f"list_slice(list_reverse_sort(flatten({LISTED})), 1, {{n}})"),
-    "sketch": (
-        f"min(DISTINCT {{h}}, {SKETCH})",
-        f"list_slice(list_sort(list_distinct(flatten({LISTED}))), 1, {SKETCH})",
-    ),
+    "count": ("count({x})", "CASE WHEN {x} IS NOT NULL THEN 1 END::BIGINT", SUM),
+    "numbers": ("count({d})", "CASE WHEN {d} IS NOT NULL THEN 1 END::BIGINT", SUM),
+    "sum": ("sum({d})", "{d}", SUM),
+    "squares": ("sum({d} * {d})", "{d} * {d}", SUM),
+    "min": ("min({x})", "{x}", LEAST),
+    "max": ("max({x})", "{x}", GREATEST),
+    "first": ("min({row})", "{row}", LEAST),
+    "last": ("max({row})", "{row}", GREATEST),
+    "last_n": ("max({row}, {n})", "CASE WHEN {x} IS NOT NULL THEN [{row}] END", GREATEST),
+    "sketch": (f"min(DISTINCT {{h}}, {SKETCH})", "CASE WHEN {x} IS NOT NULL THEN [{h}] END", DISTINCT_LEAST),
     "decayed": (
         "sum({x}::DOUBLE * pow(2.0::DOUBLE, (({at}) - ({to})) / {half_life}::DOUBLE))",
-        "sum({s} * pow(2.0::DOUBLE, (({at}) - ({to})) / {half_life}::DOUBLE))",
+        "{x}::DOUBLE",
+        DECAYED,
     ),
 }
 
@@ -123,15 +126,14 @@ class State:
     argument: str
     column: str
     gather: str
+    of_row: str
     merge: str
     elements: int
     type: str
+    kind: str | None = None
+    key: str = "{s}"
     struct: str | None = None
-
-    @property
-    def decays(self) -> bool:
-        """Whether it refers to a moment."""
-        return "{to}" in self.merge
+    half_life: int | None = None
 
 
 def states_of(feature: Feature, columns: dict[str, str], kind: str, order: int) -> dict[str, State]:
@@ -159,16 +161,36 @@ def states_of(feature: Feature, columns: dict[str, str], kind: str, order: int) 
         "half_life": feature.half_life,
         "at": "{at}",
         "to": "{to}",
-        "s": "{s}",
     }
     found = {}
     for state in FUNCTIONS[feature.function or ""].states:
-        gather, merge = (sql.format(**of_row) for sql in STATES[state])
+        gather, one_row = (sql.format(**of_row) for sql in STATES[state][:2])
         elements = {"last_n": feature.n or 0, "sketch": SKETCH}.get(state, 0)
         stored, struct = _stored(state, kind, scale, order)
         name = f"{state}_{_digest(argument + gather + stored)}"
-        found[state] = State(name, argument, x, gather, merge, elements, stored, struct)
+        found[state] = State(
+            name,
+            argument,
+            x,
+            gather,
+            one_row,
+            STATES[state][2],
+            elements,
+            stored,
+            kind=struct or (kind if state in ("min", "max") else None),
+            key=_key(state, kind),
+            struct=struct,
+            half_life=feature.half_life if state == "decayed" else None,
+        )
     return found
+
+
+def _key(state: str, kind: str) -> str:
+    """SQL of what orders states; a number orders itself."""
+    if state == "last_n":
+        return f"list_transform({{s}}, lambda one: {SORT_KEY.format(s='one')})"
+    ranked = state in ("first", "last") or (state in ("min", "max") and not PLAIN.fullmatch(kind))
+    return SORT_KEY if ranked else "{s}"
 
 
 def _stored(state: str, kind: str, scale: int, order: int) -> tuple[str, str | None]:

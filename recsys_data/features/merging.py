@@ -1,0 +1,286 @@
+"""Merging partial aggregates at many moments at once, without meeting every piece at every moment.
+
+The moments of a part of the spine are numbered 0 to n - 1, by entity and time. A piece, that is a row or a tile, counts
+in lo <= t < hi, hence at a range of these numbers, a until before b. Exact sums are added at a and taken away at b; the
+running total is the sum at each moment. What cannot be taken away again is put on the nodes of a binary tree over the
+moments, at most 2 log2(n) for each range, and handed down to the leaves once all pieces are there. A hot entity with a
+million rows and a million moments thus costs their sum times a logarithm, not their product.
+
+Data flow: `Moments.ranges` of a batch of pieces -> `add` of each state -> `result`, an array with a value or NULL for
+each moment. Memory is that of the moments and one batch.
+"""
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys_data.contracts.features.functions import DECAYED, DISTINCT_LEAST, GREATEST, SUM, State
+from recsys_data.errors import UserError
+from recsys_data.features.intervals import FOREVER
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Numbers = NDArray[np.int64]
+
+# Candidates of a state that are kept before those that cannot win are dropped.
+CANDIDATES = 2_000_000
+# Entities times distinct moments up to which the ranges are looked up in a table: 80 MB.
+CELLS = 10_000_000
+
+
+class Moments:
+    """Moments in order of entity and time, and the tree over them: node i has the children 2i and 2i + 1.
+
+    Args:
+        entities: number of the entity of each.
+        times: in microseconds.
+    """
+
+    def __init__(self, entities: "Numbers", times: "Numbers") -> None:
+        self.count = len(times)
+        self.size = 1 << max(0, self.count - 1).bit_length()
+        self._first = int(entities[0]) if self.count else 0
+        self._distinct, place = np.unique(times, return_inverse=True)
+        self._stride = len(self._distinct) + 1
+        self._keys = (entities - self._first) * self._stride + place
+        cells = (int(entities[-1]) - self._first + 1) * self._stride if self.count else 0
+        self._table = np.searchsorted(self._keys, np.arange(cells)) if cells <= CELLS else None
+        # The first moment of what lies below each node.
+        self.begins = np.zeros(2 * self.size, np.int64)
+        self.begins[self.size : self.size + self.count] = times
+        for first in self.levels()[-2::-1]:
+            self.begins[first : 2 * first] = self.begins[2 * first : 4 * first : 2]
+
+    def first(self, lo: "Numbers") -> "Numbers":
+        """The first of the distinct moments that are not before `lo`, for `ranges`."""
+        return np.searchsorted(self._distinct, lo)
+
+    def ranges(self, entities: "Numbers", first: "Numbers", hi: "Numbers") -> "tuple[Numbers, Numbers, Numbers]":
+        """Which pieces count at any moment, and the ranges of the moments at which they do.
+
+        Args:
+            entities: of the pieces, all among those of the moments.
+            first: what `first` gives of the moments from which on they count.
+            hi: the moments from which on they do not count any more.
+
+        Returns:
+            Positions of pieces, first moments, and moments before which they end.
+        """
+        kept = np.flatnonzero(np.append(self._distinct, FOREVER)[first] < hi)
+        base = (entities[kept] - self._first) * self._stride
+        a = self._place(base + first[kept])
+        b = self._place(base + np.searchsorted(self._distinct, hi[kept]))
+        some = a < b
+        return kept[some], a[some], b[some]
+
+    def _place(self, keys: "Numbers") -> "Numbers":
+        return np.searchsorted(self._keys, keys) if self._table is None else self._table[keys]
+
+    def nodes(self, a: "Numbers", b: "Numbers") -> "tuple[Numbers, Numbers]":
+        """Nodes that together have exactly the moments of each range: positions of ranges, nodes."""
+        ranges, found = np.arange(len(a)), []
+        left, right = a + self.size, b + self.size
+        while len(ranges):
+            odd = (left & 1).astype(bool)
+            found.append((ranges[odd], left[odd]))
+            left = left + odd
+            odd = (right & 1).astype(bool)
+            right = right - odd
+            found.append((ranges[odd], right[odd]))
+            left, right = left >> 1, right >> 1
+            open_ = left < right
+            ranges, left, right = ranges[open_], left[open_], right[open_]
+        whose, nodes = zip(*found, strict=True) if found else ((), ())
+        empty = np.zeros(0, np.int64)
+        return np.concatenate((empty, *whose)), np.concatenate((empty, *nodes))
+
+    def levels(self) -> "list[int]":
+        """The first node of each level, from the root down to the leaves."""
+        return [1 << level for level in range(self.size.bit_length())]
+
+
+class Merged(Protocol):
+    """The states of one kind and span at all moments."""
+
+    def add(self, at: "Numbers", a: "Numbers", b: "Numbers", values: pa.Array, keys: pa.Array) -> None:
+        """Add pieces.
+
+        Args:
+            at: the moments that they refer to.
+            a: the first moments at which they count.
+            b: the moments before which they end.
+            values: their states, none of them NULL.
+            keys: what orders them.
+        """
+        ...
+
+    def result(self) -> pa.Array:
+        """The merged state at each moment, NULL where nothing counts."""
+        ...
+
+
+def merged(state: State, moments: Moments, kind: pa.DataType) -> Merged:
+    """An empty state; `kind` is the type of its pieces."""
+    if state.merge == SUM:
+        return _Sum(moments, kind, state.argument)
+    if state.merge == DECAYED:
+        return _Decayed(moments, state.half_life or 1)
+    return _Best(moments, kind, state.elements, state.merge == GREATEST, state.merge == DISTINCT_LEAST)
+
+
+class _Changes:
+    """A running total: what is added at a and taken away at b."""
+
+    def __init__(self, moments: Moments) -> None:
+        self._changes = np.zeros(moments.count + 1, np.int64)
+
+    def add(self, a: "Numbers", b: "Numbers", amounts: "Numbers | int") -> None:
+        np.add.at(self._changes, a, amounts)
+        np.subtract.at(self._changes, b, amounts)
+
+    def totals(self) -> "Numbers":
+        return np.cumsum(self._changes)[:-1]
+
+
+class _Sum:
+    """Exact sums of integers or decimals, in limbs of 32 bits, of which 2^31 can be summed without overflow."""
+
+    def __init__(self, moments: Moments, kind: pa.DataType, what: str) -> None:
+        self._moments, self._kind, self._what = moments, kind, what
+        self._limbs: list[_Changes] = []
+        self._seen = _Changes(moments)
+
+    def add(self, at: "Numbers", a: "Numbers", b: "Numbers", values: pa.Array, keys: pa.Array) -> None:
+        self._seen.add(a, b, 1)
+        for number, limb in enumerate(_limbs(values)):
+            if number == len(self._limbs):
+                self._limbs.append(_Changes(self._moments))
+            some = np.flatnonzero(limb)
+            self._limbs[number].add(a[some], b[some], limb[some])
+
+    def result(self) -> pa.Array:
+        seen = self._seen.totals() > 0
+        limbs = [one.totals() for one in self._limbs] or [np.zeros(len(seen), np.int64)]
+        if pa.types.is_integer(self._kind):
+            total = sum(limb << 32 * number for number, limb in enumerate(limbs[:2]))
+            return pa.array(total, pa.int64(), mask=~seen)
+        words = np.zeros((len(seen), 4), np.uint32)
+        carry = np.zeros(len(seen), np.int64)
+        for number in range(4):
+            total = carry + limbs[number] if number < len(limbs) else carry
+            words[:, number] = total & 0xFFFFFFFF
+            carry = total >> 32
+        # What is left is the sign.
+        if np.any(carry != -(words[:, 3] >> 31).astype(np.int64)):
+            raise UserError(f"A sum of {self._what} does not fit 38 digits; declare a smaller scale, or filter.")
+        kind = pa.decimal128(38, self._kind.scale)
+        return pa.Array.from_buffers(kind, len(seen), [pa.array(seen).buffers()[1], pa.py_buffer(words)])
+
+
+def _limbs(values: pa.Array) -> "list[Numbers]":
+    """Integers or decimals as sums of limbs times 2^32 to the power of their place; the last one has the sign."""
+    if pa.types.is_integer(values.type):
+        words = [values.to_numpy()]
+    else:
+        raw = np.frombuffer(values.buffers()[1], np.int64)
+        pairs = raw[2 * values.offset : 2 * (values.offset + len(values))].reshape(-1, 2)
+        words = [pairs[:, 0], pairs[:, 1]]
+        if np.array_equal(words[0] >> 63, words[1]):
+            del words[1]
+    if len(words) == 1 and np.array_equal(words[0].astype(np.int32), words[0]):
+        return words
+    limbs = [part for word in words for part in (word & 0xFFFFFFFF, (word >> 32) & 0xFFFFFFFF)]
+    return [*limbs[:-1], words[-1] >> 32]
+
+
+class _Decayed:
+    """Sums that halve with time. A node refers to its first moment, so that no weight exceeds 1."""
+
+    def __init__(self, moments: Moments, half_life: int) -> None:
+        self._moments, self._half_life = moments, half_life
+        self._sums = np.zeros(2 * moments.size)
+        self._seen = _Changes(moments)
+
+    def add(self, at: "Numbers", a: "Numbers", b: "Numbers", values: pa.Array, keys: pa.Array) -> None:
+        self._seen.add(a, b, 1)
+        whose, nodes = self._moments.nodes(a, b)
+        weights = self._weights(at[whose], self._moments.begins[nodes])
+        np.add.at(self._sums, nodes, values.to_numpy()[whose] * weights)
+
+    def result(self) -> pa.Array:
+        begins = self._moments.begins
+        for first in self._moments.levels()[1:]:
+            parents, children = slice(first // 2, first), slice(first, 2 * first)
+            weights = self._weights(np.repeat(begins[parents], 2), begins[children])
+            self._sums[children] += np.repeat(self._sums[parents], 2) * weights
+        leaves = self._sums[self._moments.size :][: self._moments.count]
+        return pa.array(leaves, mask=self._seen.totals() == 0)
+
+    def _weights(self, at: "Numbers", to: "Numbers") -> "NDArray[np.float64]":
+        # Nodes of several entities hold nothing; their moments do not grow.
+        return np.exp2(np.minimum(at - to, 0) / self._half_life)
+
+
+class _Best:
+    """The first `number` states in an order, from the end if `greatest`, each once if `distinct`.
+
+    Without a number, pieces and result are single states; otherwise they are lists.
+    """
+
+    def __init__(self, moments: Moments, kind: pa.DataType, number: int, greatest: bool, distinct: bool) -> None:
+        self._moments, self._kind = moments, kind
+        self._number, self._greatest, self._distinct = number, greatest, distinct
+        self._found: list[tuple[Numbers, pa.Array, pa.Array]] = []
+
+    def add(self, at: "Numbers", a: "Numbers", b: "Numbers", values: pa.Array, keys: pa.Array) -> None:
+        if self._number:
+            lengths = pc.list_value_length(values).to_numpy()
+            a, b = np.repeat(a, lengths), np.repeat(b, lengths)
+            values, keys = values.flatten(), keys.flatten()
+        whose, nodes = self._moments.nodes(a, b)
+        self._found.append((nodes, values.take(pa.array(whose)), keys.take(pa.array(whose))))
+        if len(self._found) > 1 and sum(len(nodes) for nodes, *_ in self._found) > CANDIDATES:
+            codes, values, keys = self._reduced()
+            ranks = pa.array(codes % len(values))
+            self._found = [(codes // len(values), values.take(ranks), keys.take(ranks))]
+
+    def result(self) -> pa.Array:
+        if not self._found:
+            return pa.nulls(self._moments.count, self._kind)
+        codes, values, _ = self._reduced()
+        above = codes[:0]
+        for first in self._moments.levels():
+            nodes = above // len(values)
+            own = codes[slice(*np.searchsorted(codes, (first * len(values), 2 * first * len(values))))]
+            children = (above + nodes * len(values), above + (nodes + 1) * len(values))
+            above = self._first(np.concatenate((*children, own)), len(values))
+        moments, ranks = above // len(values) - self._moments.size, above % len(values)
+        if self._number:
+            offsets = np.searchsorted(moments, np.arange(self._moments.count + 1))
+            none = pa.array(np.diff(offsets) == 0)
+            return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values.take(pa.array(ranks)), mask=none)
+        place = np.full(self._moments.count, -1)
+        place[moments] = ranks
+        return values.take(pa.array(place, mask=place < 0))
+
+    def _reduced(self) -> "tuple[Numbers, pa.Array, pa.Array]":
+        """What can still win, as node * number of values + rank, in order; and values and keys by rank."""
+        nodes, values, keys = zip(*self._found, strict=True)
+        keys = pa.concat_arrays(keys)
+        ranks = pc.rank(keys, tiebreaker="dense").to_numpy().astype(np.int64) - 1
+        ranks = ranks.max(initial=0) - ranks if self._greatest else ranks
+        example = np.zeros(ranks.max(initial=-1) + 1, np.int64)
+        example[ranks] = np.arange(len(ranks))
+        codes = self._first(np.concatenate(nodes) * len(example) + ranks, len(example))
+        return codes, pa.concat_arrays(values).take(pa.array(example)), keys.take(pa.array(example))
+
+    def _first(self, codes: "Numbers", values: int) -> "Numbers":
+        """The first of each node, in order."""
+        codes = np.unique(codes) if self._distinct else np.sort(codes)
+        nodes = codes // max(1, values)
+        begins = np.flatnonzero(np.diff(nodes, prepend=-1))
+        place = np.arange(len(codes)) - np.repeat(begins, np.diff(begins, append=len(codes)))
+        return codes[place < (self._number or 1)]
