@@ -125,9 +125,7 @@ def compute(
     ((total,),) = work.connection.execute(f"SELECT count(*) FROM {asked.moments}").fetchall()
     for first in range(0, max(total, 1), size):
         merged = _merge(work, asked.moments, first, first + size, parts, needed)
-        work.connection.register("#merged", merged)
-        work.create(f"{own} values", f'SELECT m, {", ".join(values)} FROM "#merged"', append=True)
-        work.connection.unregister("#merged")
+        work.create(f"{own} values", f"SELECT m, {', '.join(values)} FROM given", append=True, given=merged)
     work.drop(*(part.name for part in parts))
     return work.table(f"{own} values"), flags
 

@@ -7,6 +7,7 @@ from recsys_data.sql import quote
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
 
 @dataclass
@@ -26,12 +27,27 @@ class Workspace:
         """The name of a table as SQL spells it."""
         return quote(f"{self.prefix} {name}")
 
-    def create(self, name: str, sql: str, *, append: bool = False) -> str:
-        """Make a table, or `append` to it; the same one is made only once. Returns its name as SQL spells it."""
+    def create(self, name: str, sql: str, *, append: bool = False, given: "pa.Table | None" = None) -> str:
+        """Make a table, or `append` to it; the same one is made only once.
+
+        Args:
+            name: of the table.
+            sql: of its rows.
+            append: whether rows are added to a table that is there.
+            given: what the SQL reads as `given`.
+
+        Returns:
+            Its name as SQL spells it.
+        """
+        if name in self._made and not append:
+            return self.table(name)
+        made = f"INSERT INTO {self.table(name)} {sql}"
         if name not in self._made:
-            self.connection.execute(f"CREATE TEMP TABLE {self.table(name)} AS {sql}")
-        elif append:
-            self.connection.execute(f"INSERT INTO {self.table(name)} {sql}")
+            made = f"CREATE TEMP TABLE {self.table(name)} AS {sql}"
+        if given is None:
+            self.connection.execute(made)
+        else:
+            self.connection.from_arrow(given).query("given", made)
         self._made.add(name)
         return self.table(name)
 

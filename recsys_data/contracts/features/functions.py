@@ -33,9 +33,9 @@ LOGICAL = {
 # How states are merged: exactly summed, summed as they halve with time, or the first or last of them in their order.
 SUM, DECAYED, LEAST, DISTINCT_LEAST, GREATEST = "sum", "decayed", "least", "distinct least", "greatest"
 
-# kind of state: (aggregate over rows, state of one row, how it is merged). {x} is the value, {d} the value as a decimal,
-# {row} the value with its place in the order of events, {h} 63 bits of a hash. {at} and {to} are the moments of the row
-# and of the result.
+# kind of state: (aggregate over rows, state of one row, how states are merged). {x} is the value, {d} the value as a
+# decimal, {row} the value with its place in the order of events, {h} 63 bits of a hash. {at} and {to} are the moments
+# of the row and of the result.
 STATES = {
     "count": ("count({x})", "CASE WHEN {x} IS NOT NULL THEN 1 END::BIGINT", SUM),
     "numbers": ("count({d})", "CASE WHEN {d} IS NOT NULL THEN 1 END::BIGINT", SUM),
