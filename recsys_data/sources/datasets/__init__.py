@@ -96,6 +96,13 @@ IMPORTERS: dict[str, Importer] = {
             file=True,
         ),
         Importer(
+            "open-bandit",
+            "Impressions with propensities, and clicks, that the two policies of the Open Bandit Dataset logged.",
+            "the folder of the Open Bandit Dataset: random/all/all.csv, bts/all/all.csv and so on, plain or gzipped",
+            "open_bandit",
+            folder=True,
+        ),
+        Importer(
             "events",
             "Native events, passed on as they are.",
             "a file of native events, one JSON object a line, plain or gzipped",

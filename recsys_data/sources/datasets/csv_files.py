@@ -57,6 +57,16 @@ def find_optional_csv(folder: Path, name: str) -> Path | None:
     return find_csv(folder, name) if there else None
 
 
+def read_header(path: Path) -> list[str]:
+    """The names of the columns, in the order of the file.
+
+    Raises:
+        UserError: the file cannot be read, or has no header.
+    """
+    with explained(path), open_file(path) as file:
+        return CsvText(str(path), file).header
+
+
 def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, list[BrokenRow]]]:
     """The rows in file order, as text in the order of `columns`; the file may have them in another order.
 
