@@ -1,8 +1,8 @@
 """Open Bandit Dataset: what the policy BernoulliTS is worth, from the log of the random policy.
 
-Published: Saito, Aihara, Matsutani and Narita, https://arxiv.org/abs/2008.07146; the example in the README of
-the package `obp`, whose wheel holds a sample of the data and the prior that the shop used. The value of the policy divided by that
-of the random one is 1.198126, by inverse propensity weighting, over the campaign `all`.
+Published: Saito, Aihara, Matsutani and Narita, https://arxiv.org/abs/2008.07146, and the example in the README of the
+package `obp`, whose wheel holds a sample of the data and the prior that the shop used. The value of the policy, by
+inverse propensity weighting, divided by that of the random one is 1.198126, over the campaign `all`.
 
 Data flow: wheel -> `recsys-data load open-bandit` -> lake -> impressions with what was clicked -> `reproduce`.
 """
