@@ -12,9 +12,12 @@ from recsys_data.operations.platform import opened
 @click.argument("model")
 @click.option("--set", "set_name", default="next_items", show_default=True, help="The training set.")
 @click.option("-p", "--parameter", "given", multiple=True, metavar="NAME=VALUE", help="A parameter of the model.")
-@click.option("--known", type=click.Choice(["commit", "event_time"]), help="As for training-set build.")
+@click.option("--version", type=int, help="Of the training set. Default: the newest, which is built if there is none.")
+@click.option("--known", type=click.Choice(["commit", "event_time"]), help="As for training-set build, if it is built.")
 @click.option("--promote/--no-promote", default=True, help="Whether it may become the champion.")
-def train(model: str, set_name: str, given: tuple[str, ...], known: str | None, promote: bool) -> None:
+def train(
+    model: str, set_name: str, given: tuple[str, ...], version: int | None, known: str | None, promote: bool
+) -> None:
     """Train MODEL, measure it beside popular, random and the champion, and register it.
 
     It becomes the champion if it beats the one there is (nDCG@10, 95 % interval above 0), else the challenger.
@@ -31,6 +34,7 @@ def train(model: str, set_name: str, given: tuple[str, ...], known: str | None, 
             model,
             set_name,
             parameters=_parameters(given),
+            version=version,
             known=known,
             promote=promote,
             on_progress=lambda step: shown.update(f"{model}: {step}"),
@@ -44,12 +48,14 @@ def train(model: str, set_name: str, given: tuple[str, ...], known: str | None, 
     keys = [name for name in first.segments.column_names if name != "segment"]
     rows = [(one["segment"], f"{one['queries']:,}", *(_number(one[key]) for key in keys[1:])) for one in segments]
     print_table((f"{made.version.kind} by segment", *keys), rows, right=keys)
-    built, version = made.built.manifest, made.version
+    built, registered = made.built.manifest, made.version
     click.echo(f"\nTrained on {built.name} {built.version}: {first.evaluation.queries:,} queries in the test rows.")
     if made.better:
         mean, low, high = made.better
         click.echo(f"nDCG@10 less that of the champion: {mean:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}.")
-    click.echo(f"Registered as {version.model} {version.version}: {'champion' if made.promoted else 'challenger'}.")
+    click.echo(
+        f"Registered as {registered.model} {registered.version}: {'champion' if made.promoted else 'challenger'}."
+    )
 
 
 @click.command(cls=Exampled, examples=["recsys-data models", "recsys-data models --promote next_items 3"])

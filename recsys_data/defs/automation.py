@@ -52,6 +52,11 @@ def after_snapshot() -> dg.AutomationCondition:
     ).with_label("after_snapshot")
 
 
+def after_asset() -> dg.AutomationCondition:
+    """Make an asset without partitions after each update of one that it is made of."""
+    return (_updated_since_request.with_label("updated") & ~Condition.in_progress()).with_label("after_asset")
+
+
 automation_sensor = dg.AutomationConditionSensorDefinition(
     "automation_sensor",
     target=dg.AssetSelection.all() | dg.AssetSelection.all_asset_checks(),

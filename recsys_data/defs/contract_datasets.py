@@ -1,4 +1,4 @@
-"""The datasets of the contracts as a Dagster component: assets, checks, jobs, sensors and schedules.
+"""The datasets of the contracts and what is made of them, as a Dagster component: assets, checks, jobs, sensors and schedules.
 
 Data flow: contracts (the built-in ones and the folder of RECSYS_DATA_CONTRACTS) -> `dg.Definitions`.
 Run alone: `dg list defs`, `dg list components`.
@@ -15,6 +15,7 @@ from recsys_data.defs.ingestion import dead_letters, snapshots, streaming
 from recsys_data.defs.monitoring import check_job
 from recsys_data.defs.monitoring.checks import checks_of
 from recsys_data.defs.monitoring.partitions import partitions_sensor
+from recsys_data.defs.training import models, sets
 from recsys_data.settings import Settings
 
 
@@ -38,6 +39,8 @@ def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Def
         streaming.definitions(contracts, settings),
         snapshots.definitions(contracts, settings),
         views.definitions(contracts, settings),
+        sets.definitions(contracts, settings),
+        models.definitions(contracts, settings),
         check_job.definitions([check for check in checks if contracts[check.asset].is_stream]),
         dg.Definitions(
             asset_checks=[check.definition() for check in checks],

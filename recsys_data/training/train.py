@@ -1,6 +1,6 @@
 """Trains a model on a training set, measures it beside simple ones, and registers it.
 
-Data flow: training set (built if its inputs changed) -> fit -> recommendations for the test rows -> metrics, beside
+Data flow: training set -> fit -> recommendations for the test rows -> metrics, beside
 `popular` and `random` and the champion -> version in the registry. Run alone: `recsys-data train item_knn`.
 """
 
@@ -16,6 +16,7 @@ from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
 from recsys_data.training.baselines import MODELS, load_model
 from recsys_data.training.build import Built, build, declared_set
+from recsys_data.training.manifest import read_manifest, versions
 from recsys_data.training.registry import (
     CHALLENGER,
     CHAMPION,
@@ -61,6 +62,7 @@ def train(
     set_name: str,
     *,
     parameters: Mapping[str, Any] | None = None,
+    version: int | None = None,
     known: str | None = None,
     promote: bool = True,
     on_progress: Progress = lambda step: None,
@@ -76,7 +78,8 @@ def train(
         kind: of the model, a key of `MODELS`, or a name under `models` of the set's declaration.
         set_name: of the training set.
         parameters: of the kind; they come before what is declared.
-        known: as for `build`.
+        version: of the training set; None: the newest, which is built if there is none.
+        known: as for `build`, if it is built.
         promote: whether it may become the champion.
         on_progress: called with what is done next.
 
@@ -91,7 +94,10 @@ def train(
     if kind not in MODELS:
         raise UserError(f"{kind!r} is not a model; choose from {', '.join(MODELS)}.")
     model = MODELS[kind](**chosen)
-    built = build(lake, settings, set_name, known=known, on_progress=on_progress)
+    if version is None and not versions(settings, set_name):
+        built = build(lake, settings, set_name, known=known, on_progress=on_progress)
+    else:
+        built = Built(*read_manifest(settings, set_name, version), new=False)
     task = Task.of(built.folder, declared)
     on_progress(f"fitting {kind}")
     model.fit(task.train)
@@ -112,7 +118,7 @@ def train(
         whole = folder / "model"
         model.save(whole)
         artefact = store_artefact(settings, whole)
-    version = Version(
+    trained = Version(
         model=set_name,
         version=0,
         registered_at=datetime.now(UTC),
@@ -125,7 +131,7 @@ def train(
         software=built.manifest.software,
     )
     alias = CHAMPION if promoted else CHALLENGER
-    return Trained(register(lake, version, alias), built, measured, better, promoted)
+    return Trained(register(lake, trained, alias), built, measured, better, promoted)
 
 
 def load(lake: Lake, settings: Settings, model: str, version: str = CHAMPION) -> tuple[Any, Version]:
