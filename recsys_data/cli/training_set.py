@@ -10,7 +10,7 @@ from recsys_data.cli.support.commands import Commands
 from recsys_data.operations.platform import opened
 
 if TYPE_CHECKING:
-    from recsys_data.training.manifest import Manifest
+    from recsys_data.training.sets.manifest import Manifest
 
 KNOWN = click.Choice(["commit", "event_time"])
 MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
@@ -36,8 +36,8 @@ def build(names: tuple[str, ...], cutoff: datetime | None, known: str | None) ->
     """Build the next version of training sets (all of them by default)."""
     from recsys_data.cli.support.terminal import watched
     from recsys_data.logs import configure_command
-    from recsys_data.training.build import build as build_set
-    from recsys_data.training.declared import load_sets
+    from recsys_data.training.sets.build import build as build_set
+    from recsys_data.training.sets.declared import load_sets
 
     moment = cutoff.replace(tzinfo=UTC) if cutoff else None
     with opened() as platform, watched().status("Building training sets") as shown:
@@ -69,8 +69,8 @@ def list_(as_json: bool) -> None:
     """List the training sets and the newest version of each."""
     from recsys_data.cli.support.terminal import print_json, print_table
     from recsys_data.settings import Settings
-    from recsys_data.training.declared import load_sets
-    from recsys_data.training.manifest import read_manifest, versions
+    from recsys_data.training.sets.declared import load_sets
+    from recsys_data.training.sets.manifest import read_manifest, versions
 
     settings = Settings.from_env()
     found = []
@@ -118,7 +118,7 @@ def show(name: str, version: int | None, as_json: bool) -> None:
     """Show what a version was built from, what each step left out, and its files."""
     from recsys_data.cli.support.terminal import print_json, print_table
     from recsys_data.settings import Settings
-    from recsys_data.training.manifest import read_manifest
+    from recsys_data.training.sets.manifest import read_manifest
 
     manifest, folder = read_manifest(Settings.from_env(), name, version)
     if as_json:
@@ -147,7 +147,7 @@ def rebuild(name: str, version: int | None) -> None:
     """Build the files of a version again from its manifest: the same bytes, or an error and nothing changed."""
     from recsys_data.cli.support.terminal import watched
     from recsys_data.logs import configure_command
-    from recsys_data.training.build import rebuild as rebuild_set
+    from recsys_data.training.sets.build import rebuild as rebuild_set
 
     with opened() as platform, watched().status(f"Rebuilding {name}") as shown:
         configure_command(platform.settings)
@@ -174,7 +174,7 @@ def _print_files(manifest: "Manifest") -> None:
 
 def _knows_nothing(manifest: "Manifest", folder: Path) -> bool:
     """Whether a set with features has none of which anything was known."""
-    from recsys_data.training.files import open_split
+    from recsys_data.training.sets.files import open_split
 
     flags = [f"{view}__known" for view in manifest.views]
     rows = open_split(folder, "train", flags) if flags and "train.parquet" in manifest.files else None

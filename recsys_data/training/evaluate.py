@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from recsys_data.errors import UserError
 from recsys_data.sql import literal, open_session
 from recsys_data.training.beyond_accuracy import ItemFacts
-from recsys_data.training.declared import TrainingSet
 from recsys_data.training.metrics import Evaluation, evaluate, evaluate_by_item_segment
+from recsys_data.training.sets.declared import TrainingSet
 
 if TYPE_CHECKING:
     from recsys_data.training.baselines.model import Model

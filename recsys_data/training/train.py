@@ -15,8 +15,6 @@ from recsys_data.errors import UserError
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
 from recsys_data.training.baselines import MODELS, load_model
-from recsys_data.training.build import Built, build, declared_set
-from recsys_data.training.manifest import read_manifest, versions
 from recsys_data.training.registry import (
     CHALLENGER,
     CHAMPION,
@@ -27,6 +25,8 @@ from recsys_data.training.registry import (
     register,
     store_artefact,
 )
+from recsys_data.training.sets.build import Built, build, declared_set
+from recsys_data.training.sets.manifest import read_manifest, versions
 
 if TYPE_CHECKING:
     from recsys_data.training.evaluate import Measured

@@ -15,7 +15,7 @@ from recsys_data.defs.storage.maintenance import canceled_when_stopped
 from recsys_data.errors import RecsysDataError, UserError
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
-from recsys_data.training.declared import TrainingSet, load_sets
+from recsys_data.training.sets.declared import TrainingSet, load_sets
 
 GROUP = "training"
 DAILY = "0 4 * * *"
@@ -48,7 +48,7 @@ def _asset(declared: TrainingSet, path: Path) -> dg.AssetsDefinition:
     def training_set(
         context: dg.AssetExecutionContext, lake: dg.ResourceParam[Lake], settings: dg.ResourceParam[Settings]
     ) -> dg.MaterializeResult:
-        from recsys_data.training.build import build
+        from recsys_data.training.sets.build import build
 
         with canceled_when_stopped(context):
             try:

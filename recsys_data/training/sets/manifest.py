@@ -11,8 +11,8 @@ import msgspec
 
 from recsys_data.errors import Permanent, UserError
 from recsys_data.settings import Settings
-from recsys_data.training.declared import TrainingSet
-from recsys_data.training.stored import Stored
+from recsys_data.training.sets.declared import TrainingSet
+from recsys_data.training.sets.stored import Stored
 
 MANIFEST = "manifest.json"
 FORMAT = 1

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys_data.durable import sync_all
-from recsys_data.training.manifest import File
+from recsys_data.training.sets.manifest import File
 
 if TYPE_CHECKING:
     import duckdb

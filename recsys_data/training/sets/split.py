@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from recsys_data.contracts.features.view import parse_duration
 from recsys_data.days import from_microseconds
-from recsys_data.training.declared import TrainingSet
-from recsys_data.training.spine import ROWS
+from recsys_data.training.sets.declared import TrainingSet
+from recsys_data.training.sets.spine import ROWS
 
 if TYPE_CHECKING:
     import duckdb

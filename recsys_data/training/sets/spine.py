@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from recsys_data.contracts.features.view import DAY, MINUTE
 from recsys_data.sql import literal, quote
-from recsys_data.training.declared import TrainingSet
-from recsys_data.training.stored import StoredThen
+from recsys_data.training.sets.declared import TrainingSet
+from recsys_data.training.sets.stored import StoredThen
 
 if TYPE_CHECKING:
     import duckdb

@@ -29,13 +29,13 @@ from recsys_data.features.rows import IDENTITIES
 from recsys_data.leases import file_lock
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
-from recsys_data.training.declared import TrainingSet, check_set, load_sets
-from recsys_data.training.files import write_rows
-from recsys_data.training.leakage import check_leakage, steady
-from recsys_data.training.manifest import MANIFEST, Manifest, View, encode, read_manifest, sets_folder, versions
-from recsys_data.training.spine import PREVIOUS, Spine
-from recsys_data.training.split import ORDER, divide
-from recsys_data.training.stored import Stored, StoredThen, check_stored, file_digest, stored_now
+from recsys_data.training.sets.declared import TrainingSet, check_set, load_sets
+from recsys_data.training.sets.files import write_rows
+from recsys_data.training.sets.leakage import check_leakage, steady
+from recsys_data.training.sets.manifest import MANIFEST, Manifest, View, encode, read_manifest, sets_folder, versions
+from recsys_data.training.sets.spine import PREVIOUS, Spine
+from recsys_data.training.sets.split import ORDER, divide
+from recsys_data.training.sets.stored import Stored, StoredThen, check_stored, file_digest, stored_now
 
 if TYPE_CHECKING:
     import duckdb

@@ -20,7 +20,7 @@ from recsys_data.contracts.yaml_text import parse_yaml, read_text
 from recsys_data.errors import ContractError
 from recsys_data.sql import open_session
 
-SETS = Path(__file__).parent / "sets"
+SETS = Path(__file__).parent
 # In a user's folder of contracts.
 FOLDER = "training_sets"
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
