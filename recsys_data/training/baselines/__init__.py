@@ -73,6 +73,12 @@ MODELS: dict[str, Baseline] = {
     for one in (
         Baseline("popular", "The most popular items, newer interactions counting more.", "popular", "Popular"),
         Baseline("random", "Random items, a lower bound.", "random_items", "RandomItems"),
+        Baseline("item_knn", "Items like those of the user, by cosine similarity.", "item_knn", "ItemKnn"),
+        Baseline("rp3beta", "Random walks of three steps, popular items counting less.", "rp3beta", "RP3Beta"),
+        Baseline("ease", "A linear model of items in closed form (EASE).", "ease", "Ease"),
+        Baseline("sar", "Co-occurrence of items, weighted by recent affinity (SAR).", "sar", "Sar"),
+        Baseline("session_knn", "What similar sessions held; needs session_id.", "session_knn", "SessionKnn"),
+        Baseline("als", "Matrix factorization (ALS).", "als", "Als", ("implicit", "als")),
     )
 }
 

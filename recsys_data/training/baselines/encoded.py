@@ -1,15 +1,12 @@
 """Interactions as arrays of codes, sorted, so that the order of rows cannot matter to a model."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
+from recsys_data.training.baselines.top import Sparse
 from recsys_data.training.tables import INTERACTIONS, codes, column, vocabulary
-
-if TYPE_CHECKING:
-    from scipy import sparse
 
 DAY = 86_400_000_000
 
@@ -67,25 +64,27 @@ class Encoded:
             return self.weight
         return self.weight * 0.5 ** ((self.latest - self.time) / (half_life_days * DAY))
 
-    def matrix(self, weights: np.ndarray | None = None) -> "sparse.csr_array":
+    def matrix(self, weights: np.ndarray | None = None, rows: np.ndarray | None = None) -> Sparse:
         """Users x items, the sum of the weights of each pair; pairs whose own weights are not above 0 are left out.
 
         Args:
-            weights: of each row; None: those of the interactions.
+            weights: of each interaction; None: their own.
+            rows: the row of the matrix for each interaction; None: that of the user.
         """
         from scipy import sparse
 
-        pair = self.user * len(self.items) + self.item
+        height = len(self.users) if rows is None else int(rows.max(initial=-1)) + 1
+        pair = (self.user if rows is None else rows) * len(self.items) + self.item
         # Stable: weights of a pair are always added in the order of time.
         order = np.argsort(pair, kind="stable")
         pair, begins = np.unique(pair[order], return_index=True)
         if not len(pair):
-            return sparse.csr_array((len(self.users), len(self.items)), dtype=float)
+            return sparse.csr_array((height, len(self.items)), dtype=float)
         own = np.add.reduceat(self.weight[order], begins)
         total = own if weights is None else np.add.reduceat(weights[order], begins)
         kept = (own > 0) & (total > 0)
         row, place = np.divmod(pair[kept], len(self.items))
-        found = sparse.csr_array((total[kept], (row, place)), shape=(len(self.users), len(self.items)))
+        found = sparse.csr_array((total[kept], (row, place)), shape=(height, len(self.items)))
         found.sort_indices()
         return found
 

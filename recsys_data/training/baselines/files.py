@@ -7,7 +7,7 @@ no model: what was interrupted is not taken for one.
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +15,7 @@ import pyarrow as pa
 from recsys_data.durable import sync_all, write_atomically
 from recsys_data.errors import UserError
 from recsys_data.training.baselines import MODEL_FILE
-
-if TYPE_CHECKING:
-    from scipy import sparse
+from recsys_data.training.baselines.top import Sparse
 
 FORMAT = 1
 
@@ -26,7 +24,7 @@ def save(
     folder: Path,
     name: str,
     parameters: Mapping[str, Any],
-    state: "Mapping[str, np.ndarray | sparse.csr_array | pa.Array]",
+    state: Mapping[str, np.ndarray | Sparse | pa.Array],
 ) -> None:
     """Write a model.
 
@@ -48,10 +46,9 @@ def save(
             parts[part] = {"kind": "ids", "count": len(value)}
             written += [_array(folder / f"{part}.{end}.npy", array) for end, array in _text(value).items()]
         else:
-            matrix: Any = value
-            parts[part] = {"kind": "sparse", "shape": list(matrix.shape)}
+            parts[part] = {"kind": "sparse", "shape": list(value.shape)}
             for end in ("data", "indices", "indptr"):
-                written.append(_array(folder / f"{part}.{end}.npy", getattr(matrix, end)))
+                written.append(_array(folder / f"{part}.{end}.npy", getattr(value, end)))
     sync_all(written)
     content = {"format": FORMAT, "name": name, "parameters": dict(parameters), "parts": parts}
     write_atomically(folder / MODEL_FILE, json.dumps(content, indent=2, sort_keys=True).encode() + b"\n")

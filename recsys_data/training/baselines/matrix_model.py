@@ -7,7 +7,7 @@ A model says what it learns (`_learn`), how well the items suit a block of users
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import msgspec
 import numpy as np
@@ -19,11 +19,8 @@ from recsys_data.training.baselines import files
 from recsys_data.training.baselines.encoded import Encoded
 from recsys_data.training.baselines.model import Ids
 from recsys_data.training.baselines.parameters import Parameters, checked
-from recsys_data.training.baselines.top import entries, top
+from recsys_data.training.baselines.top import Sparse, entries, top
 from recsys_data.training.tables import RECOMMENDATIONS, codes, ids, ranks
-
-if TYPE_CHECKING:
-    from scipy import sparse
 
 # Scores that are held at once: 32 MB.
 CELLS = 4_000_000
@@ -38,7 +35,7 @@ class MatrixModel(ABC):
 
     users: pa.Array
     items: pa.Array
-    seen: "sparse.csr_array"
+    seen: Sparse
     popularity: np.ndarray
 
     def __init__(self, **parameters: Any) -> None:
@@ -126,27 +123,34 @@ class MatrixModel(ABC):
         """Set the attributes of `STATE`; `users`, `items`, `seen` and `popularity` are there."""
 
     @abstractmethod
-    def _scores(self, users: np.ndarray) -> "np.ndarray | sparse.csr_array":
+    def _scores(self, users: np.ndarray) -> np.ndarray | Sparse:
         """How well all items suit known users.
 
         Returns:
-            Users x items: a new dense array of any numbers; or a sparse one where only values above 0 say anything,
-            and popular items follow.
+            Users x items: a new dense array, a row of NaN for a user of whom nothing is known; or a sparse one where
+            only values above 0 say anything, and popular items follow.
         """
 
     @abstractmethod
-    def _alike(self, items: np.ndarray) -> "np.ndarray | sparse.csr_array":
+    def _alike(self, items: np.ndarray) -> np.ndarray | Sparse:
         """How alike all items are to known items; items x items, as `_scores`. Others than sparse values are not."""
 
     def _suitability(self, user_ids: pa.Array, users: np.ndarray) -> np.ndarray:
         """The scores of all items for users, of whom some are unknown (-1), as a new array."""
         known = np.flatnonzero(users >= 0)
         found = self._scores(users[known])
-        if isinstance(found, np.ndarray) and len(known) == len(users):
-            return found
+        if isinstance(found, np.ndarray):
+            says = ~np.isnan(found).any(axis=1)
+            if len(known) == len(users) and says.all():
+                return found
+            known, found = known[says], found[says]
+        return self._filled(found, known, len(users))
+
+    def _filled(self, found: np.ndarray | Sparse, known: np.ndarray, count: int) -> np.ndarray:
+        """Scores of `count` users: those found for the users at `known`, then the popular items."""
         # From -1 to below 0, in the order of popularity: after all that a model knows something about.
         behind = self.popularity / (1 + self.popularity.max(initial=0)) - 1
-        scores = np.repeat(behind[None, :], len(users), axis=0)
+        scores = np.repeat(behind[None, :], count, axis=0)
         if isinstance(found, np.ndarray):
             scores[known] = found
         else:
@@ -195,6 +199,8 @@ class MatrixModel(ABC):
 
 def one_thread() -> Any:
     """Linear algebra on one thread: how sums are split among several changes their last bits."""
+    # Threads are limited of the libraries that are loaded, and SciPy has one of its own.
+    import scipy.linalg  # noqa: F401
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(1, user_api="blas")
