@@ -53,9 +53,8 @@ def train(
     if made.better:
         mean, low, high = made.better
         click.echo(f"nDCG@10 less that of the champion: {mean:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}.")
-    click.echo(
-        f"Registered as {registered.model} {registered.version}: {'champion' if made.promoted else 'challenger'}."
-    )
+    alias = "champion" if made.promoted else "challenger"
+    click.echo(f"Registered as {registered.model} {registered.version}: {alias}.")
 
 
 @click.command(cls=Exampled, examples=["recsys-data models", "recsys-data models --promote next_items 3"])

@@ -1,4 +1,4 @@
-"""The datasets of the contracts and what is made of them, as a Dagster component: assets, checks, jobs, sensors and schedules.
+"""The datasets of the contracts, training sets and models as a Dagster component.
 
 Data flow: contracts (the built-in ones and the folder of RECSYS_DATA_CONTRACTS) -> `dg.Definitions`.
 Run alone: `dg list defs`, `dg list components`.

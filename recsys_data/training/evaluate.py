@@ -72,8 +72,8 @@ class Task:
         for split in ("train", "test"):
             if not (folder / f"{split}.parquet").is_file():
                 raise UserError(
-                    f"{declared.name} has no {split} rows in {folder} (split by {declared.split.by}). If its files were "
-                    f"removed, run: recsys-data training-set rebuild {declared.name} --version {folder.name}"
+                    f"{declared.name} has no {split} rows in {folder}; it is split by {declared.split.by}. If its "
+                    f"files were removed, run: recsys-data training-set rebuild {declared.name} --version {folder.name}"
                 )
         with open_session(parallel=True) as connection:
             for split in ("train", "test"):

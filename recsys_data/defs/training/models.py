@@ -6,7 +6,7 @@ The check `beats_champion` passes where a version became the champion. Run alone
 
 import base64
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -68,7 +68,7 @@ def _asset(set_name: str, name: str) -> dg.AssetsDefinition:
 
 
 def _check(made: "Trained") -> dg.AssetCheckResult:
-    metadata = {"version": made.version.version, "alias": "champion" if made.promoted else "challenger"}
+    metadata: dict[str, Any] = {"version": made.version.version, "alias": "champion" if made.promoted else "challenger"}
     if made.better:
         mean, low, high = made.better
         metadata |= {"nDCG@10 less that of the champion": mean, "from": low, "to": high}
@@ -77,7 +77,7 @@ def _check(made: "Trained") -> dg.AssetCheckResult:
     )
 
 
-def _metadata(made: "Trained") -> dict[str, object]:
+def _metadata(made: "Trained") -> dict[str, Any]:
     first = next(iter(made.measured.values()))
     names = list(first.metrics)
     rows = [[name, *(one.metrics.get(measure) for measure in names)] for name, one in made.measured.items()]

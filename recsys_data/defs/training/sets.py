@@ -33,7 +33,7 @@ def usable(contracts: Mapping[str, Contract], settings: Settings) -> list[tuple[
 
 
 def _asset(declared: TrainingSet, path: Path) -> dg.AssetsDefinition:
-    sources = dict.fromkeys(["interactions", *(["contexts"] if declared.context else []), *declared.features])
+    sources: list[str] = ["interactions", *(["contexts"] if declared.context else []), *declared.features]
 
     @dg.asset(
         name=declared.name,

@@ -176,7 +176,7 @@ def rebuild(
         on_progress("comparing what the lake holds")
         check_stored(lake_then, connection, manifest.sources)
         then = StoredThen(lake_then, declared.known, manifest.sources)
-        ends = (_microseconds(manifest.cutoff), manifest.known_until and _microseconds(manifest.known_until))
+        ends = (_microseconds(manifest.cutoff), _microseconds(manifest.known_until) if manifest.known_until else None)
         with scratch(settings.training_dir / "staging", name) as staging:
             made = _make(connection, lake_then, declared, then, ends, staging, on_progress)
             _check_same(manifest, made)
