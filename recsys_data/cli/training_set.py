@@ -1,4 +1,4 @@
-"""`recsys-data training-set`: builds, lists, shows and rebuilds training sets without Dagster."""
+"""`recsys-data training-set`: builds, lists, shows, rebuilds and exports training sets without Dagster."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +8,7 @@ import click
 
 from recsys_data.cli.support.commands import Commands
 from recsys_data.operations.platform import opened
+from recsys_data.training.exports import FORMATS
 
 if TYPE_CHECKING:
     from recsys_data.training.sets.manifest import Manifest
@@ -156,6 +157,47 @@ def rebuild(name: str, version: int | None) -> None:
         )
     _print_built(name, made.manifest.version, str(made.folder), "rebuilt, byte for byte")
     _print_files(made.manifest)
+
+
+@training_set.command(
+    examples=[
+        "recsys-data training-set export impressions --format lightgbm --out ranker",
+        "recsys-data training-set export next_items --format implicit --version 3 --out matrices",
+    ]
+)
+@click.argument("name")
+@click.option("--format", "format_", type=click.Choice(list(FORMATS)), required=True, help="What to export it to.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
+@click.option("--version", type=int, help="Default: the newest.")
+@click.option(
+    "--currency", metavar="CODE", help="Google Retail: the labels of purchases are revenue in this currency (EUR, ...)."
+)
+def export(name: str, format_: str, out: Path, version: int | None, currency: str | None) -> None:
+    """Export a version to the files of a library or a service.
+
+    export.json, beside them, says which rows and columns have no place in the format.
+    """
+    import json
+
+    from recsys_data.cli.support.terminal import print_table, watched
+    from recsys_data.settings import Settings
+    from recsys_data.training.exports import SUMMARY
+    from recsys_data.training.exports import export as export_set
+    from recsys_data.training.sets.manifest import read_manifest
+
+    settings = Settings.from_env()
+    manifest, folder = read_manifest(settings, name, version)
+    with watched().status(f"Exporting {name} {manifest.version}"):
+        memory = settings.history_memory_mb * 1_000_000
+        files = export_set(folder, manifest, format_, out, currency=currency, memory_bytes=memory)
+    rows = [(str(file.relative_to(out.absolute())), f"{file.stat().st_size:,}") for file in files]
+    click.echo(f"{name} {manifest.version}: exported to {out}")
+    print_table(("file", "bytes"), rows, right=("bytes",))
+    left_out = json.loads((out / SUMMARY).read_text("utf-8"))
+    for reason, count in left_out["rows_left_out"].items():
+        click.echo(f"Left out {count:,} rows: {reason}", err=True)
+    if columns := left_out["columns_left_out"]:
+        click.echo(f"Left out {len(columns)} columns; {SUMMARY} says why.", err=True)
 
 
 def _print_built(name: str, version: int, folder: str, how: str) -> None:
