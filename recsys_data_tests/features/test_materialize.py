@@ -1,4 +1,3 @@
-import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,28 +12,13 @@ from recsys_data.storage.query import data_files, relation
 from recsys_data_tests.support.contract_files import load
 from recsys_data_tests.support.crashes import Crash
 from recsys_data_tests.support.feature_views import CLICKS, USERS, feature, key, view_file
-from recsys_data_tests.support.platform import Platform
+from recsys_data_tests.support.shop import START, Shop
 
-START = datetime(2026, 1, 10, tzinfo=UTC)
 NOW = datetime(2026, 1, 20, 12, tzinfo=UTC)
 
 
-class Shop(Platform):
-    """A platform with two small views, and events in a few words."""
-
-    number = 0
-
-    def happen(self, *events):
-        """Append events, each of hours since START, type, user and item, or further fields; and consume them."""
-        lines = []
-        for hours, kind, user, item, *more in events:
-            self.number += 1
-            at = (START + timedelta(hours=hours)).isoformat().replace("+00:00", "Z")
-            event = {"event_id": f"e{self.number}", "type": kind, "user_id": user, "item_id": item}
-            event |= {"event_ts": at, "received_at": at, **(more[0] if more else {})}
-            lines.append(json.dumps({key: value for key, value in event.items() if value is not None}).encode())
-        self.append(lines)
-        self.consume()
+class Views(Shop):
+    """A platform with two small views."""
 
     def refresh(self, name="item_clicks", **options):
         return list(refresh_view(self.open_lake(), self.settings, name, now=NOW, **options))
@@ -65,7 +49,7 @@ def contracts(tmp_path_factory):
 
 @pytest.fixture
 def shop(tmp_path, contracts):
-    made = Shop(tmp_path, contracts, partitions=1)
+    made = Views(tmp_path, contracts, partitions=1)
     yield made
     made.close()
 

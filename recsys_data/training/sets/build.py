@@ -199,7 +199,8 @@ def _make(
     on_progress("making rows")
     previous = any(PREVIOUS in (lake.contracts[name].primary_key) for name in declared.features)
     cutoff, known_until = ends
-    spine = Spine(connection, declared, then, lake.contracts["interactions"], cutoff, known_until)
+    columns = [column.name for column in lake.contracts["interactions"].columns]
+    spine = Spine(connection, declared, then, columns, cutoff, known_until)
     counts = spine.make(previous)
     split, facts = divide(connection, declared, cutoff)
     query = f'SELECT r.*, {split} AS "#split" FROM "#rows" r ORDER BY {ORDER}'
@@ -221,11 +222,10 @@ def _make(
     on_progress("writing files")
     connection.execute("SET preserve_insertion_order = true")
     files, by_split, test_ids = write_rows(rows, folder, steady(lake, declared.features))
-    columns = _columns(folder, files)
     return {
         "split": {**facts, "test_ids": test_ids},
         "counts": {**counts, **by_split},
-        "columns": columns,
+        "columns": _columns(folder, files),
         "files": files,
         "leakage": leakage,
     }

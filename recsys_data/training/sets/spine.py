@@ -5,7 +5,7 @@ impression that led to it -> rows that are final, with labels -> sampled negativ
 left out. Whatever is drawn by chance is drawn by MD5 of ids, so that neither order nor threads matter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from recsys_data.contracts.features.view import DAY, MINUTE
@@ -15,8 +15,6 @@ from recsys_data.training.sets.stored import StoredThen
 
 if TYPE_CHECKING:
     import duckdb
-
-    from recsys_data.contracts.model import Contract
 
 ROWS = '"#rows"'
 # Columns of interactions that rows are made of; those that a contract does not have are NULL.
@@ -55,7 +53,7 @@ class Spine:
         connection: of `open_features`.
         declared: what is built.
         then: reads interactions and contexts.
-        interactions: their contract.
+        columns: of interactions.
         cutoff: microseconds since 1970; what happened from then on is left out.
         known_until: microseconds since 1970; what became known later is left out; None: nothing is.
     """
@@ -65,13 +63,13 @@ class Spine:
         connection: "duckdb.DuckDBPyConnection",
         declared: TrainingSet,
         then: StoredThen,
-        interactions: "Contract",
+        columns: Collection[str],
         cutoff: int,
         known_until: int | None = None,
     ) -> None:
         self.connection, self.declared, self.then = connection, declared, then
         self.cutoff, self.known_until = cutoff, known_until
-        self.present = {column.name for column in interactions.columns}
+        self.present = set(columns)
         self.maturity = declared.duration("maturity")
         self.counts: dict[str, int] = {}
 

@@ -67,10 +67,13 @@ def _border(connection: "duckdb.DuckDBPyConnection", part: float | str, after: f
         return end - parse_duration(part)
     if not part:
         return end + 1 if not after else _border(connection, after, 0.0, end)
-    found = connection.execute(
-        f"SELECT quantile_disc(epoch_us(timestamp), {1 - part - after!r}) FROM {ROWS}"
-    ).fetchall()
-    return end if found[0][0] is None else found[0][0]
+    ((rows,),) = connection.execute(f"SELECT count(*) FROM {ROWS}").fetchall()
+    if not rows:
+        return end
+    # The row with which the part begins, counted from the oldest.
+    first = min(round(rows * (1 - part - after)), rows - 1)
+    found = connection.execute(f"SELECT quantile_disc(epoch_us(timestamp), {(first + 0.5) / rows!r}) FROM {ROWS}")
+    return found.fetchall()[0][0]
 
 
 def _leave_last_out(connection: "duckdb.DuckDBPyConnection", validation: bool) -> str:
