@@ -185,7 +185,7 @@ def deliver(
                 sent += len(lines)
                 bar.update(task, completed=sent, rate=sent / max(time.monotonic() - begun, 1e-3))
             # Making the next batch, which may never be delivered, increases the totals.
-            truth = batch.truth.to_dict() | {"ranking": batch.truth.ranking.to_dict()}
+            truth = batch.truth.to_dict() | {"ranking": batch.truth.ranking_dict()}
     return sent, truth
 
 

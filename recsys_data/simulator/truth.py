@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from recsys_data.simulator.ranking_truth import RankingTotals
-from recsys_data.simulator.traffic.behaviour import IDENTITIES_FROM, KINDS
+from recsys_data.simulator.traffic.behaviour import IDENTITIES_FROM, KIND, KINDS
 from recsys_data.simulator.world import World
 
 REASONS = (
@@ -44,6 +44,7 @@ class Truth:
         redacted: accepted lines with coordinates or an internet address but no consent to exact location.
         redacted_coordinates: those of them with coordinates.
         first, last: earliest and latest accepted `event_ts`, microseconds; None before the first.
+        clicks, lost_clicks: first deliveries of clicks, and those of them that a planted fault made dead letters.
         ranking: true values of ranking policies, over all visits that have begun.
         seen_users, seen_items: which people (as users) and items occur in accepted interactions.
     """
@@ -57,6 +58,8 @@ class Truth:
     redacted_coordinates: int = 0
     first: int | None = None
     last: int | None = None
+    clicks: int = 0
+    lost_clicks: int = 0
     ranking: RankingTotals = field(default_factory=RankingTotals)
     seen_users: np.ndarray = field(init=False)
     seen_items: np.ndarray = field(init=False)
@@ -68,6 +71,9 @@ class Truth:
     def add(self, facts: np.ndarray) -> None:
         """Count lines that are emitted now; `facts` has the dtype `rows.FACTS`."""
         self.outcomes += np.bincount(facts["outcome"], minlength=len(OUTCOMES))
+        clicks = (facts["kind"] == KIND["click"]) & (facts["outcome"] != DUPLICATE)
+        self.clicks += int(clicks.sum())
+        self.lost_clicks += int((clicks & (facts["outcome"] != ACCEPTED)).sum())
         good = facts.take(np.nonzero(facts["outcome"] == ACCEPTED)[0])
         if not len(good):
             return
@@ -86,6 +92,10 @@ class Truth:
     def events(self) -> int:
         """Lines emitted in all."""
         return int(self.outcomes.sum())
+
+    def ranking_dict(self) -> dict[str, Any]:
+        """What ranking policies are worth, as plain JSON values; of what is stored, less the share of clicks lost."""
+        return self.ranking.to_dict() | {"share_of_clicks_lost": self.lost_clicks / max(self.clicks, 1)}
 
     def to_dict(self) -> dict[str, Any]:
         """The totals as plain JSON values; only reasons and types that occurred are listed."""

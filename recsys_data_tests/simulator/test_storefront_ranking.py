@@ -13,7 +13,7 @@ from recsys_data.simulator.ranking_truth import Ranking, logged, table
 from recsys_data.simulator.rhythm import DAY
 from recsys_data.simulator.simulate import Plan, simulate
 from recsys_data.simulator.traffic.behaviour import EXAMINATION, KIND, Visit, attraction, behave
-from recsys_data.simulator.traffic.lists import LIST_KINDS, MODELS, RECOMMENDED, VARIANTS
+from recsys_data.simulator.traffic.lists import MODELS, RECOMMENDED, VARIANTS
 from recsys_data.simulator.traffic.sessions import draw
 from recsys_data.simulator.traffic.stream import Shares
 from recsys_data.simulator.world import World, build
@@ -143,13 +143,23 @@ def test_the_truth_of_the_logging_policy_is_what_happens(many):
 
 
 def test_the_truth_of_a_run_says_what_policies_are_worth():
-    truth = [batch.truth.ranking.to_dict() for batch in simulate(PLAN)][-1]
+    truth = [batch.truth.ranking_dict() for batch in simulate(PLAN)][-1]
     worth = truth["clicks_per_impression"]
     assert worth["random"] < worth["logging"] < worth["without_exploration"] < worth["by_liking"]
     assert worth["control"] < worth["treatment"]
     assert 3 * truth["lists"] < truth["impressions"] < 12 * truth["lists"]
     assert truth["examination"][:2] == [1.0, 0.88]
-    assert len(LIST_KINDS) == 5
+    assert truth["share_of_clicks_lost"] == 0
+
+
+def test_the_truth_counts_the_clicks_that_faults_destroy(read_lines):
+    plan = Plan(events=20_000, end=PLAN.end, seed=5, shares=Shares(0.02, 0.08, 0.05, 0))
+    lines: list[bytes] = []
+    for batch in simulate(plan):
+        lines += batch.lines
+        truth = batch.truth
+    assert read_lines(lines)["by_type"]["click"] == truth.clicks - truth.lost_clicks
+    assert 0.08 < truth.ranking_dict()["share_of_clicks_lost"] == truth.lost_clicks / truth.clicks < 0.15
 
 
 def test_intervals_of_95_percent_cover_the_true_value_of_a_policy_in_95_of_100_runs():
