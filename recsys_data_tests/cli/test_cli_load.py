@@ -94,7 +94,7 @@ def test_a_file_that_cannot_be_used_is_explained(
 
 def test_an_unknown_data_set_is_a_usage_error(run: Run) -> None:
     error = run("load", "netflix", "somewhere", code=2).stderr
-    assert "Expected one of movielens, online-retail, google-retail, open-bandit, events." in error
+    assert "Expected one of movielens, online-retail, google-retail, open-bandit, recbole, events." in error
 
 
 def test_what_was_appended_before_a_failure_is_reported(

@@ -103,6 +103,13 @@ IMPORTERS: dict[str, Importer] = {
             folder=True,
         ),
         Importer(
+            "recbole",
+            "Ratings, users and items in the atomic files of RecBole.",
+            "the folder of a RecBole data set: NAME.inter, NAME.user, NAME.item, plain or gzipped",
+            "recbole",
+            folder=True,
+        ),
+        Importer(
             "events",
             "Native events, passed on as they are.",
             "a file of native events, one JSON object a line, plain or gzipped",

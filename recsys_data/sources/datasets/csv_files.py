@@ -57,25 +57,36 @@ def find_optional_csv(folder: Path, name: str) -> Path | None:
     return find_csv(folder, name) if there else None
 
 
-def read_header(path: Path) -> list[str]:
+def read_header(path: Path, tabs: bool = False) -> list[str]:
     """The names of the columns, in the order of the file.
+
+    Args:
+        path: of the file.
+        tabs: cells are separated by tabs, and quotes mean nothing.
 
     Raises:
         UserError: the file cannot be read, or has no header.
     """
     with explained(path), open_file(path) as file:
-        return CsvText(str(path), file).header
+        return CsvText(str(path), file, "\t" if tabs else ",", not tabs).header
 
 
-def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, list[BrokenRow]]]:
+def read_csv(
+    path: Path, columns: Sequence[str], tabs: bool = False
+) -> Iterator[tuple[pa.RecordBatch, list[BrokenRow]]]:
     """The rows in file order, as text in the order of `columns`; the file may have them in another order.
+
+    Args:
+        path: of the file.
+        columns: all of the file.
+        tabs: cells are separated by tabs, and quotes mean nothing.
 
     Raises:
         UserError: the file cannot be read, is not UTF-8, or its header does not name exactly `columns`.
     """
     name = path.name.removesuffix(".gz")
     with explained(path), open_file(path) as file:
-        text = CsvText(str(path), _Utf8(path, file))
+        text = CsvText(str(path), _Utf8(path, file), "\t" if tabs else ",", not tabs)
         if sorted(text.header) != sorted(columns):
             missing = ", ".join(name for name in columns if name not in text.header)
             raise UserError(
