@@ -14,13 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import scipy.sparse
+from click.testing import CliRunner
 
+from recsys_data.cli import cli
 from recsys_data.errors import Permanent, UserError
 from recsys_data.sources.datasets import google_retail
 from recsys_data.training.exports import FORMATS, export
 from recsys_data.training.exports.recbole import RESERVED
 from recsys_data.training.sets.declared import Label, TrainingSet
-from recsys_data.training.sets.manifest import File, Manifest
+from recsys_data.training.sets.manifest import File, Manifest, encode
 
 NOON = datetime(2026, 11, 1, 12, 0, 0, 123456, tzinfo=UTC)
 BASE = {
@@ -369,3 +371,19 @@ def test_unknown_formats_and_currencies_of_other_formats_are_refused(awkward, tm
         export(folder, manifest, "csv", tmp_path / "out")
     with pytest.raises(UserError, match="takes no currency"):
         export(folder, manifest, "recbole", tmp_path / "out", currency="EUR")
+
+
+def test_the_command_exports_a_version_and_reports_what_it_left_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECSYS_DATA_DIR", str(tmp_path / "state"))
+    version = tmp_path / "state/training/sets/shown/3"
+    _, manifest = made(version, {"train": [row("a", "u", "i", 1, "click"), row("b", "u", "j")]}, features=FEATURES)
+    (version / "manifest.json").write_bytes(encode(manifest))
+    command = ["training-set", "export", "shown", "--format", "implicit", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(cli, command)
+    assert result.exit_code == 0, result.output
+    assert "train.npz" in result.stdout
+    assert "Left out 1 rows: label 0: no entry" in result.stderr
+    assert "Left out 6 columns" in result.stderr
+    assert json.loads((tmp_path / "out/export.json").read_text())["version"] == 3
+    again = CliRunner().invoke(cli, command)
+    assert again.exit_code != 0
