@@ -66,8 +66,9 @@ class AtomicFile:
             UserError: it is not one of an atomic file.
         """
         header = read_header(path, tabs=True)
-        columns = dict(name.rpartition(":")[::2] for name in header)
-        wrong = [name for name in header if name.rpartition(":")[0] == "" or name.rpartition(":")[2] not in TYPES]
+        parts = [name.rpartition(":") for name in header]
+        columns = {name: kind for name, _, kind in parts}
+        wrong = [name for name, _, kind in parts if not name or kind not in TYPES]
         if wrong or len(columns) < len(header):
             raise UserError(
                 f"{path} has the columns {', '.join(header)[:SHOWN]}. Expected names with a type, separated by tabs, "
