@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from recsys_data.cli import cli
 from recsys_data.errors import Permanent, UserError
-from recsys_data.sources.datasets import google_retail
+from recsys_data.sources.datasets import google_retail, recbole
 from recsys_data.training.exports import FORMATS, export
 from recsys_data.training.exports.recbole import RESERVED
 from recsys_data.training.sets.declared import Label, TrainingSet
@@ -73,16 +73,25 @@ def made(folder: Path, splits: dict[str, list[dict]], labels=CLICKS, rows: Any =
     return folder, manifest
 
 
-@pytest.fixture
-def awkward(tmp_path):
+def awkward_set(folder: Path, ids: list[str]):
     """Ids with all that a format may stumble over; half of the visitors are not signed in."""
     train = [
         row(f"e{n}", user, item, (n + place) % 3 / 4, "click" if (n + place) % 3 else None,
             user_id=user if n % 2 else None, timestamp=NOON + timedelta(microseconds=10 * n + place))
-        for n, user in enumerate(AWKWARD) for place, item in enumerate(reversed(AWKWARD))
+        for n, user in enumerate(ids) for place, item in enumerate(reversed(ids))
     ]  # fmt: skip
     test = [row("t0", "new", "007", 1, "click"), row("t1", "007", "new item", 3, "add_to_cart", user_id="007")]
-    return made(tmp_path / "set", {"train": train, "test": test}), train, test
+    return made(folder, {"train": train, "test": test}), train, test
+
+
+@pytest.fixture
+def awkward(tmp_path):
+    return awkward_set(tmp_path / "set", AWKWARD)
+
+
+@pytest.fixture
+def unquoted(tmp_path):
+    return awkward_set(tmp_path / "set", [one for one in AWKWARD if not one.startswith('"')])
 
 
 def read_atomic(path: Path) -> pd.DataFrame:
@@ -94,8 +103,8 @@ def read_atomic(path: Path) -> pd.DataFrame:
     )
 
 
-def test_recbole_reads_the_same_ids_labels_and_moments(awkward, tmp_path):
-    (folder, manifest), train, test = awkward
+def test_recbole_reads_the_same_ids_labels_and_moments(unquoted, tmp_path):
+    (folder, manifest), train, test = unquoted
     export(folder, manifest, "recbole", tmp_path / "out")
     for name, expected in (("train", train), ("test", test), ("valid", [])):
         found = read_atomic(tmp_path / f"out/shown/shown.{name}.inter")
@@ -105,6 +114,18 @@ def test_recbole_reads_the_same_ids_labels_and_moments(awkward, tmp_path):
         assert found["label"].tolist() == [float(one["label"] > 0) for one in expected]
         moments = [datetime.fromtimestamp(0, UTC) + timedelta(microseconds=round(s * 1e6)) for s in found["timestamp"]]
         assert moments == [one["timestamp"] for one in expected]
+
+
+def test_recbole_files_are_read_back_as_the_same_ratings(unquoted, tmp_path):
+    (folder, manifest), train, _ = unquoted
+    export(folder, manifest, "recbole", tmp_path / "out")
+    for other in ("valid", "test"):
+        (tmp_path / f"out/shown/shown.{other}.inter").unlink()
+    found = [json.loads(line) for batch in recbole.read(tmp_path / "out/shown") for line in batch]
+    assert [(one["user_id"], one["item_id"], one["rating"], one["properties"]["label"]) for one in found] == [
+        (one["visitor_id"], one["item_id"], one["label"], float(one["label"] > 0)) for one in train
+    ]
+    assert [datetime.fromisoformat(one["event_ts"]) for one in found] == [one["timestamp"] for one in train]
 
 
 def test_recbole_features_keep_their_values_and_missing_ones_stay_missing(tmp_path):
@@ -118,7 +139,7 @@ def test_recbole_features_keep_their_values_and_missing_ones_stay_missing(tmp_pa
     assert set(summary["columns_left_out"]) == {"v__last", "v__items"}
 
 
-@pytest.mark.parametrize("item", ["a\tb", "a\nb", "NA", "", "[PAD]"])
+@pytest.mark.parametrize("item", ["a\tb", "a\nb", '"a"', "NA", "", "[PAD]"])
 def test_recbole_refuses_ids_that_it_would_read_otherwise(tmp_path, item):
     folder, manifest = made(tmp_path / "set", {"train": [row("a", "u", item)]})
     with pytest.raises(UserError, match="item_id of shown 3 has"):

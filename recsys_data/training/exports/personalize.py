@@ -71,7 +71,7 @@ def _with_impressions(of: str) -> str:
     """SQL of rows with the items of their list, in the order in which they were shown, as `impression`."""
     # Lists of pages, such as a category's, have the same id on every visit.
     visit = f"query_id AS q, {USER} AS u, coalesce(session_id, '') AS s"
-    first = f"SELECT {visit}, item_id, min((position, {ROW})) AS place FROM ({of}) WHERE {SHOWN} GROUP BY ALL"
-    lists = f"SELECT q, u, s, string_agg(item_id, '|' ORDER BY place) AS impression FROM ({first}) GROUP BY ALL"
+    first = f"SELECT {visit}, item_id, min(position) AS place, min({ROW}) AS n FROM ({of}) WHERE {SHOWN} GROUP BY ALL"
+    lists = f"SELECT q, u, s, string_agg(item_id, '|' ORDER BY place, n) AS impression FROM ({first}) GROUP BY ALL"
     mine = f"q = query_id AND u = {USER} AND s = coalesce(session_id, '') AND query_id <> event_id"
     return f"SELECT r.*, impression FROM ({of}) r LEFT JOIN ({lists}) ON {mine}"
