@@ -4,7 +4,8 @@ Published: Saito, Aihara, Matsutani and Narita, https://arxiv.org/abs/2008.07146
 package `obp`, whose wheel holds a sample of the data and the prior that the shop used. The value of the policy, by
 inverse propensity weighting, divided by that of the random one is 1.198126, over the campaign `all`.
 
-Data flow: wheel -> `recsys-data load open-bandit` -> lake -> impressions with what was clicked -> `reproduce`.
+Data flow: wheel -> `recsys-data load open-bandit` -> lake -> all parts of the training set that `open_bandit.yaml`
+declares, built with `--known event_time --cutoff 2019-12-02` (or the answer of `ROWS`) -> `reproduce`.
 """
 
 import zipfile
@@ -27,13 +28,13 @@ PUBLISHED = 1.198126
 POSITIONS = 3
 SIMULATIONS, SEED = 100_000, 12345
 
-ROWS = f"""
-    SELECT i.item_id, i.position, i.propensity, i.recommendation_id,
-        (c.recommendation_id IS NOT NULL)::INTEGER AS reward
+ROWS = """
+    SELECT i.item_id, i.position, i.propensity, i.recommendation_id, i.model, i.list_id,
+        (c.recommendation_id IS NOT NULL)::DOUBLE AS label
     FROM interactions i LEFT JOIN
         (SELECT DISTINCT recommendation_id, item_id, position FROM interactions WHERE type = 'click') c
         USING (recommendation_id, item_id, position)
-    WHERE i.type = 'impression' AND i.source = 'open-bandit' AND i.model = '{LOGGED_BY}' AND i.list_id = '{CAMPAIGN}'
+    WHERE i.type = 'impression' AND i.source = 'open-bandit'
 """
 
 
@@ -79,18 +80,20 @@ def estimate(rows: pa.Table, prior: Prior) -> Evaluation:
     """Evaluate BernoulliTS on the logged impressions.
 
     Args:
-        rows: the answer of `ROWS`, in any order: item_id, position, propensity, recommendation_id, reward.
+        rows: impressions in any order: item_id, position, propensity, recommendation_id, model, list_id, label. Those
+            of other policies and campaigns are left out.
         prior: of the policy.
     """
+    logged = rows.filter((pc.field("model") == LOGGED_BY) & (pc.field("list_id") == CAMPAIGN))
     shares = thompson_sampling(prior)
-    item = pc.replace_substring(rows["item_id"], f"{CAMPAIGN}-", "").cast(pa.int64()).to_numpy()
-    position = rows["position"].to_numpy() - 1
+    item = pc.replace_substring(logged["item_id"], f"{CAMPAIGN}-", "").cast(pa.int64()).to_numpy()
+    position = logged["position"].to_numpy() - 1
     return evaluate(
         {
-            "reward": rows["reward"],
-            "propensity": rows["propensity"],
+            "reward": logged["label"],
+            "propensity": logged["propensity"],
             "target_probability": shares[item, position],
-            "cluster_id": rows["recommendation_id"],
+            "cluster_id": logged["recommendation_id"],
         }
     )
 

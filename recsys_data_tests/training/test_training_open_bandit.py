@@ -20,6 +20,9 @@ def test_the_policy_draws_one_rate_an_item_at_a_time_and_shows_the_highest():
     assert found.sum(axis=0) == pytest.approx([1, 1, 1])
 
 
+OTHERS = [(4, "model", "bts"), (5, "list_id", "men")]
+
+
 def rows(count: int = 400) -> pa.Table:
     rng = np.random.default_rng(0)
     item = rng.integers(5, size=count)
@@ -29,7 +32,9 @@ def rows(count: int = 400) -> pa.Table:
             "position": rng.integers(1, 4, size=count),
             "propensity": np.full(count, 0.2),
             "recommendation_id": [f"random-all-{i}" for i in range(count)],
-            "reward": (rng.random(count) < 0.1 + 0.1 * (item == 4)).astype(int),
+            "model": ["random"] * count,
+            "list_id": ["all"] * count,
+            "label": (rng.random(count) < 0.1 + 0.1 * (item == 4)).astype(float),
         }
     )
 
@@ -39,11 +44,13 @@ def test_the_published_number_is_the_relative_value_by_propensity():
     shares = thompson_sampling(PRIOR)
     item = [int(name.removeprefix("all-")) for name in table["item_id"].to_pylist()]
     weight = shares[item, np.asarray(table["position"]) - 1] / 0.2
-    reward = np.asarray(table["reward"])
+    reward = np.asarray(table["label"])
     expected = (weight * reward).mean() / reward.mean()
     [(published, ours)] = reproduce(table, PRIOR).values()
     assert published == 1.198126
     assert ours == pytest.approx(expected)
+    others = [table.set_column(at, name, pa.array([other] * 400)) for at, name, other in OTHERS]
+    assert estimate(pa.concat_tables([*others, table]), PRIOR) == estimate(table, PRIOR)
     assert estimate(table.take(np.arange(399, -1, -1)), PRIOR) == estimate(table, PRIOR)
 
 
