@@ -88,8 +88,9 @@ class Task:
             segments = f"""SELECT query_id, CASE WHEN query_id IN (SELECT visitor_id FROM train) THEN 'visitor known'
                 ELSE 'visitor new' END AS segment FROM (SELECT DISTINCT query_id FROM ({truth}))"""
             if "device_type" in declared.context:
-                segments += f""" UNION ALL SELECT visitor_id, 'device ' || coalesce(arg_min(device_type, timestamp),
-                    'unknown') FROM test SEMI JOIN ({truth}) ON visitor_id = query_id GROUP BY visitor_id"""
+                segments += f""" UNION ALL SELECT visitor_id,
+                    'device ' || coalesce(arg_min(device_type, (timestamp, event_id)), 'unknown')
+                    FROM test WHERE visitor_id IN (SELECT query_id FROM ({truth})) GROUP BY visitor_id"""
             items = f"""SELECT item_id, CASE WHEN item_id IN (SELECT item_id FROM train) THEN 'item known'
                 ELSE 'item new' END AS segment FROM (SELECT DISTINCT item_id FROM ({truth}))"""
             train = table(
