@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from recsys_data.errors import UserError
 
 if TYPE_CHECKING:
     from recsys_data.training.baselines.model import Model
+    from recsys_data.training.baselines.ranker import Ranker
 
 MODEL_FILE = "model.json"
+IMPLICIT, LIGHTGBM = ("implicit", "als"), ("lightgbm", "ranker")
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, slots=True)
-class Baseline:
+class Baseline(Generic[Kind]):
     """How a model is made.
 
     Attributes:
@@ -36,7 +39,7 @@ class Baseline:
     kind: str
     needs: tuple[str, str] | None = None
 
-    def __call__(self, **parameters: Any) -> "Model":
+    def __call__(self, **parameters: Any) -> Kind:
         """A model that is not fitted.
 
         Raises:
@@ -45,7 +48,7 @@ class Baseline:
         self.require()
         return self._kind()(**parameters)
 
-    def load(self, folder: Path) -> "Model":
+    def load(self, folder: Path) -> Kind:
         """A fitted model, as it was saved.
 
         Raises:
@@ -68,7 +71,7 @@ class Baseline:
         return getattr(import_module(f"{__name__}.{self.module}"), self.kind)
 
 
-MODELS: dict[str, Baseline] = {
+MODELS: "dict[str, Baseline[Model]]" = {
     one.name: one
     for one in (
         Baseline("popular", "The most popular items, newer interactions counting more.", "popular", "Popular"),
@@ -78,21 +81,40 @@ MODELS: dict[str, Baseline] = {
         Baseline("ease", "A linear model of items in closed form (EASE).", "ease", "Ease"),
         Baseline("sar", "Co-occurrence of items, weighted by recent affinity (SAR).", "sar", "Sar"),
         Baseline("session_knn", "What similar sessions held; needs session_id.", "session_knn", "SessionKnn"),
-        Baseline("als", "Matrix factorization (ALS).", "als", "Als", ("implicit", "als")),
+        Baseline("als", "Matrix factorization (ALS).", "als", "Als", IMPLICIT),
     )
 }
 
 
+# Models that order given items by features of rows.
+RANKERS: "dict[str, Baseline[Ranker]]" = {
+    "ranker": Baseline("ranker", "Trees that order items by features (LambdaMART).", "ranker", "LambdaRank", LIGHTGBM),
+}
+
+
 def load_model(folder: Path) -> "Model":
-    """A fitted model of any kind, as it was saved.
+    """A fitted model of interactions of any kind, as it was saved.
 
     Raises:
         UserError: the folder holds none, or its extra is not installed.
     """
+    return _load(folder, MODELS)
+
+
+def load_ranker(folder: Path) -> "Ranker":
+    """A fitted ranker of any kind, as it was saved.
+
+    Raises:
+        UserError: the folder holds none, or its extra is not installed.
+    """
+    return _load(folder, RANKERS)
+
+
+def _load(folder: Path, kinds: dict[str, Baseline[Kind]]) -> Kind:
     path = folder / MODEL_FILE
     if not path.is_file():
         raise UserError(f"{folder} holds no model: it has no {MODEL_FILE}. Name the folder that a model was saved to.")
     name = json.loads(path.read_text("utf-8"))["name"]
-    if name not in MODELS:
-        raise UserError(f"{folder} holds a model of the unknown kind {name!r}. Known: {', '.join(MODELS)}.")
-    return MODELS[name].load(folder)
+    if name not in kinds:
+        raise UserError(f"{folder} holds a model of the unknown kind {name!r}. Known: {', '.join(kinds)}.")
+    return kinds[name].load(folder)

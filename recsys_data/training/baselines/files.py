@@ -102,7 +102,7 @@ def _read(path: Path) -> np.ndarray:
     return np.load(path, mmap_mode="r" if 0 not in shape else None, allow_pickle=False)
 
 
-def replace(path: Path, write: Callable[[BinaryIO], None]) -> Path:
+def replace(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     """Replace a file that a loaded model may have mapped: its old content stays whole for whoever reads it."""
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as file:

@@ -52,7 +52,7 @@ class MatrixModel(ABC):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        return msgspec.to_builtins(self.settings)
+        return msgspec.json.decode(msgspec.json.encode(self.settings))
 
     def fit(self, interactions: pa.Table) -> Self:
         """Learn from interactions, on one thread; see `Model`."""
