@@ -33,8 +33,8 @@ EVENT_COLUMNS = {
     "score": "DOUBLE",
     "propensity": "DOUBLE",
 }
-# What leads from an outcome to an impression of its item, the surest first.
-LINKS = ("recommendation_id", "list_id", "session_id")
+# What leads from an outcome to an impression of its item, the surest first; many visitors see a list (`category/14`).
+LINKS = {"recommendation_id": ("recommendation_id",), "list_id": ("list_id", "visit"), "session_id": ("visit",)}
 VISITOR = "coalesce(user_id, anonymous_id)"
 # The pause after which the item before belongs to another session.
 SESSION_GAP = 30 * MINUTE
@@ -133,7 +133,8 @@ class Spine:
             for name, kind in EVENT_COLUMNS.items()
         ]
         listed = ", ".join(map(literal, types))
-        return f"""SELECT {", ".join(columns)}, {VISITOR} AS visitor_id, epoch_us(event_ts) AS ts,
+        session = f"coalesce({'session_id, ' if 'session_id' in self.present else ''}{VISITOR})"
+        return f"""SELECT {", ".join(columns)}, {VISITOR} AS visitor_id, {session} AS visit, epoch_us(event_ts) AS ts,
             log_partition AS "#p", log_offset AS "#o"{extra},
             ({VISITOR}, epoch_us(event_ts) // {DAY}) IN (SELECT (visitor_id, day) FROM "#bots") AS bot
             FROM ({self._interactions()}) WHERE type IN ({listed}) AND item_id IS NOT NULL AND {VISITOR} IS NOT NULL"""
@@ -174,14 +175,15 @@ class Spine:
         """Lead each outcome to the last impression of its item before it, by the surest link that they share."""
         window = self.declared.duration("window")
         self._table("attributed", "SELECT NULL::BIGINT AS outcome, NULL::BIGINT AS shown WHERE false")
-        for link in LINKS:
+        for link, keys in LINKS.items():
+            same = " AND ".join(f"o.{key} = s.{key}" for key in (*keys, "item_id"))
             # An ASOF join may take any of several rows of the same moment.
-            rows = f"""SELECT {link}, item_id, ts, arg_min(rowid, ("#p", "#o")) AS shown FROM "#shown"
-                WHERE {link} IS NOT NULL GROUP BY ALL"""
+            rows = f"""SELECT {", ".join(keys)}, item_id, ts, arg_min(rowid, ("#p", "#o")) AS shown FROM "#shown"
+                WHERE {keys[0]} IS NOT NULL GROUP BY ALL"""
             before = self._count("attributed")
             self.connection.execute(
                 f"""INSERT INTO "#attributed" SELECT o.rowid, s.shown FROM "#outcomes" o ASOF JOIN ({rows}) s
-                ON o.{link} = s.{link} AND o.item_id = s.item_id AND o.ts >= s.ts
+                ON {same} AND o.ts >= s.ts
                 WHERE o.ts < s.ts + {window} AND o.rowid NOT IN (SELECT outcome FROM "#attributed")"""
             )
             self.counts[f"outcomes_by_{link}"] = self._count("attributed") - before
@@ -195,7 +197,7 @@ class Spine:
             FROM "#attributed" a JOIN "#outcomes" o ON a.outcome = o.rowid GROUP BY a.shown""",
         )
         final = self._final("s.ts")
-        query = "coalesce(recommendation_id, list_id, session_id, event_id)"
+        query = "coalesce(recommendation_id, concat_ws(' ', list_id, visit))"
         listed = f"""SELECT DISTINCT {query} FROM "#shown" s JOIN "#labels" l ON s.rowid = l.id WHERE {final}"""
         negatives = self.declared.negatives
         wanted = f"{self._chance('event_id', 'impression')} < {negatives.impressions}"

@@ -94,6 +94,18 @@ def test_the_recommendation_leads_to_the_impression_before_list_and_session_do()
     assert rows["e6", 0]["position"] is None
 
 
+def test_a_list_that_is_shown_to_many_is_a_query_for_each_session():
+    rows, _ = make(
+        events(
+            (1, "impression", "u", "a", {"list_id": "category/1", "session_id": "s1"}),
+            (1.1, "impression", "v", "a", {"list_id": "category/1", "session_id": "s2"}),
+            (1.2, "click", "u", "a", {"list_id": "category/1", "session_id": "s1"}),
+        )
+    )
+    assert labels(rows) == {"e0": 1, "e1": 0}
+    assert [row["query_id"] for row in rows.values()] == ["category/1 s1", "category/1 s2"]
+
+
 def test_an_outcome_belongs_to_the_last_impression_before_it_within_the_window():
     shown = {"session_id": "s"}
     rows, _ = make(
@@ -256,7 +268,10 @@ EVENT = st.tuples(
 
 def expected(table, end, window=2 * HOUR, maturity=4 * HOUR):
     """Labels by event id, as the rules say, one event after the other."""
-    rows = [row | {"ts": to_microseconds(row["event_ts"])} for row in table.to_pylist()]
+    rows = [
+        row | {"ts": to_microseconds(row["event_ts"]), "visit": row["session_id"] or row["user_id"]}
+        for row in table.to_pylist()
+    ]
     refunds = [row for row in rows if row["type"] == "refund"]
 
     def refunded(row):
@@ -276,10 +291,10 @@ def expected(table, end, window=2 * HOUR, maturity=4 * HOUR):
         if row["type"] not in ("click", "purchase") or refunded(row):
             continue
         weight = 5 if row["type"] == "purchase" else 1
-        for link in ("recommendation_id", "list_id", "session_id"):
+        for link in (("recommendation_id",), ("list_id", "visit"), ("visit",)):
             before = [
-                one for one in shown if row[link] and one[link] == row[link]
-                and one["item_id"] == row["item_id"] and one["ts"] <= row["ts"]
+                one for one in shown if row[link[0]] and all(one[key] == row[key] for key in (*link, "item_id"))
+                and one["ts"] <= row["ts"]
             ]  # fmt: skip
             if not before:
                 continue
