@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from recsys_data.errors import UserError
 
 if TYPE_CHECKING:
-    from recsys_data.training.baselines.model import Model
-    from recsys_data.training.baselines.ranker import Ranker
+    from recsys_data.training.baselines.model import Model, Ranker
 
 MODEL_FILE = "model.json"
 IMPLICIT, LIGHTGBM = ("implicit", "als"), ("lightgbm", "ranker")

@@ -1,4 +1,4 @@
-"""What a model of interactions can do, whatever it is made of. Tables: see `recsys_data.training.tables`."""
+"""What models can do, whatever they are made of. Tables: see `recsys_data.training.tables`."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -58,6 +58,50 @@ class Model(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write the fitted model as plain files (JSON, npy, Arrow): the same bytes for the same fit."""
+        ...
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+        ...
+
+
+@runtime_checkable
+class Ranker(Protocol):
+    """Learns to order the items of queries from features of their rows."""
+
+    @property
+    def name(self) -> str:
+        """Its name in `RANKERS`."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """All parameters with their values, as JSON has them."""
+        ...
+
+    def fit(self, rows: pa.Table, validation: pa.Table | None = None) -> Self:
+        """Learn from `query_id`, `item_id`, `label` and features; returns itself.
+
+        Args:
+            rows: of the training period. Labels are gains: 0 or less is not relevant.
+            validation: rows by which learning stops early; None: it does not.
+        """
+        ...
+
+    def rank(self, rows: pa.Table) -> pa.Table:
+        """The items of each query, best first: `query_id`, `item_id`, `score`, `rank`.
+
+        Queries come by id; equal scores by descending item id. An item that a query has twice keeps its best score.
+        """
+        ...
+
+    def importance(self) -> pa.Table:
+        """`feature`, `gain` (share of all, sums to 1), `splits` (how many), by descending gain."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the fitted model as plain files: the same bytes for the same fit."""
         ...
 
     @classmethod

@@ -6,9 +6,8 @@ without chance, so that the same rows in any order give the same trees. LightGBM
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Self
 
 import msgspec
 import numpy as np
@@ -42,50 +41,6 @@ NOT_FEATURES = frozenset(
         *("propensity", "previous_item_id"),
     }
 )
-
-
-@runtime_checkable
-class Ranker(Protocol):
-    """Learns to order the items of queries from features of their rows."""
-
-    @property
-    def name(self) -> str:
-        """Its name in `RANKERS`."""
-        ...
-
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        """All parameters with their values, as JSON has them."""
-        ...
-
-    def fit(self, rows: pa.Table, validation: pa.Table | None = None) -> Self:
-        """Learn from `query_id`, `item_id`, `label` and features; returns itself.
-
-        Args:
-            rows: of the training period. Labels are gains: 0 or less is not relevant.
-            validation: rows by which learning stops early; None: it does not.
-        """
-        ...
-
-    def rank(self, rows: pa.Table) -> pa.Table:
-        """The items of each query, best first: `query_id`, `item_id`, `score`, `rank`.
-
-        Queries come by id; equal scores by descending item id. An item that a query has twice keeps its best score.
-        """
-        ...
-
-    def importance(self) -> pa.Table:
-        """`feature`, `gain` (share of all, sums to 1), `splits` (how many), by descending gain."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Write the fitted model as plain files: the same bytes for the same fit."""
-        ...
-
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote."""
-        ...
 
 
 class RankerParameters(Parameters, frozen=True):
@@ -141,7 +96,7 @@ class LambdaRank:
         return msgspec.json.decode(msgspec.json.encode(self.settings))
 
     def fit(self, rows: pa.Table, validation: pa.Table | None = None) -> Self:
-        """Learn; see `Ranker`.
+        """Learn; see `model.Ranker`.
 
         Raises:
             UserError: there is nothing to learn from, or a column is missing or cannot be a feature.
@@ -187,7 +142,7 @@ class LambdaRank:
         return self
 
     def rank(self, rows: pa.Table) -> pa.Table:
-        """Order the items of queries; see `Ranker`.
+        """Order the items of queries; see `model.Ranker`.
 
         Raises:
             UserError: it is not fitted, or a column is missing.
@@ -211,7 +166,7 @@ class LambdaRank:
         return pa.table(columns, schema=RECOMMENDATIONS)
 
     def importance(self) -> pa.Table:
-        """How much each feature does; see `Ranker`.
+        """How much each feature does; see `model.Ranker`.
 
         Raises:
             UserError: it is not fitted.
@@ -228,7 +183,7 @@ class LambdaRank:
         return table.sort_by([("gain", "descending"), ("feature", "ascending")])
 
     def save(self, folder: Path) -> None:
-        """Write the model; see `Ranker`.
+        """Write the model; see `model.Ranker`.
 
         Raises:
             UserError: it is not fitted.
@@ -249,7 +204,7 @@ class LambdaRank:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read a model; see `Ranker`.
+        """Read a model; see `model.Ranker`.
 
         Raises:
             UserError: the folder holds no whole model of this kind and format.
@@ -295,7 +250,8 @@ class LambdaRank:
         rows_of = np.unique(query, return_counts=True)[1]
         if rows_of.max(initial=0) > MAX_ROWS_OF_QUERY:
             raise UserError(
-                f"A query has {rows_of.max():,} rows; LightGBM takes at most {MAX_ROWS_OF_QUERY:,}. Take fewer negatives."
+                f"A query has {rows_of.max():,} rows; LightGBM takes at most {MAX_ROWS_OF_QUERY:,}. "
+                "Take fewer negatives."
             )
         return lightgbm.Dataset(
             matrix[order],
