@@ -195,7 +195,8 @@ def _bca(value: float, drawn: Floats, jackknife: Floats, confidence: float) -> t
     ends = []
     for level in ((1 - confidence) / 2, (1 + confidence) / 2):
         shifted = bias + normal.inv_cdf(level)
-        ends.append(normal.cdf(bias + shifted / (1 - acceleration * shifted)))
+        room = 1 - acceleration * shifted
+        ends.append(normal.cdf(bias + shifted / room) if room > 0 else float(shifted > 0))
     low, high = np.quantile(drawn, ends)
     return float(low), float(high)
 

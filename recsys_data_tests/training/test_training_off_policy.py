@@ -102,6 +102,13 @@ def test_rows_of_one_cluster_count_as_one_when_they_repeat_each_other():
     assert naive.high - naive.low < 0.6 * (wide.high - wide.low)
 
 
+def test_one_row_that_outweighs_all_others_gives_an_interval_of_any_confidence():
+    rows = {"reward": [0.0] * 60 + [1.0], "propensity": [0.5] * 60 + [1e-6], "target_probability": [0.5] * 61}
+    for confidence in (0.5, 0.95, 0.999999):
+        for name, one in evaluate(rows, confidence=confidence).estimates.items():
+            assert 0 <= one.low <= one.high <= 61e6, name
+
+
 def test_without_any_reward_there_is_no_relative_value():
     found = evaluate(FOUR | {"reward": [0, 0, 0, 0]}).estimates["ips"]
     assert (found.value, found.low, found.high) == (0, 0, 0)
