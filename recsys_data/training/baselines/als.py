@@ -29,7 +29,7 @@ class AlsParameters(Parameters, frozen=True):
     """
 
     factors: Count = 64
-    regularization: NotNegative = 0.01
+    regularization: NotNegative = 1.0
     alpha: Positive = 1.0
     iterations: Count = 15
     seed: Seed = 0

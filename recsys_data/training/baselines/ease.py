@@ -11,7 +11,7 @@ import numpy as np
 
 from recsys_data.errors import UserError
 from recsys_data.training.baselines.encoded import Encoded
-from recsys_data.training.baselines.matrix_model import MatrixModel
+from recsys_data.training.baselines.matrix_model import CELLS, MatrixModel
 from recsys_data.training.baselines.neighbours import binary, transposed
 from recsys_data.training.baselines.parameters import Count, Parameters, Positive
 
@@ -59,7 +59,7 @@ class Ease(MatrixModel):
         matrix: Any = binary(self.seen)[:, self.place]
         inverse = np.zeros((count, count), order="F")
         by_item = transposed(matrix)
-        block = max(1, 4_000_000 // max(1, count))
+        block = max(1, CELLS // max(1, count))
         for first in range(0, count, block):
             inverse[first : first + block] = (by_item[first : first + block] @ matrix).toarray()
         inverse[np.diag_indices(count)] += self.settings.l2
@@ -100,7 +100,7 @@ def _weights(inverse: np.ndarray) -> np.ndarray:
     count = len(inverse)
     diagonal = np.diag(inverse).copy()
     found = np.empty((count, count), np.float32)
-    block = max(1, 4_000_000 // max(1, count))
+    block = max(1, CELLS // max(1, count))
     for first in range(0, count, block):
         end = min(first + block, count)
         # P is symmetric: rows of a column from the upper triangle above the diagonal, from its mirror below.
