@@ -1,20 +1,20 @@
 """Trains a model on a training set, measures it beside simple ones, and registers it.
 
 Data flow: training set -> fit -> recommendations for the test rows -> metrics, beside
-`popular` and `random` and the champion -> version in the registry. Run alone: `recsys-data train item_knn`.
+references and the champion -> version in the registry. Run alone: `recsys-data train item_knn`.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from recsys_data.durable import scratch
 from recsys_data.errors import UserError
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
-from recsys_data.training.baselines import MODELS, load_model
+from recsys_data.training.evaluate import Measured, Ranking, Recommending, task_of
 from recsys_data.training.registry import (
     CHALLENGER,
     CHAMPION,
@@ -28,10 +28,6 @@ from recsys_data.training.registry import (
 from recsys_data.training.sets.build import Built, build, declared_set
 from recsys_data.training.sets.manifest import read_manifest, versions
 
-if TYPE_CHECKING:
-    from recsys_data.training.evaluate import Measured
-
-REFERENCES = ("popular", "random")
 PRIMARY = "nDCG@10"
 Progress = Callable[[str], None]
 
@@ -43,14 +39,14 @@ class Trained:
     Attributes:
         version: as registered.
         built: the training set.
-        measured: name -> metrics, of the model first, then of `popular`, `random` and, if there is one, the champion.
+        measured: name -> metrics, of the model first, then of references and, if there is one, of the champion.
         better: by how much `nDCG@10` is above that of the champion, with its 95 % interval; None without a champion.
         promoted: whether it is the champion now.
     """
 
     version: Version
     built: Built
-    measured: "dict[str, Measured]"
+    measured: dict[str, Measured]
     better: tuple[float, float, float] | None
     promoted: bool
 
@@ -75,7 +71,7 @@ def train(
     Args:
         lake: what the training set is built from, and where the registry is.
         settings: say where files are put.
-        kind: of the model, a key of `MODELS`, or a name under `models` of the set's declaration.
+        kind: of the model, a key of `MODELS` or `RANKERS`, or a name under `models` of the set's declaration.
         set_name: of the training set.
         parameters: of the kind; they come before what is declared.
         version: of the training set; None: the newest, which is built if there is none.
@@ -86,32 +82,35 @@ def train(
     Raises:
         UserError: there is no such kind, parameter or set, or nothing to learn from or to test with.
     """
-    from recsys_data.training.evaluate import Task
-
     declared, _ = declared_set(lake, settings, set_name)
-    chosen = {**declared.models.get(kind, {}), **(parameters or {})}
+    name, chosen = kind, {**declared.models.get(kind, {}), **(parameters or {})}
     kind = chosen.pop("kind", kind)
-    if kind not in MODELS:
-        raise UserError(f"{kind!r} is not a model; choose from {', '.join(MODELS)}.")
-    model = MODELS[kind](**chosen)
+    kinds = (Ranking if declared.rows == "impressions" else Recommending).kinds
+    if kind not in kinds:
+        raise UserError(
+            f"{kind!r} is not a model for {set_name}, whose rows are {declared.rows}; choose from {', '.join(kinds)}."
+        )
+    model = kinds[kind](**chosen)
     if version is None and not versions(settings, set_name):
         built = build(lake, settings, set_name, known=known, on_progress=on_progress)
     else:
         built = Built(*read_manifest(settings, set_name, version), new=False)
-    task = Task.of(built.folder, declared)
-    on_progress(f"fitting {kind}")
-    model.fit(task.train)
-    measured = {kind: task.measure(model, on_progress)}
-    for name in REFERENCES:
-        if name != kind:
-            measured[name] = task.measure(MODELS[name]().fit(task.train), on_progress)
+    task = task_of(built.folder, declared)
+    on_progress(f"fitting {name}")
+    task.fit(model)
+    on_progress(f"measuring {name}")
+    measured = {name: task.measure(model)}
+    for reference in task.references:
+        if reference != name:
+            on_progress(f"measuring {reference}")
+            measured[reference] = task.reference(reference)
     champion = aliases_of(lake).get(set_name, {}).get(CHAMPION)
     better = None
     if champion is not None:
         on_progress("measuring the champion")
         files = artefact_folder(settings, find(lake, set_name, str(champion)).artefact)
-        measured[f"champion {champion}"] = current = task.measure(load_model(files), on_progress)
-        found = measured[kind].evaluation.difference(current.evaluation, PRIMARY)
+        measured[f"champion {champion}"] = current = task.measure(task.load(files))
+        found = measured[name].evaluation.difference(current.evaluation, PRIMARY)
         better = (found.mean, found.low, found.high)
     promoted = promote and (better is None or better[1] > 0)
     with scratch(settings.training_dir / "staging", f"model-{set_name}") as folder:
@@ -126,7 +125,7 @@ def train(
         parameters=dict(model.parameters),
         training_set_version=built.manifest.version,
         training_set_inputs=built.manifest.inputs,
-        metrics=measured[kind].metrics,
+        metrics=measured[name].metrics,
         artefact=artefact,
         software=built.manifest.software,
     )
@@ -144,4 +143,5 @@ def load(lake: Lake, settings: Settings, model: str, version: str = CHAMPION) ->
     folder: Path = artefact_folder(settings, found.artefact)
     if not folder.is_dir():
         raise UserError(f"The files of {model} {found.version} are gone: {folder}. Restore them, or train again.")
-    return load_model(folder), found
+    task = Ranking if found.kind in Ranking.kinds else Recommending
+    return task.load(folder), found

@@ -94,13 +94,33 @@ def test_training_again_gives_the_same_files_under_one_name(market):
 
 
 def test_what_cannot_be_trained_is_refused(market):
-    with pytest.raises(UserError, match="'itemknn' is not a model; choose from popular"):
+    with pytest.raises(
+        UserError, match="'itemknn' is not a model for outcomes, whose rows are outcomes; choose from popular"
+    ):
         trained(market, "itemknn")
     with pytest.raises(UserError, match="'nothing' is not a training set"):
         train(market.open_lake(), market.settings, "popular", "nothing")
     market.declare(OUTCOMES, name="whole", split={"by": "none"})
     with pytest.raises(UserError, match="whole has no test rows in .*split by none"):
         train(market.open_lake(), market.settings, "popular", "whole")
+
+
+def test_a_ranker_learns_from_impressions_and_is_measured_beside_the_order_that_was_shown(shop):
+    pytest.importorskip("lightgbm")
+    shop.declare(features=["item_clicks"])
+    for page in range(120):
+        at, row = page * 0.5, {"list_id": f"l{page}", "session_id": f"s{page}"}
+        shown = [(at + n / 1000, "impression", f"u{page % 9}", f"i{n}", row | {"position": n + 1}) for n in range(6)]
+        # The last item of the list is the one that everybody likes.
+        shop.happen(*shown, (at + 0.1, "click", f"u{page % 9}", "i5", row))
+    made = train(shop.open_lake(), shop.settings, "ranker", "clicks", parameters={"min_rows": 1, "trees": 20})
+    assert list(made.measured) == ["ranker", "as shown", "random"]
+    assert made.measured["ranker"].metrics["RR@10"] == 1
+    assert made.measured["as shown"].metrics["RR@10"] == pytest.approx(1 / 6)
+    model, _ = load(shop.open_lake(), shop.settings, "clicks")
+    assert model.importance()["feature"].to_pylist()[0].startswith("item_clicks__")
+    with pytest.raises(UserError, match="'popular' is not a model for clicks, whose rows are impressions"):
+        train(shop.open_lake(), shop.settings, "popular", "clicks")
 
 
 def test_files_that_are_gone_are_named(market):

@@ -38,7 +38,7 @@ NOT_FEATURES = frozenset(
             "list_id",
         ),
         *("recommendation_id", "order_id", "timestamp", "weight", "split", "position", "model", "variant", "score"),
-        *("propensity", "previous_item_id"),
+        *("propensity", "previous_item_id", "negative"),
     }
 )
 
