@@ -108,15 +108,19 @@ def test_what_cannot_be_trained_is_refused(market):
 def test_a_ranker_learns_from_impressions_and_is_measured_beside_the_order_that_was_shown(shop):
     pytest.importorskip("lightgbm")
     shop.declare(features=["item_clicks"])
+    happened = []
     for page in range(120):
-        at, row = page * 0.5, {"list_id": f"l{page}", "session_id": f"s{page}"}
-        shown = [(at + n / 1000, "impression", f"u{page % 9}", f"i{n}", row | {"position": n + 1}) for n in range(6)]
+        at, user, row = page * 0.5, f"u{page % 9}", {"list_id": f"l{page}", "session_id": f"s{page}"}
+        for n in range(6):
+            happened.append((at + n / 1000, "impression", user, f"i{n}", row | {"position": n + 1}))
         # The last item of the list is the one that everybody likes.
-        shop.happen(*shown, (at + 0.1, "click", f"u{page % 9}", "i5", row))
+        happened.append((at + 0.1, "click", user, "i5", row))
+    shop.happen(*happened)
     made = train(shop.open_lake(), shop.settings, "ranker", "clicks", parameters={"min_rows": 1, "trees": 20})
     assert list(made.measured) == ["ranker", "as shown", "random"]
     assert made.measured["ranker"].metrics["RR@10"] == 1
-    assert made.measured["as shown"].metrics["RR@10"] == pytest.approx(1 / 6)
+    # A border of the split may lie within a list.
+    assert 1 / 6 <= (made.measured["as shown"].metrics["RR@10"] or 0) < 0.2
     model, _ = load(shop.open_lake(), shop.settings, "clicks")
     assert model.importance()["feature"].to_pylist()[0].startswith("item_clicks__")
     with pytest.raises(UserError, match="'popular' is not a model for clicks, whose rows are impressions"):
