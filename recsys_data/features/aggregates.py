@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from recsys_data.contracts.features.functions import State, value_of
 from recsys_data.contracts.features.view import FeatureView, Source, keys
-from recsys_data.features.intervals import FOREVER, Tiling
-from recsys_data.features.rows import IDENTITIES, owned, rows
+from recsys_data.features.intervals import FOREVER, Tiling, beside
+from recsys_data.features.rows import ALWAYS, owned, rows
 from recsys_data.features.tiles import Plan
 from recsys_data.features.workspace import Workspace
 from recsys_data.sql import quote
@@ -46,10 +46,13 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a join reads, as its caller gave it; `commit`: whether it matters when rows were known.
+    """What a join reads, as its caller gave it.
 
     Attributes:
+        commit: whether it matters when rows were known.
         whole: all rows of sources of which `relations` has only those that can count.
+        flags: whether it is asked for from when on anything was known.
+        merged: name of a table of `rows.merges`, or None if nobody was merged.
     """
 
     sources: Mapping[str, Source]
@@ -57,6 +60,8 @@ class Inputs:
     commit: bool
     tiles: Mapping[tuple[str, str], Tiles]
     whole: Mapping[str, str]
+    flags: bool = True
+    merged: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,20 +104,23 @@ def ask(work: Workspace, view: FeatureView) -> Asked:
 
 def compute(
     work: Workspace, inputs: Inputs, view: FeatureView, name: str, planned: Plan, asked: Asked
-) -> tuple[str, str]:
+) -> tuple[str, str | None]:
     """Compute the aggregates over one stream.
 
     Returns:
-        Names of two tables: the values (m, #FEATURE ...); and (e, t), from when on anything was known of an entity.
+        Names of two tables: the values (m, #FEATURE ...); and, if it is asked for, (e, t), from when on anything was
+        known of an entity.
     """
     needed, own = planned.needed(), f"{view.name} {name}"
     parts = [_rows(work, inputs, view, name, planned, asked)]
     if (view.name, name) in inputs.tiles:
         parts.append(_tiles(work, inputs, view, name, planned, asked))
-    known = " UNION ALL ".join(part.known for part in parts)
-    flags = work.create(
-        f"{own} known", f'SELECT e, min(t) AS t FROM ({known}) WHERE "#until" IS NULL OR t < "#until" GROUP BY e'
-    )
+    flags = None
+    if inputs.flags:
+        known = " UNION ALL ".join(part.known for part in parts)
+        flags = work.create(
+            f"{own} known", f'SELECT e, min(t) AS t FROM ({known}) WHERE "#until" IS NULL OR t < "#until" GROUP BY e'
+        )
     values = []
     for one, kind in planned.features.items():
         span, states = planned.span_of[one.name], planned.states[one.name]
@@ -222,8 +230,10 @@ def _rows(work: Workspace, inputs: Inputs, view: FeatureView, name: str, planned
     source = inputs.sources[name]
     query = rows(view, source, inputs.relations[name], planned.needed())
     made = f"{view.name} {name} rows"
-    table = work.create(made, _of_entities(work, inputs, view, source, query, asked))
     given = inputs.tiles.get((view.name, name))
+    if given:
+        query = f"SELECT * FROM ({query}) WHERE {beside(planned.spans, given.tiling(view.hop), asked.moments)}"
+    table = _create(work, inputs, view, source, made, query, asked)
     spans = [
         (k, lo, hi)
         for k, span in enumerate(planned.spans)
@@ -232,7 +242,7 @@ def _rows(work: Workspace, inputs: Inputs, view: FeatureView, name: str, planned
     first = 'greatest("#ts" + 1, "#known", "#since")' if inputs.commit else 'greatest("#ts" + 1, "#since")'
     known = table
     if name in inputs.whole:
-        known = f"({_of_entities(work, inputs, view, source, rows(view, source, inputs.whole[name], ()), asked)})"
+        known = f"({_of_entities(inputs, view, source, rows(view, source, inputs.whole[name], ()), asked)})"
     states = {state: state.of_row for state in planned.needed()}
     return _Pieces(made, table, spans, '"#ts"', states, f'SELECT e, {first} AS t, "#until" FROM {known}')
 
@@ -240,20 +250,35 @@ def _rows(work: Workspace, inputs: Inputs, view: FeatureView, name: str, planned
 def _tiles(work: Workspace, inputs: Inputs, view: FeatureView, name: str, planned: Plan, asked: Asked) -> _Pieces:
     given = inputs.tiles[view.name, name]
     tiling = given.tiling(view.hop)
-    first = "epoch_us(known_from)" if inputs.commit else "epoch_us(first_ts) + 1"
-    query = f"""SELECT * EXCLUDE (tile_ts, known_ts, first_ts, known_from), epoch_us(tile_ts) AS "#tile",
-        epoch_us(known_ts) AS "#known", {first} AS "#from" FROM ({given.query})
-        WHERE epoch_us(known_ts) + {view.hop} <= {tiling.until}"""
+    states = {state: quote(state.name) for state in planned.needed()}
+    columns = {'"#tile"': "epoch_us(tile_ts)"}
+    if inputs.commit:
+        columns['"#known"'] = "epoch_us(known_ts)"
+    if inputs.flags:
+        columns['"#from"'] = "epoch_us(known_from)" if inputs.commit else "epoch_us(first_ts) + 1"
+    listed = ", ".join([*map(quote, keys(view, inputs.sources[name])), *states.values()])
+    query = f"""SELECT {listed}, {", ".join(f"{sql} AS {column}" for column, sql in columns.items())}
+        FROM ({given.query}) WHERE epoch_us(known_ts) + {view.hop} <= {tiling.until}"""
     made = f"{view.name} {name} tiles"
-    table = work.create(made, _of_entities(work, inputs, view, inputs.sources[name], query, asked))
+    table = _create(work, inputs, view, inputs.sources[name], made, query, asked)
     spans = [(k, *span.of_tile(tiling)) for k, span in enumerate(planned.spans)]
     known = f'SELECT e, greatest("#from", "#since") AS t, "#until" FROM {table}'
-    states = {state: quote(state.name) for state in planned.needed()}
     return _Pieces(made, table, spans, f'"#tile" + {view.hop}', states, known)
 
 
-def _of_entities(work: Workspace, inputs: Inputs, view: FeatureView, source: Source, query: str, asked: Asked) -> str:
-    merged = work.table("merges") if IDENTITIES in inputs.relations else None
+def _create(
+    work: Workspace, inputs: Inputs, view: FeatureView, source: Source, name: str, query: str, asked: Asked
+) -> str:
+    """Make a table of the rows or tiles of the entities; returns SQL that stands for it."""
+    sql = _of_entities(inputs, view, source, query, asked)
+    if inputs.merged is not None:
+        return work.create(name, sql)
+    # Columns of nothing would take memory.
+    table = work.create(name, f'SELECT * EXCLUDE ("#since", "#until") FROM ({sql})')
+    return f"(SELECT *, {ALWAYS} FROM {table})"
+
+
+def _of_entities(inputs: Inputs, view: FeatureView, source: Source, query: str, asked: Asked) -> str:
     whose = ", ".join(map(quote, keys(view, source)))
-    return f"""SELECT * EXCLUDE ({whose}, "#e"), "#e" AS e FROM ({owned(view, source, query, merged)})
+    return f"""SELECT * EXCLUDE ({whose}, "#e"), "#e" AS e FROM ({owned(view, source, query, inputs.merged)})
         JOIN {asked.entities} USING ({", ".join(map(quote, view.entity))})"""

@@ -8,6 +8,7 @@ never overlap, and together they are exactly that of the row; this is why tiles 
 All of it is SQL over columns of `rows`, in microseconds; hi is NULL where it never ends.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from recsys_data.contracts.features.view import LIFETIME, ROLLING, Window
@@ -73,6 +74,28 @@ class Span:
         if window.kind == ROLLING:
             return f"{ts} + {window.size + self.delay + 1}"
         return f"{floor(ts, window.hop)} + {window.hop + window.size + self.delay}"
+
+
+def beside(spans: Iterable[Span], tiling: Tiling, moments: str) -> str:
+    """SQL condition that is true of all rows that count for themselves at some moment, and of few others.
+
+    Args:
+        spans: in which they count.
+        tiling: of the tiles that stand for the others.
+        moments: table whose `t` are the moments.
+    """
+    cuts = {f"(t - {span.delay})" for span in spans}
+    # The last microsecond that a window does not reach.
+    cuts |= {f"(t - {span.delay + span.window.size + 1})" for span in spans if span.window.kind == ROLLING}
+
+    def hops(listed: Iterable[str]) -> str:
+        return f"SELECT DISTINCT unnest([{', '.join(floor(one, tiling.hop) for one in listed)}]) FROM {moments}"
+
+    happened, known = floor('"#ts"', tiling.hop), known_hop(tiling.hop)
+    near = f"{happened} IN ({hops(sorted(cuts))}) OR {known} + {tiling.hop} > {tiling.until}"
+    if any(span.commit for span in spans):
+        near += f" OR {known} IN ({hops(['t'])})"
+    return near
 
 
 def floor(ts: str, hop: int) -> str:

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 PROPERTY = "recsys_data.features"
 # Raised when the same declaration is computed otherwise, so that what is stored is computed again.
 COMPUTATION = 1
-# Source rows of the days that are computed in one statement and committed together.
-CHUNK_ROWS = 5_000_000
+# Source rows of the days that are computed and committed together.
+CHUNK_ROWS = 20_000_000
 LOCK_SECONDS = 600
 AT_END = datetime.max.replace(tzinfo=UTC)
 
@@ -181,8 +181,9 @@ class _Refresh:
         """Compute and commit the values of some days; returns the rows of the view for each."""
         query = self._values(connection, days)
         connection.execute(f'CREATE TEMP TABLE "#values" AS {query}')
-        time_column = quote(self.lake.contracts[self.name].event_time.name)
-        files = self._files(connection, self.table, '"#values"', time_column, days)
+        time_column = self.lake.contracts[self.name].event_time.name
+        rows = {day: f'SELECT * FROM "#values" WHERE {_is_of(time_column, day)}' for day in days}
+        files = {day: copy_rows(connection, query, self.table, day) for day, query in rows.items()}
         self._commit(self.table, files)
         connection.execute('DROP TABLE "#values"')
         return {day: file.record_count if file else 0 for day, file in files.items()}
@@ -224,17 +225,20 @@ class _Refresh:
         name = self.stream or ""
         source = self.features.sources[name]
         table = self.lake.table(tiles_name(self.name))
-        rows = self.features.rows(name, set(days).__contains__)
         stored = ", ".join(
             f"to_json({quote(one.name)})::VARCHAR AS {quote(one.name)}"
             for one in states_needed(self.view, source, self.resolved)
             if one.struct
         )
-        made = tiles(self.view, name, source, self.resolved, rows)
-        replaced = f" REPLACE ({stored})" if stored else ""
-        connection.execute(f'CREATE TEMP TABLE "#tiles" AS SELECT *{replaced} FROM ({made})')
-        self._commit(table, self._files(connection, table, '"#tiles"', "tile_ts", days))
-        connection.execute('DROP TABLE "#tiles"')
+        files = {}
+        for day in days:
+            rows = (
+                f"SELECT * FROM ({self.features.rows(name, {day}.__contains__)}) WHERE {_is_of(source.time or '', day)}"
+            )
+            made = tiles(self.view, name, source, self.resolved, rows)
+            query = f"SELECT *{f' REPLACE ({stored})' if stored else ''} FROM ({made})"
+            files[day] = copy_rows(connection, query, table, day)
+        self._commit(table, files)
 
     def _values(self, connection: "duckdb.DuckDBPyConnection", days: list[int]) -> str:
         """SQL of the values of all entities that something happened to on these days."""
@@ -259,6 +263,7 @@ class _Refresh:
             known=EVENT_TIME,
             timestamp=self.lake.contracts[self.name].event_time.name,
             tiles=given,
+            values_only=True,
         )
         names = ", ".join(f"{quote(f'{self.name}__{one.name}')} AS {quote(one.name)}" for one in self.view.features)
         return f"SELECT {entity}, {moment}, {names} FROM ({values.sql_query()})"
@@ -306,13 +311,6 @@ class _Refresh:
         read = ", ".join(f"CAST({quote(one.name)}::JSON AS {one.struct}) AS {quote(one.name)}" for one in structs)
         return f"SELECT *{f' REPLACE ({read})' if read else ''} FROM ({relation(table, files)})"
 
-    def _files(
-        self, connection: "duckdb.DuckDBPyConnection", table: "Table", query: str, moment: str, days: list[int]
-    ) -> "dict[int, DataFile | None]":
-        """Write the rows of each day to a file."""
-        day_of = f"epoch_us({moment}) // {MICROSECONDS_PER_DAY}"
-        return {day: copy_rows(connection, f"SELECT * FROM {query} WHERE {day_of} = {day}", table, day) for day in days}
-
     def _commit(self, table: "Table", files: "Mapping[int, DataFile | None]") -> None:
         """Put files in the place of those of their days, in one commit with what they were computed from."""
         token = uuid.uuid4().hex
@@ -343,6 +341,10 @@ def _raw_days(view: FeatureView, moments: Iterable[int]) -> set[int]:
             cuts += [moment - one.delay - one.window.size] if one.is_aggregate and one.window.kind == ROLLING else []
             found |= {cut // MICROSECONDS_PER_DAY for cut in cuts if cut % view.hop}
     return found
+
+
+def _is_of(moment: str, day: int) -> str:
+    return f"epoch_us({quote(moment)}) // {MICROSECONDS_PER_DAY} = {day}"
 
 
 def _read(table: "Table") -> Computed:

@@ -11,6 +11,7 @@ from recsys_data.contracts.features.view import FeatureView, Source, keys
 from recsys_data.sql import quote
 
 IDENTITIES = "identities"
+ALWAYS = 'NULL::BIGINT AS "#since", NULL::BIGINT AS "#until"'
 
 
 def rows(view: FeatureView, source: Source, query: str, states: Iterable[State]) -> str:
@@ -48,10 +49,8 @@ def owned(view: FeatureView, source: Source, query: str, merged: str | None) -> 
         query: SQL of rows or tiles.
         merged: name of a table of `merges`, or None if nobody was merged.
     """
-    always = 'NULL::BIGINT AS "#since", NULL::BIGINT AS "#until"'
     if merged is None or len(keys(view, source)) == len(view.entity) or not source.identity:
-        return f"SELECT *, {always} FROM ({query})"
+        return f"SELECT *, {ALWAYS} FROM ({query})"
     user, anonymous = map(quote, source.identity)
-    return f"""WITH r AS ({query}) SELECT *, {always} FROM r WHERE {user} IS NOT NULL UNION ALL
-        SELECT r.* REPLACE ("#user" AS {user}), "#since", "#until"
-        FROM r JOIN {merged} ON {anonymous} = "#anonymous" WHERE {user} IS NULL"""
+    return f"""SELECT r.* REPLACE (coalesce({user}, "#user") AS {user}), "#since", "#until" FROM ({query}) r
+        LEFT JOIN {merged} ON CASE WHEN {user} IS NULL THEN {anonymous} END = "#anonymous" """
