@@ -20,8 +20,6 @@ from recsys_data.sql import quote
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from recsys_data.features.merging import Merged, Moments
-
 # Values and elements of lists that the moments of one part may have: about 200 MB.
 ELEMENTS = 10_000_000
 # Rows or tiles that are in memory at once, beside what DuckDB holds.
@@ -186,44 +184,21 @@ def _merge(
     import numpy as np
     import pyarrow as pa
 
-    from recsys_data.features.merging import Merged, Moments, merged
+    from recsys_data.features.merging import Moments, add, merged
 
     query = f"SELECT e, t FROM {moments} WHERE m >= {first} AND m < {end} ORDER BY m"
     entities, times = (column.to_numpy() for column in work.connection.sql(query).to_arrow_table().columns)
     asked = Moments(entities, times)
-    found: dict[tuple[int, State], Merged] = {}
+    found = {}
     whose = (int(entities[0]), int(entities[-1])) if len(entities) else (0, -1)
     for part in parts:
         reader = work.connection.sql(part.query(*whose)).to_arrow_reader(BATCH_ROWS)
-        for state, spans in needed.items():
-            for span in spans:
-                found.setdefault((span, state), merged(state, asked, reader.schema.field(state.name).type))
+        for state in needed:
+            found.setdefault(state, merged(state, asked, reader.schema.field(state.name).type))
         for batch in reader:
-            _add(part, batch, asked, needed, found)
-    columns = {_column(span, state): one.result() for (span, state), one in found.items()}
+            add(batch, part.spans, asked, needed, found)
+    columns = {_column(span, state): found[state].result(span) for state, spans in needed.items() for span in spans}
     return pa.table({"m": np.arange(first, first + asked.count), **columns})
-
-
-def _add(
-    part: _Pieces,
-    batch: "pa.RecordBatch",
-    moments: "Moments",
-    needed: Mapping[State, Sequence[int]],
-    found: "Mapping[tuple[int, State], Merged]",
-) -> None:
-    import numpy as np
-
-    entities, at = batch["e"].to_numpy(), batch["at"].to_numpy()
-    begins = {lo: moments.first(batch[lo].to_numpy()) for lo in dict.fromkeys(lo for _, lo, _ in part.spans)}
-    there = {state: batch[state.name].is_valid().to_numpy(zero_copy_only=False) for state in needed}
-    for span, lo, hi in part.spans:
-        pieces, a, b = moments.ranges(entities, begins[lo], batch[hi].to_numpy())
-        for state, spans in needed.items():
-            if span in spans:
-                some = np.flatnonzero(there[state][pieces])
-                taken = pieces[some]
-                values, keys = batch[state.name].take(taken), batch[f"{state.name} key"].take(taken)
-                found[span, state].add(at[taken], a[some], b[some], values, keys)
 
 
 def _rows(work: Workspace, inputs: Inputs, view: FeatureView, name: str, planned: Plan, asked: Asked) -> _Pieces:

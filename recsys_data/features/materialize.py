@@ -10,7 +10,7 @@ Run alone: `recsys-data features refresh item_engagement`.
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -34,7 +34,7 @@ from recsys_data.leases import file_lock
 from recsys_data.settings import Settings
 from recsys_data.sql import quote
 from recsys_data.storage.commit import Change, compare_and_set, expire_old_snapshots
-from recsys_data.storage.duckdb_writer import copy_rows
+from recsys_data.storage.duckdb_writer import copy_days
 from recsys_data.storage.iceberg.manifest_stats import days as days_of
 from recsys_data.storage.query import file_path, relation
 
@@ -179,14 +179,12 @@ class _Refresh:
 
     def compute(self, connection: "duckdb.DuckDBPyConnection", days: list[int]) -> dict[int, int]:
         """Compute and commit the values of some days; returns the rows of the view for each."""
-        query = self._values(connection, days)
-        connection.execute(f'CREATE TEMP TABLE "#values" AS {query}')
-        time_column = self.lake.contracts[self.name].event_time.name
-        rows = {day: f'SELECT * FROM "#values" WHERE {_is_of(time_column, day)}' for day in days}
-        files = {day: copy_rows(connection, query, self.table, day) for day, query in rows.items()}
-        self._commit(self.table, files)
-        connection.execute('DROP TABLE "#values"')
-        return {day: file.record_count if file else 0 for day, file in files.items()}
+        files = copy_days(connection, self._values(connection, days), self.table)
+        self._commit(self.table, days, files)
+        rows = dict.fromkeys(days, 0)
+        for file in files:
+            rows[file.partition[0]] += file.record_count
+        return rows
 
     def _of_stream(self) -> dict[int, str]:
         """What stands for the events of each day: only adding and removing rows changes what a day holds."""
@@ -230,15 +228,15 @@ class _Refresh:
             for one in states_needed(self.view, source, self.resolved)
             if one.struct
         )
-        files = {}
+        files = []
         for day in days:
             rows = (
                 f"SELECT * FROM ({self.features.rows(name, {day}.__contains__)}) WHERE {_is_of(source.time or '', day)}"
             )
             made = tiles(self.view, name, source, self.resolved, rows)
             query = f"SELECT *{f' REPLACE ({stored})' if stored else ''} FROM ({made})"
-            files[day] = copy_rows(connection, query, table, day)
-        self._commit(table, files)
+            files += copy_days(connection, query, table)
+        self._commit(table, days, files)
 
     def _values(self, connection: "duckdb.DuckDBPyConnection", days: list[int]) -> str:
         """SQL of the values of all entities that something happened to on these days."""
@@ -311,8 +309,8 @@ class _Refresh:
         read = ", ".join(f"CAST({quote(one.name)}::JSON AS {one.struct}) AS {quote(one.name)}" for one in structs)
         return f"SELECT *{f' REPLACE ({read})' if read else ''} FROM ({relation(table, files)})"
 
-    def _commit(self, table: "Table", files: "Mapping[int, DataFile | None]") -> None:
-        """Put files in the place of those of their days, in one commit with what they were computed from."""
+    def _commit(self, table: "Table", days: Collection[int], files: "list[DataFile]") -> None:
+        """Put files in the place of those of these days, in one commit with what they were computed from."""
         token = uuid.uuid4().hex
 
         def replace(table: "Table") -> Change | bool:
@@ -320,13 +318,12 @@ class _Refresh:
             if stored.token == token:
                 return True
             known = dict(stored.days) if stored.definition == self.definition else {}
-            known |= {day: self.prints[day] for day in files if day in self.prints}
-            for day in files.keys() - self.prints.keys():
+            known |= {day: self.prints[day] for day in days if day in self.prints}
+            for day in set(days) - self.prints.keys():
                 known.pop(day, None)
-            gone = [task.file for task in table.scan().plan_files() if task.file.partition[0] in files]
-            added = [file for file in files.values() if file]
+            gone = [task.file for task in table.scan().plan_files() if task.file.partition[0] in days]
             state = msgspec.json.encode(Computed(self.definition, known, token)).decode()
-            return Change(gone, added, {PROPERTY: state})
+            return Change(gone, files, {PROPERTY: state})
 
         compare_and_set(table, replace, exclusive=True)
         expire_old_snapshots(table)

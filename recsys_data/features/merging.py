@@ -10,7 +10,9 @@ Data flow: `Moments.ranges` of a batch of pieces -> `add` of each state -> `resu
 each moment. Memory is that of the moments and one batch.
 """
 
-from typing import TYPE_CHECKING, Protocol
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +31,25 @@ if TYPE_CHECKING:
 CANDIDATES = 2_000_000
 # Entities times distinct moments up to which the ranges are looked up in a table: 80 MB.
 CELLS = 10_000_000
+
+
+class Ranges(NamedTuple):
+    """At which moments pieces count.
+
+    Attributes:
+        pieces: positions in their batch.
+        a: numbers of the first moments.
+        b: numbers of the moments before which they end.
+    """
+
+    pieces: "Numbers"
+    a: "Numbers"
+    b: "Numbers"
+
+    def only(self, some: "NDArray[np.bool_]") -> "Ranges":
+        """Those of the pieces for which it is true."""
+        kept = np.flatnonzero(some[self.pieces])
+        return Ranges(*(one[kept] for one in self))
 
 
 class Moments:
@@ -58,23 +79,20 @@ class Moments:
         """The first of the distinct moments that are not before `lo`, for `ranges`."""
         return np.searchsorted(self._distinct, lo)
 
-    def ranges(self, entities: "Numbers", first: "Numbers", hi: "Numbers") -> "tuple[Numbers, Numbers, Numbers]":
-        """Which pieces count at any moment, and the ranges of the moments at which they do.
+    def ranges(self, entities: "Numbers", first: "Numbers", hi: "Numbers") -> Ranges:
+        """The ranges of those pieces that count at any moment.
 
         Args:
             entities: of the pieces, all among those of the moments.
             first: what `first` gives of the moments from which on they count.
             hi: the moments from which on they do not count any more.
-
-        Returns:
-            Positions of pieces, first moments, and moments before which they end.
         """
         kept = np.flatnonzero(np.append(self._distinct, FOREVER)[first] < hi)
         base = (entities[kept] - self._first) * self._stride
         a = self._place(base + first[kept])
         b = self._place(base + np.searchsorted(self._distinct, hi[kept]))
         some = a < b
-        return kept[some], a[some], b[some]
+        return Ranges(kept[some], a[some], b[some])
 
     def _place(self, keys: "Numbers") -> "Numbers":
         return np.searchsorted(self._keys, keys) if self._table is None else self._table[keys]
@@ -102,22 +120,25 @@ class Moments:
         return [1 << level for level in range(self.size.bit_length())]
 
 
-class Merged(Protocol):
-    """The states of one kind and span at all moments."""
+# The ranges of a batch by span; pieces may count twice, never at the same moment.
+BySpan = Mapping[int, Sequence[Ranges]]
 
-    def add(self, at: "Numbers", a: "Numbers", b: "Numbers", values: pa.Array, keys: pa.Array) -> None:
-        """Add pieces.
+
+class Merged(Protocol):
+    """The states of one kind at all moments, for several spans."""
+
+    def add(self, at: "Numbers", ranges: BySpan, values: pa.Array, keys: pa.Array) -> None:
+        """Add a batch of pieces.
 
         Args:
             at: the moments that they refer to.
-            a: the first moments at which they count.
-            b: the moments before which they end.
-            values: their states, none of them NULL.
-            keys: what orders them.
+            ranges: of those whose state is not NULL.
+            values: their states.
+            keys: what orders these.
         """
         ...
 
-    def result(self) -> pa.Array:
+    def result(self, span: int) -> pa.Array:
         """The merged state at each moment, NULL where nothing counts."""
         ...
 
@@ -131,41 +152,78 @@ def merged(state: State, moments: Moments, kind: pa.DataType) -> Merged:
     return _Best(moments, kind, state.elements, state.merge == GREATEST, state.merge == DISTINCT_LEAST)
 
 
-class _Changes:
-    """A running total: what is added at a and taken away at b."""
+def add(
+    batch: pa.RecordBatch,
+    spans: Sequence[tuple[int, str, str]],
+    moments: Moments,
+    needed: Mapping[State, Sequence[int]],
+    states: Mapping[State, Merged],
+) -> None:
+    """Add a batch of pieces to states.
+
+    Args:
+        batch: `e`, the entities; `at`, the moments that the pieces refer to; each state, and its `key`.
+        spans: (span, column of lo, column of hi).
+        moments: at which they are asked for.
+        needed: states with the spans that need them.
+        states: what is added to.
+    """
+    entities, at = batch["e"].to_numpy(), batch["at"].to_numpy()
+    first = {lo: moments.first(batch[lo].to_numpy()) for lo in dict.fromkeys(lo for _, lo, _ in spans)}
+    ranges: dict[int, list[Ranges]] = {}
+    for span, lo, hi in spans:
+        ranges.setdefault(span, []).append(moments.ranges(entities, first[lo], batch[hi].to_numpy()))
+    for state, listed in needed.items():
+        values, own = batch[state.name], {span: ranges[span] for span in listed}
+        if values.null_count:
+            there = values.is_valid().to_numpy(zero_copy_only=False)
+            own = {span: [one.only(there) for one in found] for span, found in own.items()}
+        states[state].add(at, own, values, batch[f"{state.name} key"])
+
+
+class _Totals(dict[tuple[int, int], "Numbers"]):
+    """Running totals by what they are of: what is added at a and taken away at b."""
 
     def __init__(self, moments: Moments) -> None:
-        self._changes = np.zeros(moments.count + 1, np.int64)
+        self._moments = moments
 
-    def add(self, a: "Numbers", b: "Numbers", amounts: "Numbers | int") -> None:
-        np.add.at(self._changes, a, amounts)
-        np.subtract.at(self._changes, b, amounts)
+    def __missing__(self, what: tuple[int, int]) -> "Numbers":
+        self[what] = np.zeros(self._moments.count + 1, np.int64)
+        return self[what]
 
-    def totals(self) -> "Numbers":
-        return np.cumsum(self._changes)[:-1]
+    def add(self, what: tuple[int, int], a: "Numbers", b: "Numbers", amounts: "Numbers | int") -> None:
+        np.add.at(self[what], a, amounts)
+        np.subtract.at(self[what], b, amounts)
+
+    def pop_total(self, what: tuple[int, int]) -> "Numbers":
+        return np.cumsum(self.pop(what, self[what]))[:-1]
+
+
+SEEN = -1
 
 
 class _Sum:
     """Exact sums of integers or decimals, in limbs of 32 bits, of which 2^31 can be summed without overflow."""
 
     def __init__(self, moments: Moments, kind: pa.DataType, what: str) -> None:
-        self._moments, self._kind, self._what = moments, kind, what
-        self._limbs: list[_Changes] = []
-        self._seen = _Changes(moments)
+        self._kind, self._what = kind, what
+        self._totals = _Totals(moments)
+        self._most = 1
 
-    def add(self, at: "Numbers", a: "Numbers", b: "Numbers", values: pa.Array, keys: pa.Array) -> None:
-        self._seen.add(a, b, 1)
-        for number, limb in enumerate(_limbs(values)):
-            if number == len(self._limbs):
-                self._limbs.append(_Changes(self._moments))
-            some = np.flatnonzero(limb)
-            self._limbs[number].add(a[some], b[some], limb[some])
+    def add(self, at: "Numbers", ranges: BySpan, values: pa.Array, keys: pa.Array) -> None:
+        limbs = _limbs(values.fill_null(0) if values.null_count else values)
+        self._most = max(self._most, len(limbs))
+        for span, listed in ranges.items():
+            for pieces, a, b in listed:
+                self._totals.add((span, SEEN), a, b, 1)
+                for number, limb in enumerate(limbs):
+                    self._totals.add((span, number), a, b, limb[pieces])
 
-    def result(self) -> pa.Array:
-        seen = self._seen.totals() > 0
-        limbs = [one.totals() for one in self._limbs] or [np.zeros(len(seen), np.int64)]
+    def result(self, span: int) -> pa.Array:
+        seen = self._totals.pop_total((span, SEEN)) > 0
+        limbs = [self._totals.pop_total((span, number)) for number in range(self._most)]
         if pa.types.is_integer(self._kind):
-            total = sum(limb << 32 * number for number, limb in enumerate(limbs[:2]))
+            total = sum(limb << 32 * number for number, limb in enumerate(limbs))
             return pa.array(total, pa.int64(), mask=~seen)
         words = np.zeros((len(seen), 4), np.uint32)
         carry = np.zeros(len(seen), np.int64)
@@ -201,23 +259,27 @@ class _Decayed:
 
     def __init__(self, moments: Moments, half_life: int) -> None:
         self._moments, self._half_life = moments, half_life
-        self._sums = np.zeros(2 * moments.size)
-        self._seen = _Changes(moments)
+        self._sums: defaultdict[int, NDArray[np.float64]] = defaultdict(lambda: np.zeros(2 * moments.size))
+        self._totals = _Totals(moments)
 
-    def add(self, at: "Numbers", a: "Numbers", b: "Numbers", values: pa.Array, keys: pa.Array) -> None:
-        self._seen.add(a, b, 1)
-        whose, nodes = self._moments.nodes(a, b)
-        weights = self._weights(at[whose], self._moments.begins[nodes])
-        np.add.at(self._sums, nodes, values.to_numpy()[whose] * weights)
+    def add(self, at: "Numbers", ranges: BySpan, values: pa.Array, keys: pa.Array) -> None:
+        amounts = values.to_numpy(zero_copy_only=False)
+        for span, listed in ranges.items():
+            for pieces, a, b in listed:
+                self._totals.add((span, SEEN), a, b, 1)
+                whose, nodes = self._moments.nodes(a, b)
+                pieces = pieces[whose]
+                weights = self._weights(at[pieces], self._moments.begins[nodes])
+                np.add.at(self._sums[span], nodes, amounts[pieces] * weights)
 
-    def result(self) -> pa.Array:
-        begins = self._moments.begins
+    def result(self, span: int) -> pa.Array:
+        begins, sums = self._moments.begins, self._sums.pop(span, self._sums[span])
         for first in self._moments.levels()[1:]:
             parents, children = slice(first // 2, first), slice(first, 2 * first)
             weights = self._weights(np.repeat(begins[parents], 2), begins[children])
-            self._sums[children] += np.repeat(self._sums[parents], 2) * weights
-        leaves = self._sums[self._moments.size :][: self._moments.count]
-        return pa.array(leaves, mask=self._seen.totals() == 0)
+            sums[children] += np.repeat(sums[parents], 2) * weights
+        leaves = sums[self._moments.size :][: self._moments.count]
+        return pa.array(leaves, mask=self._totals.pop_total((span, SEEN)) == 0)
 
     def _weights(self, at: "Numbers", to: "Numbers") -> "NDArray[np.float64]":
         # Nodes of several entities hold nothing; their moments do not grow.
@@ -233,24 +295,29 @@ class _Best:
     def __init__(self, moments: Moments, kind: pa.DataType, number: int, greatest: bool, distinct: bool) -> None:
         self._moments, self._kind = moments, kind
         self._number, self._greatest, self._distinct = number, greatest, distinct
-        self._found: list[tuple[Numbers, pa.Array, pa.Array]] = []
+        self._found: defaultdict[int, list[tuple[Numbers, pa.Array, pa.Array]]] = defaultdict(list)
 
-    def add(self, at: "Numbers", a: "Numbers", b: "Numbers", values: pa.Array, keys: pa.Array) -> None:
-        if self._number:
-            lengths = pc.list_value_length(values).to_numpy()
-            a, b = np.repeat(a, lengths), np.repeat(b, lengths)
-            values, keys = values.flatten(), keys.flatten()
-        whose, nodes = self._moments.nodes(a, b)
-        self._found.append((nodes, values.take(pa.array(whose)), keys.take(pa.array(whose))))
-        if len(self._found) > 1 and sum(len(nodes) for nodes, *_ in self._found) > CANDIDATES:
-            codes, values, keys = self._reduced()
-            ranks = pa.array(codes % len(values))
-            self._found = [(codes // len(values), values.take(ranks), keys.take(ranks))]
+    def add(self, at: "Numbers", ranges: BySpan, values: pa.Array, keys: pa.Array) -> None:
+        for span, listed in ranges.items():
+            for pieces, a, b in listed:
+                some, places = values.take(pa.array(pieces)), keys.take(pa.array(pieces))
+                if self._number:
+                    lengths = pc.list_value_length(some).to_numpy()
+                    a, b = np.repeat(a, lengths), np.repeat(b, lengths)
+                    some, places = some.flatten(), places.flatten()
+                whose, nodes = self._moments.nodes(a, b)
+                self._found[span].append((nodes, some.take(pa.array(whose)), places.take(pa.array(whose))))
+            found = self._found[span]
+            if len(found) > 1 and sum(len(nodes) for nodes, *_ in found) > CANDIDATES:
+                self._reduce(span)
 
-    def result(self) -> pa.Array:
-        if not self._found:
+    def result(self, span: int) -> pa.Array:
+        if not self._found[span]:
             return pa.nulls(self._moments.count, self._kind)
-        codes, values, _ = self._reduced()
+        nodes, ranks, values, _ = self._ranked(span)
+        if not self._number:
+            return values.take(_least(self._moments, nodes, ranks))
+        codes = self._first(nodes * len(values) + ranks, len(values))
         above = codes[:0]
         for first in self._moments.levels():
             nodes = above // len(values)
@@ -258,24 +325,27 @@ class _Best:
             children = (above + nodes * len(values), above + (nodes + 1) * len(values))
             above = self._first(np.concatenate((*children, own)), len(values))
         moments, ranks = above // len(values) - self._moments.size, above % len(values)
-        if self._number:
-            offsets = np.searchsorted(moments, np.arange(self._moments.count + 1))
-            none = pa.array(np.diff(offsets) == 0)
-            return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values.take(pa.array(ranks)), mask=none)
-        place = np.full(self._moments.count, -1)
-        place[moments] = ranks
-        return values.take(pa.array(place, mask=place < 0))
+        offsets = np.searchsorted(moments, np.arange(self._moments.count + 1))
+        none = pa.array(np.diff(offsets) == 0)
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values.take(pa.array(ranks)), mask=none)
 
-    def _reduced(self) -> "tuple[Numbers, pa.Array, pa.Array]":
-        """What can still win, as node * number of values + rank, in order; and values and keys by rank."""
-        nodes, values, keys = zip(*self._found, strict=True)
+    def _reduce(self, span: int) -> None:
+        """Drop what cannot win."""
+        nodes, ranks, values, keys = self._ranked(span)
+        codes = self._first(nodes * len(values) + ranks, len(values))
+        left = pa.array(codes % len(values))
+        self._found[span] = [(codes // len(values), values.take(left), keys.take(left))]
+
+    def _ranked(self, span: int) -> "tuple[Numbers, Numbers, pa.Array, pa.Array]":
+        """Nodes and ranks of what was found, and values and keys by rank."""
+        nodes, values, keys = zip(*self._found.pop(span), strict=True)
         keys = pa.concat_arrays(keys)
         ranks = pc.rank(keys, tiebreaker="dense").to_numpy().astype(np.int64) - 1
         ranks = ranks.max(initial=0) - ranks if self._greatest else ranks
         example = np.zeros(ranks.max(initial=-1) + 1, np.int64)
         example[ranks] = np.arange(len(ranks))
-        codes = self._first(np.concatenate(nodes) * len(example) + ranks, len(example))
-        return codes, pa.concat_arrays(values).take(pa.array(example)), keys.take(pa.array(example))
+        by_rank = pa.array(example)
+        return np.concatenate(nodes), ranks, pa.concat_arrays(values).take(by_rank), keys.take(by_rank)
 
     def _first(self, codes: "Numbers", values: int) -> "Numbers":
         """The first of each node, in order."""
@@ -284,3 +354,15 @@ class _Best:
         begins = np.flatnonzero(np.diff(nodes, prepend=-1))
         place = np.arange(len(codes)) - np.repeat(begins, np.diff(begins, append=len(codes)))
         return codes[place < (self._number or 1)]
+
+
+def _least(moments: Moments, nodes: "Numbers", ranks: "Numbers") -> pa.Array:
+    """The least rank at each moment, NULL where there is none."""
+    none = ranks.max(initial=0) + 1
+    tree = np.full(2 * moments.size, none)
+    np.minimum.at(tree, nodes, ranks)
+    for first in moments.levels()[1:]:
+        children = tree[first : 2 * first]
+        np.minimum(children, np.repeat(tree[first // 2 : first], 2), out=children)
+    leaves = tree[moments.size :][: moments.count]
+    return pa.array(leaves, mask=leaves == none)
