@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # Values and elements of lists that the moments of one part may have: about 200 MB.
-ELEMENTS = 10_000_000
+ELEMENTS = 6_000_000
 # Rows or tiles that are in memory at once, beside what DuckDB holds.
 BATCH_ROWS = 500_000
 

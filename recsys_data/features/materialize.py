@@ -34,7 +34,7 @@ from recsys_data.leases import file_lock
 from recsys_data.settings import Settings
 from recsys_data.sql import quote
 from recsys_data.storage.commit import Change, compare_and_set, expire_old_snapshots
-from recsys_data.storage.duckdb_writer import copy_days
+from recsys_data.storage.duckdb_writer import copy_days, copy_rows
 from recsys_data.storage.iceberg.manifest_stats import days as days_of
 from recsys_data.storage.query import file_path, relation
 
@@ -115,7 +115,8 @@ def refresh_view(
         if not mine:
             raise Transient(f"Another process has been computing {name} for {LOCK_SECONDS} seconds. Try again later.")
         refresh = _Refresh(lake, FeatureSources(lake), name, now or datetime.now(UTC))
-        memory_bytes = settings.history_memory_mb * 1_000_000
+        # The rest is for what is merged outside of DuckDB.
+        memory_bytes = settings.history_memory_mb * 800_000
         # Values merge tiles of many days, so that all tiles are made before the first value.
         for chunk in refresh.chunks(refresh.stale_tiles()):
             _within_limits(name, partial(refresh.make_tiles, days=chunk), memory_bytes)
@@ -235,8 +236,8 @@ class _Refresh:
             )
             made = tiles(self.view, name, source, self.resolved, rows)
             query = f"SELECT *{f' REPLACE ({stored})' if stored else ''} FROM ({made})"
-            files += copy_days(connection, query, table)
-        self._commit(table, days, files)
+            files.append(copy_rows(connection, query, table, day))
+        self._commit(table, days, [file for file in files if file])
 
     def _values(self, connection: "duckdb.DuckDBPyConnection", days: list[int]) -> str:
         """SQL of the values of all entities that something happened to on these days."""
