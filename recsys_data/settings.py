@@ -197,6 +197,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.data_dir / "training"
 
     @property
+    def training_parts(self) -> tuple[Path, ...]:
+        """What of it is not only needed while something runs: versions of training sets, files of models."""
+        return self.training_dir / "sets", self.training_dir / "models"
+
+    @property
     def restoring_dir(self) -> Path:
         """What `recsys-data restore` has not put in its place yet."""
         return self.data_dir / ".restoring"

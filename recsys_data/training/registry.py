@@ -67,7 +67,7 @@ def store_artefact(settings: Settings, folder: Path) -> str:
 
 def artefact_folder(settings: Settings, artefact: str) -> Path:
     """Where the files of a version are."""
-    return settings.training_dir / "models" / artefact
+    return settings.training_parts[1] / artefact
 
 
 def register(lake: Lake, version: Version, alias: str | None = None) -> Version:

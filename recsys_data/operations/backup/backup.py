@@ -60,7 +60,10 @@ def back_up(
         begins = _begins(settings.log_dir)
         tables = add_catalog(store, settings.catalog_file)
         files, positions = _log_files(settings.log_dir, tables, begins)
-        files += [*lake_files(settings.lake_dir, tables), *_folder_files(settings.data_dir, settings.quarantine_dir)]
+        files += lake_files(settings.lake_dir, tables)
+        # Models that the registry of the catalog names were stored before it named them.
+        for part in (settings.quarantine_dir, *settings.training_parts):
+            files += _folder_files(settings.data_dir, part)
         if dagster:
             # By the runs Dagster learns, after a restore, which of them ended with the machine.
             for part in (settings.dagster_dir, settings.runs_dir):

@@ -96,7 +96,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 def sets_folder(settings: Settings, name: str) -> Path:
     """Where the versions of a training set are."""
-    return settings.training_dir / "sets" / name
+    return settings.training_parts[0] / name
 
 
 def versions(settings: Settings, name: str) -> list[int]:
