@@ -145,8 +145,6 @@ def test_a_user_of_rare_items_only_gets_popular_ones_from_ease() -> None:
 def test_threads_change_nothing(name: str, tmp_path: Path) -> None:
     from threadpoolctl import threadpool_limits
 
-    if needs := MODELS[name].needs:
-        pytest.importorskip(needs[0])
     data = tastes(users=400, items=240, each=20)
     found = []
     for threads in (1, 2):
@@ -230,8 +228,6 @@ def test_sessions_are_needed() -> None:
     [("item_knn", {}), ("rp3beta", {}), ("ease", {}), ("sar", {}), ("session_knn", {}), ("als", {"factors": 8})],
 )
 def test_every_model_learns_a_taste_that_popular_and_random_items_do_not_have(name: str, parameters: dict) -> None:
-    if needs := MODELS[name].needs:
-        pytest.importorskip(needs[0])
     data = tastes(users=200, items=80, each=12)
     users = [f"u{n}" for n in range(200)]
     liked = {"query_id": [], "item_id": [], "gain": []}

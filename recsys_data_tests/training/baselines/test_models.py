@@ -18,8 +18,6 @@ USERS = [f"u{n}" for n in range(60)]
 
 @pytest.fixture(params=list(MODELS))
 def name(request: pytest.FixtureRequest) -> str:
-    if needs := MODELS[request.param].needs:
-        pytest.importorskip(needs[0])
     return request.param
 
 

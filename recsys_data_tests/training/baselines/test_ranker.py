@@ -11,8 +11,6 @@ from recsys_data.training.metrics import evaluate
 from recsys_data.training.tables import RECOMMENDATIONS
 from recsys_data_tests.training.baselines.interactions import shuffled
 
-pytest.importorskip("lightgbm")
-
 
 def rows(seed: int = 0, queries: int = 120, each: int = 8) -> pa.Table:
     """Followed is what is cheap and on the phone; `noise` says nothing."""
