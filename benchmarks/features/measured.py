@@ -27,9 +27,13 @@ def measure(work: Callable[[], float | None]) -> None:
     began, cpu = time.perf_counter(), time.process_time()
     answer = work()
     seconds, used = time.perf_counter() - began, time.process_time() - cpu
+    sys.stdout.write(MARK + json.dumps([seconds, used, peak_mb(), answer or 0.0]) + "\n")
+
+
+def peak_mb() -> float:
+    """The most memory that this process has used so far."""
     scale = 2**20 if sys.platform == "darwin" else 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
-    sys.stdout.write(MARK + json.dumps([seconds, used, peak, answer or 0.0]) + "\n")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
 
 
 def run(command: Sequence[str | Path]) -> Measurement:

@@ -73,8 +73,8 @@ def compare(options: argparse.Namespace) -> list[str]:
                 f"{name:14}{found.answer:>8.1f}{found.seconds:>8.1f}{found.cpu_seconds:>8.1f}{found.peak_mb:>7.0f}\n"
             )
             sys.stdout.flush()
-            most = GOAL_SECONDS[name]
-            problems += [] if most is None or found.answer <= most else [f"{name}: {found.answer:.0f} s; at most {most}"]
+            most = GOAL_SECONDS[name] or float("inf")
+            problems += [] if found.answer <= most else [f"{name}: {found.answer:.0f} s; at most {most}"]
             problems += [] if found.peak_mb <= MOST_MB else [f"{name}: {found.peak_mb:.0f} MB; at most {MOST_MB}"]
     return problems
 

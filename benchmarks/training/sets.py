@@ -9,6 +9,7 @@ for the next run.
 """
 
 import argparse
+import itertools
 import shutil
 import statistics
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from benchmarks.features.measured import Measurement, measure, run
+from benchmarks.features.measured import Measurement, measure, peak_mb, run
 from recsys_data.contracts import load_contracts
 from recsys_data.contracts.types import duckdb_type
 from recsys_data.features.lake import open_features
@@ -153,12 +154,16 @@ def make(folder: Path, count: int) -> float:
 def make_set(folder: Path) -> float:
     """Build the set, and say how long each step took; returns the number of rows."""
     lake = lake_in(folder)
-    steps: list[tuple[str, float]] = []
-    built = build(
-        lake, settings_of(folder), NAME, on_progress=lambda step: steps.append((step, time.perf_counter()))
-    )
-    for (step, began), (_, ended) in zip(steps, [*steps[1:], ("", time.perf_counter())], strict=True):
-        sys.stderr.write(f"  {step}: {ended - began:.1f} s\n")
+    steps: list[tuple[str, float, float, float]] = []
+
+    def on_progress(step: str) -> None:
+        steps.append((step, time.perf_counter(), time.process_time(), peak_mb()))
+
+    built = build(lake, settings_of(folder), NAME, on_progress=on_progress)
+    on_progress("")
+    for (step, *began), (_, *ended) in itertools.pairwise(steps):
+        seconds, cpu = (ended[place] - began[place] for place in (0, 1))
+        sys.stderr.write(f"  {step:44}{seconds:>8.1f} s{cpu:>8.1f} CPU s, at most {ended[2]:.0f} MB so far\n")
     return float(built.manifest.counts["rows"])
 
 
