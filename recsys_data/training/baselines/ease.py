@@ -1,7 +1,7 @@
 """EASE: a linear model of items in closed form (Steck 2019, https://doi.org/10.1145/3308558.3313710).
 
 B = I - P / diag(P), P the inverse of X'X + l2 I, X being 1 where a user has an item; a user's scores are x B. X'X is
-dense: 10,000 items take 0.8 GB and half a minute on one processor, memory grows with the square of the items and time
+dense: 10,000 items take 1.2 GB and half a minute on one processor, memory grows with the square of the items and time
 with the cube.
 """
 
@@ -53,19 +53,17 @@ class Ease(MatrixModel):
         count = len(self.place)
         if count > self.settings.max_items:
             raise UserError(
-                f"EASE of {count:,} items needs {8 * count**2 / 1e9:,.0f} GB; at most {self.settings.max_items:,} "
+                f"EASE of {count:,} items needs {12 * count**2 / 1e9:,.1f} GB; at most {self.settings.max_items:,} "
                 "are allowed (max_items). Leave out rare items with min_item_interactions, or use item_knn."
             )
         matrix: Any = binary(self.seen)[:, self.place]
-        inverse = np.zeros((count, count), order="F")
+        gram = np.zeros((count, count), order="F")
         by_item = transposed(matrix)
         block = max(1, CELLS // max(1, count))
         for first in range(0, count, block):
-            inverse[first : first + block] = (by_item[first : first + block] @ matrix).toarray()
-        inverse[np.diag_indices(count)] += self.settings.l2
-        if count:
-            _invert(inverse, self.settings.l2)
-        self.weights = _weights(inverse)
+            gram[first : first + block] = (by_item[first : first + block] @ matrix).toarray()
+        gram[np.diag_indices(count)] += self.settings.l2
+        self.weights = _weights(_inverse(gram, self.settings.l2) if count else gram)
         self.profile = matrix.astype(np.float32)
 
     def _scores(self, users: np.ndarray) -> np.ndarray:
@@ -83,16 +81,16 @@ class Ease(MatrixModel):
         return scores
 
 
-def _invert(matrix: np.ndarray, l2: float) -> None:
-    """Replace a symmetric matrix, in the order of Fortran, by its inverse: the upper triangle of it."""
+def _inverse(matrix: np.ndarray, l2: float) -> np.ndarray:
+    """The upper triangle of the inverse of a symmetric matrix, which it replaces if it is in the order of Fortran."""
     from scipy.linalg import lapack
 
-    factor, problem = lapack.dpotrf(matrix, clean=0, overwrite_a=1)
+    found, problem = lapack.dpotrf(matrix, clean=0, overwrite_a=1)
     if not problem:
-        inverse, problem = lapack.dpotri(factor, overwrite_c=1)
-        assert inverse is matrix or inverse.base is matrix or np.shares_memory(inverse, matrix)
+        found, problem = lapack.dpotri(found, overwrite_c=1)
     if problem:
         raise UserError(f"EASE cannot invert the matrix of these items with l2 = {l2}. Raise l2.")
+    return found
 
 
 def _weights(inverse: np.ndarray) -> np.ndarray:
