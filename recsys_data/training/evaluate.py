@@ -180,7 +180,10 @@ class Ranking:
         return load_ranker(folder)
 
 
-def task_of(folder: Path, declared: TrainingSet) -> Recommending | Ranking:
+Task = Recommending | Ranking
+
+
+def task_of(folder: Path, declared: TrainingSet) -> Task:
     """What the rows of a training set are for."""
     return (Ranking if declared.rows == "impressions" else Recommending).of(folder, declared)
 

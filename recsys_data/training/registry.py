@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from recsys_data.days import MICROSECONDS_PER_DAY, to_microseconds
-from recsys_data.durable import make_folder, sync_all
+from recsys_data.durable import make_folder, sync_all, sync_file
 from recsys_data.errors import UserError
+from recsys_data.leases import exclusive
 from recsys_data.settings import Settings
 from recsys_data.sql import literal, open_session
 from recsys_data.storage.commit import Change, compare_and_set
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 MODELS = "models"
 ALIASES = "recsys_data.aliases"
 CHAMPION, CHALLENGER = "champion", "challenger"
+LOCK_SECONDS = 30.0
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,21 +50,30 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 
 def store_artefact(settings: Settings, folder: Path) -> str:
     """Move a folder of files to the place that their content names; returns their SHA-256."""
+    name = artefact_digest(folder)
+    place = artefact_folder(settings, name)
+    make_folder(place.parent)
+    with exclusive(
+        place.parent.with_name("models.lock"), "Another process is storing a model. Try again.", LOCK_SECONDS
+    ):
+        if not place.is_dir() or artefact_digest(place) != name:
+            sync_all(one for one in folder.rglob("*") if one.is_file())
+            if place.exists():
+                # Somebody removed or changed files of it; it is put aside whole, for a reader sees all files or none.
+                place.replace(folder.with_name(f"{folder.name}.damaged"))
+            folder.replace(place)
+        # Also if it was there: a process may have died between moving it and this.
+        sync_file(place.parent)
+    return name
+
+
+def artefact_digest(folder: Path) -> str:
+    """SHA-256 of the names and contents of the files of a folder."""
     digest = sha256()
-    files = sorted(one for one in folder.rglob("*") if one.is_file())
-    for path in files:
+    for path in sorted(one for one in folder.rglob("*") if one.is_file()):
         with path.open("rb") as file:
             digest.update(f"{path.relative_to(folder)} {file_digest(file, 'sha256').hexdigest()}\n".encode())
-    name = digest.hexdigest()
-    place = artefact_folder(settings, name)
-    if not place.is_dir():
-        make_folder(place.parent)
-        sync_all(files)
-        whole = folder.with_name(f"{folder.name}.whole")
-        folder.replace(whole)
-        whole.replace(place)
-        sync_all(place.iterdir())
-    return name
+    return digest.hexdigest()
 
 
 def artefact_folder(settings: Settings, artefact: str) -> Path:
@@ -70,13 +81,31 @@ def artefact_folder(settings: Settings, artefact: str) -> Path:
     return settings.training_parts[1] / artefact
 
 
-def register(lake: Lake, version: Version, alias: str | None = None) -> Version:
+def files_of(settings: Settings, version: Version) -> Path:
+    """The folder of the files of a version.
+
+    Raises:
+        UserError: they are gone, or not those that were registered.
+    """
+    folder, name = artefact_folder(settings, version.artefact), f"{version.model} {version.version}"
+    if not folder.is_dir():
+        raise UserError(f"The files of {name} are gone: {folder}. Restore them, or train again.")
+    if artefact_digest(folder) != version.artefact:
+        raise UserError(f"The files of {name} have changed: {folder}. Restore them, or train again.")
+    return folder
+
+
+def register(lake: Lake, version: Version, alias: str | None = None, over: int | None = None) -> Version | None:
     """Add a version under the next number, and set an alias to it, in one commit.
 
     Args:
         lake: where the registry is.
         version: its number does not count.
         alias: None: none is set.
+        over: the champion that a new champion replaces; None: there is none.
+
+    Returns:
+        The version with its number; None, and nothing is registered, if another champion than `over` is there.
     """
     import pyarrow as pa
 
@@ -91,16 +120,17 @@ def register(lake: Lake, version: Version, alias: str | None = None) -> Version:
             # The catalog took a commit that it reported as failed.
             registered = found
             return True
+        aliases = _aliases(table)
+        if alias == CHAMPION and aliases.get(version.model, {}).get(CHAMPION) != over:
+            return False
         registered = msgspec.structs.replace(version, version=max((one.version for one in there), default=0) + 1)
         row = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in _fields(registered)}
-        aliases = _aliases(table)
         if alias:
             aliases.setdefault(version.model, {})[alias] = registered.version
         rows = pa.Table.from_pylist([row], schema=file_schema(table.schema(), list(row)))
         return Change(added=[write_day(table, day, [rows], [])], properties={ALIASES: json.dumps(aliases)})
 
-    compare_and_set(lake.table(MODELS), add)
-    return registered
+    return registered if compare_and_set(lake.table(MODELS), add) else None
 
 
 def set_alias(lake: Lake, model: str, version: int, alias: str) -> None:

@@ -7,26 +7,25 @@ references and the champion -> version in the registry. Run alone: `recsys-data 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from recsys_data.durable import scratch
 from recsys_data.errors import UserError
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
-from recsys_data.training.evaluate import Measured, Ranking, Recommending, task_of
+from recsys_data.training.evaluate import Measured, Ranking, Recommending, Task, task_of
 from recsys_data.training.registry import (
     CHALLENGER,
     CHAMPION,
     Version,
     aliases_of,
-    artefact_folder,
+    files_of,
     find,
     register,
     store_artefact,
 )
 from recsys_data.training.sets.build import Built, build, declared_set
-from recsys_data.training.sets.manifest import read_manifest, versions
+from recsys_data.training.sets.manifest import check_files, read_manifest, versions
 
 PRIMARY = "nDCG@10"
 Progress = Callable[[str], None]
@@ -80,22 +79,27 @@ def train(
         on_progress: called with what is done next.
 
     Raises:
-        UserError: there is no such kind, parameter or set, or nothing to learn from or to test with.
+        UserError: there is no such kind, parameter or set, or nothing to learn from or to test with, or files of the
+            version were removed.
+        Permanent: files of the version are damaged.
     """
     declared, _ = declared_set(lake, settings, set_name)
+    built = None
+    if version is not None or versions(settings, set_name):
+        built = Built(*read_manifest(settings, set_name, version), new=False)
     name, chosen = kind, {**declared.models.get(kind, {}), **(parameters or {})}
     kind = chosen.pop("kind", kind)
-    kinds = (Ranking if declared.rows == "impressions" else Recommending).kinds
+    # What the version was declared as: the declaration may have changed since.
+    rows = (built.manifest.declaration if built else declared).rows
+    kinds = (Ranking if rows == "impressions" else Recommending).kinds
     if kind not in kinds:
         raise UserError(
-            f"{kind!r} is not a model for {set_name}, whose rows are {declared.rows}; choose from {', '.join(kinds)}."
+            f"{kind!r} is not a model for {set_name}, whose rows are {rows}; choose from {', '.join(kinds)}."
         )
     model = kinds[kind](**chosen)
-    if version is None and not versions(settings, set_name):
-        built = build(lake, settings, set_name, known=known, on_progress=on_progress)
-    else:
-        built = Built(*read_manifest(settings, set_name, version), new=False)
-    task = task_of(built.folder, declared)
+    built = built or build(lake, settings, set_name, known=known, on_progress=on_progress)
+    check_files(built.manifest, built.folder)
+    task = task_of(built.folder, built.manifest.declaration)
     on_progress(f"fitting {name}")
     task.fit(model)
     on_progress(f"measuring {name}")
@@ -104,15 +108,6 @@ def train(
         if reference != name:
             on_progress(f"measuring {reference}")
             measured[reference] = task.reference(reference)
-    champion = aliases_of(lake).get(set_name, {}).get(CHAMPION)
-    better = None
-    if champion is not None:
-        on_progress("measuring the champion")
-        files = artefact_folder(settings, find(lake, set_name, str(champion)).artefact)
-        measured[f"champion {champion}"] = current = task.measure(task.load(files))
-        found = measured[name].evaluation.difference(current.evaluation, PRIMARY)
-        better = (found.mean, found.low, found.high)
-    promoted = promote and (better is None or better[1] > 0)
     with scratch(settings.training_dir / "staging", f"model-{set_name}") as folder:
         whole = folder / "model"
         model.save(whole)
@@ -129,8 +124,36 @@ def train(
         artefact=artefact,
         software=built.manifest.software,
     )
-    alias = CHAMPION if promoted else CHALLENGER
-    return Trained(register(lake, trained, alias), built, measured, better, promoted)
+    while True:
+        champion = aliases_of(lake).get(set_name, {}).get(CHAMPION)
+        current = _measured_champion(lake, settings, task, set_name, champion, on_progress)
+        better, beside = None, dict(measured)
+        if current:
+            beside[f"champion {champion}"] = current
+            found = measured[name].evaluation.difference(current.evaluation, PRIMARY)
+            better = (found.mean, found.low, found.high)
+        promoted = promote and (better is None or better[1] > 0)
+        if registered := register(lake, trained, CHAMPION if promoted else CHALLENGER, champion):
+            return Trained(registered, built, beside, better, promoted)
+        on_progress("comparing again: another version became the champion meanwhile")
+
+
+def _measured_champion(
+    lake: Lake, settings: Settings, task: Task, model: str, champion: int | None, on_progress: Progress
+) -> Measured | None:
+    """The metrics of the champion; None if there is none, or none that could be used for the task."""
+    if champion is None:
+        return None
+    version = find(lake, model, str(champion))
+    if version.kind not in task.kinds:
+        return None
+    try:
+        folder = files_of(settings, version)
+    except UserError as error:
+        on_progress(f"comparing with no champion: {error}")
+        return None
+    on_progress("measuring the champion")
+    return task.measure(task.load(folder))
 
 
 def load(lake: Lake, settings: Settings, model: str, version: str = CHAMPION) -> tuple[Any, Version]:
@@ -140,8 +163,5 @@ def load(lake: Lake, settings: Settings, model: str, version: str = CHAMPION) ->
         UserError: there is no such version, or its files are gone.
     """
     found = find(lake, model, version)
-    folder: Path = artefact_folder(settings, found.artefact)
-    if not folder.is_dir():
-        raise UserError(f"The files of {model} {found.version} are gone: {folder}. Restore them, or train again.")
     task = Ranking if found.kind in Ranking.kinds else Recommending
-    return task.load(folder), found
+    return task.load(files_of(settings, found)), found

@@ -1,9 +1,10 @@
 import json
+import shutil
 from datetime import UTC, datetime
 
 import pytest
 
-from recsys_data.errors import UserError
+from recsys_data.errors import RecsysDataError, UserError
 from recsys_data.storage import commit
 from recsys_data.training.registry import Version, aliases_of, artefact_folder, find, register, registered, set_alias
 from recsys_data.training.train import load, train
@@ -127,13 +128,60 @@ def test_a_ranker_learns_from_impressions_and_is_measured_beside_the_order_that_
         train(shop.open_lake(), shop.settings, "popular", "clicks")
 
 
-def test_files_that_are_gone_are_named(market):
-    made = trained(market)
-    for path in artefact_folder(market.settings, made.version.artefact).iterdir():
-        path.unlink()
-    artefact_folder(market.settings, made.version.artefact).rmdir()
-    with pytest.raises(UserError, match="The files of outcomes 1 are gone"):
+@pytest.mark.parametrize("damage", [shutil.rmtree, lambda folder: next(folder.iterdir()).write_bytes(b"x")])
+def test_files_that_are_gone_or_changed_are_named_and_training_again_restores_them(market, damage):
+    made = trained(market, "random")
+    damage(artefact_folder(market.settings, made.version.artefact))
+    with pytest.raises(UserError, match="The files of outcomes 1 (are gone|have changed): .* or train again"):
         load(market.open_lake(), market.settings, "outcomes")
+    assert trained(market, "random", promote=False).version.artefact == made.version.artefact
+    load(market.open_lake(), market.settings, "outcomes", "1")
+    assert list((market.settings.training_dir / "staging").iterdir()) == []
+
+
+def test_a_champion_without_files_gives_way_to_the_next_version(market):
+    shutil.rmtree(artefact_folder(market.settings, trained(market).version.artefact))
+    steps = []
+    made = trained(market, "random", on_progress=steps.append)
+    assert made.promoted and made.better is None
+    assert any("comparing with no champion: The files of outcomes 1 are gone" in step for step in steps)
+
+
+def test_a_version_is_compared_with_the_champion_that_it_replaces(market, monkeypatch):
+    """Another process registers a champion after the comparison: the comparison is made again."""
+    from recsys_data.training import train as module
+
+    registering, seen = module.register, []
+
+    def late(lake, version, alias, over):
+        if not seen:
+            seen.append(over)
+            trained(market)
+        return registering(lake, version, alias, over)
+
+    monkeypatch.setattr(module, "register", late)
+    made = trained(market, "random")
+    assert not made.promoted and "champion 1" in made.measured
+    assert [one.kind for one in registered(market.open_lake())] == ["popular", "random"]
+    assert aliases_of(market.open_lake()) == {"outcomes": {"champion": 1, "challenger": 2}}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [(lambda path: path.unlink(), "has no train.parquet any more"), (lambda path: path.write_bytes(b""), "is damaged")],
+)
+def test_files_of_a_set_that_are_not_those_of_its_manifest_are_not_trained_on(market, damage, message):
+    damage(trained(market).built.folder / "train.parquet")
+    with pytest.raises(RecsysDataError, match=f"{message}.*Run: recsys-data training-set rebuild outcomes --version 1"):
+        trained(market)
+
+
+def test_a_version_is_trained_on_as_it_was_declared(market):
+    trained(market)
+    market.declare(OUTCOMES, rows="impressions", maturity="1d")
+    assert trained(market).version.kind == "popular"
+    with pytest.raises(UserError, match="'ranker' is not a model for outcomes, whose rows are outcomes"):
+        trained(market, "ranker")
 
 
 def test_versions_are_numbered_by_model(shop):

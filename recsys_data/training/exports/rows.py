@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import file_digest
 from pathlib import Path
 from typing import Self
 
-from recsys_data.errors import Permanent, UserError
+from recsys_data.errors import UserError
 from recsys_data.sql import literal, open_session, quote
 from recsys_data.training.sets.files import NAMED
-from recsys_data.training.sets.manifest import Manifest
+from recsys_data.training.sets.manifest import Manifest, check_files
 from recsys_data.training.sets.spine import KEPT, PREVIOUS
 from recsys_data.training.sets.split import SPLITS
 
@@ -81,8 +80,7 @@ class Rows:
         self.files = {split: folder / f"{split}.parquet" for split in SPLITS if f"{split}.parquet" in manifest.files}
         if not self.files:
             raise UserError(f"{manifest.name} {manifest.version} has no rows; there is nothing to export.")
-        for path in self.files.values():
-            _check_file(path, manifest)
+        check_files(manifest, folder)
         self.connection = open_session(True, memory_bytes)
 
     def __enter__(self) -> Self:
@@ -174,19 +172,3 @@ def _kind(type_: str) -> tuple[str | None, str]:
     if type_.startswith(("timestamp", "date", "time")):
         return None, "a moment: a feature of the time since then says more to a model"
     return None, f"{type_}: not one value a row"
-
-
-def _check_file(path: Path, manifest: Manifest) -> None:
-    what = f"{manifest.name} {manifest.version}"
-    if not path.is_file():
-        raise UserError(
-            f"{what} has no {path.name} any more: files of older versions are removed. "
-            f"Run: recsys-data training-set rebuild {manifest.name} --version {manifest.version}"
-        )
-    with path.open("rb") as file:
-        digest = file_digest(file, "sha256").hexdigest()
-    if digest != manifest.files[path.name].sha256:
-        raise Permanent(
-            f"{path} is damaged: its SHA-256 is not that of the manifest. "
-            f"Run: recsys-data training-set rebuild {manifest.name} --version {manifest.version}"
-        )

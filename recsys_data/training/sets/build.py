@@ -6,7 +6,6 @@ time -> Parquet files and `manifest.json`, in a folder that appears whole or not
 """
 
 import importlib.metadata
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +20,8 @@ from recsys_data.contracts import load_contracts
 from recsys_data.contracts.features.check import over_histories
 from recsys_data.contracts.features.sources import dataset_of, sources_of
 from recsys_data.days import from_microseconds, to_microseconds
-from recsys_data.durable import make_folder, scratch, sync_all
-from recsys_data.errors import Transient, UserError
+from recsys_data.durable import make_folder, scratch, sync_all, sync_file
+from recsys_data.errors import Permanent, Transient, UserError
 from recsys_data.features.lake import check_purpose, join_features, open_features
 from recsys_data.features.point_in_time import COMMIT
 from recsys_data.features.rows import IDENTITIES
@@ -32,7 +31,17 @@ from recsys_data.storage.tables import Lake
 from recsys_data.training.sets.declared import TrainingSet, check_set, load_sets
 from recsys_data.training.sets.files import write_rows
 from recsys_data.training.sets.leakage import check_leakage, steady
-from recsys_data.training.sets.manifest import MANIFEST, Manifest, View, encode, read_manifest, sets_folder, versions
+from recsys_data.training.sets.manifest import (
+    MANIFEST,
+    Manifest,
+    View,
+    encode,
+    missing_files,
+    next_version,
+    read_manifest,
+    sets_folder,
+    versions,
+)
 from recsys_data.training.sets.spine import PREVIOUS, Spine
 from recsys_data.training.sets.split import ORDER, divide
 from recsys_data.training.sets.stored import Stored, StoredThen, check_stored, file_digest, stored_now
@@ -114,13 +123,13 @@ def build(
         known_until = end if cutoff and declared.known == COMMIT else None
         views = {one: _view(lake, one) for one in declared.features}
         inputs = _inputs(declared, stored, views, end, known_until)
-        if there := versions(settings, name):
-            newest, folder = read_manifest(settings, name, there[-1])
-            if newest.inputs == inputs and all((folder / file).is_file() for file in newest.files):
-                return Built(newest, folder, False)
+        if there := _unchanged(settings, name, inputs):
+            return there
         with scratch(settings.training_dir / "staging", name) as staging:
-            made = _make(connection, lake, declared, then, (end, known_until), staging, on_progress)
-            version = (there[-1] if there else 0) + 1
+            whole = staging / "version"
+            whole.mkdir()
+            made = _make(connection, lake, declared, then, (end, known_until), whole, on_progress)
+            version = next_version(settings, name)
             manifest = Manifest(
                 name=name,
                 version=version,
@@ -140,7 +149,7 @@ def build(
                 **made,
             )
             folder = sets_folder(settings, name) / str(version)
-            _publish(staging, folder, manifest)
+            _publish(whole, folder, manifest)
         _drop_old_files(settings, name)
         return Built(manifest, folder, True)
 
@@ -171,18 +180,19 @@ def rebuild(
     with (
         _mine(settings, name),
         open_features(settings.history_memory_mb * 1_000_000) as connection,
-        _lake_then(lake, settings, manifest) as lake_then,
+        scratch(settings.training_dir / "staging", name) as staging,
     ):
+        lake_then = _lake_then(lake, settings, manifest, staging / "contracts")
         on_progress("comparing what the lake holds")
         check_stored(lake_then, connection, manifest.sources)
         then = StoredThen(lake_then, declared.known, manifest.sources)
         ends = (_microseconds(manifest.cutoff), _microseconds(manifest.known_until) if manifest.known_until else None)
-        with scratch(settings.training_dir / "staging", name) as staging:
-            made = _make(connection, lake_then, declared, then, ends, staging, on_progress)
-            _check_same(manifest, made)
-            for file in made["files"]:
-                (staging / file).replace(folder / file)
-            sync_all(folder / file for file in made["files"])
+        made = _make(connection, lake_then, declared, then, ends, staging, on_progress)
+        _check_same(manifest, made)
+        # After a crash in between, each file is missing, as it was, or as the manifest says.
+        for file in made["files"]:
+            (staging / file).replace(folder / file)
+        sync_all(folder / file for file in made["files"])
     return Built(manifest, folder, True)
 
 
@@ -279,18 +289,15 @@ def _view(lake: Lake, name: str) -> View:
     return View(contract.version, file_digest(contract), contract.path.read_text("utf-8"))
 
 
-@contextmanager
-def _lake_then(lake: Lake, settings: Settings, manifest: Manifest) -> Iterator[Lake]:
-    """The lake with the feature views as they were."""
+def _lake_then(lake: Lake, settings: Settings, manifest: Manifest, folder: Path) -> Lake:
+    """The lake with the feature views as they were; if they have changed, their contracts are written to a folder."""
     now = {name: lake.contracts.get(name) for name in manifest.views}
     if all(one and file_digest(one) == manifest.views[name].sha256 for name, one in now.items()):
-        yield lake
-        return
-    with scratch(settings.training_dir / "staging", f"{manifest.name}-views") as folder:
-        (folder / "features").mkdir()
-        for name, view in manifest.views.items():
-            (folder / "features" / f"{name}.odcs.yaml").write_text(view.contract, "utf-8")
-        yield Lake(lake.catalog, load_contracts(*settings.contract_dirs, folder), lake.warehouse)
+        return lake
+    (folder / "features").mkdir(parents=True)
+    for name, view in manifest.views.items():
+        (folder / "features" / f"{name}.odcs.yaml").write_text(view.contract, "utf-8")
+    return Lake(lake.catalog, load_contracts(*settings.contract_dirs, folder), lake.warehouse)
 
 
 def _check_same(manifest: Manifest, made: Mapping[str, Any]) -> None:
@@ -308,27 +315,32 @@ def _check_same(manifest: Manifest, made: Mapping[str, Any]) -> None:
     )
 
 
-def _publish(staging: Path, folder: Path, manifest: Manifest) -> None:
-    """Put the files of a version in place, whole."""
-    (staging / MANIFEST).write_bytes(encode(manifest))
-    sync_all([staging / MANIFEST])
+def _unchanged(settings: Settings, name: str, inputs: str) -> Built | None:
+    """The newest version, if it was built from these inputs and is whole."""
+    if not versions(settings, name):
+        return None
+    try:
+        newest, folder = read_manifest(settings, name)
+    except Permanent:
+        # It cannot be read; a new version replaces it.
+        return None
+    return Built(newest, folder, False) if newest.inputs == inputs and not missing_files(newest, folder) else None
+
+
+def _publish(whole: Path, folder: Path, manifest: Manifest) -> None:
+    """Show a version whose files are written and synced: by one rename, so that it is there whole or not at all."""
+    (whole / MANIFEST).write_bytes(encode(manifest))
+    sync_all([whole / MANIFEST])
     make_folder(folder.parent)
-    whole = folder.with_name(f".{folder.name}")
-    # Left by a process that died between the two renames; nothing refers to it.
-    shutil.rmtree(whole, ignore_errors=True)
-    whole.mkdir()
-    for file in staging.iterdir():
-        file.replace(whole / file.name)
-    sync_all(whole.iterdir())
     whole.replace(folder)
-    sync_all([folder / MANIFEST])
+    sync_file(folder.parent)
 
 
 def _drop_old_files(settings: Settings, name: str) -> None:
+    """Remove the files of old versions; those that a crash, or a rebuild, left are removed after the next build."""
     for version in versions(settings, name)[:-FILES_KEPT]:
-        manifest, folder = read_manifest(settings, name, version)
-        for file in manifest.files:
-            (folder / file).unlink(missing_ok=True)
+        for file in (sets_folder(settings, name) / str(version)).glob("*.parquet"):
+            file.unlink(missing_ok=True)
 
 
 @contextmanager

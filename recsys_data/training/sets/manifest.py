@@ -4,6 +4,7 @@ Versions of a set are folders, `DATA_DIR/training/sets/NAME/VERSION`, with `mani
 split. A folder appears whole or not at all.
 """
 
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,11 @@ def versions(settings: Settings, name: str) -> list[int]:
     return sorted(int(one.name) for one in folder.glob("*") if one.name.isdecimal() and (one / MANIFEST).is_file())
 
 
+def next_version(settings: Settings, name: str) -> int:
+    """The number of the next version: above all folders, also those whose manifest is gone."""
+    return max((int(one.name) for one in sets_folder(settings, name).glob("*") if one.name.isdecimal()), default=0) + 1
+
+
 def read_manifest(settings: Settings, name: str, version: int | None = None) -> tuple[Manifest, Path]:
     """The manifest of a version (None: the newest), and the version's folder.
 
@@ -123,6 +129,31 @@ def read_manifest(settings: Settings, name: str, version: int | None = None) -> 
         return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest), folder
     except msgspec.DecodeError as error:
         raise Permanent(f"{folder / MANIFEST} is damaged: {error}. Restore it from a backup, or build again.") from None
+
+
+def missing_files(manifest: Manifest, folder: Path) -> list[str]:
+    """The files of a version that are not in its folder, or not of their size."""
+    there = {path.name: path.stat().st_size for path in folder.glob("*.parquet")}
+    return [name for name, file in manifest.files.items() if there.get(name) != file.bytes]
+
+
+def check_files(manifest: Manifest, folder: Path) -> None:
+    """Refuse to read files that are not those of the manifest.
+
+    Raises:
+        UserError: a file is not there any more.
+        Permanent: a file has another content.
+    """
+    what = f"{manifest.name} {manifest.version}"
+    rebuild = f"Run: recsys-data training-set rebuild {manifest.name} --version {manifest.version}"
+    for name, described in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{what} has no {name} any more: files of older versions are removed. {rebuild}")
+        with path.open("rb") as file:
+            digest = file_digest(file, "sha256").hexdigest()
+        if digest != described.sha256:
+            raise Permanent(f"{path} is damaged: its SHA-256 is not that of the manifest. {rebuild}")
 
 
 def encode(manifest: Manifest) -> bytes:

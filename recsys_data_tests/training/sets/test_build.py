@@ -1,12 +1,13 @@
 import json
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from recsys_data.errors import Transient, UserError
+from recsys_data.errors import Permanent, Transient, UserError
 from recsys_data.features.lake import FeatureSources
 from recsys_data.ingestion.batch.history.update import refresh_history
 from recsys_data.ingestion.batch.snapshot import take_snapshot
@@ -211,6 +212,49 @@ def test_files_of_old_versions_are_removed_and_can_be_rebuilt(shop):
     assert files_of(folder) == {}
     shop.rebuild(version=1)
     assert files_of(folder) == was
+
+
+def test_a_rebuild_that_ends_half_way_leaves_files_that_the_next_one_completes(shop, monkeypatch):
+    shop.trade()
+    built = shop.build()
+    was = files_of(built.folder)
+    for path in built.folder.glob("*.parquet"):
+        path.write_bytes(b"damaged")
+    replace = Path.replace
+
+    def dying(path, target):
+        if (built.folder / "test.parquet").read_bytes() != b"damaged":
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", dying)
+        shop.rebuild()
+    assert sorted(files_of(built.folder).values()) == sorted([b"damaged", b"damaged", was["test.parquet"]])
+    assert files_of(shop.rebuild().folder) == was
+    assert list((shop.settings.training_dir / "staging").iterdir()) == []
+
+
+def test_a_folder_whose_manifest_is_gone_keeps_its_number(shop):
+    shop.trade(0, 100)
+    for name in ("manifest.json", "train.parquet"):
+        (shop.build().folder / name).unlink()
+    # The first lost its manifest, the second a file: a build of the same inputs makes the next one.
+    assert (shop.build().manifest.version, versions(shop.settings, "clicks")) == (3, [2, 3])
+
+
+def test_a_damaged_manifest_stops_no_build(shop):
+    shop.trade(0, 100)
+    folder = shop.build().folder
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(Permanent, match="1/manifest.json is damaged: .* or build again"):
+        shop.rebuild()
+    assert shop.build().manifest.version == 2
+    for n in range(2):
+        shop.trade(100 + n * 10, 110 + n * 10)
+        shop.build()
+    assert versions(shop.settings, "clicks") == [1, 2, 3, 4]
+    assert files_of(folder) == {}
 
 
 def test_a_set_that_was_never_built_says_how_to_build_it(shop):
