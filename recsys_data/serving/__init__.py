@@ -1,0 +1,1 @@
+"""Serving: answers which items to show to a visitor now, and logs what was shown."""

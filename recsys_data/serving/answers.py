@@ -1,0 +1,127 @@
+"""What is asked of serving and what it answers, whatever the protocol: HTTP APIs translate to and from these.
+
+Data flow: HTTP or a dialect -> `Request` -> `Recommender` -> `Answer` -> HTTP or a dialect.
+"""
+
+from typing import Any, Protocol
+
+import msgspec
+
+MAX_ITEMS = 500
+DEFAULT_SCENARIO = "home"
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked.
+
+    Attributes:
+        user_id: of whom; None for visitors that are not known.
+        anonymous_id: of the device or browser.
+        session_id: of the visit that goes on.
+        n: how many items at most; None: as many as the scenario says.
+        context: what else is known of the moment. `category` keeps to items of a category and those below it.
+        scenario: where the items are shown, such as `home` or `item_page`.
+        exclude: items that are not answered.
+        items: for `recommend`, items that the visitor looks at (newest last); for `rank`, the items to order; for
+            `similar`, the items to which others are similar.
+    """
+
+    user_id: str | None = None
+    anonymous_id: str | None = None
+    session_id: str | None = None
+    n: int | None = None
+    context: dict[str, Any] = {}
+    scenario: str = DEFAULT_SCENARIO
+    exclude: tuple[str, ...] = ()
+    items: tuple[str, ...] = ()
+
+    @property
+    def visitor(self) -> str | None:
+        """Whom the answer is for, as far as it is known: the user, else the device, else the session."""
+        return self.user_id or self.anonymous_id or self.session_id
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    """An item of an answer.
+
+    Attributes:
+        item_id: which.
+        position: place in the answer, from 1.
+        score: of the model, larger is better; only scores of one answer compare.
+        propensity: probability with which this item is at this position, in (0, 1].
+        reason: why it is there, such as `model`, `similar` or `popular`.
+    """
+
+    item_id: str
+    position: int
+    score: float
+    propensity: float
+    reason: str
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What is answered.
+
+    Attributes:
+        recommendation_id: unique; impressions, clicks and purchases refer to it.
+        model: name and version of the model, such as `next_items/3`; `fallback` if none was used.
+        variant: of the scenario's experiment, None if it has none.
+        scenario: as asked.
+        fallback: the model was missing, failed or too slow, or knows nothing of the visitor.
+        items: best first, as far as the order is not explored.
+    """
+
+    recommendation_id: str
+    model: str
+    variant: str | None
+    scenario: str
+    fallback: bool
+    items: tuple[Item, ...]
+
+
+class Recommender(Protocol):
+    """Answers requests. There is always an answer; it may have no items."""
+
+    async def recommend(self, request: Request) -> Answer:
+        """Items for a visitor.
+
+        Raises:
+            UserError: the request makes no sense, such as an unknown scenario.
+        """
+        ...
+
+    async def rank(self, request: Request) -> Answer:
+        """The items of the request in the best order; those that may not be shown are left out.
+
+        Raises:
+            UserError: as `recommend`.
+        """
+        ...
+
+    async def similar(self, request: Request) -> Answer:
+        """Items similar to those of the request.
+
+        Raises:
+            UserError: as `recommend`.
+        """
+        ...
+
+
+class Visitors(Protocol):
+    """What is known of visitors: an online store, or memory filled from the lake."""
+
+    def recent_items(self, request: Request) -> "Recent":
+        """The items that the visitor of a request met lately; empty for unknown visitors."""
+        ...
+
+
+class Recent(msgspec.Struct, frozen=True):
+    """Items that a visitor met.
+
+    Attributes:
+        items: of views, clicks, carts and purchases, newest last, each once.
+        session: of these, those of the visit that goes on, newest last; empty if it is not known.
+    """
+
+    items: tuple[str, ...] = ()
+    session: tuple[str, ...] = ()
