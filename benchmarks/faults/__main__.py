@@ -30,6 +30,7 @@ from benchmarks.faults.cases import (
     memory,
     snapshots,
     stream,
+    training,
 )
 from benchmarks.faults.harness.processes import Child, kill_all
 from benchmarks.faults.harness.result import Case, Harness, Result
@@ -60,6 +61,7 @@ CASES: list[tuple[Case, float]] = [
     (snapshots.kill_snapshot, 0.5),
     (snapshots.kill_held, 0.3),
     (features.kill_features, 0.3),
+    (training.kill_training, 0.3),
     (log.log_cannot_be_written, 0.5),
     (log.log_cannot_be_read, 0.1),
     (log.zeros_in_log, 0.05),

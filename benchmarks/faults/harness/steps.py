@@ -20,6 +20,7 @@ import msgspec
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table.update.snapshot import ExpireSnapshots
 
+from recsys_data import durable
 from recsys_data.features import materialize
 from recsys_data.ingestion.batch import quarantine as held
 from recsys_data.ingestion.batch import snapshot
@@ -39,6 +40,8 @@ from recsys_data.storage.iceberg import file_io as durable_io
 from recsys_data.storage.ledger import LEDGER
 from recsys_data.storage.maintenance import compaction as maintenance
 from recsys_data.storage.maintenance import orphans
+from recsys_data.training import registry, train
+from recsys_data.training.sets import build
 
 STEPS: dict[str, list[tuple[Any, str]]] = {
     "log": [
@@ -107,6 +110,23 @@ STEPS: dict[str, list[tuple[Any, str]]] = {
         (ExpireSnapshots, "commit"),
         (SqlCatalog, "create_table"),
         (SqlCatalog, "commit_table"),
+    ],
+    "training": [
+        (build, "write_rows"),
+        (build, "sync_all"),
+        (build, "_publish"),
+        (build, "_drop_old_files"),
+        (train, "store_artefact"),
+        (train, "register"),
+        (registry, "compare_and_set"),
+        (registry, "write_day"),
+        (commit, "swap"),
+        (SqlCatalog, "create_table"),
+        (SqlCatalog, "commit_table"),
+        (durable, "sync_file"),
+        (Path, "replace"),
+        (Path, "unlink"),
+        (shutil, "rmtree"),
     ],
     "snapshot": [
         (Staged, "gather"),
