@@ -80,8 +80,8 @@ def _check(made: "Trained") -> dg.AssetCheckResult:
 def _metadata(made: "Trained") -> dict[str, Any]:
     first = next(iter(made.measured.values()))
     names = list(first.metrics)
-    rows = [[name, *(one.metrics.get(measure) for measure in names)] for name, one in made.measured.items()]
-    segments = [list(one.values()) for one in first.segments.to_pylist()]
+    rows = [[name, *(_short(one.metrics.get(measure)) for measure in names)] for name, one in made.measured.items()]
+    segments = [[_short(value) for value in one.values()] for one in first.segments.to_pylist()]
     shown = {name: value for name, value in first.metrics.items() if value is not None}
     return {
         "version": made.version.version,
@@ -94,6 +94,10 @@ def _metadata(made: "Trained") -> dict[str, Any]:
         "plot": dg.MetadataValue.md(_plot(made)),
         **shown,
     }
+
+
+def _short(value: object) -> object:
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def _plot(made: "Trained") -> str:
