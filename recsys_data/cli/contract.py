@@ -64,14 +64,17 @@ def show(name: str) -> None:
 @contract.command(examples=["recsys-data contract check contracts/orders.odcs.yaml"])
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 def check(paths: tuple[Path, ...]) -> None:
-    """Check contracts: files and folders of them, or those in use.
+    """Check contracts and training sets: files and folders of them, or those in use.
 
-    Each is checked by itself, then together with those in use.
+    Each contract is checked by itself, then together with those in use, then the training sets against them.
     """
     from recsys_data.contracts import load_contract
     from recsys_data.contracts.load import CONTRACTS_DIR
+    from recsys_data.training.sets.declared import usable_sets
 
-    files = list(contract_files(paths or (CONTRACTS_DIR, *Settings.from_env().contract_dirs)))
+    given = paths or (CONTRACTS_DIR, *Settings.from_env().contract_dirs)
+    sets = [path for one in given for path in set_files(one)]
+    files = list(contract_files(path for path in given if path not in sets))
     sound: dict[str, Contract] = {}
     problems = 0
     for path in files:
@@ -85,7 +88,10 @@ def check(paths: tuple[Path, ...]) -> None:
             click.echo(f"{path}: {found.name} {found.version}, {len(found.columns)} columns, {len(found.rules)} rules")
     if problems:
         raise UserError(f"{problems} of {len(files)} contracts cannot be used.")
-    check_together({**loaded(), **sound})
+    together = {**loaded(), **sound}
+    check_together(together)
+    of_package = [] if paths else [path for _, path in usable_sets(together).values()]
+    check_sets([*of_package, *sets], together)
 
 
 @contract.command(examples=["recsys-data contract jsonschema interactions > interactions.schema.json"])
@@ -137,6 +143,42 @@ def check_together(contracts: "dict[str, Contract]") -> None:
         click.echo(f"{name} is left out: it is a feature view of the package, and one of its sources was replaced.")
 
 
+def check_sets(files: list[Path], contracts: "dict[str, Contract]") -> None:
+    """Print the training sets, or what is wrong with them.
+
+    Raises:
+        UserError: one of them cannot be used.
+    """
+    from recsys_data.training.sets.declared import check_set, read_set
+
+    problems = 0
+    declared: dict[str, Path] = {}
+    for path in files:
+        try:
+            found = read_set(path)
+            check_set(path, found, contracts)
+            other = declared.setdefault(found.name, path)
+            if other != path and other.parent == path.parent:
+                raise ContractError(f"{path}: name: {found.name} is declared in {other.name} too.")
+        except ContractError as error:
+            problems += 1
+            click.echo(f"Error: {error}", err=True)
+        else:
+            views = f"{len(found.features)} feature views"
+            click.echo(f"{path}: training set {found.name} of {found.rows}, {len(found.labels)} labels, {views}")
+    if problems:
+        raise UserError(f"{problems} of {len(files)} training sets cannot be used.")
+
+
+def set_files(path: Path) -> list[Path]:
+    """The training sets of a folder of contracts, or the file itself if it is one."""
+    from recsys_data.training.sets.declared import FOLDER
+
+    if path.is_dir():
+        return sorted((path / FOLDER).glob("*.yaml"))
+    return [path] if path.absolute().parent.name == FOLDER else []
+
+
 def contract_files(paths: Iterable[Path]) -> Iterator[Path]:
     """The contract files that are named or lie in named folders.
 
@@ -150,6 +192,6 @@ def contract_files(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
             continue
         found = files_in(path)
-        if not found:
+        if not found and not set_files(path):
             raise UserError(f"{path} holds no contracts. Expected files whose names end with {SUFFIX}.")
         yield from found

@@ -38,12 +38,12 @@ def build(names: tuple[str, ...], cutoff: datetime | None, known: str | None) ->
     from recsys_data.cli.support.terminal import watched
     from recsys_data.logs import configure_command
     from recsys_data.training.sets.build import build as build_set
-    from recsys_data.training.sets.declared import load_sets
+    from recsys_data.training.sets.declared import usable_sets
 
     moment = cutoff.replace(tzinfo=UTC) if cutoff else None
     with opened() as platform, watched().status("Building training sets") as shown:
         configure_command(platform.settings)
-        for name in names or load_sets(*platform.settings.contract_dirs):
+        for name in names or usable_sets(platform.contracts, *platform.settings.contract_dirs):
             made = build_set(
                 platform.lake,
                 platform.settings,

@@ -14,10 +14,11 @@ from recsys_data.contracts import Contract
 from recsys_data.defs.automation import after_asset
 from recsys_data.defs.markdown import table
 from recsys_data.defs.storage.maintenance import canceled_when_stopped
-from recsys_data.defs.training.sets import GROUP, usable
+from recsys_data.defs.training.sets import GROUP
 from recsys_data.errors import RecsysDataError, UserError
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
+from recsys_data.training.sets.declared import usable_sets
 
 if TYPE_CHECKING:
     from recsys_data.training.train import Trained
@@ -27,9 +28,8 @@ CHECK = "beats_champion"
 
 def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Definitions:
     """The assets of the models that training sets declare."""
-    return dg.Definitions(
-        assets=[_asset(one.name, name) for one, _ in usable(contracts, settings) for name in one.models]
-    )
+    found = usable_sets(contracts, *settings.contract_dirs).values()
+    return dg.Definitions(assets=[_asset(one.name, name) for one, _ in found for name in one.models])
 
 
 def _asset(set_name: str, name: str) -> dg.AssetsDefinition:

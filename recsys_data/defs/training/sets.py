@@ -15,21 +15,16 @@ from recsys_data.defs.storage.maintenance import canceled_when_stopped
 from recsys_data.errors import RecsysDataError, UserError
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
-from recsys_data.training.sets.declared import TrainingSet, load_sets
+from recsys_data.training.sets.declared import TrainingSet, usable_sets
 
 GROUP = "training"
 DAILY = "0 4 * * *"
 
 
 def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Definitions:
-    """The assets of the training sets whose sources have contracts."""
-    return dg.Definitions(assets=[_asset(one, path) for one, path in usable(contracts, settings)])
-
-
-def usable(contracts: Mapping[str, Contract], settings: Settings) -> list[tuple[TrainingSet, Path]]:
-    """The declared sets; of the package's own, those whose feature views are there."""
-    found = load_sets(*settings.contract_dirs).values()
-    return [(one, path) for one, path in found if {"interactions", *one.features} <= contracts.keys()]
+    """The assets of the training sets that can be built."""
+    found = usable_sets(contracts, *settings.contract_dirs).values()
+    return dg.Definitions(assets=[_asset(one, path) for one, path in found])
 
 
 def _asset(declared: TrainingSet, path: Path) -> dg.AssetsDefinition:

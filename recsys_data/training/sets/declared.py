@@ -19,6 +19,7 @@ from recsys_data.contracts.types import duckdb_type
 from recsys_data.contracts.yaml_text import parse_yaml, read_text
 from recsys_data.errors import ContractError
 from recsys_data.sql import open_session
+from recsys_data.training.baselines import MODELS, RANKERS
 
 SETS = Path(__file__).parent
 # In a user's folder of contracts.
@@ -141,9 +142,36 @@ def load_sets(*folders: Path) -> dict[str, tuple[TrainingSet, Path]]:
     found: dict[str, tuple[TrainingSet, Path]] = {}
     for folder in (SETS, *(one / FOLDER for one in folders)):
         for path in sorted(folder.glob("*.yaml")):
-            one = parse_set(path, parse_yaml(path, read_text(path)))
+            one = read_set(path)
+            if one.name in found and found[one.name][1].parent == folder:
+                raise ContractError(f"{path}: name: {one.name} is declared in {found[one.name][1].name} too.")
             found[one.name] = (one, path)
     return found
+
+
+def usable_sets(contracts: Mapping[str, Contract], *folders: Path) -> dict[str, tuple[TrainingSet, Path]]:
+    """The training sets that can be built, by name: of the package those whose sources have contracts, and the users'.
+
+    Raises:
+        ContractError: a file is not a training set, or asks for what no contract has.
+    """
+    found = {}
+    for name, (one, path) in load_sets(*folders).items():
+        if path.parent != SETS:
+            check_set(path, one, contracts)
+        elif not {"interactions", *(["contexts"] if one.context else []), *one.features} <= contracts.keys():
+            continue
+        found[name] = (one, path)
+    return found
+
+
+def read_set(path: Path) -> TrainingSet:
+    """The training set that a file declares.
+
+    Raises:
+        ContractError: it cannot be read, or is not a training set.
+    """
+    return parse_set(path, parse_yaml(path, read_text(path)))
 
 
 def parse_set(path: Path, document: Any) -> TrainingSet:
@@ -192,6 +220,17 @@ def check_set(path: Path, declared: TrainingSet, contracts: Mapping[str, Contrac
     """
     from duckdb import Error
 
+    if declared.name in contracts:
+        raise ContractError(f"{path}: name: {declared.name} is the name of a dataset. Choose another one.")
+    kinds = RANKERS if declared.rows == "impressions" else MODELS
+    for name, parameters in declared.models.items():
+        kind = parameters.get("kind", name)
+        if kind not in kinds:
+            raise ContractError(
+                f"{path}: models: {kind!r} is not a model for rows of {declared.rows}; choose from {', '.join(kinds)}."
+            )
+        if not NAME.fullmatch(name):
+            raise ContractError(f"{path}: models: {name!r} is not lower-case letters, digits and underscores.")
     for name in declared.features:
         if name not in contracts or contracts[name].kind is not Kind.FEATURE_VIEW:
             views = ", ".join(one for one, it in contracts.items() if it.kind is Kind.FEATURE_VIEW)
