@@ -9,7 +9,6 @@ for the next run.
 """
 
 import argparse
-import itertools
 import shutil
 import statistics
 import sys
@@ -154,16 +153,18 @@ def make(folder: Path, count: int) -> float:
 def make_set(folder: Path) -> float:
     """Build the set, and say how long each step took; returns the number of rows."""
     lake = lake_in(folder)
-    steps: list[tuple[str, float, float, float]] = []
+    steps: list[tuple[str, float, float]] = []
 
     def on_progress(step: str) -> None:
-        steps.append((step, time.perf_counter(), time.process_time(), peak_mb()))
+        now = time.perf_counter(), time.process_time()
+        if steps:
+            before, *began = steps[-1]
+            seconds, cpu = (now[place] - began[place] for place in (0, 1))
+            sys.stderr.write(f"  {before:44}{seconds:>8.1f} s{cpu:>8.1f} CPU s, at most {peak_mb():.0f} MB so far\n")
+        steps.append((step, *now))
 
     built = build(lake, settings_of(folder), NAME, on_progress=on_progress)
     on_progress("")
-    for (step, *began), (_, *ended) in itertools.pairwise(steps):
-        seconds, cpu = (ended[place] - began[place] for place in (0, 1))
-        sys.stderr.write(f"  {step:44}{seconds:>8.1f} s{cpu:>8.1f} CPU s, at most {ended[2]:.0f} MB so far\n")
     return float(built.manifest.counts["rows"])
 
 
