@@ -6,20 +6,17 @@ forms; `/v1/events` takes native events. SDKs send again after 408, 429 and 5xx,
 
 import ipaddress
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from http import HTTPStatus
-from typing import cast
 
-import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -27,17 +24,16 @@ from recsys_data.contracts.load import load_contracts
 from recsys_data.ingestion.streaming.collector import bodies
 from recsys_data.ingestion.streaming.collector import event_lines as lines
 from recsys_data.ingestion.streaming.collector.bodies import Upload
-from recsys_data.ingestion.streaming.collector.connections import CROWDED
-from recsys_data.ingestion.streaming.collector.group_commit import MAX_QUEUE_BYTES, RETRY_SECONDS, Budget, Hold, Writer
+from recsys_data.ingestion.streaming.collector.group_commit import MAX_QUEUE_BYTES, Budget, Hold, Writer
 from recsys_data.ingestion.streaming.collector.middleware import CountRequests, Metrics, RequestIds
 from recsys_data.ingestion.streaming.collector.parser import Parser
 from recsys_data.ingestion.streaming.collector.requests import (
-    RequestError,
     basic_key,
     check_body_key,
     check_key,
     read_body,
 )
+from recsys_data.ingestion.streaming.collector.responses import Handler, as_json, explained, refuse_route
 from recsys_data.ingestion.streaming.collector.segment import messages as segment
 from recsys_data.ingestion.streaming.collector.segment.clock import Arrival
 from recsys_data.ingestion.streaming.collector.segment.event_types import EventTypes
@@ -48,9 +44,6 @@ logger = logging.getLogger(__name__)
 
 EVENTS_PATH = "/v1/events"
 PREFLIGHT_SECONDS = 24 * 3600
-CLIENT_GONE = 499
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 def create_app(log: EventLog, settings: Settings, types: EventTypes | None = None) -> Starlette:
@@ -189,44 +182,6 @@ class Collector:
     async def metrics(self, _: Request) -> Response:
         """Prometheus' text format."""
         return Response(self._metrics.render(), media_type=CONTENT_TYPE_LATEST)
-
-
-def as_json(status: int, content: object, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(msgspec.json.encode(content), status, headers, "application/json")
-
-
-def as_error(status: int, reason: str, headers: Mapping[str, str] | None = None) -> Response:
-    """An error; the Python SDKs read `code` and `message`, and without them one retries what is final."""
-    code = HTTPStatus(status).phrase if status != CLIENT_GONE else "Client Closed Request"
-    return as_json(status, {"error": reason, "code": code, "message": reason}, headers)
-
-
-def explained(handler: Handler) -> Handler:
-    """Answer every failure of `handler` within the app, so that browsers get their CORS headers too."""
-
-    async def handle(request: Request) -> Response:
-        if request.scope.get(CROWDED):
-            wait = {"Retry-After": str(RETRY_SECONDS), "Connection": "close"}
-            return as_error(503, "Too many connections are open. Send it again later.", wait)
-        try:
-            return await handler(request)
-        except RequestError as refusal:
-            wait = {"Retry-After": str(refusal.retry_after)} if refusal.retry_after else None
-            return as_error(refusal.status, str(refusal), wait)
-        except ClientDisconnect:
-            return as_error(CLIENT_GONE, "The client went away before it had sent its request.")
-        except Exception:
-            logger.exception("A request failed.")
-            return as_error(500, "The collector failed. Send it again later.")
-
-    return handle
-
-
-async def refuse_route(request: Request, error: Exception) -> Response:
-    """No such path, or not with this method."""
-    found = cast(HTTPException, error)
-    reason = f"{request.method} {request.url.path}: {found.detail}."
-    return as_error(found.status_code, reason, found.headers)
 
 
 def peer_address(request: Request) -> str | None:

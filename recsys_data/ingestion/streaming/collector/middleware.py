@@ -16,21 +16,23 @@ OTHER = "other"
 
 
 class Metrics:
-    """The collector's counters."""
+    """The counters of a server that appends to the event log.
 
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter("collector_requests", "Requests answered.", ["path", "status"], registry=self.registry)
-        self.events = Counter("collector_events_appended", "Lines appended to the log.", registry=self.registry)
-        self.bytes = Counter("collector_bytes_appended", "Bytes appended to the log.", registry=self.registry)
-        self.failures = Counter("collector_append_failures", "Appends that failed.", registry=self.registry)
+    Args:
+        server: its name, with which the names of the metrics begin.
+    """
+
+    def __init__(self, server: str = "collector") -> None:
+        self.registry = one = CollectorRegistry()
+        self.requests = Counter(f"{server}_requests", "Requests answered.", ["path", "status"], registry=one)
+        self.events = Counter(f"{server}_events_appended", "Lines appended to the log.", registry=one)
+        self.bytes = Counter(f"{server}_bytes_appended", "Bytes appended to the log.", registry=one)
+        self.failures = Counter(f"{server}_append_failures", "Appends that failed.", registry=one)
         self.append_seconds = Histogram(
-            "collector_append_seconds", "Seconds until a group of lines was durable.", registry=self.registry
+            f"{server}_append_seconds", "Seconds until a group of lines was durable.", registry=one
         )
-        self.queue_bytes = Gauge("collector_queue_bytes", "Bytes held until they are durable.", registry=self.registry)
-        self.waiting = Gauge(
-            "collector_waiting_requests", "Requests that wait for the next append.", registry=self.registry
-        )
+        self.queue_bytes = Gauge(f"{server}_queue_bytes", "Bytes held until they are durable.", registry=one)
+        self.waiting = Gauge(f"{server}_waiting_requests", "Requests that wait for the next append.", registry=one)
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""

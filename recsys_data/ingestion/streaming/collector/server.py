@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from starlette.applications import Starlette
 
 from recsys_data.errors import UserError
 from recsys_data.ingestion.streaming.collector.app import create_app
@@ -107,10 +108,15 @@ class Server(uvicorn.Server):
 
 
 def server_for(log: EventLog, settings: Settings) -> Server:
-    """The server, not started; setting its `should_exit` stops it as a signal does."""
+    """The collector's server; see `server_of`."""
+    return server_of(create_app(log, settings))
+
+
+def server_of(app: Starlette) -> Server:
+    """A server of an app, not started; setting its `should_exit` stops it as a signal does."""
     return Server(
         uvicorn.Config(
-            create_app(log, settings),
+            app,
             http=Connection,
             ws="none",
             lifespan="on",
