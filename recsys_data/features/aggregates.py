@@ -191,8 +191,9 @@ def _merge(
     asked = Moments(entities, times)
     found = {}
     whose = (int(entities[0]), int(entities[-1])) if len(entities) else (0, -1)
+    rows = min(BATCH_ROWS, max(1, ELEMENTS // max(1, *(state.elements for state in needed))))
     for part in parts:
-        reader = work.connection.sql(part.query(*whose)).to_arrow_reader(BATCH_ROWS)
+        reader = work.connection.sql(part.query(*whose)).to_arrow_reader(rows)
         for state in needed:
             found.setdefault(state, merged(state, asked, reader.schema.field(state.name).type))
         for batch in reader:

@@ -11,7 +11,7 @@ each moment. Memory is that of the moments and one batch.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # Candidates of a state that are kept before those that cannot win are dropped.
 CANDIDATES = 2_000_000
+# Pieces that are put on nodes at once, each on up to 40 or so.
+SLICE = 100_000
 # Entities times distinct moments up to which the ranges are looked up in a table: 80 MB.
 CELLS = 10_000_000
 
@@ -50,6 +52,10 @@ class Ranges(NamedTuple):
         """Those of the pieces for which it is true."""
         kept = np.flatnonzero(some[self.pieces])
         return Ranges(*(one[kept] for one in self))
+
+    def slices(self) -> "Iterator[Ranges]":
+        for first in range(0, len(self.pieces), SLICE):
+            yield Ranges(*(one[first : first + SLICE] for one in self))
 
 
 class Moments:
@@ -265,7 +271,7 @@ class _Decayed:
     def add(self, at: "Numbers", ranges: BySpan, values: pa.Array, keys: pa.Array) -> None:
         amounts = values.to_numpy(zero_copy_only=False)
         for span, listed in ranges.items():
-            for pieces, a, b in listed:
+            for pieces, a, b in (part for one in listed for part in one.slices()):
                 self._totals.add((span, SEEN), a, b, 1)
                 whose, nodes = self._moments.nodes(a, b)
                 pieces = pieces[whose]
@@ -298,18 +304,28 @@ class _Best:
         self._found: defaultdict[int, list[tuple[Numbers, pa.Array, pa.Array]]] = defaultdict(list)
 
     def add(self, at: "Numbers", ranges: BySpan, values: pa.Array, keys: pa.Array) -> None:
+        if self._number:
+            lengths = pc.list_value_length(values).fill_null(0).to_numpy()
+            begins = np.cumsum(lengths) - lengths
+            values, keys = values.flatten(), keys.flatten()
+        ranks, example = self._ranks(keys)
         for span, listed in ranges.items():
-            for pieces, a, b in listed:
-                some, places = values.take(pa.array(pieces)), keys.take(pa.array(pieces))
-                if self._number:
-                    lengths = pc.list_value_length(some).to_numpy()
-                    a, b = np.repeat(a, lengths), np.repeat(b, lengths)
-                    some, places = some.flatten(), places.flatten()
-                whose, nodes = self._moments.nodes(a, b)
-                self._found[span].append((nodes, some.take(pa.array(whose)), places.take(pa.array(whose))))
             found = self._found[span]
+            for pieces, a, b in (part for one in listed for part in one.slices()):
+                whose, nodes = self._moments.nodes(a, b)
+                whose = pieces[whose]
+                if self._number:
+                    many = lengths[whose]
+                    nodes = np.repeat(nodes, many)
+                    whose = np.repeat(begins[whose] - np.cumsum(many) + many, many) + np.arange(len(nodes))
+                codes = self._first(nodes * len(example) + ranks[whose], len(example))
+                there = pa.array(example[codes % len(example)])
+                found.append((codes // len(example), values.take(there), keys.take(there)))
             if len(found) > 1 and sum(len(nodes) for nodes, *_ in found) > CANDIDATES:
-                self._reduce(span)
+                nodes, ranks_, some, places = self._ranked(span)
+                codes = self._first(nodes * len(some) + ranks_, len(some))
+                left = pa.array(codes % len(some))
+                self._found[span] = [(codes // len(some), some.take(left), places.take(left))]
 
     def result(self, span: int) -> pa.Array:
         if not self._found[span]:
@@ -329,23 +345,21 @@ class _Best:
         none = pa.array(np.diff(offsets) == 0)
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values.take(pa.array(ranks)), mask=none)
 
-    def _reduce(self, span: int) -> None:
-        """Drop what cannot win."""
-        nodes, ranks, values, keys = self._ranked(span)
-        codes = self._first(nodes * len(values) + ranks, len(values))
-        left = pa.array(codes % len(values))
-        self._found[span] = [(codes // len(values), values.take(left), keys.take(left))]
-
     def _ranked(self, span: int) -> "tuple[Numbers, Numbers, pa.Array, pa.Array]":
         """Nodes and ranks of what was found, and values and keys by rank."""
         nodes, values, keys = zip(*self._found.pop(span), strict=True)
         keys = pa.concat_arrays(keys)
+        ranks, example = self._ranks(keys)
+        by_rank = pa.array(example)
+        return np.concatenate(nodes), ranks, pa.concat_arrays(values).take(by_rank), keys.take(by_rank)
+
+    def _ranks(self, keys: pa.Array) -> "tuple[Numbers, Numbers]":
+        """Ranks from 0 on, equal where keys are, and a position for each rank."""
         ranks = pc.rank(keys, tiebreaker="dense").to_numpy().astype(np.int64) - 1
         ranks = ranks.max(initial=0) - ranks if self._greatest else ranks
         example = np.zeros(ranks.max(initial=-1) + 1, np.int64)
         example[ranks] = np.arange(len(ranks))
-        by_rank = pa.array(example)
-        return np.concatenate(nodes), ranks, pa.concat_arrays(values).take(by_rank), keys.take(by_rank)
+        return ranks, example
 
     def _first(self, codes: "Numbers", values: int) -> "Numbers":
         """The first of each node, in order."""
