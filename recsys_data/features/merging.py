@@ -48,10 +48,11 @@ class Ranges(NamedTuple):
     a: "Numbers"
     b: "Numbers"
 
-    def only(self, some: "NDArray[np.bool_]") -> "Ranges":
-        """Those of the pieces for which it is true."""
-        kept = np.flatnonzero(some[self.pieces])
-        return Ranges(*(one[kept] for one in self))
+    def only(self, places: "Numbers") -> "Ranges":
+        """Those of the pieces that have a place, not -1, in a smaller batch."""
+        pieces = places[self.pieces]
+        kept = np.flatnonzero(pieces >= 0)
+        return Ranges(pieces[kept], self.a[kept], self.b[kept])
 
     def slices(self) -> "Iterator[Ranges]":
         for first in range(0, len(self.pieces), SLICE):
@@ -138,8 +139,8 @@ class Merged(Protocol):
 
         Args:
             at: the moments that they refer to.
-            ranges: of those whose state is not NULL.
-            values: their states.
+            ranges: of the batch.
+            values: their states, none of them NULL.
             keys: what orders these.
         """
         ...
@@ -180,11 +181,13 @@ def add(
     for span, lo, hi in spans:
         ranges.setdefault(span, []).append(moments.ranges(entities, first[lo], batch[hi].to_numpy()))
     for state, listed in needed.items():
-        values, own = batch[state.name], {span: ranges[span] for span in listed}
+        values, keys, own, own_at = batch[state.name], batch[f"{state.name} key"], ranges, at
         if values.null_count:
-            there = values.is_valid().to_numpy(zero_copy_only=False)
-            own = {span: [one.only(there) for one in found] for span, found in own.items()}
-        states[state].add(at, own, values, batch[f"{state.name} key"])
+            there = values.is_valid()
+            values, keys, some = values.filter(there), keys.filter(there), there.to_numpy(zero_copy_only=False)
+            places, own_at = np.where(some, np.cumsum(some) - 1, -1), at[some]
+            own = {span: [one.only(places) for one in ranges[span]] for span in listed}
+        states[state].add(own_at, {span: own[span] for span in listed}, values, keys)
 
 
 class _Totals(dict[tuple[int, int], "Numbers"]):
@@ -217,7 +220,7 @@ class _Sum:
         self._most = 1
 
     def add(self, at: "Numbers", ranges: BySpan, values: pa.Array, keys: pa.Array) -> None:
-        limbs = _limbs(values.fill_null(0) if values.null_count else values)
+        limbs = _limbs(values)
         self._most = max(self._most, len(limbs))
         for span, listed in ranges.items():
             for pieces, a, b in listed:
@@ -269,7 +272,7 @@ class _Decayed:
         self._totals = _Totals(moments)
 
     def add(self, at: "Numbers", ranges: BySpan, values: pa.Array, keys: pa.Array) -> None:
-        amounts = values.to_numpy(zero_copy_only=False)
+        amounts = values.to_numpy()
         for span, listed in ranges.items():
             for pieces, a, b in (part for one in listed for part in one.slices()):
                 self._totals.add((span, SEEN), a, b, 1)
@@ -304,8 +307,9 @@ class _Best:
         self._found: defaultdict[int, list[tuple[Numbers, pa.Array, pa.Array]]] = defaultdict(list)
 
     def add(self, at: "Numbers", ranges: BySpan, values: pa.Array, keys: pa.Array) -> None:
+        lengths = begins = np.zeros(0, np.int64)
         if self._number:
-            lengths = pc.list_value_length(values).fill_null(0).to_numpy()
+            lengths = pc.list_value_length(values).to_numpy()
             begins = np.cumsum(lengths) - lengths
             values, keys = values.flatten(), keys.flatten()
         ranks, example = self._ranks(keys)

@@ -63,7 +63,7 @@ def join(
         values_only: rows come in any order and without `VIEW__known`, which takes less time.
 
     Returns:
-        A lazy relation over temporary tables of the session, which live as long as the session.
+        A relation over temporary tables of the session, which live as long as the session.
 
     Raises:
         UserError: a view has problems, the spine lacks a column, its moment is not
@@ -89,9 +89,15 @@ def join(
         spine.query("spine", f"CREATE TEMP TABLE {work.table('spine')} AS {numbered}")
         connection.execute("SET preserve_insertion_order = false")
         _compute(work, select, inputs, views, resolved)
+        sql = select.sql(work.table("spine"))
+        rows = f"({sql})"
+        if not values_only:
+            # Joining and sorting in one statement would need the memory of both at once.
+            rows = f'{work.create("joined", sql)} ORDER BY "#row"'
+            work.drop_all_but("joined")
     finally:
         connection.execute(f"SET preserve_insertion_order = {kept}; SET arrow_lossless_conversion = {lossless}")
-    return connection.sql(select.sql(work.table("spine"), ordered=not values_only))
+    return connection.sql(f'SELECT * EXCLUDE ("#row") FROM {rows}')
 
 
 def _compute(
@@ -125,14 +131,13 @@ class _Select:
     expressions: dict[str, str] = field(default_factory=dict)
     output: list[str] = field(default_factory=list)
 
-    def sql(self, spine: str, ordered: bool) -> str:
+    def sql(self, spine: str) -> str:
         def listed(columns: Mapping[str, str]) -> str:
             return "".join(f", {sql} AS {quote(name)}" for name, sql in columns.items())
 
         inner = f"SELECT s.*{listed(self.values)} FROM {spine} s {' '.join(self.joins)}"
         outer = f"SELECT *{listed(self.expressions)} FROM ({inner})"
-        rows = f"SELECT {', '.join(map(quote, [*self.spine, *self.output]))} FROM ({outer})"
-        return f'{rows} ORDER BY "#row"' if ordered else rows
+        return f'SELECT "#row", {", ".join(map(quote, [*self.spine, *self.output]))} FROM ({outer})'
 
 
 def _check_spine(spine: "duckdb.DuckDBPyRelation", views: Sequence[FeatureView], timestamp: str) -> None:

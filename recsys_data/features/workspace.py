@@ -55,3 +55,6 @@ class Workspace:
         for name in names:
             self.connection.execute(f"DROP TABLE {self.table(name)}")
             self._made.remove(name)
+
+    def drop_all_but(self, name: str) -> None:
+        self.drop(*(self._made - {name}))

@@ -1,4 +1,5 @@
 import datetime
+from fractions import Fraction
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -8,7 +9,7 @@ from recsys_data.contracts.features.check import resolve
 from recsys_data.contracts.features.functions import FUNCTIONS
 from recsys_data.contracts.features.view import DAY, HOUR, MINUTE, Feature, FeatureView, Window
 from recsys_data.errors import UserError
-from recsys_data.features import aggregates
+from recsys_data.features import aggregates, merging
 from recsys_data.features.aggregates import Tiles
 from recsys_data.features.point_in_time import join
 from recsys_data.features.tiles import tiles
@@ -23,6 +24,7 @@ WINDOWS = [
     Window("sawtooth", 2 * DAY),
     Window("lifetime"),
 ]
+UUID = "('00000000-0000-0000-0000-00000000000' || log_offset)::UUID"
 # The column of each function, as the oracle calls it too.
 COLUMNS = {"count": None, "last_n": "type", "approx_count_distinct": "item_id", "sum": "quantity", "first": "value"}
 
@@ -326,6 +328,60 @@ def test_computing_in_parts_changes_nothing(connection, monkeypatch):
     # Four moments at a time, so that entities are cut too.
     monkeypatch.setattr(aggregates, "ELEMENTS", 12)
     assert answers(connection, spine, view) == whole
+
+
+def test_small_batches_change_nothing(connection, monkeypatch):
+    functions = ("count", "sum", "stddev", "max", "last", "last_n", "approx_count_distinct", "decayed_sum")
+    features = [feature(one, window) for one in functions for window in (Window("rolling", HOUR), Window())]
+    view = FeatureView("v", ("item_id",), "events", tuple(features))
+    fill(connection, [event(n * MINUTE % (3 * HOUR), item=f"i{n % 3}", value=n / 7, offset=n) for n in range(90)])
+    spine = [("u1", f"i{n % 4}", n * 7 * MINUTE) for n in range(40)]
+    whole = answers(connection, spine, view)
+    assert whole[39]["v__count_lifetime_0_0_False"] == 0
+    assert whole[38]["v__count_lifetime_0_0_False"] == 30
+    monkeypatch.setattr(aggregates, "BATCH_ROWS", 7)
+    monkeypatch.setattr(merging, "SLICE", 3)
+    monkeypatch.setattr(merging, "CANDIDATES", 5)
+    monkeypatch.setattr(merging, "CELLS", 0)
+    found = answers(connection, spine, view)
+    decayed = [name for name in whole[0] if "decayed" in name]
+    for one, other in zip(whole, found, strict=True):
+        assert [one.pop(name) for name in decayed] == pytest.approx([other.pop(name) for name in decayed])
+    assert found == whole
+
+
+def test_sums_of_great_numbers_are_exact(connection):
+    # Cast to decimals without loss.
+    great = 2.0**46
+    values = [great, great - 256, -great, 0.25, -great, 2.0**31, -(2.0**45)]
+    fill(connection, [event(n, value=value, offset=n) for n, value in enumerate(values)])
+    view = FeatureView("v", ("item_id",), "events", (Feature("s", "sum", "value"),))
+    found = answers(connection, [("u1", "i1", n + 1) for n in range(len(values))], view)
+    exact = [float(sum(Fraction(str(value)) for value in values[: n + 1])) for n in range(len(values))]
+    assert [one["v__s"] for one in found] == exact
+
+
+def test_a_sum_that_fits_no_decimal_is_refused(connection):
+    fill(connection, [])
+    connection.execute(
+        "INSERT INTO events (item_id, value, event_ts, ingested_at, log_partition, log_offset) SELECT 'i1', "
+        f"99999999999999, make_timestamptz({START}), make_timestamptz({START}), 0, n FROM range(200) t(n)"
+    )
+    view = FeatureView("v", ("item_id",), "events", (Feature("q", "stddev", "value"),))
+    with pytest.raises(UserError, match='A sum of "value" does not fit 38 digits'):
+        answers(connection, [("u1", "i1", 1)], view)
+
+
+@pytest.mark.parametrize("function", ["first", "last", "min", "max"])
+@pytest.mark.parametrize("column", [UUID, "quantity::HUGEINT", "make_time(log_offset, 2, 3.5)", "value > 1", "type"])
+def test_values_of_any_type_come_back(connection, function, column):
+    fill(connection, [event(0, kind="a"), event(1, kind="b", value=2.0, offset=1)])
+    view = FeatureView("v", ("item_id",), "events", (Feature("x", function, column),))
+    joined = join(connection, spine_of(connection, [("u1", "i1", START + 5)]), [view], SOURCES, RELATIONS)
+    assert joined.types[-2] == connection.sql(f"SELECT {column} FROM events").types[0]
+    aggregate = {"first": "arg_min", "last": "arg_max"}.get(function)
+    wanted = f"{aggregate}({column}, event_ts)" if aggregate else f"{function}({column})"
+    assert joined.fetchall()[0][-2] == connection.execute(f"SELECT {wanted} FROM events").fetchall()[0][0]
 
 
 def test_a_sketch_counts_thousands_within_its_error(connection):

@@ -40,7 +40,7 @@ STATES = {
     "count": ("count({x})", "CASE WHEN {x} IS NOT NULL THEN 1 END::BIGINT", SUM),
     "numbers": ("count({d})", "CASE WHEN {d} IS NOT NULL THEN 1 END::BIGINT", SUM),
     "sum": ("sum({d})", "{d}", SUM),
-    "squares": ("sum({d} * {d})", "{d} * {d}", SUM),
+    "squares": ("sum({wide} * {d})", "{wide} * {d}", SUM),
     "min": ("min({x})", "{x}", LEAST),
     "max": ("max({x})", "{x}", GREATEST),
     "first": ("min({row})", "{row}", LEAST),
@@ -155,6 +155,8 @@ def states_of(feature: Feature, columns: dict[str, str], kind: str, order: int) 
     of_row = {
         "x": x,
         "d": f"TRY_CAST({x} AS DECIMAL(18, {scale}))",
+        # The product of two decimals of 18 digits has no more.
+        "wide": f"TRY_CAST({x} AS DECIMAL(18, {scale}))::DECIMAL(38, {scale})",
         "row": f'CASE WHEN {x} IS NOT NULL THEN struct_pack(ts := "#ts"{places}, value := {x}) END',
         "h": f"(md5_number_lower({x}::VARCHAR) >> 1)::BIGINT",
         "n": feature.n,
