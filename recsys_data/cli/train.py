@@ -103,7 +103,10 @@ def _parameters(given: tuple[str, ...]) -> dict[str, Any]:
         name, equals, value = one.partition("=")
         if not equals or not name:
             raise UserError(f"--parameter {one!r} has no value; write NAME=VALUE.")
-        found[name] = yaml.safe_load(value)
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"--parameter {one!r}: {value!r} is not a value; write it as in YAML.") from None
     return found
 
 

@@ -56,10 +56,11 @@ def build(names: tuple[str, ...], cutoff: datetime | None, known: str | None) ->
                 made.manifest.name, made.manifest.version, str(made.folder), "built" if made.new else "unchanged"
             )
             _print_files(made.manifest)
-            if _knows_nothing(made.manifest, made.folder):
+            nothing = _without_anything_known(made.manifest, made.folder)
+            if nothing:
                 click.echo(
-                    "No feature knows anything of any row: by known: commit an event counts since it was stored. For "
-                    "history that was imported later, use --known event_time.",
+                    f"{nothing}: by known: commit an event counts since it was stored. For history that was imported "
+                    "later, use --known event_time.",
                     err=True,
                 )
 
@@ -214,10 +215,14 @@ def _print_files(manifest: "Manifest") -> None:
     print_table(("file", "rows", "positive", "bytes", "sha256"), rows, right=("rows", "positive", "bytes"))
 
 
-def _knows_nothing(manifest: "Manifest", folder: Path) -> bool:
-    """Whether a set with features has none of which anything was known."""
+def _without_anything_known(manifest: "Manifest", folder: Path) -> str:
+    """What a set lacks because its events became known later than its rows, or its cutoff; empty if nothing."""
     from recsys_data.training.sets.files import open_split
 
+    if manifest.known_until and not manifest.files:
+        return "No row was known by the cutoff"
     flags = [f"{view}__known" for view in manifest.views]
     rows = open_split(folder, "train", flags) if flags and "train.parquet" in manifest.files else None
-    return rows is not None and not any(True in set(rows[flag].to_pylist()) for flag in flags)
+    if rows is None or any(True in set(rows[flag].to_pylist()) for flag in flags):
+        return ""
+    return "No feature knows anything of any row"

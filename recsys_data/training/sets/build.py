@@ -28,7 +28,7 @@ from recsys_data.features.rows import IDENTITIES
 from recsys_data.leases import file_lock
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
-from recsys_data.training.sets.declared import TrainingSet, check_set, load_sets
+from recsys_data.training.sets.declared import TrainingSet, check_set, load_sets, named
 from recsys_data.training.sets.files import write_rows
 from recsys_data.training.sets.leakage import check_leakage, steady
 from recsys_data.training.sets.manifest import (
@@ -80,10 +80,7 @@ def declared_set(lake: Lake, settings: Settings, name: str) -> tuple[TrainingSet
         UserError: there is none of this name.
         ContractError: its declaration makes no sense.
     """
-    found = load_sets(*settings.contract_dirs)
-    if name not in found:
-        raise UserError(f"{name!r} is not a training set; choose from {', '.join(found)}.")
-    declared, path = found[name]
+    declared, path = named(name, load_sets(*settings.contract_dirs))
     check_set(path, declared, lake.contracts)
     return declared, path
 

@@ -17,7 +17,7 @@ from recsys_data.contracts.model import Contract, Kind
 from recsys_data.contracts.sql_guard import ForbiddenSql
 from recsys_data.contracts.types import duckdb_type
 from recsys_data.contracts.yaml_text import parse_yaml, read_text
-from recsys_data.errors import ContractError
+from recsys_data.errors import ContractError, UserError
 from recsys_data.sql import open_session
 from recsys_data.training.baselines import MODELS, RANKERS
 
@@ -163,6 +163,17 @@ def usable_sets(contracts: Mapping[str, Contract], *folders: Path) -> dict[str, 
             continue
         found[name] = (one, path)
     return found
+
+
+def named(name: str, found: Mapping[str, tuple[TrainingSet, Path]]) -> tuple[TrainingSet, Path]:
+    """One of the training sets.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    if name not in found:
+        raise UserError(f"{name!r} is not a training set; choose from {', '.join(found)}.")
+    return found[name]
 
 
 def read_set(path: Path) -> TrainingSet:

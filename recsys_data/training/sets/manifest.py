@@ -12,7 +12,7 @@ import msgspec
 
 from recsys_data.errors import Permanent, UserError
 from recsys_data.settings import Settings
-from recsys_data.training.sets.declared import TrainingSet
+from recsys_data.training.sets.declared import TrainingSet, load_sets, named
 from recsys_data.training.sets.stored import Stored
 
 MANIFEST = "manifest.json"
@@ -115,10 +115,13 @@ def read_manifest(settings: Settings, name: str, version: int | None = None) -> 
     """The manifest of a version (None: the newest), and the version's folder.
 
     Raises:
-        UserError: there is no such version.
+        UserError: there is no such version, or no such training set.
         Permanent: the manifest cannot be read.
     """
     there = versions(settings, name)
+    if not there:
+        # A set that is not declared any more can still be shown and rebuilt.
+        named(name, load_sets(*settings.contract_dirs))
     if not there or (version is not None and version not in there):
         built = f"there are {', '.join(map(str, there))}" if there else "none was built"
         raise UserError(
