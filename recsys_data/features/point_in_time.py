@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     import duckdb
 
 COMMIT, EVENT_TIME = "commit", "event_time"
+ORDER = ' ORDER BY "#row"'
+# Rows of a spine up to which one statement joins and sorts: it takes less time, but the memory of both at once.
+LONG = 3_000_000
 _joins = itertools.count()
 
 
@@ -91,13 +94,13 @@ def join(
         _compute(work, select, inputs, views, resolved)
         sql = select.sql(work.table("spine"))
         rows = f"({sql})"
-        if not values_only:
-            # Joining and sorting in one statement would need the memory of both at once.
-            rows = f'{work.create("joined", sql)} ORDER BY "#row"'
+        ((length,),) = connection.execute(f"SELECT count(*) FROM {work.table('spine')}").fetchall()
+        if not values_only and length > LONG:
+            rows = work.create("joined", sql)
             work.drop_all_but("joined")
     finally:
         connection.execute(f"SET preserve_insertion_order = {kept}; SET arrow_lossless_conversion = {lossless}")
-    return connection.sql(f'SELECT * EXCLUDE ("#row") FROM {rows}')
+    return connection.sql(f'SELECT * EXCLUDE ("#row") FROM {rows}{"" if values_only else ORDER}')
 
 
 def _compute(

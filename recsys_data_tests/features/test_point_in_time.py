@@ -9,7 +9,7 @@ from recsys_data.contracts.features.check import resolve
 from recsys_data.contracts.features.functions import FUNCTIONS
 from recsys_data.contracts.features.view import DAY, HOUR, MINUTE, Feature, FeatureView, Window
 from recsys_data.errors import UserError
-from recsys_data.features import aggregates, merging
+from recsys_data.features import aggregates, merging, point_in_time
 from recsys_data.features.aggregates import Tiles
 from recsys_data.features.point_in_time import join
 from recsys_data.features.tiles import tiles
@@ -280,7 +280,9 @@ def test_two_states_at_once_are_refused(connection):
         answers(connection, [("u1", "i1", 0)], ITEM)
 
 
-def test_rows_of_the_spine_come_back_once_and_in_order(connection):
+@pytest.mark.parametrize("long", [0, 100])
+def test_rows_of_the_spine_come_back_once_and_in_order(connection, monkeypatch, long):
+    monkeypatch.setattr(point_in_time, "LONG", long)
     fill(connection, [event(0), event(1, user="u2")])
     user = FeatureView("user", ("user_id",), "events", (Feature("views", "count"),))
     spine = [("u2", "i1", 5), (None, "i1", 5), ("u1", None, 5), ("u2", "i1", 5), ("u9", "i9", 5)]
