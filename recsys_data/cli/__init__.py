@@ -24,6 +24,7 @@ from recsys_data.cli.monitoring.doctor import doctor
 from recsys_data.cli.monitoring.status import status
 from recsys_data.cli.monitoring.trace import trace
 from recsys_data.cli.monitoring.verify import verify
+from recsys_data.cli.serve import serve
 from recsys_data.cli.simulate import simulate
 from recsys_data.cli.snapshot import snapshot
 from recsys_data.cli.sql import sql
@@ -54,7 +55,7 @@ def cli() -> None:
 
 
 _stream = (up, collect, simulate, load, ingest, snapshot, features)
-_training = (training_set, train, models)
+_training = (training_set, train, models, serve)
 _watching = (status, dead_letters, trace, doctor, verify, alerts)
 for _command in (*_stream, *_training, *_watching, backup, restore, sql, contract):
     cli.add_command(_command)

@@ -3,15 +3,19 @@
 Data flow: HTTP or a dialect -> `Request` -> `Recommender` -> `Answer` -> HTTP or a dialect.
 """
 
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
 
 MAX_ITEMS = 500
+MAX_IDS = 10_000
 DEFAULT_SCENARIO = "home"
 
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Ids = Annotated[tuple[Id, ...], msgspec.Meta(max_length=MAX_IDS)]
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is asked.
 
     Attributes:
@@ -26,14 +30,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             `similar`, the items to which others are similar.
     """
 
-    user_id: str | None = None
-    anonymous_id: str | None = None
-    session_id: str | None = None
-    n: int | None = None
+    user_id: Id | None = None
+    anonymous_id: Id | None = None
+    session_id: Id | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=MAX_ITEMS)] | None = None
     context: dict[str, Any] = {}
-    scenario: str = DEFAULT_SCENARIO
-    exclude: tuple[str, ...] = ()
-    items: tuple[str, ...] = ()
+    scenario: Id = DEFAULT_SCENARIO
+    exclude: Ids = ()
+    items: Ids = ()
 
     @property
     def visitor(self) -> str | None:
@@ -49,7 +53,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
         position: place in the answer, from 1.
         score: of the model, larger is better; only scores of one answer compare.
         propensity: probability with which this item is at this position, in (0, 1].
-        reason: why it is there, such as `model`, `similar` or `popular`.
+        reason: why it is there: `session` (similar to what the visitor met last), `similar` (to the items of the
+            request), `model` (recommended to the visitor), `popular`, `available`, or `given` (asked to be ranked).
     """
 
     item_id: str
@@ -64,7 +69,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         recommendation_id: unique; impressions, clicks and purchases refer to it.
-        model: name and version of the model, such as `next_items/3`; `fallback` if none was used.
+        model: name and version of the model, such as `next_items/3`; `popular` or `available` if no model chose.
         variant: of the scenario's experiment, None if it has none.
         scenario: as asked.
         fallback: the model was missing, failed or too slow, or knows nothing of the visitor.

@@ -54,8 +54,13 @@ def basic_key(request: Request) -> str | None:
         return ""
 
 
-def check_key(presented: object, keys: Sequence[str]) -> None:
+def check_key(presented: object, keys: Sequence[str], elsewhere: str = " or as `writeKey`") -> None:
     """Compare with every key in constant time; without keys, everybody may write.
+
+    Args:
+        presented: what was sent as a key.
+        keys: the right ones.
+        elsewhere: where a key may be but in the header, for the message.
 
     Raises:
         RequestError: 401, the key is missing or wrong.
@@ -63,9 +68,7 @@ def check_key(presented: object, keys: Sequence[str]) -> None:
     given = presented.encode("utf-8", "surrogatepass") if isinstance(presented, str) else b""
     if keys and not _is_key(given, keys):
         found = "a wrong write key" if given else "no write key"
-        raise RequestError(
-            401, f"Found {found}. Send the key as the user name of Basic authentication or as `writeKey`."
-        )
+        raise RequestError(401, f"Found {found}. Send the key as the user name of Basic authentication{elsewhere}.")
 
 
 def check_body_key(body: bytes, keys: Sequence[str]) -> None:

@@ -44,13 +44,22 @@ def serve(log: EventLog, settings: Settings, host: str = DEFAULT_HOST, port: int
     Raises:
         UserError: the address cannot be used, or would be open to others without a key.
     """
+    serve_app(create_app(log, settings), "collector", settings, host, port)
+
+
+def serve_app(app: Starlette, name: str, settings: Settings, host: str, port: int) -> None:
+    """Serve an app as `serve` does; `name` is what it is called in the log.
+
+    Raises:
+        UserError: see `serve`.
+    """
     listener = bind(host, port, keyless=not settings.keys)
     with listener:
         at = listener.getsockname()
-        logger.info("The collector listens on %s port %d.", at[0], at[1])
+        logger.info("The %s listens on %s port %d.", name, at[0], at[1])
         # While a large body is parsed, the event loop takes the interpreter back after that time.
         sys.setswitchinterval(SWITCH_SECONDS)
-        server_for(log, settings).run(sockets=[listener])
+        server_of(app).run(sockets=[listener])
 
 
 def bind(host: str, port: int, keyless: bool) -> socket.socket:

@@ -1,0 +1,177 @@
+"""Serving as an ASGI app: which path takes what, and how it is answered.
+
+Data flow: HTTP -> `Request` -> `LakeRecommender` -> `Answer` -> HTTP, and impressions to the event log. What it holds
+in memory is read from the lake in background threads. Run alone: `recsys-data serve`.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.metadata import version
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from recsys_data.errors import UserError
+from recsys_data.ingestion.streaming.collector.middleware import CountRequests, RequestIds
+from recsys_data.ingestion.streaming.collector.requests import RequestError, basic_key, check_key, read_body
+from recsys_data.ingestion.streaming.collector.responses import as_json, explained, refuse_route
+from recsys_data.ingestion.streaming.log import EventLog
+from recsys_data.serving.answers import Answer, Request
+from recsys_data.serving.candidates import Sources
+from recsys_data.serving.catalogue import Catalogue, CatalogueReader
+from recsys_data.serving.log import ServedLog
+from recsys_data.serving.metrics import ServingMetrics
+from recsys_data.serving.models import ModelLoader
+from recsys_data.serving.openapi import openapi
+from recsys_data.serving.recommender import LakeRecommender
+from recsys_data.serving.refresher import Refresher
+from recsys_data.serving.scenarios.declared import Scenarios
+from recsys_data.serving.visitors import LakeFollower, RecentItems
+from recsys_data.settings import Settings
+from recsys_data.storage.tables import Lake
+
+logger = logging.getLogger(__name__)
+
+REFRESH_SECONDS = 1.0
+PACKAGE = "recsys-data"
+
+Answers = Callable[[Request], Awaitable[Answer]]
+
+
+def create_app(lake: Lake, log: EventLog, settings: Settings) -> Starlette:
+    """The app over a lake and an event log that the caller opens, and closes after it.
+
+    Args:
+        lake: what is served from.
+        log: gets impressions.
+        settings: of them it takes `keys`, `max_request_bytes`, `contracts` and where models are.
+
+    Raises:
+        ContractError: a scenario makes no sense.
+    """
+    return Serving(lake, log, settings).app
+
+
+class Serving:
+    """The endpoints, with what they share.
+
+    Attributes:
+        recommender: answers.
+        refreshers: keep it up to date, once `app` has started.
+        app: the ASGI app.
+    """
+
+    def __init__(self, lake: Lake, log: EventLog, settings: Settings) -> None:
+        self._settings = settings
+        self._metrics = metrics = ServingMetrics()
+        scenarios = Scenarios.of(*settings.contract_dirs)
+        visitors = RecentItems()
+        self.recommender = LakeRecommender(
+            scenarios=scenarios,
+            models=ModelLoader(lake, settings, scenarios.models),
+            catalogue=CatalogueReader(lake),
+            visitors=visitors,
+            sources=Sources(metrics),
+            log=ServedLog(log, metrics),
+            metrics=metrics,
+        )
+        self._visitors = visitors
+        self._follower = LakeFollower(lake, visitors)
+        failed = partial(_count, metrics)
+        self.refreshers = [
+            Refresher("catalogue", self.recommender.catalogue.refresh, REFRESH_SECONDS, failed),
+            Refresher("models", self.recommender.models.refresh, REFRESH_SECONDS, failed),
+            Refresher("visitors", self._follower.refresh, REFRESH_SECONDS, failed),
+        ]
+        self._openapi = openapi(version(PACKAGE))
+        posts = {
+            "/v1/recommend": self.recommender.recommend,
+            "/v1/rank": self.recommender.rank,
+            "/v1/similar": self.recommender.similar,
+        }
+        gets = {"/health": self.health, "/metrics": self.metrics, "/openapi.json": self.openapi}
+        routes = [
+            Route(path, explained(partial(self.post, answers)), methods=["POST"]) for path, answers in posts.items()
+        ]
+        routes += [Route(path, explained(handler)) for path, handler in gets.items()]
+        paths = frozenset(route.path for route in routes)
+        self.app = Starlette(
+            routes=routes,
+            middleware=[Middleware(RequestIds), Middleware(CountRequests, metrics=metrics, paths=paths)],
+            exception_handlers={HTTPException: refuse_route},
+            lifespan=self._lifespan,
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        # What visitors met can follow; without the rest there is nothing to answer.
+        for one in self.refreshers[:2]:
+            await asyncio.to_thread(one.once)
+        for one in self.refreshers:
+            one.start()
+        yield
+        await self.recommender.log.close()
+        self.recommender.sources.close()
+        for one in self.refreshers:
+            one.stop()
+
+    async def post(self, answers: Answers, http: HttpRequest) -> Response:
+        """An answer to a request in the body."""
+        check_key(basic_key(http), self._settings.keys, elsewhere="")
+        body = await read_body(http, self._settings.max_request_bytes, lambda count: None)
+        try:
+            request = msgspec.json.decode(body, type=Request)
+            return as_json(200, await answers(request))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RequestError(400, f"The body is not as expected: {error}. See /openapi.json.") from None
+        except UserError as error:
+            raise RequestError(400, str(error)) from None
+
+    async def health(self, _: HttpRequest) -> Response:
+        """200: there is an answer to every request. What it is made of, and what is missing."""
+        models = self.recommender.models.describe()
+        failures = {one.name: one.failure for one in self.refreshers if one.failure}
+        log = self.recommender.log.health()
+        well = not failures and log["status"] == "ok" and all(one["served"] for one in models)
+        catalogue = self.recommender.catalogue.current
+        content = {
+            "status": "ok" if well else "degraded",
+            "models": models,
+            "catalogue": {
+                "dataset": catalogue.source,
+                "items": len(catalogue.items),
+                "shows": _shown(catalogue),
+            },
+            "visitors": {"known": len(self._visitors), "positions": self._follower.positions},
+            "log": log,
+            "refreshed_seconds_ago": {one.name: one.age and round(one.age, 1) for one in self.refreshers},
+            "failures": failures,
+        }
+        return as_json(200, content)
+
+    async def metrics(self, _: HttpRequest) -> Response:
+        """Prometheus' text format."""
+        return Response(self._metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+    async def openapi(self, _: HttpRequest) -> Response:
+        """The description of this API."""
+        return as_json(200, self._openapi)
+
+
+def _shown(catalogue: Catalogue) -> str:
+    if not catalogue.read:
+        return "nothing: it could not be read yet"
+    return "available items" if catalogue.source else "every item that a model knows"
+
+
+def _count(metrics: ServingMetrics, what: str) -> None:
+    metrics.refresh_failures.labels(what).inc()

@@ -1,0 +1,162 @@
+"""Makes an answer: candidates -> ranking -> filters and availability -> exploration -> answer -> impressions.
+
+From the filters on nothing waits, so that an answer holds only items that the newest catalogue shows, and propensities
+are exact.
+"""
+
+import logging
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+import msgspec
+
+from recsys_data.errors import UserError
+from recsys_data.serving.answers import MAX_ITEMS, Answer, Item, Recent, Request, Visitors
+from recsys_data.serving.candidates import Gathered, Sources
+from recsys_data.serving.catalogue import CatalogueReader
+from recsys_data.serving.exploration import explore, propensities
+from recsys_data.serving.filters import Keeps, filter_of
+from recsys_data.serving.log import ServedLog
+from recsys_data.serving.metrics import ServingMetrics
+from recsys_data.serving.models import ModelLoader, ServedModel
+from recsys_data.serving.ranking import Ranked, fuse
+from recsys_data.serving.scenarios.declared import Chosen, Scenarios
+
+logger = logging.getLogger(__name__)
+
+ID_BYTES = 12
+
+
+@dataclass(frozen=True)
+class LakeRecommender:
+    """Answers from the registered models and the catalogue of a lake; a `Recommender`.
+
+    Attributes:
+        scenarios: what is declared.
+        models: the loaded versions.
+        catalogue: what may be shown.
+        visitors: what visitors met.
+        sources: ask the models.
+        log: gets every answer.
+        metrics: count answers.
+    """
+
+    scenarios: Scenarios
+    models: ModelLoader
+    catalogue: CatalogueReader
+    visitors: Visitors
+    sources: Sources
+    log: ServedLog
+    metrics: ServingMetrics
+
+    async def recommend(self, request: Request) -> Answer:
+        """Items for a visitor; see `Recommender`."""
+        return await self._answer(request)
+
+    async def similar(self, request: Request) -> Answer:
+        """Items similar to those of the request; see `Recommender`."""
+        if not request.items:
+            raise UserError("items is empty; expected the items to which others are similar.")
+        return await self._answer(request, similar=True)
+
+    async def rank(self, request: Request) -> Answer:
+        """The items of the request in the best order; see `Recommender`."""
+        if not request.items:
+            raise UserError("items is empty; expected the items to order.")
+        return await self._answer(request, given=True)
+
+    async def _answer(self, request: Request, *, given: bool = False, similar: bool = False) -> Answer:
+        begun = time.perf_counter()
+        recommendation_id = secrets.token_hex(ID_BYTES)
+        chosen = self._chosen(request, recommendation_id, similar)
+        scenario = chosen.scenario
+        recent = self._recent(request)
+        model = self.models.find(scenario.model, scenario.alias)
+        gather = self.sources.order if given else self.sources.gather
+        found = await gather(request, scenario, recent, model)
+        # Of rows to order all are answered, unless fewer are asked for.
+        n = request.n or (min(len(request.items), MAX_ITEMS) if given else scenario.n)
+        keeps = filter_of(request, scenario, recent, self.catalogue.current, given=given)
+        shortlist = self._shortlist(request, found, keeps, max(n, scenario.shortlist), n, model, given)
+        order = explore(len(shortlist), scenario.exploration, recommendation_id)
+        shown = zip(order, propensities(order, scenario.exploration), strict=True)
+        answer = Answer(
+            recommendation_id=recommendation_id,
+            model=found.model or ("popular" if any(one.reason == "popular" for one in shortlist) else "available"),
+            variant=chosen.variant,
+            scenario=request.scenario,
+            fallback=not any(one.score > 0 for one in shortlist),
+            items=tuple(
+                Item(
+                    item_id=shortlist[rank].item_id,
+                    position=position,
+                    score=shortlist[rank].score,
+                    propensity=propensity,
+                    reason=shortlist[rank].reason,
+                )
+                for position, (rank, propensity) in enumerate(shown, 1)
+                if position <= n
+            ),
+        )
+        self.log.add(request, answer)
+        self.metrics.answers.labels(answer.scenario, str(answer.fallback).lower()).inc()
+        self.metrics.answer_seconds.observe(time.perf_counter() - begun)
+        return answer
+
+    def _chosen(self, request: Request, recommendation_id: str, similar: bool) -> Chosen:
+        chosen = self.scenarios.choose(request.scenario, request.visitor or recommendation_id)
+        if not similar:
+            return chosen
+        # What else the scenario takes items from is not similar to these.
+        return Chosen(chosen.variant, msgspec.structs.replace(chosen.scenario, candidates=("similar",)))
+
+    def _recent(self, request: Request) -> Recent:
+        try:
+            return self.visitors.recent_items(request)
+        except Exception:
+            logger.exception("What the visitor met could not be read; the answer does without it.")
+            self.metrics.unanswered.labels("visitors").inc()
+            return Recent()
+
+    def _shortlist(
+        self,
+        request: Request,
+        found: Gathered,
+        keeps: Keeps,
+        size: int,
+        least: int,
+        model: ServedModel | None,
+        given: bool,
+    ) -> list[Ranked]:
+        """At most `size` of the candidates that are kept; if they are fewer than `least`, others follow, below 0."""
+        shortlist: list[Ranked] = []
+        for one in fuse(found.sources):
+            if len(shortlist) == size:
+                break
+            if keeps(one.item_id):
+                shortlist.append(one)
+        if len(shortlist) >= least:
+            return shortlist
+        there = {one.item_id for one in shortlist}
+        for item_id, reason in self._others(request, model, given):
+            if len(shortlist) >= least:
+                break
+            if item_id not in there and keeps(item_id):
+                there.add(item_id)
+                shortlist.append(Ranked(item_id, 1 / (len(shortlist) + 2) - 1, reason))
+        return shortlist
+
+    def _others(self, request: Request, model: ServedModel | None, given: bool) -> Iterator[tuple[str, str]]:
+        """Items that follow where candidates are too few."""
+        if given:
+            known = model.known if model else {}
+            ranked = sorted((one for one in request.items if one in known), key=known.__getitem__)
+            return chain(((one, "popular") for one in ranked), ((one, "given") for one in request.items))
+        # What is popular with one model is what the next one would say too.
+        model = model or next(iter(list(self.models.loaded.values())), None)
+        popular = model.popular if model else ()
+        items = self.catalogue.current.items
+        return chain(((one, "popular") for one in popular), ((one, "available") for one in items))
