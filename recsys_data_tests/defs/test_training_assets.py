@@ -148,7 +148,7 @@ def test_what_cannot_be_built_or_trained_fails_with_words(declare: Callable[...,
 )
 def test_an_unsound_set_fails_when_definitions_load(declare: Callable[..., Path], changes: Any, message: str) -> None:
     path = declare(**changes)
-    with pytest.raises(dg.DagsterError) as raised:
+    with pytest.raises(Exception, match="Error while building definitions") as raised:
         defs()
     # Dagster shows the whole chain of causes.
     error: BaseException | None = raised.value
