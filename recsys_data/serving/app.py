@@ -141,7 +141,7 @@ class Serving:
         models = self.recommender.models.describe()
         failures = {one.name: one.failure for one in self.refreshers if one.failure}
         log = self.recommender.log.health()
-        well = not failures and log["status"] == "ok" and all(one["served"] for one in models)
+        well = not failures and log["status"] == "ok" and all(one["served"] and not one["failure"] for one in models)
         catalogue = self.recommender.catalogue.current
         content = {
             "status": "ok" if well else "degraded",
