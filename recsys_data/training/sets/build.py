@@ -6,6 +6,7 @@ time -> Parquet files and `manifest.json`, in a folder that appears whole or not
 """
 
 import importlib.metadata
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,15 +19,18 @@ import msgspec
 
 from recsys_data.contracts import load_contracts
 from recsys_data.contracts.features.check import over_histories
+from recsys_data.contracts.features.expressions import TIMESTAMP
 from recsys_data.contracts.features.sources import dataset_of, sources_of
 from recsys_data.days import from_microseconds, to_microseconds
 from recsys_data.durable import make_folder, scratch, sync_all, sync_file
 from recsys_data.errors import Permanent, Transient, UserError
+from recsys_data.features.files import write_joined
 from recsys_data.features.lake import check_purpose, join_features, open_features
 from recsys_data.features.point_in_time import COMMIT
 from recsys_data.features.rows import IDENTITIES
 from recsys_data.leases import file_lock
 from recsys_data.settings import Settings
+from recsys_data.sql import quote
 from recsys_data.storage.tables import Lake
 from recsys_data.training.sets.declared import TrainingSet, check_set, load_sets, named
 from recsys_data.training.sets.files import write_rows
@@ -43,7 +47,7 @@ from recsys_data.training.sets.manifest import (
     versions,
 )
 from recsys_data.training.sets.spine import PREVIOUS, Spine
-from recsys_data.training.sets.split import ORDER, divide
+from recsys_data.training.sets.split import divide
 from recsys_data.training.sets.stored import Stored, StoredThen, check_stored, file_digest, stored_now
 
 if TYPE_CHECKING:
@@ -208,34 +212,59 @@ def _make(
     cutoff, known_until = ends
     columns = [column.name for column in lake.contracts["interactions"].columns]
     spine = Spine(connection, declared, then, columns, cutoff, known_until)
-    counts = spine.make(previous)
+    parts = folder / "parts"
+    parts.mkdir()
+    files = [parts / "rows.parquet"]
+    counts = spine.make(files[0], previous)
     split, facts = divide(connection, declared, cutoff)
-    query = f'SELECT r.*, {split} AS "#split" FROM "#rows" r ORDER BY {ORDER}'
-    rows = connection.sql(query)
     leakage = {"rows": 0, "moments": 0}
     if declared.features:
         on_progress("checking that no feature knows the future")
         leakage = check_leakage(lake, connection, declared, then.stored)
+        _drop_joins(connection)
         on_progress("joining features")
-        rows = join_features(
+    # One view after the other, with what it needs: all at once would be joined and sorted in more than memory.
+    for name in dict.fromkeys(declared.features):
+        needed = ", ".join(map(quote, _needed(lake, connection, name)))
+        joined = join_features(
             lake,
             connection,
-            rows,
-            declared.features,
+            connection.sql(f'SELECT {needed} FROM "#rows" ORDER BY "#n"'),
+            [name],
             purpose=declared.purpose,
             known=declared.known,
             features=then.features,
         )
+        files.append(parts / f"{name}.parquet")
+        write_joined(connection, joined, files[-1])
+        _drop_joins(connection)
     on_progress("writing files")
     connection.execute("SET preserve_insertion_order = true")
-    files, by_split, test_ids = write_rows(rows, folder, steady(lake, declared.features))
+    splits = connection.sql(f'SELECT {split} AS "#split" FROM "#rows" r ORDER BY "#n"')
+    written, by_split, test_ids = write_rows(splits, folder, steady(lake, declared.features), files)
+    shutil.rmtree(parts)
     return {
         "split": {**facts, "test_ids": test_ids},
         "counts": {**counts, **by_split},
-        "columns": _columns(folder, files),
-        "files": files,
+        "columns": _columns(folder, written),
+        "files": written,
         "leakage": leakage,
     }
+
+
+def _needed(lake: Lake, connection: "duckdb.DuckDBPyConnection", name: str) -> list[str]:
+    """The columns of `#rows` that a feature view needs."""
+    view = lake.contracts[name].view
+    assert view is not None
+    needed = {TIMESTAMP, *(column.lower() for column in (*view.entity, *view.request))}
+    return [column for column in connection.table("#rows").columns if column.lower() in needed]
+
+
+def _drop_joins(connection: "duckdb.DuckDBPyConnection") -> None:
+    """Remove the temporary tables of joins that are done."""
+    for (name,) in connection.execute("SELECT table_name FROM duckdb_tables() WHERE temporary").fetchall():
+        if name.startswith("#join"):
+            connection.execute(f"DROP TABLE {quote(name)}")
 
 
 def _columns(folder: Path, files: Mapping[str, Any]) -> dict[str, str]:

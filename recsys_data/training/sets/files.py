@@ -3,7 +3,7 @@
 Batches from DuckDB differ in size with its threads, so that rows are gathered into row groups of one size first.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,7 +87,7 @@ class _Part:
 
 
 def write_rows(
-    rows: "duckdb.DuckDBPyRelation", folder: Path, rounded: Collection[str] = ()
+    rows: "duckdb.DuckDBPyRelation", folder: Path, rounded: Collection[str] = (), beside: Sequence[Path] = ()
 ) -> tuple[dict[str, File], dict[str, int], str]:
     """Write rows, in their order, to a file for each value of their column `#split`.
 
@@ -95,6 +95,7 @@ def write_rows(
         rows: with `#split`, `event_id`, and columns for labels whose names begin with `#`.
         folder: where.
         rounded: columns of doubles of which DIGITS digits are kept.
+        beside: Parquet files with further columns of the same rows in the same order, which come first.
 
     Returns:
         The files by name; rows by split, those without one under `gap`; the SHA-256 of the ids of the test rows.
@@ -103,13 +104,22 @@ def write_rows(
     import pyarrow.compute as pc
 
     reader = rows.to_arrow_reader(BATCH_ROWS)
-    columns = {name: NAMED.get(name, name) for name in reader.schema.names if name in NAMED or not name.startswith("#")}
-    schema = pa.schema([reader.schema.field(name).with_name(named) for name, named in columns.items()])
+    types: dict[str, pa.DataType] = {}
+    further = []
+    for path in beside:
+        further.append(_Beside(path, types.keys()))
+        types |= further[-1].types
+    types |= {field.name: field.type for field in reader.schema}
+    columns = {name: NAMED.get(name, name) for name in types if name in NAMED or not name.startswith("#")}
+    schema = pa.schema([(named, types[name]) for name, named in columns.items()])
     written = _Files(folder, schema)
     counts: dict[str, int] = {"train": 0, "validation": 0, "test": 0, "gap": 0}
     for batch in reader:
         of = batch.column(SPLIT)
-        values = pa.table([_rounded(batch.column(name), name in rounded) for name in columns], schema=schema)
+        given = dict(zip(batch.schema.names, batch.columns, strict=True))
+        for one in further:
+            given |= one.next(len(batch))
+        values = pa.table([_rounded(given[name], name in rounded) for name in columns], schema=schema)
         for split in pc.unique(of).to_pylist():
             part = values.filter(pc.is_null(of) if split is None else pc.equal(of, split))
             counts[split or "gap"] += len(part)
@@ -118,6 +128,32 @@ def write_rows(
     files = written.finish()
     test = written.parts.get("test")
     return files, counts, test.ids.hexdigest() if test else ""
+
+
+class _Beside:
+    """The columns of a file, as many rows at a time as are asked for.
+
+    Args:
+        path: of the file.
+        without: columns that are not read.
+    """
+
+    def __init__(self, path: Path, without: Collection[str]) -> None:
+        import pyarrow.parquet as pq
+
+        file = pq.ParquetFile(path)
+        self.types = {field.name: field.type for field in file.schema_arrow if field.name not in without}
+        self._batches: Iterator[pa.RecordBatch] = file.iter_batches(BATCH_ROWS, columns=list(self.types))
+        self._left = file.schema_arrow.empty_table().select(list(self.types))
+
+    def next(self, count: int) -> "dict[str, pa.ChunkedArray]":
+        """The columns of the next `count` rows by name."""
+        import pyarrow as pa
+
+        while len(self._left) < count:
+            self._left = pa.concat_tables([self._left, pa.Table.from_batches([next(self._batches)])])
+        found, self._left = self._left.slice(0, count), self._left.slice(count)
+        return dict(zip(found.column_names, found.columns, strict=True))
 
 
 def _rounded(values: "pa.Array", wanted: bool) -> "pa.Array":

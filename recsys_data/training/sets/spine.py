@@ -3,9 +3,13 @@
 Data flow: interactions -> rows of bots left out -> outcomes without those that were given back -> each outcome to the
 impression that led to it -> rows that are final, with labels -> sampled negatives -> `#rows`. Every step counts what it
 left out. Whatever is drawn by chance is drawn by MD5 of ids, so that neither order nor threads matter.
+
+`#rows` is a view of a Parquet file: ids are long, and as tables of the session they would spill in every later step.
 """
 
 from collections.abc import Collection, Sequence
+from glob import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys_data.contracts.features.view import DAY, MINUTE
@@ -39,6 +43,8 @@ VISITOR = "coalesce(user_id, anonymous_id)"
 # The pause after which the item before belongs to another session.
 SESSION_GAP = 30 * MINUTE
 PREVIOUS = "previous_item_id"
+# By time, and so that rows of the same moment have one order.
+ORDER = 'timestamp, query_id, "#p", "#o", "#k"'
 # Of rows that leave a training set: their columns, without those of labels, which feature views must not see.
 KEPT = (
     "event_id", "visitor_id", "user_id", "item_id", "timestamp", "session_id", "list_id", "recommendation_id",
@@ -47,7 +53,7 @@ KEPT = (
 
 
 class Spine:
-    """The rows of one build; `make` leaves them in the table `#rows` of the session.
+    """The rows of one build; `make` leaves them in a file and in the view `#rows` of the session, numbered by `#n`.
 
     Args:
         connection: of `open_features`.
@@ -73,10 +79,11 @@ class Spine:
         self.maturity = declared.duration("maturity")
         self.counts: dict[str, int] = {}
 
-    def make(self, previous: bool) -> dict[str, int]:
+    def make(self, file: Path, previous: bool) -> dict[str, int]:
         """Make the rows.
 
         Args:
+            file: Parquet, which rows are written to in their order.
             previous: whether rows get the item that their visitor acted on before, as `previous_item_id`.
 
         Returns:
@@ -94,7 +101,7 @@ class Spine:
         else:
             self._outcome_rows()
         self._sample()
-        self._finish(previous)
+        self._finish(file, previous)
         self.counts["rows"] = self._count("rows")
         return self.counts
 
@@ -165,11 +172,9 @@ class Spine:
         self._drop("found", "refunds", "given_back")
 
     def _impressions(self) -> None:
-        self._table("all_shown", self._events(["impression"]))
-        self.counts["impressions"] = self._count("all_shown")
-        self.counts["impressions_of_bots"] = self._count("all_shown", "bot")
-        self._table("shown", 'SELECT * EXCLUDE (bot, type, order_id) FROM "#all_shown" WHERE NOT bot')
-        self._drop("all_shown")
+        self._table("shown", f"SELECT * EXCLUDE (type, order_id) FROM ({self._events(['impression'])})")
+        self.counts["impressions"] = self._count("shown")
+        self.counts["impressions_of_bots"] = self._count("shown", "bot")
 
     def _attribute(self) -> None:
         """Lead each outcome to the last impression of its item before it, by the surest link that they share."""
@@ -179,7 +184,7 @@ class Spine:
             same = " AND ".join(f"o.{key} = s.{key}" for key in (*keys, "item_id"))
             # An ASOF join may take any of several rows of the same moment.
             rows = f"""SELECT {", ".join(keys)}, item_id, ts, arg_min(rowid, ("#p", "#o")) AS shown FROM "#shown"
-                WHERE {keys[0]} IS NOT NULL GROUP BY ALL"""
+                WHERE {keys[0]} IS NOT NULL AND NOT bot GROUP BY ALL"""
             before = self._count("attributed")
             self.connection.execute(
                 f"""INSERT INTO "#attributed" SELECT o.rowid, s.shown FROM "#outcomes" o ASOF JOIN ({rows}) s
@@ -205,13 +210,13 @@ class Spine:
             wanted += f" AND {query} IN ({listed})"
         self._table(
             "labelled",
-            f"""SELECT s.*, {query} AS query_id, coalesce(l.label, 0)::DOUBLE AS label, l.label_type,
-                CASE WHEN l.id IS NULL THEN 'impression' END AS negative
+            f"""SELECT s.* EXCLUDE (visit, bot), {query} AS query_id, coalesce(l.label, 0)::DOUBLE AS label,
+                l.label_type, CASE WHEN l.id IS NULL THEN 'impression' END AS negative
             FROM "#shown" s LEFT JOIN "#labels" l ON s.rowid = l.id
-            WHERE {final} AND (l.id IS NOT NULL OR ({wanted}))""",
+            WHERE NOT bot AND {final} AND (l.id IS NOT NULL OR ({wanted}))""",
         )
-        shown = self._count("shown")
-        final_rows = self._count("shown", self._final("ts"))
+        shown = self._count("shown", "NOT bot")
+        final_rows = self._count("shown", f"NOT bot AND {self._final('ts')}")
         kept, followed = self._count("labelled"), self._count("labelled", "negative IS NULL")
         without = 'rowid NOT IN (SELECT outcome FROM "#attributed")'
         self.counts |= {
@@ -223,7 +228,7 @@ class Spine:
             "impressions_not_followed_left_out": final_rows - kept,
         }
         self.connection.execute(
-            f"""INSERT INTO "#labelled" BY NAME SELECT * EXCLUDE (type, order_id, weight), event_id AS query_id,
+            f"""INSERT INTO "#labelled" BY NAME SELECT * EXCLUDE (type, order_id, weight, visit), event_id AS query_id,
                 weight AS label, type AS label_type, NULL::VARCHAR AS negative
             FROM "#outcomes" WHERE {without} AND {self._final("ts")}"""
         )
@@ -233,7 +238,7 @@ class Spine:
         final = self._final("ts")
         self._table(
             "labelled",
-            f"""SELECT * EXCLUDE (type, order_id, weight), visitor_id AS query_id, weight AS label,
+            f"""SELECT * EXCLUDE (type, order_id, weight, visit), visitor_id AS query_id, weight AS label,
                 type AS label_type, NULL::VARCHAR AS negative FROM "#outcomes" WHERE {final}""",
         )
         self.counts["outcomes_without_impression"] = self._count("labelled")
@@ -266,7 +271,7 @@ class Spine:
         self.counts["sampled"] = self._count("labelled") - before
         self._drop("pool")
 
-    def _finish(self, previous: bool) -> None:
+    def _finish(self, file: Path, previous: bool) -> None:
         """`#rows`: context and the item before, labels under names that no feature view can use."""
         context, joined = "", ""
         if self.declared.context:
@@ -281,12 +286,13 @@ class Spine:
             context += f", CASE WHEN {there} THEN a.{PREVIOUS} END AS {PREVIOUS}"
             joined += f" ASOF LEFT JOIN ({acted}) a ON r.visitor_id = a.visitor_id AND r.ts > a.ts"
         columns = ", ".join(f"r.{name}" for name in KEPT if name != "timestamp")
-        self._table(
-            "rows",
-            f"""SELECT {columns}, make_timestamptz(r.ts) AS timestamp, r.label AS "#label", r.label_type AS "#type",
-                r.negative AS "#negative", r."#p", r."#o", r."#k"{context}
-            FROM "#labelled" r {joined}""",
+        self.connection.execute(
+            f"""COPY (SELECT {columns}, make_timestamptz(r.ts) AS timestamp, r.label AS "#label",
+                r.label_type AS "#type", r.negative AS "#negative", r."#p", r."#o", r."#k"{context}
+            FROM "#labelled" r {joined} ORDER BY {ORDER}) TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)"""
         )
+        stored = f"read_parquet({literal(escape(str(file)))}, file_row_number = true)"
+        self.connection.execute(f'CREATE TEMP VIEW {ROWS} AS SELECT * RENAME (file_row_number AS "#n") FROM {stored}')
         self._drop("labelled", "outcomes", "bots")
 
     def _final(self, moment: str) -> str:

@@ -14,10 +14,7 @@ if TYPE_CHECKING:
     import duckdb
 
 SPLITS = ("train", "validation", "test")
-# The order of rows in files: by time, and so that rows of the same moment have one order.
-ORDER = 'timestamp, query_id, "#p", "#o", "#k"'
-
-LATEST = 'timestamp DESC, query_id DESC, "#p" DESC, "#o" DESC, "#k" DESC'
+LATEST = '"#n" DESC'
 
 
 def divide(connection: "duckdb.DuckDBPyConnection", declared: TrainingSet, cutoff: int) -> tuple[str, dict[str, Any]]:

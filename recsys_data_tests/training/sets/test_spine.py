@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 
 import pyarrow as pa
@@ -63,10 +65,10 @@ def make(table, one=None, end=100.0, previous=False, known_until=None):
     """(rows by event id and sampled number, counts)"""
     one = one or declared()
     cutoff = to_microseconds(START) + int(end * HOUR)
-    with open_features() as connection:
+    with open_features() as connection, TemporaryDirectory() as folder:
         connection.register("happened", table)
         spine = Spine(connection, one, cast(StoredThen, Interactions()), FIELDS, cutoff, known_until)
-        counts = spine.make(previous)
+        counts = spine.make(Path(folder, "rows"), previous)
         split, _ = divide(connection, one, cutoff)
         found = connection.sql(f'SELECT r.*, {split} AS split FROM "#rows" r').to_arrow_table().to_pylist()
     return {(row["event_id"], row["#k"]): row for row in found}, counts
