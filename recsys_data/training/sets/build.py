@@ -110,7 +110,7 @@ def build(
 
     Raises:
         UserError: there is no such set, its purpose is not permitted for a column, or a feature knows the future.
-        Transient: another process builds it.
+        Transient: another process builds it, or memory or disk is full.
     """
     declared, _ = declared_set(lake, settings, name)
     if known:
@@ -175,6 +175,7 @@ def rebuild(
     Raises:
         UserError: what it was built from is not there any more, or the files come out otherwise: what they would be
             is not put in their place.
+        Transient: another process builds the set, or memory or disk is full.
     """
     manifest, folder = read_manifest(settings, name, version)
     declared = manifest.declaration
@@ -371,11 +372,25 @@ def _drop_old_files(settings: Settings, name: str) -> None:
 
 @contextmanager
 def _mine(settings: Settings, name: str) -> Iterator[None]:
+    """Build a set while no other process does.
+
+    Raises:
+        Transient: another process builds it, or memory or disk is full.
+    """
+    import duckdb
+
     make_folder(settings.training_dir)
     with file_lock(settings.training_dir / f"{name}.lock", LOCK_SECONDS) as mine:
         if not mine:
             raise Transient(f"Another process is building {name}. Try again when it is done.")
-        yield
+        try:
+            yield
+        except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+            first = str(error).strip().splitlines()[0]
+            raise Transient(
+                f"{name} could not be built: {first} Free memory, or space in {settings.training_dir} and the folder "
+                "for temporary files, and try again."
+            ) from None
 
 
 def _inputs(declared: TrainingSet, stored: Mapping[str, Stored], views: Mapping[str, View], *ends: int | None) -> str:

@@ -2,6 +2,7 @@ import json
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -202,6 +203,23 @@ def test_two_builds_at_once_are_one_after_the_other(shop, monkeypatch):
         shop.build()
 
 
+@pytest.mark.parametrize("error", [duckdb.OutOfMemoryException, duckdb.IOException])
+def test_a_build_without_memory_or_space_says_so_and_leaves_nothing(shop, monkeypatch, error):
+    from recsys_data.training.sets import build
+
+    def full(rows, folder, *more):
+        (folder / "train.parquet").write_bytes(b"begun")
+        raise error("there was no room.\nadvice")
+
+    shop.trade(0, 20)
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "write_rows", full)
+        with pytest.raises(Transient, match="clicks could not be built: there was no room. Free memory, or space in"):
+            shop.build()
+    assert list((shop.settings.training_dir / "staging").iterdir()) == []
+    assert shop.build().manifest.version == 1
+
+
 def test_files_of_old_versions_are_removed_and_can_be_rebuilt(shop):
     shop.trade(0, 100)
     was = files_of(shop.build().folder)
@@ -274,8 +292,6 @@ def test_a_cutoff_leaves_out_what_happened_later(shop):
 
 
 def test_doubles_that_are_added_in_any_order_keep_six_digits(tmp_path):
-    import duckdb
-
     with duckdb.connect() as connection:
         rows = connection.sql(
             """SELECT * FROM (VALUES (1.23456789, 'e1'), (-9876543.21, 'e2'), (0.0, 'e3'), (NULL, 'e4'),
