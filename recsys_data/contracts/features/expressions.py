@@ -1,7 +1,7 @@
 """SQL that stands in feature views: what it refers to, what type it has, and whether it may do what it does."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from recsys_data.contracts.sql_guard import ForbiddenSql, check_query, syntax_tree
@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     import duckdb
 
 REQUEST, TIMESTAMP = "request", "timestamp"
+# What DuckDB makes anew in each query, as functions or as names without brackets.
+VARYING = frozenset({
+    "random", "setseed", "uuid", "gen_random_uuid", "uuidv4", "uuidv7", "now", "today", "transaction_timestamp",
+    "txid_current", "current_date", "current_time", "current_timestamp", "current_localtime",
+    "current_localtimestamp", "localtime", "localtimestamp", "get_current_time", "get_current_timestamp",
+    "current_query", "current_query_id", "current_connection_id", "current_transaction_id",
+})  # fmt: skip
 
 
 def references(connection: "duckdb.DuckDBPyConnection", expressions: Sequence[str]) -> list[set[str]]:
@@ -69,7 +76,8 @@ def types_of(
         columns: name -> DuckDB type.
 
     Raises:
-        ForbiddenSql: one reads tables, calls a function that is not allowed, or is an aggregate.
+        ForbiddenSql: one reads tables, calls a function that is not allowed or whose value is another one each time, or
+            is an aggregate.
         duckdb.Error: one cannot be evaluated.
     """
     row = ", ".join(f"NULL::{kind} AS {quote(name)}" for name, kind in columns.items())
@@ -78,6 +86,7 @@ def types_of(
     values = ", ".join(f"({one})" for one in expressions)
     statement = f"SELECT {values} FROM (SELECT {row}) WHERE false AND {conditions}"
     check_query(connection, statement, tables=False)
+    _check_steady(syntax_tree(connection, statement), {name.lower() for name in columns})
     kinds = connection.sql(statement).types
     if len(kinds) != len(expressions):
         raise ForbiddenSql(f"it is {len(kinds)} values")
@@ -102,6 +111,25 @@ def in_order(needs: Mapping[str, set[str]]) -> tuple[Sequence[str], Sequence[str
         ordered += ready
         rest = {name: wanted for name, wanted in rest.items() if name not in ready}
     return ordered, list(rest)
+
+
+def _check_steady(node: Any, columns: Set[str]) -> None:
+    """Refuse what has another value each time: it can be computed neither as of then nor again."""
+    if isinstance(node, dict):
+        name = ""
+        if node.get("class") == "FUNCTION":
+            name = node["function_name"].lower()
+            # The age of one moment is that until today.
+            if name == "age" and len(node["arguments"]) == 1:
+                raise ForbiddenSql("age of one moment depends on when it is computed")
+        elif node.get("class") == "COLUMN_REF" and len(node["column_names"]) == 1:
+            name = node["column_names"][0].lower()
+            name = "" if name in columns else name
+        if name in VARYING:
+            raise ForbiddenSql(f"{name} has another value each time it is computed")
+    if isinstance(node, (dict, list)):
+        for child in node.values() if isinstance(node, dict) else node:
+            _check_steady(child, columns)
 
 
 def _visit(node: Any, visitor: Any) -> None:

@@ -6,13 +6,14 @@ Data flow: `sets/*.yaml` of this package, then `training_sets/*.yaml` of the fol
 
 import re
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from recsys_data.contracts.features.expressions import types_of
-from recsys_data.contracts.features.view import parse_duration
+from recsys_data.contracts.features.expressions import references, types_of
+from recsys_data.contracts.features.view import DAY, parse_duration
 from recsys_data.contracts.model import Contract, Kind
 from recsys_data.contracts.sql_guard import ForbiddenSql
 from recsys_data.contracts.types import duckdb_type
@@ -29,6 +30,18 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=100)]
 
+# Names of columns of rows, which those of `context` cannot have.
+OWN_COLUMNS = frozenset({
+    "event_id", "visitor_id", "user_id", "item_id", "timestamp", "session_id", "list_id", "recommendation_id",
+    "position", "model", "variant", "score", "propensity", "query_id", "previous_item_id", "label",
+    "label_type", "negative",
+})  # fmt: skip
+AGENT = "user_agent"
+NUMBERS = frozenset({
+    "BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER",
+    "UBIGINT", "UHUGEINT", "FLOAT", "DOUBLE",
+})  # fmt: skip
+LONGEST = 36_500 * DAY
 # What a rule for bots can use of a visitor's day.
 BOT_COLUMNS = {
     "events": "BIGINT",
@@ -47,7 +60,8 @@ class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         type: of the event.
-        weight: what it is worth: a number, or SQL over the columns of the event; NULL and 0: it is not an outcome.
+        weight: what it is worth: a number, or SQL over the columns of the event; NULL, 0 and what is not finite are not
+            outcomes.
         refunds: `negate`: an outcome that was given back within `maturity` does not count.
     """
 
@@ -197,6 +211,11 @@ def parse_set(path: Path, document: Any) -> TrainingSet:
         raise ContractError(f"{path}: {error}. docs/training.md lists what a training set declares.") from None
     if not NAME.fullmatch(found.name):
         raise ContractError(f"{path}: name is {found.name!r}; expected lower-case letters, digits and underscores.")
+    for one in found.labels:
+        if isinstance(one.weight, float) and not (one.weight and isfinite(one.weight)):
+            raise ContractError(
+                f"{path}: labels: weight of {one.type} is {one.weight}; expected a number that is not 0."
+            )
     for name in ("window", "maturity", "gap"):
         _duration(path, name, found.split.gap if name == "gap" else getattr(found, name))
     for name in ("validation", "test"):
@@ -214,6 +233,15 @@ def parse_set(path: Path, document: Any) -> TrainingSet:
     twice = next((one for one in types if types.count(one) > 1), None)
     if twice:
         raise ContractError(f"{path}: labels: {twice} is listed twice; one weight can be SQL over the event.")
+    for name, listed in (("context", found.context), ("features", found.features)):
+        if again := next((one for one in listed if listed.count(one) > 1), None):
+            raise ContractError(f"{path}: {name}: {again} is listed twice.")
+    refunded = next((one.type for one in found.labels if one.refunds == "negate"), None)
+    if refunded and not found.duration("maturity"):
+        raise ContractError(
+            f"{path}: labels: {refunded} is negated by refunds within maturity, which is {found.maturity}. Expected a "
+            "maturity above 0, or no refunds: negate."
+        )
     if found.rows == "impressions" and "impression" in types:
         raise ContractError(f"{path}: labels: an impression is a row, not an outcome. Remove it from labels.")
     if found.duration("maturity") < found.duration("window") and found.rows == "impressions":
@@ -249,6 +277,12 @@ def check_set(path: Path, declared: TrainingSet, contracts: Mapping[str, Contrac
     missing = [one for one in declared.context if one not in _names(contracts, "contexts")]
     if missing:
         raise ContractError(f"{path}: context: {', '.join(missing)} is not a column of contexts.")
+    if taken := [one for one in declared.context if one in OWN_COLUMNS]:
+        raise ContractError(f"{path}: context: rows have their own column {', '.join(taken)}. Remove it from context.")
+    known = contracts["interactions"].column("type").enum
+    for one in declared.labels:
+        if known and one.type not in known:
+            raise ContractError(f"{path}: labels: {one.type!r} is not a type of event; choose from {', '.join(known)}.")
     columns = {one.name: duckdb_type(one.type) for one in contracts["interactions"].columns}
     written = [(f"labels: weight of {one.type}", one.weight) for one in declared.labels if isinstance(one.weight, str)]
     with open_session() as connection:
@@ -263,6 +297,22 @@ def check_set(path: Path, declared: TrainingSet, contracts: Mapping[str, Contrac
                 raise ContractError(f"{path}: {place}: {sql!r} cannot be used: {first}") from None
             if place == "bots" and kind != "BOOLEAN":
                 raise ContractError(f"{path}: bots: {sql!r} is {kind}; expected a condition.")
+            if place != "bots" and kind not in NUMBERS and not kind.startswith("DECIMAL"):
+                raise ContractError(f"{path}: {place}: {sql!r} is {kind}; expected a number.")
+    if declared.bots and reads_agents(declared) and AGENT not in _names(contracts, "contexts"):
+        raise ContractError(f"{path}: bots: {AGENT} is a column of contexts, which no contract has. Leave it out.")
+
+
+def weight_columns(declared: TrainingSet) -> set[str]:
+    """Columns of events that weights of labels use, in lower case."""
+    written = [one.weight for one in declared.labels if isinstance(one.weight, str)]
+    with open_session() as connection:
+        return set[str]().union(*references(connection, written))
+
+
+def reads_agents(declared: TrainingSet) -> bool:
+    """Whether the rule for bots uses the browser of a visitor, which is in `contexts`."""
+    return AGENT in (declared.bots or "").lower()
 
 
 def _names(contracts: Mapping[str, Contract], dataset: str) -> Sequence[str]:
@@ -271,6 +321,8 @@ def _names(contracts: Mapping[str, Contract], dataset: str) -> Sequence[str]:
 
 def _duration(path: Path, name: str, value: str) -> None:
     try:
-        parse_duration(value)
+        found = parse_duration(value)
     except (ValueError, TypeError) as error:
         raise ContractError(f"{path}: {name}: {error}.") from None
+    if found > LONGEST:
+        raise ContractError(f"{path}: {name}: {value!r} is longer than {LONGEST // DAY:,} days.")

@@ -46,6 +46,14 @@ def test_a_users_set_stands_beside_those_of_the_package_and_replaces_one_of_its_
         ({"split": {"by": "visitor", "gap": "2d"}}, "split.gap needs a split by time"),
         ({"split": {"test": "2 days ago"}}, "split.test: '2 days ago' is not a duration"),
         ({"negatives": {"impressions": 2}}, "Expected `float` <= 1.0"),
+        ({"labels": [{"type": "click", "weight": 0}]}, "weight of click is 0.0; expected a number that is not 0"),
+        (
+            {"labels": [{"type": "click", "refunds": "negate"}], "maturity": "0s"},
+            "click is negated .* maturity above 0",
+        ),
+        ({"context": ["device_type", "device_type"]}, "context: device_type is listed twice"),
+        ({"features": ["user_item", "user_item"]}, "features: user_item is listed twice"),
+        ({"maturity": "99999999999d"}, "maturity: '99999999999d' is longer than 36,500 days"),
     ],
 )
 def test_a_declaration_that_makes_no_sense_is_refused_with_file_and_field(load, changes, message):
@@ -64,6 +72,15 @@ def test_a_declaration_that_makes_no_sense_is_refused_with_file_and_field(load, 
         ),
         ({"labels": [{"type": "rating", "weight": "read_text('/etc/passwd')"}]}, "weight of rating: .* cannot be used"),
         ({"labels": [{"type": "rating", "weight": "(SELECT max(rating) FROM interactions)"}]}, "cannot be used"),
+        ({"labels": [{"type": "clik"}]}, "labels: 'clik' is not a type of event; choose from impression, view, click"),
+        (
+            {"labels": [{"type": "click", "weight": "item_id"}]},
+            "weight of click: 'item_id' is VARCHAR; expected a number",
+        ),
+        ({"labels": [{"type": "click", "weight": "1 + random()"}]}, "random has another value each time"),
+        ({"labels": [{"type": "click", "weight": "epoch(age(event_ts))"}]}, "age of one moment depends on when"),
+        ({"labels": [{"type": "click", "weight": "epoch(current_timestamp)"}]}, "current_timestamp has another value"),
+        ({"context": ["session_id"]}, "context: rows have their own column session_id"),
         ({"bots": "pageviews > 3"}, "bots: 'pageviews > 3' cannot be used"),
         ({"bots": "events"}, "bots: 'events' is BIGINT; expected a condition"),
     ],
@@ -72,6 +89,22 @@ def test_a_declaration_that_does_not_fit_the_contracts_is_refused(load, changes,
     one, path = load(**changes)
     with pytest.raises(ContractError, match=rf"mine\.yaml: .*{message}"):
         check_set(path, one, load_contracts())
+
+
+def test_a_weight_that_is_not_a_number_is_refused(tmp_path):
+    (tmp_path / "training_sets").mkdir()
+    text = "name: mine\nrows: outcomes\nlabels: [{type: click, weight: .nan}]\n"
+    (tmp_path / "training_sets" / "mine.yaml").write_text(text)
+    with pytest.raises(ContractError, match=r"mine\.yaml: labels: weight of click is nan; expected a number"):
+        load_sets(tmp_path)
+
+
+def test_a_rule_for_browsers_needs_the_dataset_that_has_them(load):
+    one, path = load(bots="user_agent LIKE '%bot%'")
+    check_set(path, one, load_contracts())
+    contracts = {name: it for name, it in load_contracts().items() if name != "contexts"}
+    with pytest.raises(ContractError, match=r"bots: user_agent is a column of contexts, which no contract has"):
+        check_set(path, one, contracts)
 
 
 def test_a_file_that_is_not_yaml_is_refused_with_its_line(tmp_path):
