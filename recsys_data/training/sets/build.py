@@ -32,7 +32,15 @@ from recsys_data.leases import file_lock
 from recsys_data.settings import Settings
 from recsys_data.sql import quote
 from recsys_data.storage.tables import Lake
-from recsys_data.training.sets.declared import TrainingSet, check_set, load_sets, named
+from recsys_data.training.sets.declared import (
+    AGENT,
+    TrainingSet,
+    check_set,
+    load_sets,
+    named,
+    reads_agents,
+    weight_columns,
+)
 from recsys_data.training.sets.files import write_rows
 from recsys_data.training.sets.leakage import check_leakage, steady
 from recsys_data.training.sets.manifest import (
@@ -46,7 +54,7 @@ from recsys_data.training.sets.manifest import (
     sets_folder,
     versions,
 )
-from recsys_data.training.sets.spine import PREVIOUS, Spine
+from recsys_data.training.sets.spine import EVENT_COLUMNS, PREVIOUS, Spine
 from recsys_data.training.sets.split import divide
 from recsys_data.training.sets.stored import Stored, StoredThen, check_stored, file_digest, stored_now
 
@@ -120,8 +128,10 @@ def build(
         on_progress("reading what the lake holds")
         stored = stored_now(lake, connection, _datasets(lake, declared))
         then = StoredThen(lake, declared.known, stored)
-        end = to_microseconds(cutoff) if cutoff else _end(connection, then)
-        known_until = end if cutoff and declared.known == COMMIT else None
+        # Of what lies after the newest event nothing is final.
+        end = _end(connection, then)
+        end = min(end, to_microseconds(cutoff)) if cutoff else end
+        known_until = to_microseconds(cutoff) if cutoff and declared.known == COMMIT else None
         views = {one: _view(lake, one) for one in declared.features}
         inputs = _inputs(declared, stored, views, end, known_until)
         if there := _unchanged(settings, name, inputs):
@@ -279,7 +289,7 @@ def _columns(folder: Path, files: Mapping[str, Any]) -> dict[str, str]:
 def _datasets(lake: Lake, declared: TrainingSet) -> list[str]:
     """The datasets that a set is made of."""
     found = dict.fromkeys(["interactions"])
-    if declared.context or (declared.bots and "user_agent" in declared.bots.lower()):
+    if declared.context or reads_agents(declared):
         found["contexts"] = None
     sources = sources_of(lake.contracts)
     for name in declared.features:
@@ -293,10 +303,13 @@ def _datasets(lake: Lake, declared: TrainingSet) -> list[str]:
 
 
 def _check_purposes(lake: Lake, declared: TrainingSet) -> None:
-    """Refuse columns that may not be used for the purpose of the set."""
-    for name in declared.context:
-        contract = lake.contracts["contexts"]
-        check_purpose(lake.contracts, contract, contract.column(name), declared.purpose)
+    """Refuse columns that may not be used for the purpose of the set, among all that are read."""
+    contexts = [*declared.context, *([AGENT] if reads_agents(declared) else [])]
+    interactions = {"event_ts", "anonymous_id", *EVENT_COLUMNS, *weight_columns(declared)}
+    for dataset, names in (("interactions", interactions), ("contexts", contexts)):
+        for column in lake.contracts[dataset].columns if names else ():
+            if column.name.lower() in names:
+                check_purpose(lake.contracts, lake.contracts[dataset], column, declared.purpose)
     for name in declared.features:
         for column in lake.contracts[name].columns:
             check_purpose(lake.contracts, lake.contracts[name], column, declared.purpose)

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys_data.contracts.features.view import DAY, MINUTE
+from recsys_data.errors import UserError
 from recsys_data.sql import literal, quote
-from recsys_data.training.sets.declared import TrainingSet
+from recsys_data.training.sets.declared import AGENT, TrainingSet, reads_agents
 from recsys_data.training.sets.stored import StoredThen
 
 if TYPE_CHECKING:
@@ -111,10 +112,10 @@ class Spine:
             self._table("bots", "SELECT NULL::VARCHAR AS visitor_id, NULL::BIGINT AS day WHERE false")
             return
         agents = ""
-        if "user_agent" in rule.lower() and "contexts" in self.then.stored:
-            agents = f"""UNION ALL SELECT {VISITOR}, epoch_us(event_ts) // {DAY}, NULL, NULL, NULL, event_ts, user_agent
-                FROM ({self.then.rows("contexts")}) WHERE user_agent IS NOT NULL"""
-        self._table(
+        if reads_agents(self.declared):
+            agents = f"""UNION ALL SELECT {VISITOR}, epoch_us(event_ts) // {DAY}, NULL, NULL, NULL, event_ts, {AGENT}
+                FROM ({self._before("contexts")}) WHERE {AGENT} IS NOT NULL"""
+        self._declared_table(
             "bots",
             f"""SELECT visitor_id, day FROM (
                 SELECT visitor_id, day, count(type) AS events, count(*) FILTER (type = 'impression') AS impressions,
@@ -128,15 +129,17 @@ class Spine:
         self.counts["visitor_days_of_bots"] = self._count("bots")
 
     def _interactions(self) -> str:
-        known = ""
-        if self.known_until is not None and "ingested_at" in self.present:
-            known = f" AND epoch_us(ingested_at) <= {self.known_until}"
-        return f"SELECT * FROM ({self.then.rows('interactions')}) WHERE epoch_us(event_ts) < {self.cutoff}{known}"
+        return self._before("interactions")
+
+    def _before(self, dataset: str) -> str:
+        """SQL of what had happened and was known at the cutoff."""
+        known = f" AND epoch_us(ingested_at) <= {self.known_until}" if self.known_until is not None else ""
+        return f"SELECT * FROM ({self.then.rows(dataset)}) WHERE epoch_us(event_ts) < {self.cutoff}{known}"
 
     def _events(self, types: Sequence[str], extra: str = "") -> str:
         """SQL of the events of some types with an item and a visitor, and whether each is of a bot."""
         columns = [
-            quote(name) if name in self.present else f"NULL::{kind} AS {quote(name)}"
+            f"{quote(name) if name in self.present else 'NULL'}::{kind} AS {quote(name)}"
             for name, kind in EVENT_COLUMNS.items()
         ]
         listed = ", ".join(map(literal, types))
@@ -149,7 +152,7 @@ class Spine:
     def _outcomes(self) -> None:
         cases = " ".join(f"WHEN {literal(one.type)} THEN ({one.weight})::DOUBLE" for one in self.declared.labels)
         events = self._events([one.type for one in self.declared.labels], f", CASE type {cases} END AS weight")
-        self._table("found", f"SELECT * FROM ({events}) WHERE weight IS NOT NULL AND weight <> 0")
+        self._declared_table("found", f"SELECT * FROM ({events}) WHERE isfinite(weight) AND weight <> 0")
         self.counts["outcomes"] = self._count("found")
         self.counts["outcomes_of_bots"] = self._count("found", "bot")
         refundable = [one.type for one in self.declared.labels if one.refunds == "negate"]
@@ -196,9 +199,11 @@ class Spine:
     def _label(self) -> None:
         """Rows of impressions and of outcomes without one, with their labels, as far as these are final."""
         best = "arg_max(o.type, (o.weight, o.type))"
+        # Doubles that are added in another order differ in their last digits.
+        label = f'{self.declared.label}(o.weight ORDER BY o.ts, o."#p", o."#o")'
         self._table(
             "labels",
-            f"""SELECT a.shown AS id, {self.declared.label}(o.weight) AS label, {best} AS label_type
+            f"""SELECT a.shown AS id, {label} AS label, {best} AS label_type
             FROM "#attributed" a JOIN "#outcomes" o ON a.outcome = o.rowid GROUP BY a.shown""",
         )
         final = self._final("s.ts")
@@ -302,6 +307,17 @@ class Spine:
     def _chance(self, ids: str, of: str) -> str:
         """SQL of a number in [0, 1) that depends on an id and the seed only."""
         return f"(md5_number_lower({ids} || ':{self.declared.seed}:{of}') >> 11)::DOUBLE / {2**53}.0"
+
+    def _declared_table(self, name: str, sql: str) -> None:
+        """As `_table`, with SQL of the declaration, which may fail at a value."""
+        from duckdb import Error
+
+        try:
+            self._table(name, sql)
+        except Error as error:
+            what = "bots" if name == "bots" else "labels: a weight"
+            first = str(error).splitlines()[0]
+            raise UserError(f"{self.declared.name}: {what} cannot be computed: {first}. Correct its SQL.") from None
 
     def _table(self, name: str, sql: str) -> None:
         self.connection.execute(f'CREATE TEMP TABLE "#{name}" AS {sql}')

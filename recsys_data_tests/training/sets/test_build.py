@@ -291,6 +291,48 @@ def test_a_cutoff_leaves_out_what_happened_later(shop):
     assert newest <= START + timedelta(hours=46)
 
 
+def test_nothing_is_final_that_lies_after_the_newest_event(shop):
+    shop.happen((1, "impression", "u", "a"), (2, "page_view", "u", None))
+    shop.declare(features=[])
+    counts = shop.build(cutoff=START + timedelta(days=90)).manifest.counts
+    assert (counts["impressions_immature"], counts["rows"]) == (1, 0)
+
+
+def test_sql_of_a_declaration_that_fails_at_a_value_is_explained(shop):
+    shop.happen((1, "click", "u", "a", {"session_id": "s"}), (30, "page_view", "u", None))
+    shop.declare(features=[], labels=[{"type": "click", "weight": "session_id::INTEGER"}])
+    with pytest.raises(UserError, match="clicks: labels: a weight cannot be computed: .* 's' .* Correct its SQL"):
+        shop.build()
+
+
+def test_a_weight_that_is_not_finite_is_no_outcome(shop):
+    shop.happen(*((1, "rating", f"u{n}", "a", {"rating": n}) for n in range(3)), (30, "page_view", "u", None))
+    shop.declare(features=[], rows="outcomes", labels=[{"type": "rating", "weight": "1 / (rating - 1)"}])
+    assert shop.build().manifest.counts["outcomes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("dataset", "column", "changes"),
+    [
+        ("contexts", "user_agent", {"bots": "user_agent LIKE '%bot%'"}),
+        ("contexts", "device_type", {"context": ["device_type"]}),
+        ("interactions", "value", {"labels": [{"type": "purchase", "weight": "value"}]}),
+        ("interactions", "position", {}),
+    ],
+)
+def test_a_purpose_is_asked_of_all_columns_that_are_read(shop, tmp_path, dataset, column, changes):
+    from recsys_data_tests.support.contract_files import builtin, columns_of, load
+
+    document = builtin(dataset)
+    found = next(one for one in columns_of(document) if one["name"] == column)
+    found.setdefault("customProperties", []).append({"property": "permittedUse", "value": ["fairness"]})
+    shop.trade(0, 20)
+    shop.contracts = load(tmp_path / "strict", document)
+    shop.declare(features=[], **changes)
+    with pytest.raises(UserError, match=rf"{dataset}\.{column} may be used for fairness, .*{dataset}\..*, line \d+"):
+        shop.build()
+
+
 def test_doubles_that_are_added_in_any_order_keep_six_digits(tmp_path):
     with duckdb.connect() as connection:
         rows = connection.sql(
