@@ -310,11 +310,11 @@ class Spine:
 
     def _declared_table(self, name: str, sql: str) -> None:
         """As `_table`, with SQL of the declaration, which may fail at a value."""
-        from duckdb import Error
+        from duckdb import DataError, ProgrammingError
 
         try:
             self._table(name, sql)
-        except Error as error:
+        except (DataError, ProgrammingError) as error:
             what = "bots" if name == "bots" else "labels: a weight"
             first = str(error).splitlines()[0]
             raise UserError(f"{self.declared.name}: {what} cannot be computed: {first}. Correct its SQL.") from None
