@@ -21,6 +21,7 @@ from recsys_data.cli.ingest import ingest
 from recsys_data.cli.load import load
 from recsys_data.cli.monitoring.alerts import alerts
 from recsys_data.cli.monitoring.doctor import doctor
+from recsys_data.cli.monitoring.drift import drift
 from recsys_data.cli.monitoring.status import status
 from recsys_data.cli.monitoring.trace import trace
 from recsys_data.cli.monitoring.verify import verify
@@ -56,7 +57,7 @@ def cli() -> None:
 
 _stream = (up, collect, simulate, load, ingest, snapshot, features)
 _training = (training_set, train, models, serve)
-_watching = (status, dead_letters, trace, doctor, verify, alerts)
+_watching = (status, dead_letters, trace, doctor, verify, alerts, drift)
 for _command in (*_stream, *_training, *_watching, backup, restore, sql, contract):
     cli.add_command(_command)
 

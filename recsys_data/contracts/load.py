@@ -10,8 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from recsys_data.contracts.drift import DEFAULT_LIMITS, PROPERTY, DriftLimits, limits_of
 from recsys_data.contracts.features.declared import FEATURES_OF, view_of
-from recsys_data.contracts.model import ENGINE, STREAM_KINDS, Column, Contract, Kind, Rule
+from recsys_data.contracts.model import ENGINE, STREAM_KINDS, Column, Contract, Kind, Rule, SameAs
 from recsys_data.contracts.odcs import custom_properties, parse_document
 from recsys_data.contracts.servers import precedence, references, schedule, servers
 from recsys_data.contracts.yaml_text import read_text
@@ -91,7 +92,8 @@ def _contract(path: Path, text: str) -> Contract:
     extra = custom_properties(schema)
     quality = schema.get("quality", [])
     kind = _kind(path, extra, schema["properties"])
-    columns = tuple(_column(path, item, kind) for item in schema["properties"])
+    drift = limits_of(path, schema["name"], extra.get(PROPERTY))
+    columns = tuple(_column(path, item, kind, drift) for item in schema["properties"])
     contract = Contract(
         name=schema["name"],
         version=document["version"],
@@ -115,6 +117,7 @@ def _contract(path: Path, text: str) -> Contract:
         servers=() if kind in NOT_TAKEN else servers(path, schema["name"], document.get("servers", [])),
         schedule=None if kind in NOT_TAKEN else schedule(path, document),
         view=view_of(path, schema, {one.name: one.type for one in columns}) if kind is Kind.FEATURE_VIEW else None,
+        drift=drift,
     )
     check_contract(contract)
     check_expressions(contract)
@@ -135,7 +138,7 @@ def _kind(path: Path, extra: Mapping[str, Any], columns: Sequence[Mapping[str, A
     return Kind.SNAPSHOT if dated else Kind.TABLE
 
 
-def _column(path: Path, item: Mapping[str, Any], dataset: Kind) -> Column:
+def _column(path: Path, item: Mapping[str, Any], dataset: Kind, drift: DriftLimits | None) -> Column:
     extra = custom_properties(item)
     computed = bool(item.get("transformLogic") or extra.get("system") or dataset is Kind.FEATURE_VIEW)
     source = str(extra.get("source", item["name"])) if dataset is not Kind.DEAD_LETTERS and not computed else ""
@@ -156,7 +159,22 @@ def _column(path: Path, item: Mapping[str, Any], dataset: Kind) -> Column:
         without_consent=extra.get("withoutConsent", "NULL"),
         servers=precedence(path, item["name"], extra.get("from", [])),
         permitted_use=tuple(map(str, extra.get("permittedUse", []))),
+        drift=limits_of(path, f"column {item['name']}", extra.get(PROPERTY), drift or DEFAULT_LIMITS),
+        same_as=_same_as(path, item["name"], extra),
     )
+
+
+def _same_as(path: Path, name: str, extra: Mapping[str, Any]) -> SameAs | None:
+    if "sameAs" not in extra:
+        return None
+    dataset, _, column = str(extra["sameAs"]).rpartition(".")
+    most = extra.get("maxShareDifferent", 0)
+    if not dataset or isinstance(most, bool) or not isinstance(most, int | float) or not 0 <= most <= 1:
+        raise ContractError(
+            f"{path}: column {name}: customProperties: sameAs is {extra['sameAs']!r}; expected dataset.column, with "
+            "maxShareDifferent from 0 to 1 beside it."
+        )
+    return SameAs(dataset, column, float(most))
 
 
 def _type(item: Mapping[str, Any], dataset: Kind) -> str:

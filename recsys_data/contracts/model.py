@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from recsys_data.contracts.drift import DEFAULT_LIMITS, DriftLimits
 from recsys_data.contracts.features.view import FeatureView
 from recsys_data.contracts.servers import Reference, Schedule, Server
 
@@ -54,6 +55,14 @@ def rejected_name(name: str) -> str:
     return f"{name}_rejected"
 
 
+class SameAs(NamedTuple):
+    """A column that repeats one of a dataset that is referred to, e.g. the price of an item."""
+
+    dataset: str
+    column: str
+    most_different: float
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """One column, as the contract states it.
@@ -68,6 +77,9 @@ class Column:
             in the contract's order.
         permitted_use: what the value may be used for; empty where nothing is said.
         reads: of a feature, the columns that it is computed from: (dataset, column).
+        drift: from where on its values drift; None: it is not watched.
+        same_as: the dataset and column that it repeats for the key that this dataset refers to, and which share of
+            the rows may differ from that.
     """
 
     name: str
@@ -86,6 +98,8 @@ class Column:
     servers: tuple[str, ...] = ()
     permitted_use: tuple[str, ...] = ()
     reads: tuple[tuple[str, str], ...] = ()
+    drift: DriftLimits | None = DEFAULT_LIMITS
+    same_as: SameAs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +127,7 @@ class Contract:
         schedule: when its snapshots are taken.
         base: the snapshot dataset that a history or rejected rows belong to, or the feature view of tiles, else None.
         view: of a feature view or its tiles, what is computed.
+        drift: from where on the number of rows drifts; None: the dataset is not watched.
     """
 
     name: str
@@ -138,6 +153,7 @@ class Contract:
     schedule: Schedule | None = None
     base: str | None = None
     view: FeatureView | None = None
+    drift: DriftLimits | None = DEFAULT_LIMITS
 
     @property
     def is_stream(self) -> bool:

@@ -59,6 +59,17 @@ def check_references(contracts: Mapping[str, Contract]) -> None:
                     f"{contract.path}: column {reference.column} refers to {reference.dataset}.{reference.key}, which "
                     "is not the one key column of a snapshot dataset. Name such a one, or take the relationship out."
                 )
+        known = {reference.dataset for reference in contract.references}
+        for column in contract.columns:
+            same = column.same_as
+            if same and not (
+                same.dataset in known and any(one.name == same.column for one in contracts[same.dataset].columns)
+            ):
+                raise ContractError(
+                    f"{contract.path}: column {column.name} is declared the same as {same.dataset}.{same.column}, but "
+                    "that column does not exist, or no column of this dataset refers to its dataset. Add the "
+                    "relationship, or take sameAs out."
+                )
 
 
 def check_stream(contracts: Mapping[str, Contract]) -> None:
