@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 # Of the items that a visitor met last, and of those of the request, so many count.
 LAST_ITEMS = 5
 GIVEN_ITEMS = 10
-MODEL_THREADS = 2
+# Models limit the threads of linear algebra for the whole process, which two at once would undo for each other.
+MODEL_THREADS = 1
 # More requests that wait for a model would be answered too late.
 MOST_WAITING = 64
 POPULAR = 200

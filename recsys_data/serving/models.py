@@ -22,6 +22,9 @@ NEIGHBOURS = 50
 RECOMMENDED = 100
 ITEMS_REMEMBERED = 20_000
 USERS_REMEMBERED = 20_000
+# The most popular items, whose neighbours are asked for most, are asked for before a version is served.
+ASKED_BEFORE = 1_000
+BLOCK = 100
 # A visitor that no model knows: it gives the popular items.
 NOBODY = ""
 
@@ -63,6 +66,11 @@ class ServedModel:
         self._ids = {item: item for item in self.popular}
         self._similar: Remembered[str, tuple[tuple[str, float], ...]] = Remembered(ITEMS_REMEMBERED)
         self._users: Remembered[str, tuple[str, ...]] = Remembered(USERS_REMEMBERED)
+
+    def prepare(self) -> None:
+        """Ask for what many answers will need."""
+        for first in range(0, min(ASKED_BEFORE, len(self.popular)), BLOCK):
+            self.similar(self.popular[first : first + BLOCK])
 
     def remembered_similar(self, item_ids: Collection[str]) -> dict[str, tuple[tuple[str, float], ...]] | None:
         """The items like each that the model knows, with scores, best first; None if it has to be asked."""
@@ -147,7 +155,7 @@ class ModelLoader:
         name = f"{key[0]}/{version}"
         same = next((one for one in list(self.loaded.values()) if one.name == name), None)
         try:
-            self.loaded[key] = same or ServedModel(load(self._lake, self._settings, key[0], str(version))[0], name)
+            self.loaded[key] = same or self._prepared(key[0], version, name)
         except UserError as error:
             if self.failures.get(key) != str(error):
                 logger.error("The model %s cannot be served: %s", name, error)
@@ -156,6 +164,11 @@ class ModelLoader:
         self._versions[key] = version
         self.failures.pop(key, None)
         logger.info("The model %s is served as %s of %s.", name, key[1], key[0])
+
+    def _prepared(self, model: str, version: int, name: str) -> ServedModel:
+        found = ServedModel(load(self._lake, self._settings, model, str(version))[0], name)
+        found.prepare()
+        return found
 
     def find(self, model: str, alias: str) -> ServedModel | None:
         """The version that an alias names; None if it could not be loaded."""

@@ -84,8 +84,9 @@ def test_a_model_that_fails_is_done_without(shop, serve, monkeypatch):
     def fail(*_):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(ServedModel, "similar", fail)
-    answer = serve(shop).recommend(user_id="u3", n=4)
+    client = serve(shop)
+    monkeypatch.setattr(ServedModel, "recommend", fail)
+    answer = client.recommend(user_id="u3", n=4)
     assert answer["fallback"] and len(answer["items"]) == 4
 
 

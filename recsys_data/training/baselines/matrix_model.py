@@ -6,6 +6,7 @@ A model says what it learns (`_learn`), how well the items suit a block of users
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -199,8 +200,14 @@ class MatrixModel(ABC):
 
 def one_thread() -> Any:
     """Linear algebra on one thread: how sums are split among several changes their last bits."""
-    # Threads are limited of the libraries that are loaded, and SciPy has one of its own.
-    import scipy.linalg  # noqa: F401
-    from threadpoolctl import threadpool_limits
+    return _linear_algebra().limit(limits=1, user_api="blas")
 
-    return threadpool_limits(1, user_api="blas")
+
+@cache
+def _linear_algebra() -> Any:
+    """The libraries whose threads are limited, found once: that takes longer than to score the items for a user."""
+    # Only those that are loaded are found, and SciPy has one of its own.
+    import scipy.linalg  # noqa: F401
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
