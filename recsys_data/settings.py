@@ -58,7 +58,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         max_event_bytes: longest log line that is accepted; the collector adds up to 4 KiB to the 32 KiB of
             the Segment specification.
         max_request_bytes: largest request body, after decompression.
-        write_keys: keys that clients of the collector must present; none means loopback only.
+        write_keys: keys that clients of collector and serving must present; none means loopback only.
         ui_hosts: names (`name` or `name:port`, separated by commas) under which a proxy or a port forward serves the
             Dagster UI; addresses that it listens on need no name.
         contracts: a folder of further contracts; one replaces the built-in contract of its name.

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from recsys_data_tests.support.pages import (
 
 BIN = Path(sys.executable).parent
 COLLECTOR = "127.0.0.1:8080"
+SERVING = "127.0.0.1:8090"
 PATIENCE = 60
 
 
@@ -53,10 +54,10 @@ SERVED = [page for page in pages() if any(block.mark == "integration" for block 
 class Reader:
     """Does what a page says, block by block, in a folder of its own."""
 
-    def __init__(self, page: Path, patch: pytest.MonkeyPatch, collector: str = COLLECTOR) -> None:
+    def __init__(self, page: Path, patch: pytest.MonkeyPatch, addresses: Mapping[str, str] | None = None) -> None:
         self.page = page
         self.patch = patch
-        self.collector = collector
+        self.addresses = addresses or {}
         self.variables: dict[str, Any] = {}
 
     def follow(self, block: Block) -> None:
@@ -74,7 +75,9 @@ class Reader:
             assert good, f"{place}: the page shows\n{command.printed}\nand the output is\n{output}"
 
     def _here(self, text: str) -> str:
-        return text.replace(COLLECTOR, self.collector).replace(".venv/bin/", "")
+        for shown, real in self.addresses.items():
+            text = text.replace(shown, real)
+        return text.replace(".venv/bin/", "")
 
     def _run(self, language: str, text: str) -> tuple[int, str]:
         if language == "python":
@@ -147,10 +150,10 @@ def _free_port() -> int:
 
 
 @contextmanager
-def platform_up(folder: Path) -> Iterator[str]:
-    """`recsys-data up` in this folder, without its demo; the address of its collector."""
-    ui, collector = _free_port(), _free_port()
-    ports = ["--port", str(ui), "--collector-port", str(collector)]
+def platform_up(folder: Path) -> Iterator[dict[str, str]]:
+    """`recsys-data up` in this folder, without its demo; addresses on pages -> those of its servers."""
+    ui, collector, serving = _free_port(), _free_port(), _free_port()
+    ports = ["--port", str(ui), "--collector-port", str(collector), "--serving-port", str(serving)]
     with (folder / "up.txt").open("w") as output:
         process = subprocess.Popen([BIN / "recsys-data", "up", "--no-demo", *ports], stdout=output, stderr=output)
         try:
@@ -161,7 +164,7 @@ def platform_up(folder: Path) -> Iterator[str]:
                         break
                 assert process.poll() is None and time.monotonic() < deadline, (folder / "up.txt").read_text()
                 time.sleep(0.2)
-            yield f"127.0.0.1:{collector}"
+            yield {COLLECTOR: f"127.0.0.1:{collector}", SERVING: f"127.0.0.1:{serving}"}
         finally:
             process.terminate()
             process.wait(PATIENCE)
@@ -172,8 +175,8 @@ def platform_up(folder: Path) -> Iterator[str]:
 def test_commands_of_a_page_do_what_it_shows_while_the_platform_runs(
     page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with platform_up(folder) as collector:
-        reader = Reader(page, monkeypatch, collector)
+    with platform_up(folder) as addresses:
+        reader = Reader(page, monkeypatch, addresses)
         for block in runnable(page, integration=True):
             reader.follow(block)
 

@@ -25,6 +25,7 @@ from recsys_data.settings import Settings
 ROLES = (
     ("recsys_data.cli up", "up"),
     ("recsys_data.cli collect", "collector"),
+    ("recsys_data.cli serve", "serving"),
     ("recsys_data.cli simulate", "traffic"),
     ("recsys_data.operations.ui", "webserver"),
     ("dagster._daemon", "daemon"),
@@ -69,7 +70,8 @@ class Platform:
     def start(self) -> "subprocess.Popen[bytes]":
         """Everything but the traffic; returns when collector and UI answer."""
         ports = (self.ui.rpartition(":")[2], self.collector.rpartition(":")[2])
-        up = self.command("up", "--no-demo", "--port", ports[0], "--collector-port", ports[1], name="up")
+        given = ("--port", ports[0], "--collector-port", ports[1], "--serving-port", str(free_port()))
+        up = self.command("up", "--no-demo", *given, name="up")
         deadline = time.monotonic() + 120
         for url in (f"{self.collector}/health", f"{self.ui}/server_info"):
             while not answers(url, self.headers()):

@@ -25,6 +25,7 @@ from recsys_data.cli.monitoring.drift import drift
 from recsys_data.cli.monitoring.status import status
 from recsys_data.cli.monitoring.trace import trace
 from recsys_data.cli.monitoring.verify import verify
+from recsys_data.cli.recommendations import recommendations
 from recsys_data.cli.serve import serve
 from recsys_data.cli.simulate import simulate
 from recsys_data.cli.snapshot import snapshot
@@ -56,7 +57,7 @@ def cli() -> None:
 
 
 _stream = (up, collect, simulate, load, ingest, snapshot, features)
-_training = (training_set, train, models, serve)
+_training = (training_set, train, models, serve, recommendations)
 _watching = (status, dead_letters, trace, doctor, verify, alerts, drift)
 for _command in (*_stream, *_training, *_watching, backup, restore, sql, contract):
     cli.add_command(_command)

@@ -1,7 +1,8 @@
 """`recsys-data up`: everything on one machine, in one terminal.
 
-Data flow: demo traffic -> collector -> event log -> Dagster's consumer runs -> lake; each a child process. The demo
-also updates a shop's database and exports, the sources of the snapshots of users and items.
+Data flow: demo traffic -> collector -> event log -> Dagster's consumer runs -> lake -> serving, which logs impressions
+to the event log; each a child process. The demo also updates a shop's database and exports, the sources of the
+snapshots of users and items.
 """
 
 import errno
@@ -48,8 +49,15 @@ LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
     show_default=True,
     help="The same for the Dagster UI. Anyone who has its token can start runs and see sample rows.",
 )
+@click.option(
+    "--serving-host",
+    default="127.0.0.1",
+    show_default=True,
+    help="The same for recommendations. Anyone who has a write key can ask for those of any user.",
+)
 @click.option("--port", type=PORT, default=3000, show_default=True, help="Port of the Dagster UI.")
 @click.option("--collector-port", type=PORT, default=8080, show_default=True, help="Port of the collector.")
+@click.option("--serving-port", type=PORT, default=8090, show_default=True, help="Port of the recommendations.")
 @click.option(
     "--rate",
     type=click.FloatRange(min=0, min_open=True),
@@ -57,8 +65,17 @@ LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
     show_default=True,
     help="Events per second of the demo.",
 )
-def up(demo: bool, host: str, ui_host: str, port: int, collector_port: int, rate: float) -> None:
-    """Run everything: collector, Dagster and demo traffic.
+def up(
+    demo: bool,
+    host: str,
+    ui_host: str,
+    serving_host: str,
+    port: int,
+    collector_port: int,
+    serving_port: int,
+    rate: float,
+) -> None:
+    """Run everything: collector, Dagster, recommendations and demo traffic.
 
     The output of the processes is in the folder `logs` of the state folder. Ctrl-C stops them all. If one of them
     ends, the others are stopped.
@@ -69,24 +86,29 @@ def up(demo: bool, host: str, ui_host: str, port: int, collector_port: int, rate
 
     check_port(ui_host, port, "--port")
     check_port(host, collector_port, "--collector-port")
+    check_port(serving_host, serving_port, "--serving-port")
     ui, collector = f"http://{reachable(ui_host)}:{port}", f"http://{reachable(host)}:{collector_port}"
+    serving = f"http://{reachable(serving_host)}:{serving_port}"
     with opened() as platform, only_one(platform.settings), code_server(platform.settings.data_dir) as code:
         settings = platform.settings
-        bind(host, collector_port, keyless=not settings.keys).close()
+        for name, number in ((host, collector_port), (serving_host, serving_port)):
+            bind(name, number, keyless=not settings.keys).close()
         contracts = demo_contracts(settings) if demo else {}
         token = ui_token(settings.ui_token_file)
-        introduce(settings, ui, token, collector, contracts)
+        introduce(settings, ui, token, collector, serving, contracts)
         processes = {
             "collector": recsys_data("collect", "--host", host, "--port", str(collector_port)),
             "code-server": code.arguments,
             "webserver": ["-m", "recsys_data.operations.ui", *code.clients, "--host", ui_host, "--port", str(port)],
             "daemon": ["-m", "dagster._daemon", "run", *code.clients],
+            "serving": recsys_data("serve", "--host", serving_host, "--port", str(serving_port)),
         }
         if demo:
             traffic = ("simulate", "--rate", str(rate), "--to", collector)
             processes["demo"] = ["-m", "recsys_data.cli.demo", *traffic]
         checks = {
             "collector": partial(answers, f"{collector}/health"),
+            "serving": partial(answers, f"{serving}/health"),
             "code-server": code.listens,
             "webserver": partial(answers, f"{ui}/server_info", {"Authorization": f"Bearer {token}"}),
         }
@@ -169,7 +191,9 @@ def demo_contracts(settings: Settings) -> dict[str, str]:
     return {f"{PREFIX}CONTRACTS": str(folder)}
 
 
-def introduce(settings: Settings, ui: str, token: str, collector: str, contracts: Mapping[str, str]) -> None:
+def introduce(
+    settings: Settings, ui: str, token: str, collector: str, serving: str, contracts: Mapping[str, str]
+) -> None:
     """Print where everything is; `contracts` is the variable that commands in other terminals need."""
     key = " -u WRITE_KEY:" if settings.keys else ""
     event = {
@@ -183,11 +207,13 @@ def introduce(settings: Settings, ui: str, token: str, collector: str, contracts
     opened_by = f"/?token={token}" if sys.stdout.isatty() else f"/?token=...  # it is in {settings.ui_token_file}"
     click.echo(f"Dagster UI  {ui}{opened_by}")
     click.echo(f"Collector   {collector}")
+    click.echo(f"Serving     {serving}")
     click.echo(f"State       {settings.data_dir}")
     click.echo(f"Logs        {settings.process_logs_dir}")
     for name, folder in contracts.items():
         click.echo(f"Demo        export {name}={shlex.quote(folder)}  # its users and items, for other terminals")
     click.echo(f"Send one    curl{key} {collector}/v1/events -d '{json.dumps(event)}'")
+    click.echo(f'Recommend   curl{key} {serving}/v1/recommend -d \'{{"user_id": "u1", "n": 3}}\'')
     click.echo('Ask for it  recsys-data sql "SELECT type, count(*) FROM interactions GROUP BY ALL"')
     click.echo("Stop        Ctrl-C\n")
 

@@ -34,10 +34,17 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-@pytest.mark.parametrize("option", ["--port", "--collector-port"])
+PORTS = ("--port", "--collector-port", "--serving-port")
+
+
+def ports() -> list[str]:
+    """Options of `up` with free ports."""
+    return [word for option in PORTS for word in (option, str(free_port()))]
+
+
+@pytest.mark.parametrize("option", PORTS)
 def test_a_port_in_use_is_named_with_its_option(run: Run, settings: Settings, taken: int, option: str) -> None:
-    free = "--collector-port" if option == "--port" else "--port"
-    error = run("up", option, str(taken), free, str(free_port()), code=1).stderr
+    error = run("up", *ports(), option, str(taken), code=1).stderr
     assert f"Port {taken} on 127.0.0.1 is in use" in error
     assert error.rstrip().endswith(f"{option}.")
     assert not settings.data_dir.exists()
@@ -48,18 +55,17 @@ def test_collect_names_a_port_in_use(run: Run, taken: int) -> None:
 
 
 def test_others_are_not_let_in_without_a_key(run: Run) -> None:
-    ports = ("--port", str(free_port()), "--collector-port", str(free_port()))
-    assert "RECSYS_DATA_WRITE_KEYS" in run("up", "--host", "0.0.0.0", *ports, code=1).stderr
+    for option in ("--host", "--serving-host"):
+        assert "RECSYS_DATA_WRITE_KEYS" in run("up", option, "0.0.0.0", *ports(), code=1).stderr
 
 
 def test_a_state_folder_has_one_supervisor(run: Run, settings: Settings) -> None:
     settings.data_dir.mkdir()
-    ports = ("--port", str(free_port()), "--collector-port", str(free_port()))
     with (settings.data_dir / "up.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write("4711")
         file.flush()
-        assert "already, as process 4711" in run("up", *ports, code=1).stderr
+        assert "already, as process 4711" in run("up", *ports(), code=1).stderr
 
 
 @pytest.mark.parametrize("name", ["state", "a folder: with # and 'quotes'"])
@@ -96,9 +102,10 @@ class Up:
     """`recsys-data up` on free ports, and what belongs to it."""
 
     def __init__(self, start: Callable[..., "subprocess.Popen[str]"], *options: str) -> None:
-        self.port, self.collector_port = free_port(), free_port()
-        ports = ("--port", str(self.port), "--collector-port", str(self.collector_port))
-        self.process = start("up", *ports, *options)
+        self.port, self.collector_port, self.serving_port = free_port(), free_port(), free_port()
+        numbers = (self.port, self.collector_port, self.serving_port)
+        given = [word for option, port in zip(PORTS, numbers, strict=True) for word in (option, str(port))]
+        self.process = start("up", *given, *options)
         self.sessions: set[int] = set()
 
     def wait_for(self, what: Callable[[], object]) -> None:
@@ -142,7 +149,7 @@ def test_everything_runs_from_one_command_and_ends_with_it(
     up = Up(start, "--rate", "50")
     up.wait_for(lambda: up.answer("/server_info"))
     up.wait_for(lambda: status()["ledger"]["read"] > 100)
-    assert len(up.sessions) == 1 + 5  # with the guard
+    assert len(up.sessions) == 1 + 6  # with the guard
     up.process.send_signal(signal.SIGTERM)
     output, errors = up.process.communicate(timeout=60)
     assert (up.process.returncode, errors) == (0, "")

@@ -35,7 +35,7 @@ def test_the_token_is_printed_to_a_terminal_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminal: bool
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
-    introduce(Settings(dir=str(tmp_path)), ADDRESS, TOKEN, "http://127.0.0.1:8080", {})
+    introduce(Settings(dir=str(tmp_path)), ADDRESS, TOKEN, "http://127.0.0.1:8080", "http://127.0.0.1:8090", {})
     printed = capsys.readouterr().out
     assert (f"{ADDRESS}/?token={TOKEN}" in printed) is terminal
     assert terminal or (TOKEN not in printed and str(tmp_path / "ui-token") in printed)
