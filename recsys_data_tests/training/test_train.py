@@ -178,7 +178,7 @@ def test_files_of_a_set_that_are_not_those_of_its_manifest_are_not_trained_on(ma
 
 def test_a_version_is_trained_on_as_it_was_declared(market):
     trained(market)
-    market.declare(OUTCOMES, rows="impressions", maturity="1d")
+    market.declare(OUTCOMES, rows="impressions", maturity="1d", models={})
     assert trained(market).version.kind == "popular"
     with pytest.raises(UserError, match="'ranker' is not a model for outcomes, whose rows are outcomes"):
         trained(market, "ranker")
