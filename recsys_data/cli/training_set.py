@@ -70,6 +70,7 @@ def build(names: tuple[str, ...], cutoff: datetime | None, known: str | None) ->
 def list_(as_json: bool) -> None:
     """List the training sets and the newest version of each."""
     from recsys_data.cli.support.terminal import print_json, print_table
+    from recsys_data.errors import Permanent
     from recsys_data.settings import Settings
     from recsys_data.training.sets.declared import load_sets
     from recsys_data.training.sets.manifest import read_manifest, versions
@@ -78,8 +79,12 @@ def list_(as_json: bool) -> None:
     found = []
     for name, (declared, path) in load_sets(*settings.contract_dirs).items():
         there = versions(settings, name)
-        newest = read_manifest(settings, name)[0] if there else None
-        rows = {split: newest.counts[split] for split in ("train", "validation", "test")} if newest else {}
+        newest = None
+        try:
+            newest = read_manifest(settings, name)[0] if there else None
+        except Permanent as error:
+            click.echo(f"{name}: {error}", err=True)
+        rows = {split: newest.counts.get(split, 0) for split in ("train", "validation", "test")} if newest else {}
         found.append(
             {
                 "name": name,

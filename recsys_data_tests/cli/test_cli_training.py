@@ -143,6 +143,18 @@ def test_sets_are_listed_with_their_newest_version(run: Run, built: Settings) ->
     assert listed["shown"]["file"].endswith("training_sets/shown.yaml")
 
 
+def test_a_damaged_version_hides_no_other_set_from_the_list(run: Run, built: Settings) -> None:
+    path = next((built.training_parts[0] / "shown").glob("*/manifest.json"))
+    whole = path.read_bytes()
+    path.write_text("{")
+    try:
+        listed = run("training-set", "list")
+    finally:
+        path.write_bytes(whole)
+    assert "manifest.json is damaged" in listed.stderr
+    assert {"next_items", "shown"} <= {line.split()[0] for line in listed.stdout.splitlines()}
+
+
 def test_a_version_is_shown_with_what_it_was_built_from(run: Run, built: Settings) -> None:
     output = run("training-set", "show", "shown", "--version", "1").stdout
     for text in ("shown 1: built at", "impressions_followed", "interactions", "item_engagement", "train.parquet"):

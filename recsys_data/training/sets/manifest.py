@@ -4,6 +4,7 @@ Versions of a set are folders, `DATA_DIR/training/sets/NAME/VERSION`, with `mani
 split. A folder appears whole or not at all.
 """
 
+from datetime import datetime
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any
@@ -128,10 +129,19 @@ def read_manifest(settings: Settings, name: str, version: int | None = None) -> 
             f"{name} has no version {version or ''}".rstrip() + f": {built}. Run: recsys-data training-set build {name}"
         )
     folder = sets_folder(settings, name) / str(version or there[-1])
+    path = folder / MANIFEST
     try:
-        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest), folder
-    except msgspec.DecodeError as error:
-        raise Permanent(f"{folder / MANIFEST} is damaged: {error}. Restore it from a backup, or build again.") from None
+        found = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        for moment in (found.cutoff, found.known_until):
+            datetime.fromisoformat(moment or found.cutoff)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Permanent(f"{path} is damaged: {error}. Restore it from a backup, or build again.") from None
+    if found.format != FORMAT:
+        raise Permanent(
+            f"{path} has the format {found.format}, and this version of recsys-data reads {FORMAT}. "
+            f"Install the one that wrote it ({found.software.get('recsys-data')}), or build again."
+        )
+    return found, folder
 
 
 def missing_files(manifest: Manifest, folder: Path) -> list[str]:

@@ -275,6 +275,23 @@ def test_a_damaged_manifest_stops_no_build(shop):
     assert files_of(folder) == {}
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, r"manifest.json has the format 2, and this version of recsys-data reads 1"),
+        ({"cutoff": "yesterday"}, "manifest.json is damaged: Invalid isoformat string: 'yesterday'"),
+        ({"sources": 1}, r"manifest.json is damaged: Expected `object`, got `int` - at `\$.sources`"),
+    ],
+)
+def test_a_manifest_that_cannot_be_understood_is_refused(shop, changes, message):
+    shop.happen((1, "click", "u", "a"), (30, "page_view", "u", None))
+    shop.declare(features=[])
+    path = shop.build().folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(Permanent, match=message):
+        shop.rebuild()
+
+
 def test_a_set_that_was_never_built_says_how_to_build_it(shop):
     with pytest.raises(UserError, match="clicks has no version: none was built. Run: recsys-data training-set build"):
         shop.rebuild()
