@@ -1,5 +1,6 @@
-"""Markdown tables, as Dagster's UI shows them."""
+"""Markdown tables and pictures, as Dagster's UI shows them."""
 
+import base64
 from collections.abc import Iterable, Sequence
 
 
@@ -16,6 +17,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [head, *body]
     cells = [f"| {' | '.join(map(_cell, line))} |" for line in lines]
     return "\n".join([cells[0], f"|{'|'.join('---:' if right else '---' for right in numbers)}|", *cells[1:]])
+
+
+def picture(png: bytes, name: str = "plot") -> str:
+    """A picture that is part of the text.
+
+    >>> picture(b"png")
+    '![plot](data:image/png;base64,cG5n)'
+    """
+    return f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
 def _cell(value: object) -> str:

@@ -95,7 +95,7 @@ def test_one_file_makes_a_dataset_with_assets_schedule_checks_and_history(defs: 
     policy = graph.get(dg.AssetKey("stores")).freshness_policy
     assert (policy.deadline_cron, policy.timezone) == ("0 6 * * *", "UTC")
     checks = {key.name for key in graph.get_check_keys_for_assets({dg.AssetKey(name) for name in NAMES})}
-    assert checks == {"change_within_limits", "days_complete", "rows_accepted", "periods_do_not_overlap"}
+    assert checks == {"change_within_limits", "days_complete", "rows_accepted", "periods_do_not_overlap", "drift"}
     assert defs.resolve_schedule_def("stores_schedule").cron_schedule == "0 0 * * *"
 
 
@@ -117,6 +117,7 @@ def test_a_day_is_taken_and_becomes_history(batch: Batch, defs, instance) -> Non
         "days_complete": False,
         "rows_accepted": False,
         "periods_do_not_overlap": True,
+        "drift": True,
     }
     assert [row["store_id"] for row in batch.rows("stores_history", "store_id")] == ["s0", "s1", "s2"]
 
@@ -299,6 +300,7 @@ def test_checks_can_be_run_by_themselves(batch: Batch, defs, instance) -> None:
         "days_complete": False,
         "rows_accepted": False,
         "periods_do_not_overlap": True,
+        "drift": True,
     }
     assert partitions(instance, "stores") == set()
 

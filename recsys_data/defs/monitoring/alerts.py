@@ -32,6 +32,8 @@ from recsys_data.settings import Settings
 INTERVAL_SECONDS = 30
 # Runs are read twice, because they are recorded by other processes, with clocks of their own.
 OVERLAP_SECONDS = 60.0
+# Of a check, so that a message stays one that is read.
+MOST_FACTS = 12
 MOST_RUNS = 1000
 BY_HAND = "__ASSET_JOB"
 SELECTED_SHOWN = 5
@@ -131,7 +133,7 @@ def _judged(key: dg.AssetCheckKey, record: AssetCheckExecutionRecord) -> tuple[S
         for name, value in evaluation.metadata.items()
         if isinstance(value, (dg.IntMetadataValue, dg.FloatMetadataValue)) and value.value is not None
     ]
-    numbers = f" ({', '.join(facts)})" if facts else ""
+    numbers = f" ({', '.join(facts[:MOST_FACTS])})" if facts else ""
     severity: Severity = "error" if evaluation.severity == dg.AssetCheckSeverity.ERROR else "warning"
     return severity, f"Check {key.name} of {asset} failed{numbers}; see run {record.run_id}."
 

@@ -5,7 +5,7 @@ op that stores the snapshot, because that op fails for a snapshot on hold and wo
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,10 @@ from recsys_data.contracts.model import Contract, Kind, history_name
 from recsys_data.contracts.servers import Reference
 from recsys_data.defs.ingestion.reporting import rejections
 from recsys_data.defs.markdown import table
+from recsys_data.defs.monitoring import drift_check
 from recsys_data.ingestion.batch.quarantine import quarantined
 from recsys_data.ingestion.streaming.rejected import summary
+from recsys_data.monitoring.drift.columns import is_watched
 from recsys_data.monitoring.quality import RECENT, reference_counts, rule_counts, stored_rows
 from recsys_data.monitoring.reconciliation import COUNTS, reconcile_lake
 from recsys_data.settings import Settings
@@ -78,6 +80,8 @@ def checks_of(contract: Contract) -> Iterator[DatasetCheck]:
             yield _quality_check(contract, name, item)
     if contract.kind is Kind.FEATURE_VIEW:
         yield _leakage_check(contract)
+    if is_watched(contract) and not contract.is_snapshot:
+        yield replace(_drift_check(contract), condition=dg.AutomationCondition.on_cron(DAILY))
     for reference in contract.references:
         yield _reference_check(contract, reference)
 
@@ -145,6 +149,7 @@ def snapshot_checks(contract: Contract) -> list[DatasetCheck]:
             "At any moment each key has at most one current row.",
             periods_do_not_overlap,
         ),
+        *([_drift_check(contract)] if is_watched(contract) else []),
     ]
 
 
@@ -239,6 +244,15 @@ def _leakage_check(contract: Contract) -> DatasetCheck:
         no_leakage,
         condition=dg.AutomationCondition.on_cron(DAILY),
     )
+
+
+def _drift_check(contract: Contract) -> DatasetCheck:
+    def drifted(lake: Lake, settings: Settings, duckdb: DuckDBResource) -> dg.AssetCheckResult:
+        from recsys_data.monitoring.drift import drift
+
+        return drift_check.result_of(drift(lake, settings, contract.name))
+
+    return DatasetCheck(contract.name, "drift", drift_check.DESCRIPTION, drifted)
 
 
 def _quality_check(contract: Contract, name: str, item: Mapping) -> DatasetCheck:

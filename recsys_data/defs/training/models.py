@@ -4,7 +4,6 @@ The check `beats_champion` passes where a version became the champion. Run alone
 `dagster asset materialize --select next_items/item_knn -m recsys_data.definitions`.
 """
 
-import base64
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import dagster as dg
 
 from recsys_data.contracts import Contract
 from recsys_data.defs.automation import after_asset
-from recsys_data.defs.markdown import table
+from recsys_data.defs.markdown import picture, table
 from recsys_data.defs.storage.maintenance import canceled_when_stopped
 from recsys_data.defs.training.sets import GROUP
 from recsys_data.errors import RecsysDataError, UserError
@@ -104,5 +103,4 @@ def _plot(made: "Trained") -> str:
     """The measures of the model beside the others, as a picture in Markdown."""
     from recsys_data.training.plots import metrics_png
 
-    picture = metrics_png({name: one.metrics for name, one in made.measured.items()})
-    return f"![metrics](data:image/png;base64,{base64.b64encode(picture).decode()})"
+    return picture(metrics_png({name: one.metrics for name, one in made.measured.items()}), "metrics")
