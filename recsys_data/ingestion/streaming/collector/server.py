@@ -47,13 +47,13 @@ def serve(log: EventLog, settings: Settings, host: str = DEFAULT_HOST, port: int
     serve_app(create_app(log, settings), "collector", settings, host, port)
 
 
-def serve_app(app: Starlette, name: str, settings: Settings, host: str, port: int) -> None:
-    """Serve an app as `serve` does; `name` is what it is called in the log.
+def serve_app(app: Starlette, name: str, settings: Settings, host: str, port: int, shared: bool = False) -> None:
+    """Serve an app as `serve` does; `name` is what it is called in the log, `shared` as for `bind`.
 
     Raises:
         UserError: see `serve`.
     """
-    listener = bind(host, port, keyless=not settings.keys)
+    listener = bind(host, port, keyless=not settings.keys, shared=shared)
     with listener:
         at = listener.getsockname()
         logger.info("The %s listens on %s port %d.", name, at[0], at[1])
@@ -62,8 +62,10 @@ def serve_app(app: Starlette, name: str, settings: Settings, host: str, port: in
         server_of(app).run(sockets=[listener])
 
 
-def bind(host: str, port: int, keyless: bool) -> socket.socket:
+def bind(host: str, port: int, keyless: bool, shared: bool = False) -> socket.socket:
     """A listening socket; `keyless` refuses every address but loopback.
+
+    With `shared`, other processes of this user may listen there too: connections are spread over them.
 
     Raises:
         UserError: see `serve`.
@@ -78,12 +80,14 @@ def bind(host: str, port: int, keyless: bool) -> socket.socket:
         ) from None
     if keyless and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
         raise UserError(
-            f"Without write keys the collector listens on this machine only, and {host} can be reached from "
+            f"Without write keys the server listens on this machine only, and {host} can be reached from "
             "others. Set RECSYS_DATA_WRITE_KEYS, or use --host 127.0.0.1."
         )
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as error:
