@@ -199,8 +199,8 @@ def _rows_of(folder: Path, declared: TrainingSet) -> "Iterator[duckdb.DuckDBPyCo
                 connection.execute(f"CREATE TEMP VIEW {split} AS FROM {rows}")
             elif split != "validation":
                 raise UserError(
-                    f"{declared.name} has no {split} rows in {folder}; it is split by {declared.split.by}. If its "
-                    f"files were removed, run: recsys-data training-set rebuild {declared.name} --version {folder.name}"
+                    f"{declared.name} {folder.name} has no {split} rows; it is split by {declared.split.by}. Change "
+                    f"its split, or build a version with more: recsys-data training-set show {declared.name} has counts."
                 )
         yield connection
 

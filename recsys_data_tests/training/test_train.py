@@ -102,7 +102,7 @@ def test_what_cannot_be_trained_is_refused(market):
     with pytest.raises(UserError, match="'nothing' is not a training set"):
         train(market.open_lake(), market.settings, "popular", "nothing")
     market.declare(OUTCOMES, name="whole", split={"by": "none"})
-    with pytest.raises(UserError, match="whole has no test rows in .*split by none"):
+    with pytest.raises(UserError, match="whole 1 has no test rows; it is split by none. .*training-set show whole"):
         train(market.open_lake(), market.settings, "popular", "whole")
 
 

@@ -37,8 +37,8 @@ def check_leakage(
         UserError: names the features that differ, with one row each.
     """
     chosen = connection.execute(
-        f"""SELECT DISTINCT epoch_us(timestamp) FROM (SELECT timestamp FROM "#rows"
-        ORDER BY md5_number_lower(event_id || ':{declared.seed}:leakage'), "#k" LIMIT {MOMENTS})"""
+        f"""SELECT epoch_us(timestamp) AS moment FROM "#rows" GROUP BY moment
+        ORDER BY min(md5_number_lower(event_id || ':{declared.seed}:leakage')), moment LIMIT {MOMENTS}"""
     ).fetchall()
     compared = 0
     found: dict[str, str] = {}

@@ -169,6 +169,15 @@ def test_a_feature_that_knows_the_future_is_refused(shop, monkeypatch):
     assert versions(shop.settings, "clicks") == [1]
 
 
+def test_features_are_compared_at_three_moments_also_where_many_rows_share_one(shop):
+    shop.trade(0, 60)
+    shop.declare(negatives={"sampled": 9}, split={"by": "none"})
+    manifest = shop.build().manifest
+    rows = manifest.counts["rows"]
+    assert manifest.leakage == {"moments": 3, "rows": 3 * min(rows, 100)}
+    assert rows > 100
+
+
 def test_a_feature_view_cannot_see_labels(shop, contract_folder):
     from recsys_data.contracts import load_contracts
     from recsys_data_tests.support.contract_files import load
