@@ -200,7 +200,7 @@ def _rows_of(folder: Path, declared: TrainingSet) -> "Iterator[duckdb.DuckDBPyCo
             elif split != "validation":
                 raise UserError(
                     f"{declared.name} {folder.name} has no {split} rows; it is split by {declared.split.by}. Change "
-                    f"its split, or build a version with more: recsys-data training-set show {declared.name} has counts."
+                    f"its split, or build again with more. See: recsys-data training-set show {declared.name}"
                 )
         yield connection
 
