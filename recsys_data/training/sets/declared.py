@@ -155,6 +155,8 @@ def load_sets(*folders: Path) -> dict[str, tuple[TrainingSet, Path]]:
     """
     found: dict[str, tuple[TrainingSet, Path]] = {}
     for folder in (SETS, *(one / FOLDER for one in folders)):
+        for path in sorted(folder.glob("*.yml")):
+            raise ContractError(f"{path}: only files that end with .yaml are read. Rename it to {path.stem}.yaml.")
         for path in sorted(folder.glob("*.yaml")):
             one = read_set(path)
             if one.name in found and found[one.name][1].parent == folder:

@@ -91,6 +91,13 @@ def test_a_declaration_that_does_not_fit_the_contracts_is_refused(load, changes,
         check_set(path, one, load_contracts())
 
 
+def test_a_file_of_another_ending_is_not_passed_over(tmp_path):
+    (tmp_path / "training_sets").mkdir()
+    (tmp_path / "training_sets" / "mine.yml").write_text(json.dumps(GOOD))
+    with pytest.raises(ContractError, match=r"mine\.yml: only files that end with \.yaml are read. Rename it"):
+        load_sets(tmp_path)
+
+
 def test_a_weight_that_is_not_a_number_is_refused(tmp_path):
     (tmp_path / "training_sets").mkdir()
     text = "name: mine\nrows: outcomes\nlabels: [{type: click, weight: .nan}]\n"
