@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from recsys_data.errors import UserError
 from recsys_data.training.baselines.encoded import Encoded
 from recsys_data.training.baselines.matrix_model import MatrixModel
 from recsys_data.training.baselines.parameters import Count, NotNegative, Parameters, Positive, Seed
@@ -47,6 +48,7 @@ class Als(MatrixModel):
 
     def _learn(self, data: Encoded) -> None:
         from implicit.cpu.als import AlternatingLeastSquares  # pyright: ignore[reportMissingImports]
+        from implicit.recommender_base import ModelFitError  # pyright: ignore[reportMissingImports]
         from scipy import sparse
 
         if not self.seen.nnz:
@@ -62,7 +64,13 @@ class Als(MatrixModel):
             random_state=self.settings.seed,
             num_threads=1,
         )
-        model.fit(sparse.csr_matrix(self.seen.astype(np.float32)), show_progress=False)
+        try:
+            model.fit(sparse.csr_matrix(self.seen.astype(np.float32)), show_progress=False)
+        except ModelFitError as error:
+            raise UserError(
+                f"ALS found no factors ({error}): the weights, of at most {self.seen.data.max():g}, may be "
+                "too large for single precision. Make them smaller, or raise regularization."
+            ) from None
         self.user_factors, self.item_factors = _rounded(model.user_factors), _rounded(model.item_factors)
 
     def _scores(self, users: np.ndarray) -> np.ndarray:

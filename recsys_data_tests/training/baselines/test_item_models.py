@@ -141,6 +141,13 @@ def test_a_user_of_rare_items_only_gets_popular_ones_from_ease() -> None:
     assert found["item_id"].to_pylist() == ["y", "x", "z"]
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
+def test_weights_that_als_cannot_hold_are_named() -> None:
+    data = interactions(("u", "a", 0.0, 1e300), ("v", "a", 1.0, 1e300), ("v", "b", 1.0, 1.0))
+    with pytest.raises(UserError, match=r"ALS found no factors .* weights, of at most 1e\+300, may be too large"):
+        MODELS["als"]().fit(data)
+
+
 @pytest.mark.parametrize("name", ["ease", "als"])
 def test_threads_change_nothing(name: str, tmp_path: Path) -> None:
     from threadpoolctl import threadpool_limits
