@@ -35,6 +35,8 @@ from recsys_data.training.registry import CHAMPION, Version, register, store_art
 
 USERS, ITEMS, EACH = 5_000, 10_000, 30
 CONNECTIONS = 8
+# In which a server asks its model for what answers will need.
+PREPARING_SECONDS = 30
 
 
 def prepare(settings: Settings) -> None:
@@ -82,6 +84,9 @@ async def in_process(settings: Settings, answers: int) -> None:
         draw = random.Random(2)
         rows = [(f"u{u}", None, None, f"i{int(ITEMS * draw.random() ** 2)}") for u in range(USERS) for _ in range(10)]
         recommender.visitors.add(rows)  # type: ignore[attr-defined]
+        # A server does so in its first seconds.
+        for _ in range(ITEMS // 500):
+            recommender.models.refresh()
         for name, users in (("first answers of visitors", answers), ("visitors who come again", answers)):
             seconds, cpu, times, fallbacks = time.perf_counter(), time.process_time(), [], 0
             for n in range(users):
@@ -110,6 +115,7 @@ async def over_http(settings: Settings, answers: int) -> None:
                     break
                 except httpx.TransportError:
                     await asyncio.sleep(0.2)
+            await asyncio.sleep(PREPARING_SECONDS)
 
             async def ask(first: int) -> None:
                 for n in range(first, answers, CONNECTIONS):

@@ -25,7 +25,7 @@ from recsys_data.ingestion.streaming.collector.middleware import CountRequests, 
 from recsys_data.ingestion.streaming.collector.requests import RequestError, basic_key, check_key, read_body
 from recsys_data.ingestion.streaming.collector.responses import as_json, explained, refuse_route
 from recsys_data.ingestion.streaming.log import EventLog
-from recsys_data.serving.answers import Answer, Request
+from recsys_data.serving.answers import Answer, Request, Visitors
 from recsys_data.serving.candidates import Sources
 from recsys_data.serving.catalogue import Catalogue, CatalogueReader
 from recsys_data.serving.log import ServedLog
@@ -47,18 +47,19 @@ PACKAGE = "recsys-data"
 Answers = Callable[[Request], Awaitable[Answer]]
 
 
-def create_app(lake: Lake, log: EventLog, settings: Settings) -> Starlette:
+def create_app(lake: Lake, log: EventLog, settings: Settings, visitors: Visitors | None = None) -> Starlette:
     """The app over a lake and an event log that the caller opens, and closes after it.
 
     Args:
         lake: what is served from.
         log: gets impressions.
         settings: of them it takes `keys`, `max_request_bytes`, `contracts` and where models are.
+        visitors: what is known of visitors, such as an online store; None: memory that follows the lake.
 
     Raises:
         ContractError: a scenario makes no sense.
     """
-    return Serving(lake, log, settings).app
+    return Serving(lake, log, settings, visitors).app
 
 
 class Serving:
@@ -70,28 +71,29 @@ class Serving:
         app: the ASGI app.
     """
 
-    def __init__(self, lake: Lake, log: EventLog, settings: Settings) -> None:
+    def __init__(self, lake: Lake, log: EventLog, settings: Settings, visitors: Visitors | None = None) -> None:
         self._settings = settings
         self._metrics = metrics = ServingMetrics()
         scenarios = Scenarios.of(*settings.contract_dirs)
-        visitors = RecentItems()
+        recent = RecentItems()
         self.recommender = LakeRecommender(
             scenarios=scenarios,
             models=ModelLoader(lake, settings, scenarios.models),
             catalogue=CatalogueReader(lake),
-            visitors=visitors,
+            visitors=visitors or recent,
             sources=Sources(metrics),
             log=ServedLog(log, metrics),
             metrics=metrics,
         )
-        self._visitors = visitors
-        self._follower = LakeFollower(lake, visitors)
+        self._visitors = recent
+        self._follower = None if visitors else LakeFollower(lake, recent)
         failed = partial(_count, metrics)
         self.refreshers = [
             Refresher("catalogue", self.recommender.catalogue.refresh, REFRESH_SECONDS, failed),
             Refresher("models", self.recommender.models.refresh, REFRESH_SECONDS, failed),
-            Refresher("visitors", self._follower.refresh, REFRESH_SECONDS, failed),
         ]
+        if self._follower:
+            self.refreshers.append(Refresher("visitors", self._follower.refresh, REFRESH_SECONDS, failed))
         self._openapi = openapi(version(PACKAGE))
         posts = {
             "/v1/recommend": self.recommender.recommend,
@@ -151,7 +153,7 @@ class Serving:
                 "items": len(catalogue.items),
                 "shows": _shown(catalogue),
             },
-            "visitors": {"known": len(self._visitors), "positions": self._follower.positions},
+            "visitors": self._follower and {"known": len(self._visitors), "positions": self._follower.positions},
             "log": log,
             "refreshed_seconds_ago": {one.name: one.age and round(one.age, 1) for one in self.refreshers},
             "failures": failures,

@@ -26,6 +26,7 @@ MODEL_THREADS = 1
 # More requests that wait for a model would be answered too late.
 MOST_WAITING = 64
 POPULAR = 200
+MOST_SIMILAR = 100
 
 
 class Gathered(NamedTuple):
@@ -134,4 +135,4 @@ def _similar(model: ServedModel, seeds: Sequence[str]) -> Sequence[str]:
         weight = 1 / (1 + place)
         for item, score in found:
             scores[item] = scores.get(item, 0.0) + weight * score
-    return sorted(scores, key=scores.__getitem__, reverse=True)
+    return sorted(scores, key=scores.__getitem__, reverse=True)[:MOST_SIMILAR]

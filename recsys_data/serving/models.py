@@ -4,6 +4,7 @@ Data flow: aliases of the registry, read about once a second -> `ServedModel`, w
 """
 
 import logging
+import threading
 from collections import OrderedDict
 from collections.abc import Collection, Hashable
 from typing import Any, Generic, TypeVar
@@ -22,9 +23,11 @@ NEIGHBOURS = 50
 RECOMMENDED = 100
 ITEMS_REMEMBERED = 20_000
 USERS_REMEMBERED = 20_000
-# The most popular items, whose neighbours are asked for most, are asked for before a version is served.
-ASKED_BEFORE = 1_000
-BLOCK = 100
+# Neighbours are asked for before answers need them, those of the most popular items before a version is served. In
+# small blocks, because an answer may wait.
+ASKED_FIRST = 1_000
+ASKED_AT_ONCE = 500
+BLOCK = 50
 # A visitor that no model knows: it gives the popular items.
 NOBODY = ""
 
@@ -60,6 +63,9 @@ class ServedModel:
     def __init__(self, model: Model, name: str) -> None:
         self.name = name
         self._model = model
+        # One at a time: models limit the threads of linear algebra for the whole process.
+        self._asking = threading.Lock()
+        self._prepared = 0
         everything = model.recommend([NOBODY], 1 << 30, exclude_seen=False)
         self.popular: tuple[str, ...] = tuple(everything.column("item_id").to_pylist())
         self.known = {item: rank for rank, item in enumerate(self.popular)}
@@ -68,9 +74,12 @@ class ServedModel:
         self._users: Remembered[str, tuple[str, ...]] = Remembered(USERS_REMEMBERED)
 
     def prepare(self) -> None:
-        """Ask for what many answers will need."""
-        for first in range(0, min(ASKED_BEFORE, len(self.popular)), BLOCK):
-            self.similar(self.popular[first : first + BLOCK])
+        """Ask for some of what answers will need; nothing once all is there."""
+        count = ASKED_AT_ONCE if self._prepared else ASKED_FIRST
+        end = min(self._prepared + count, ITEMS_REMEMBERED, len(self.popular))
+        for first in range(self._prepared, end, BLOCK):
+            self.similar(self.popular[first : min(first + BLOCK, end)])
+        self._prepared = end
 
     def remembered_similar(self, item_ids: Collection[str]) -> dict[str, tuple[tuple[str, float], ...]] | None:
         """The items like each that the model knows, with scores, best first; None if it has to be asked."""
@@ -88,7 +97,8 @@ class ServedModel:
         asked = [one for one in dict.fromkeys(item_ids) if one in self.known and self._similar.get(one) is None]
         if asked:
             said: dict[str, list[tuple[str, float]]] = {one: [] for one in asked}
-            table = self._model.similar(asked, NEIGHBOURS)
+            with self._asking:
+                table = self._model.similar(asked, NEIGHBOURS)
             columns = (table.column(name).to_pylist() for name in ("query_id", "item_id", "score"))
             for query, item, score in zip(*columns, strict=True):
                 said[query].append((self._ids[item], score))
@@ -104,7 +114,8 @@ class ServedModel:
         """The same, asking the model."""
         found = self._users.get(user_id)
         if found is None:
-            table = self._model.recommend([user_id], RECOMMENDED)
+            with self._asking:
+                table = self._model.recommend([user_id], RECOMMENDED)
             said = zip(table.column("item_id").to_pylist(), table.column("score").to_pylist(), strict=True)
             # Below 0 are the popular items, which follow those that the model chose for the user.
             found = tuple(self._ids[item] for item, score in said if score >= 0)
@@ -113,7 +124,8 @@ class ServedModel:
 
     def rank(self, user_id: str, item_ids: Collection[str]) -> tuple[str, ...]:
         """Those of the items that the model knows, the best for a user first."""
-        table = self._model.recommend([user_id], len(item_ids), exclude_seen=False, candidates=list(item_ids))
+        with self._asking:
+            table = self._model.recommend([user_id], len(item_ids), exclude_seen=False, candidates=list(item_ids))
         return tuple(table.column("item_id").to_pylist())
 
 
@@ -150,12 +162,14 @@ class ModelLoader:
                 self.failures[key] = f"there is no {alias} of {model}"
             elif version != self._versions.get(key):
                 self._load(key, version)
+        for one in list(self.loaded.values()):
+            one.prepare()
 
     def _load(self, key: tuple[str, str], version: int) -> None:
         name = f"{key[0]}/{version}"
         same = next((one for one in list(self.loaded.values()) if one.name == name), None)
         try:
-            self.loaded[key] = same or self._prepared(key[0], version, name)
+            self.loaded[key] = same or self._load_version(key[0], version, name)
         except UserError as error:
             if self.failures.get(key) != str(error):
                 logger.error("The model %s cannot be served: %s", name, error)
@@ -165,7 +179,7 @@ class ModelLoader:
         self.failures.pop(key, None)
         logger.info("The model %s is served as %s of %s.", name, key[1], key[0])
 
-    def _prepared(self, model: str, version: int, name: str) -> ServedModel:
+    def _load_version(self, model: str, version: int, name: str) -> ServedModel:
         found = ServedModel(load(self._lake, self._settings, model, str(version))[0], name)
         found.prepare()
         return found
