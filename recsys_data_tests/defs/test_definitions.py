@@ -16,6 +16,7 @@ from recsys_data.ingestion.streaming.consumer_lease import hold_lease
 from recsys_data.ingestion.streaming.log.open import open_log
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import open_lake
+from recsys_data.training.sets.declared import OTHER_ASSETS, load_sets
 
 STREAM = {"interactions", "contexts", "identities", "dead_letters"}
 # Checks of streams that have a run of their own once a day.
@@ -89,6 +90,11 @@ def materialize(defs, instance, names, partition, **config):
 def test_everything_that_is_defined_loads_as_one_code_location(defs):
     dg.Definitions.validate_loadable(defs)
     defs.get_repository_def().load_all_definitions()
+
+
+def test_names_of_assets_that_no_training_set_can_have_are_listed(defs, lake):
+    names = {key.path[0] for key in defs.resolve_asset_graph().get_all_asset_keys() if len(key.path) == 1}
+    assert names - lake.contracts.keys() - load_sets().keys() == OTHER_ASSETS
 
 
 def test_every_stream_dataset_is_an_asset_with_partitions_freshness_and_checks(defs):

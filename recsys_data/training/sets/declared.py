@@ -37,6 +37,8 @@ OWN_COLUMNS = frozenset({
     "label_type", "negative",
 })  # fmt: skip
 AGENT = "user_agent"
+# Assets in Dagster that are neither datasets nor training sets.
+OTHER_ASSETS = frozenset({"event_log", "lake_upkeep", "dagster_upkeep", "retention"})
 NUMBERS = frozenset({
     "BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER",
     "UBIGINT", "UHUGEINT", "FLOAT", "DOUBLE",
@@ -261,6 +263,8 @@ def check_set(path: Path, declared: TrainingSet, contracts: Mapping[str, Contrac
     """
     from duckdb import Error
 
+    if declared.name in OTHER_ASSETS:
+        raise ContractError(f"{path}: name: {declared.name} is the name of another asset. Choose another one.")
     if declared.name in contracts:
         raise ContractError(f"{path}: name: {declared.name} is the name of a dataset. Choose another one.")
     kinds = RANKERS if declared.rows == "impressions" else MODELS

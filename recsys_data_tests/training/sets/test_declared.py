@@ -17,7 +17,7 @@ def load(tmp_path):
     def load(**changes):
         document = {key: value for key, value in (GOOD | changes).items() if value is not None}
         (folder / "mine.yaml").write_text(json.dumps(document))
-        return load_sets(tmp_path)["mine"]
+        return load_sets(tmp_path)[document["name"]]
 
     return load
 
@@ -72,6 +72,7 @@ def test_a_declaration_that_makes_no_sense_is_refused_with_file_and_field(load, 
         ),
         ({"labels": [{"type": "rating", "weight": "read_text('/etc/passwd')"}]}, "weight of rating: .* cannot be used"),
         ({"labels": [{"type": "rating", "weight": "(SELECT max(rating) FROM interactions)"}]}, "cannot be used"),
+        ({"name": "lake_upkeep"}, "name: lake_upkeep is the name of another asset"),
         ({"labels": [{"type": "clik"}]}, "labels: 'clik' is not a type of event; choose from impression, view, click"),
         (
             {"labels": [{"type": "click", "weight": "item_id"}]},
