@@ -22,6 +22,7 @@ from recsys_data.cli.load import load
 from recsys_data.cli.monitoring.alerts import alerts
 from recsys_data.cli.monitoring.doctor import doctor
 from recsys_data.cli.monitoring.drift import drift
+from recsys_data.cli.monitoring.feedback import feedback
 from recsys_data.cli.monitoring.status import status
 from recsys_data.cli.monitoring.trace import trace
 from recsys_data.cli.monitoring.verify import verify
@@ -58,7 +59,7 @@ def cli() -> None:
 
 _stream = (up, collect, simulate, load, ingest, snapshot, features)
 _training = (training_set, train, models, serve, recommendations)
-_watching = (status, dead_letters, trace, doctor, verify, alerts, drift)
+_watching = (status, dead_letters, trace, doctor, verify, alerts, drift, feedback)
 for _command in (*_stream, *_training, *_watching, backup, restore, sql, contract):
     cli.add_command(_command)
 

@@ -37,7 +37,7 @@ def rule_counts(
     """Judge the rows that were stored since then by every row rule of the contract."""
     rules = reasons(contract)
     sums = ", ".join(f"count(*) FILTER (WHERE {broken}) AS {quote(reason)}" for reason, broken in rules)
-    source, where = _stored_since(lake, contract, since)
+    source, where = stored_since(lake, contract, since)
     set_variables(connection, settings.first_day, datetime.now(UTC))
     row = connection.execute(f"SELECT count(*), {sums} FROM ({source}) WHERE {where}").fetchall()[0]
     return RuleCounts(row[0], {reason: count for (reason, _), count in zip(rules, row[1:], strict=True)})
@@ -63,7 +63,7 @@ def reference_counts(
     """Look up a column's values of rows stored since then among all keys that its dataset ever had."""
     history = lake.table(history_name(reference.dataset))
     keys = f"SELECT DISTINCT {quote(reference.key)} AS key FROM ({relation(history, data_files(history))})"
-    source, where = _stored_since(lake, contract, since)
+    source, where = stored_since(lake, contract, since)
     column = quote(reference.column)
     row = connection.execute(
         f"""WITH keys AS MATERIALIZED ({keys})
@@ -77,11 +77,11 @@ def reference_counts(
 @gives_way
 def stored_rows(connection: "DuckDBPyConnection", lake: Lake, contract: Contract, since: datetime) -> int:
     """How many rows were stored since then."""
-    source, where = _stored_since(lake, contract, since)
+    source, where = stored_since(lake, contract, since)
     return connection.execute(f"SELECT count(*) FROM ({source}) WHERE {where}").fetchall()[0][0]
 
 
-def _stored_since(lake: Lake, contract: Contract, since: datetime) -> tuple[str, str]:
+def stored_since(lake: Lake, contract: Contract, since: datetime) -> tuple[str, str]:
     """SQL source and condition for the rows stored since then; files without any are not read."""
     from pyiceberg.expressions import GreaterThanOrEqual
 

@@ -50,8 +50,8 @@ def _mix(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return bits ^ (bits >> np.uint64(31))
 
 
-def epochs(seed: int, what: str, who: Ints, days: tuple[float, float], now: int) -> Epochs:
-    """Where each of `who` is at `now`, in epochs of a length between `days` that differs by `who`."""
+def epochs(seed: int, what: str, who: Ints, days: tuple[float, float], now: Ints | int) -> Epochs:
+    """Where each of `who` is at `now` (of each or of all), in epochs of a length between `days` that differs by who."""
     low, high = (bound * DAY for bound in days)
     length = (low + (high - low) * hash_noise(seed, f"{what} length", who)).astype(np.int64)
     offset = (length * hash_noise(seed, f"{what} offset", who)).astype(np.int64)

@@ -20,7 +20,7 @@ from recsys_data.training.sets.declared import OTHER_ASSETS, load_sets
 
 STREAM = {"interactions", "contexts", "identities", "dead_letters"}
 # Checks of streams that have a run of their own once a day.
-DAILY = {"drift"}
+DAILY = {"drift", "feedback_loop"}
 
 
 @pytest.fixture
@@ -128,8 +128,16 @@ def test_materializing_by_hand_consumes_what_waits_and_can_be_repeated(defs, ins
         assert last.metadata["events waiting"].value == 0
         assert last.metadata["events read"].value in (read, 0)
     checks = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
-    expected = ("ledger_balances", "row_rules", "volume", "known_item_id", "known_user_id", *DAILY)
-    assert checks == dict.fromkeys(expected, True)
+    expected = (
+        "ledger_balances",
+        "row_rules",
+        "volume",
+        "known_item_id",
+        "known_user_id",
+        "price_as_in_item_catalog",
+        *DAILY,
+    )
+    assert checks == dict.fromkeys((*expected, *DAILY), True)
 
 
 def test_days_and_tables_beyond_the_run_are_reported_too(defs, instance, settings, log, lake):

@@ -7,16 +7,16 @@ op that stores the snapshot, because that op fails for a snapshot on hold and wo
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from recsys_data.contracts.model import Contract, Kind, history_name
+from recsys_data.contracts.model import Column, Contract, Kind, history_name
 from recsys_data.contracts.servers import Reference
 from recsys_data.defs.ingestion.reporting import rejections
 from recsys_data.defs.markdown import table
-from recsys_data.defs.monitoring import drift_check
+from recsys_data.defs.monitoring import drift_check, feedback_check
 from recsys_data.ingestion.batch.quarantine import quarantined
 from recsys_data.ingestion.streaming.rejected import summary
 from recsys_data.monitoring.drift.columns import is_watched
@@ -28,6 +28,7 @@ from recsys_data.storage.tables import Lake
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+INTERACTIONS = "interactions"
 MISSING_SHOWN = 30
 DAILY = "0 4 * * *"
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
@@ -78,12 +79,17 @@ def checks_of(contract: Contract) -> Iterator[DatasetCheck]:
             yield _rules_check(contract)
         for name, item in contract.checks.items():
             yield _quality_check(contract, name, item)
+    if contract.name == INTERACTIONS and contract.is_stream:
+        yield _feedback_check(contract)
     if contract.kind is Kind.FEATURE_VIEW:
         yield _leakage_check(contract)
     if is_watched(contract) and not contract.is_snapshot:
         yield replace(_drift_check(contract), condition=dg.AutomationCondition.on_cron(DAILY))
     for reference in contract.references:
         yield _reference_check(contract, reference)
+    for column in contract.columns:
+        if column.same_as and contract.is_fed_by_events:
+            yield _same_as_check(contract, column)
 
 
 def snapshot_checks(contract: Contract) -> list[DatasetCheck]:
@@ -225,6 +231,35 @@ def _reference_check(contract: Contract, reference: Reference) -> DatasetCheck:
     )
 
 
+def _same_as_check(contract: Contract, column: Column) -> DatasetCheck:
+    same = column.same_as
+    assert same
+
+    def repeats(lake: Lake, settings: Settings, duckdb: DuckDBResource) -> dg.AssetCheckResult:
+        from recsys_data.monitoring.repeated import differences
+
+        with duckdb.get_connection() as connection:
+            found = differences(connection, lake, contract, column, datetime.now(UTC) - RECENT)
+        metadata: dict[str, Any] = {
+            "share different": round(found.share, 5),
+            "at most": same.most_different,
+            "rows compared": found.rows,
+            "rows different": found.different,
+        }
+        if not column.classification:
+            head = ["key", "in the event", f"in {same.dataset}"]
+            metadata["examples"] = dg.MetadataValue.md(table(head, found.examples))
+        return _result(found.share <= same.most_different, WARN, metadata)
+
+    return DatasetCheck(
+        contract.name,
+        f"{column.name}_as_in_{same.dataset}",
+        f"At most {same.most_different:.0%} of the rows stored in the last 24 hours have another {column.name} than "
+        f"{same.dataset} had at that moment or a day later.",
+        repeats,
+    )
+
+
 def _leakage_check(contract: Contract) -> DatasetCheck:
     def no_leakage(lake: Lake, settings: Settings, duckdb: DuckDBResource) -> dg.AssetCheckResult:
         from recsys_data.features.leakage import leaks
@@ -253,6 +288,16 @@ def _drift_check(contract: Contract) -> DatasetCheck:
         return drift_check.result_of(drift(lake, settings, contract.name))
 
     return DatasetCheck(contract.name, "drift", drift_check.DESCRIPTION, drifted)
+
+
+def _feedback_check(contract: Contract) -> DatasetCheck:
+    def feedback_loop(lake: Lake, settings: Settings, duckdb: DuckDBResource) -> dg.AssetCheckResult:
+        from recsys_data.monitoring.feedback import feedback
+
+        return feedback_check.result_of(feedback(lake, settings))
+
+    condition = dg.AutomationCondition.on_cron(DAILY)
+    return DatasetCheck(contract.name, "feedback_loop", feedback_check.DESCRIPTION, feedback_loop, condition=condition)
 
 
 def _quality_check(contract: Contract, name: str, item: Mapping) -> DatasetCheck:

@@ -15,6 +15,8 @@ from recsys_data.simulator.world import World
 
 # No factor follows itself, so that each epoch is a change.
 FACTORS = np.array([1.0, 0.9, 1.0, 0.8, 1.05, 0.95])
+# How long a price holds.
+PRICE_DAYS = (15, 60)
 OPENINGS = (
     "Made for every day, and for many of them.",
     "A quiet favourite that does what it should.",
@@ -57,6 +59,14 @@ class Assortment:
         return len(self.item)
 
 
+def prices(world: World, item: Ints, now: Ints | int) -> Ints:
+    """What items cost in euro cents, each at its own moment or all at one."""
+    price = epochs(world.seed, "price", item, PRICE_DAYS, now)
+    first = (len(FACTORS) * hash_noise(world.seed, "factor", item)).astype(np.int64)
+    factor = FACTORS[(first + price.number) % len(FACTORS)]
+    return np.maximum(np.round(100 * world.items.price[item] * factor), 50).astype(np.int64)
+
+
 def assortment(world: World, now: int) -> Assortment:
     """The items that the shop has at `now`."""
     seed, every = world.seed, np.arange(len(world.items.item_id))
@@ -64,10 +74,8 @@ def assortment(world: World, now: int) -> Assortment:
     leaves = listing.began + listing.length - ((4 + 14 * hash_noise(seed, "delisted", every)) * DAY).astype(np.int64)
     item = every[now < leaves]
     listed = listing.began[item]
-    price = epochs(seed, "price", item, (15, 60), now)
-    first = (len(FACTORS) * hash_noise(seed, "factor", item)).astype(np.int64)
-    factor = FACTORS[(first + price.number) % len(FACTORS)]
-    cents = np.maximum(np.round(100 * world.items.price[item] * factor), 50).astype(np.int64)
+    price = epochs(seed, "price", item, PRICE_DAYS, now)
+    cents = prices(world, item, now)
     # An epoch of the stock begins with days without any.
     stock = epochs(seed, "stock", item, (40, 160), now)
     back = stock.began + ((1 + 5 * hash_noise(seed, "sold out", item, stock.number)) * DAY).astype(np.int64)

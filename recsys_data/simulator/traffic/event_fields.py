@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from recsys_data.simulator.catalogue import COLOURS, MATERIALS, RATES, TAGS
+from recsys_data.simulator.rhythm import SECOND
+from recsys_data.simulator.shop.assortment import prices
 from recsys_data.simulator.traffic.behaviour import KIND, Visit
 from recsys_data.simulator.traffic.lists import LIST_KINDS, MODELS, RECOMMENDED, VARIANTS, Lists, variant_of
 from recsys_data.simulator.traffic.serialization import ClientFormat, quote
@@ -68,7 +70,8 @@ class EventFields:
         self.recommendation = _recommendation_fragments(visit.lists)
         self.places, self.queries = _list_fragments(world, rng, visit.lists)
         self.ranked = _ranked_fragments(world, visit)
-        self.price = world.items.price[events.item].tolist()  # of no item: never looked at
+        # Of no item: never looked at.
+        self.price = (prices(world, events.item.astype(np.int64), events.time // SECOND) / 100).tolist()
         self.session, self.list, self.position, self.item_shown = (
             column.tolist() for column in (events.session, events.list, events.position, events.shown)
         )
