@@ -6,7 +6,7 @@ day what changed on it. A row counts as different if it is like neither.
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recsys_data.background import gives_way
 from recsys_data.contracts.model import Column, Contract, history_name
@@ -38,7 +38,7 @@ class Differences:
 
     rows: int
     different: int
-    examples: list[tuple[str, object, object]]
+    examples: list[tuple[str, Any, Any]]
 
     @property
     def share(self) -> float:

@@ -1,4 +1,4 @@
-"""Prices of events against those of the catalogue at that moment, and what is shown by which model."""
+"""Prices of events against those of the catalogue at that moment."""
 
 from datetime import UTC, datetime
 
