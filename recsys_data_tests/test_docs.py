@@ -250,3 +250,14 @@ def test_functions_that_the_architecture_page_names_exist() -> None:
     ]
     assert len(stops) >= 20
     assert missing == []
+
+
+def test_the_training_page_lists_the_parameters_of_every_model() -> None:
+    from recsys_data.training.baselines import MODELS, RANKERS
+
+    text = (ROOT / "docs" / "training.md").read_text("utf-8")
+    rows = {
+        row[0]: set(re.findall(r"`(\w+)`", row[1])) for row in re.findall(r"^\| `(\w+)` \|.*\| (.*) \|$", text, re.M)
+    }
+    for name, kind in {**MODELS, **RANKERS}.items():
+        assert rows[name] == set(kind().parameters)
