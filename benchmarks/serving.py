@@ -1,4 +1,4 @@
-"""Answers per second of the candidate path: `python benchmarks/serving.py`, in process, and over HTTP with `--http`.
+"""Answers per second of the candidate path: `python -m benchmarks.serving`, in process, and over HTTP with `--http`.
 
 A catalogue of ITEMS items, an item_knn champion that learned from USERS users, USERS visitors who ask in turn. Over
 HTTP a server process and this client share the machine: the client keeps CONNECTIONS requests open.

@@ -7,11 +7,13 @@ anyway and the loss is counted.
 
 import asyncio
 import logging
+from contextlib import suppress
+from contextvars import Context
 from datetime import UTC, datetime
 
 import msgspec
 
-from recsys_data.ingestion.streaming.collector.group_commit import Budget, Hold, Writer
+from recsys_data.ingestion.streaming.collector.group_commit import Writer
 from recsys_data.ingestion.streaming.collector.requests import RequestError
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.serving.answers import Answer, Request
@@ -20,6 +22,8 @@ from recsys_data.serving.metrics import ServingMetrics
 logger = logging.getLogger(__name__)
 
 MAX_BYTES = 32 * 1024 * 1024
+# Appends that wait for each other take more of the processor than what they write.
+GROUP_SECONDS = 0.05
 RETRY_SECONDS = 1.0
 FLUSH_SECONDS = 10.0
 SOURCE = "serving"
@@ -35,60 +39,71 @@ class ServedLog:
     """
 
     def __init__(self, log: EventLog, metrics: ServingMetrics, max_bytes: int = MAX_BYTES) -> None:
+        self.max_bytes = max_bytes
         self._metrics = metrics
-        self._budget = Budget(max_bytes)
         self._writer = Writer(log, metrics)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._closing = False
-        metrics.queue_bytes.set_function(lambda: self._budget.used)
-        metrics.waiting.set_function(lambda: self._writer.waiting)
+        self._waiting: list[bytes] = []
+        # Those of the group that is being appended.
+        self._group: list[bytes] = []
+        self._bytes = 0
+        self._flushing: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
+        metrics.queue_bytes.set_function(lambda: self._bytes)
+        metrics.waiting.set_function(lambda: len(self._waiting))
 
     def add(self, request: Request, answer: Answer) -> None:
         """Log an answer, in the background."""
         if not answer.items:
             return
         lines = impressions(request, answer, datetime.now(UTC))
-        hold = Hold(self._budget)
-        try:
-            hold.take(sum(map(len, lines)))
-        except RequestError:
+        size = sum(map(len, lines))
+        if self._bytes + size > self.max_bytes:
             self._metrics.lost.inc(len(lines))
             return
-        task = asyncio.get_running_loop().create_task(self._append(lines, hold))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._waiting += lines
+        self._bytes += size
+        if self._flushing is None or self._flushing.done():
+            # It works for many requests, and logs under the id of none.
+            self._flushing = asyncio.get_running_loop().create_task(self._flush(), context=Context())
 
-    async def _append(self, lines: list[bytes], hold: Hold) -> None:
-        written = False
+    async def _flush(self) -> None:
+        while self._waiting:
+            await self._pause(GROUP_SECONDS)
+            self._group, self._waiting = self._waiting, []
+            while not await self._written(self._group):
+                # Nobody else would send them again.
+                if self._closing.is_set():
+                    self._metrics.lost.inc(len(self._group))
+                    break
+                await self._pause(RETRY_SECONDS)
+            self._bytes -= sum(map(len, self._group))
+            self._group = []
+
+    async def _written(self, lines: list[bytes]) -> bool:
         try:
-            while not written:
-                try:
-                    await self._writer.append(lines)
-                    written = True
-                except RequestError:
-                    # Nobody else would send them again.
-                    if self._closing:
-                        break
-                    await asyncio.sleep(RETRY_SECONDS)
-        finally:
-            self._budget.used -= hold.bytes
-            if not written:
-                self._metrics.lost.inc(len(lines))
+            await self._writer.append(lines)
+        except RequestError:
+            return False
+        return True
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, but no longer than until it is closed."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), seconds)
 
     def health(self) -> dict[str, object]:
         """Whether impressions are logged."""
-        return {**self._writer.health()[1], "queue_bytes": self._budget.used}
+        return {**self._writer.health()[1], "queue_bytes": self._bytes}
 
     async def close(self) -> None:
         """Write what waits; what the log does not take soon is lost, and counted."""
-        self._closing = True
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=FLUSH_SECONDS)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-            if late:
-                logger.error("The impressions of %d answers could not be logged before the end.", len(late))
+        self._closing.set()
+        if self._flushing:
+            await asyncio.wait((self._flushing,), timeout=FLUSH_SECONDS)
+            if late := len(self._group) + len(self._waiting):
+                self._flushing.cancel()
+                self._metrics.lost.inc(late)
+                logger.error("%d impressions could not be logged before the end.", late)
         await self._writer.close()
 
 

@@ -113,13 +113,15 @@ def test_what_a_full_log_cannot_take_is_answered_and_counted(shop, serve, monkey
     log = stubborn(shop)
     log.failures = 1 << 30
     client = serve(shop, log)
-    budget = client.serving.recommender.log._budget
-    budget.most = 3000
+    client.serving.recommender.log.max_bytes = 3000
     answers = [client.recommend(user_id="u1", n=5) for _ in range(4)]
     assert all(len(one["items"]) == 5 for one in answers)
     lost = client.counted("serving_impressions_lost_total")
     assert 0 < lost < 20
-    assert client.get("/health").json()["log"]["status"] == "failing"
+    deadline = time.monotonic() + 20
+    while client.get("/health").json()["log"]["status"] != "failing":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     client.stop()
     assert client.counted("serving_impressions_lost_total") == 20
     log.failures = 0
