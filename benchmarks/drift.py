@@ -1,6 +1,6 @@
 """Whether drift is found on its day, and quiet days raise no alarm, in the traffic of the simulator.
 
-    python -m benchmarks.drift                 # --events 400000 --days 37 --seed 0
+    python -m benchmarks.drift                 # --events 2000000 --days 37 --seed 0
 
 Simulates weeks of a shop into a lake of its own and compares each day from the eighth on: alarms of quiet days are
 counted. Then the last day is changed (a type of event that doubles, a currency that switches, a column that is NULL in
@@ -97,7 +97,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=400_000)
+    parser.add_argument("--events", type=int, default=2_000_000)
     parser.add_argument("--days", type=float, default=37)
     parser.add_argument("--seed", type=int, default=0)
     sys.exit(main(parser.parse_args()))

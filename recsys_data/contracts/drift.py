@@ -27,7 +27,7 @@ class DriftLimits:
     jensenShannon: float = 0.06  # noqa: N815 - the name that contracts write
     nullShare: float = 0.05  # noqa: N815
     volume: float = 2.0
-    rows: int = 300
+    rows: int = 100
     weeks: int = 4
 
 

@@ -113,11 +113,11 @@ def test_half_of_the_events_missing_is_found(tmp_path):
 def test_small_days_are_not_judged(tmp_path):
     settings = Settings(dir=str(tmp_path))
     lake = open_lake(settings, load_contracts())
-    store_events(lake, BEFORE, a_day=120)
-    store_events(lake, DAY, a_day=120, currency="'USD'")
+    store_events(lake, BEFORE, a_day=60)
+    store_events(lake, DAY, a_day=60, currency="'USD'")
     report = drift(lake, settings, "interactions", day(28))
     assert not report.findings
-    assert report.note == "Only 0 days to compare with have 300 rows; 3 are needed."
+    assert report.note == "Only 0 days to compare with have 100 rows; 3 are needed."
 
 
 def test_values_of_personal_texts_are_not_compared_and_not_shown(quiet):

@@ -197,7 +197,9 @@ def _values(one: Compared, own: Distance, others: Sequence[Distance]) -> list[Fi
         value = value_of(own)
         threshold = max(limit, noise * median(map(value_of, others)), by_chance)
         found.append(Finding(one.name, measure, value, threshold, own.rows, value > threshold, explanation))
-    return found
+    # PSI of bins that one side lacks is large by chance too, and the other distance small where most values are alike.
+    both = all(it.drifted for it in found)
+    return [msgspec.structs.replace(it, drifted=both) for it in found]
 
 
 _LN2 = math.log(2)
