@@ -101,8 +101,14 @@ def up(
             "code-server": code.arguments,
             "webserver": ["-m", "recsys_data.operations.ui", *code.clients, "--host", ui_host, "--port", str(port)],
             "daemon": ["-m", "dagster._daemon", "run", *code.clients],
-            "serving": recsys_data("serve", "--host", serving_host, "--port", str(serving_port)),
         }
+        if len(platform.log.partitions()) > 1:
+            processes["serving"] = recsys_data("serve", "--host", serving_host, "--port", str(serving_port))
+        else:
+            # Whichever appended first would keep the other from it.
+            click.echo(
+                f"Serving is not started: the event log has one partition, the collector's ({PREFIX}LOG_PARTITIONS)."
+            )
         if demo:
             traffic = ("simulate", "--rate", str(rate), "--to", collector)
             processes["demo"] = ["-m", "recsys_data.cli.demo", *traffic]

@@ -180,7 +180,12 @@ class ModelLoader:
         logger.info("The model %s is served as %s of %s.", name, key[1], key[0])
 
     def _load_version(self, model: str, version: int, name: str) -> ServedModel:
-        found = ServedModel(load(self._lake, self._settings, model, str(version))[0], name)
+        loaded, about = load(self._lake, self._settings, model, str(version))
+        if not isinstance(loaded, Model):
+            raise UserError(
+                f"{name} is a {about.kind}, which orders given items; expected a model that recommends some."
+            )
+        found = ServedModel(loaded, name)
         found.prepare()
         return found
 

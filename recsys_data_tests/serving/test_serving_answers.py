@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from recsys_data.errors import Transient
+from recsys_data.serving import models
 from recsys_data.serving.models import ServedModel
 from recsys_data.training.registry import CHALLENGER
 from recsys_data_tests.serving.conftest import declare, items_of
@@ -117,6 +118,21 @@ def test_a_version_whose_files_are_gone_leaves_the_one_before_in_place(shop, ser
     (about,) = client.get("/health").json()["models"]
     assert about["served"] == "next_items/1" and "Restore them" in about["failure"]
     assert client.get("/health").json()["status"] == "degraded"
+
+
+def test_a_model_that_only_orders_items_is_refused_and_the_others_are_served(shop, serve, monkeypatch):
+    declare(shop, name="shelf", model="aaa")
+    load, real = models.load, shop.register()
+
+    def loads(lake, settings, model, version):
+        return (object(), real) if model == "aaa" else load(lake, settings, model, version)
+
+    monkeypatch.setattr(models, "load", loads)
+    monkeypatch.setattr(models, "aliases_of", lambda lake: {one: {"champion": 2} for one in ("aaa", "next_items")})
+    client = serve(shop)
+    assert client.recommend(user_id="u3")["model"] == "next_items/2"
+    assert client.recommend(user_id="u3", scenario="shelf")["fallback"]
+    assert "expected a model that recommends" in client.get("/health").json()["models"][0]["failure"]
 
 
 def test_deleted_and_unavailable_items_are_never_answered_while_the_catalogue_churns(shop, serve):
