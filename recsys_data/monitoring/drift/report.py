@@ -26,7 +26,7 @@ from recsys_data.storage.iceberg.manifest_stats import days as days_of
 from recsys_data.storage.tables import Lake
 
 PSI, JENSEN_SHANNON, NULL_SHARE, VOLUME = "psi", "jensen_shannon", "null_share", "volume"
-WEEK, LEAST_DAYS = 7, 3
+WEEK, LEAST_DAYS, THIN = 7, 3, 0.1
 # How much more than the reference days differ among themselves.
 NOISE = 3.0
 # Normal deviate of one in a million: hundreds of columns are judged each day.
@@ -120,10 +120,13 @@ def drift(lake: Lake, settings: Settings, name: str, day: str | None = None) -> 
     if judged is None or judged not in stored:
         return DriftReport(name, day, [], False, 0, [], "Nothing is stored of that day." if day else "No day is over.")
     rows = stored[judged]
-    reference, seasonal = reference_days([one for one in stored if stored[one] >= limits.rows], judged, limits.weeks)
+    window = {one: stored[one] for one in range(judged - WEEK * max(1, limits.weeks), judged) if one in stored}
+    # Late events make thin days before the first real one.
+    least = max(limits.rows, max(window.values(), default=0) * THIN)
+    reference, seasonal = reference_days([one for one in window if window[one] >= least], judged, limits.weeks)
     report = DriftReport(name, day_key(judged), [*map(day_key, reference)], seasonal, rows, [])
     if len(reference) < LEAST_DAYS:
-        note = f"Only {len(reference)} days to compare with have {limits.rows} rows; {LEAST_DAYS} are needed."
+        note = f"Only {len(reference)} days to compare with have {least:.0f} rows; {LEAST_DAYS} are needed."
         return msgspec.structs.replace(report, note=note)
     volume = _volume(judged, rows, [stored.get(one, 0) for one in reference], limits, seasonal)
     if rows < limits.rows:
