@@ -30,7 +30,7 @@ WEEK, LEAST_DAYS, THIN = 7, 3, 0.1
 # How much more than the reference days differ among themselves.
 NOISE = 3.0
 # Normal deviate of one in a million: hundreds of columns are judged each day.
-CHANCE = 4.75
+CHANCE, CHANCE_LOG = 4.75, math.log(1e6)
 
 
 class Bin(msgspec.Struct, frozen=True):
@@ -224,7 +224,8 @@ def _missing(one: Compared, own: Distance, others: Sequence[Distance]) -> list[F
     both = (nulls["before"] * own.others + nulls["now"] * own.rows) / (own.others + own.rows)
     deviation = math.sqrt(both * (1 - both) * (1 / own.units + 1 / own.other_units))
     noise = NOISE * median(abs(it.missing) for it in others)
-    threshold = max(one.limits.nullShare, noise, CHANCE * deviation)
+    # Bernstein's inequality, because the normal tail is too short for a value that few have.
+    threshold = max(one.limits.nullShare, noise, CHANCE * deviation + CHANCE_LOG * 2 / 3 / own.units)
     of = f"{own.part}: " if own.part else ""
     explanation = f"{of}NULL {nulls['before']:.1%} -> {nulls['now']:.1%}"
     drifted = abs(change) > threshold
