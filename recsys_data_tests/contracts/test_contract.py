@@ -53,6 +53,7 @@ def test_every_dataset_has_a_kind(tmp_path: Path) -> None:
         "user_profiles": Kind.SNAPSHOT,
         "user_profiles_history": Kind.HISTORY,
         "user_profiles_rejected": Kind.REJECTED,
+        "models": Kind.TABLE,
         "notes": Kind.TABLE,
         **dict.fromkeys(("item_attributes", "item_text", "user_attributes"), Kind.FEATURE_VIEW),
         **dict.fromkeys(aggregated, Kind.FEATURE_VIEW),
