@@ -9,6 +9,7 @@ depends on its position and on nothing else in the list (`behaviour`), the expec
 The value of a policy is their sum over all lists and the positions that they show, divided by the number of those
 positions: clicks per impression. `training.off_policy` estimates the same from the log.
 
+    >>> from recsys_data.simulator.world import build
     >>> world = build(users=50, guests=10, items=200)
     >>> found = sample(world, seed=1, visits=200)
     >>> shuffled, ranked = (found.value(found.explored(found.decisions.score, share)) for share in (1.0, 0.0))

@@ -67,7 +67,8 @@ def made(folder: Path, splits: dict[str, list[dict]], labels=CLICKS, rows: Any =
         files[path.name] = File(len(found), 0, path.stat().st_size, sha256(path.read_bytes()).hexdigest())
     manifest = Manifest(
         name="shown", version=3, built_at="", inputs="i", declaration=TrainingSet("shown", rows, labels),
-        purpose="", known="commit", cutoff="", known_until=None, label_version="", sources={}, views={}, split={},
+        purpose="", known="commit", cutoff="2026-01-01T00:00:00Z", known_until=None,
+        label_version="", sources={}, views={}, split={},
         counts={}, columns={name: str(kind) for name, kind in types.items()}, files=files, leakage={}, software={},
     )  # fmt: skip
     return folder, manifest
