@@ -19,7 +19,7 @@ class DriftLimits:
         jensenShannon: their Jensen-Shannon distance (base 2, from 0 to 1).
         nullShare: by how much the share of NULL may change, from 0 to 1.
         volume: by which factor the number of rows may change, above 1.
-        rows: a day, or a part of it, with fewer rows is not judged.
+        rows: a day, or a part of it, with fewer rows is not evaluated.
         weeks: how many same weekdays before are the reference.
     """
 

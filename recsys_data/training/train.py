@@ -102,12 +102,7 @@ def train(
     task = task_of(built.folder, built.manifest.declaration)
     on_progress(f"fitting {name}")
     task.fit(model)
-    on_progress(f"measuring {name}")
-    measured = {name: task.measure(model)}
-    for reference in task.references:
-        if reference != name:
-            on_progress(f"measuring {reference}")
-            measured[reference] = task.reference(reference)
+    measured = _measured(task, name, model, on_progress)
     with scratch(settings.training_dir / "staging", f"model-{set_name}") as folder:
         whole = folder / "model"
         model.save(whole)
@@ -124,13 +119,39 @@ def train(
         artefact=artefact,
         software=built.manifest.software,
     )
+    return _registered(lake, settings, task, trained, built, measured, promote, on_progress)
+
+
+def _measured(task: Task, name: str, model: Any, on_progress: Progress) -> dict[str, Measured]:
+    """The metrics of a model, and of the references beside it."""
+    on_progress(f"measuring {name}")
+    found = {name: task.measure(model)}
+    for reference in task.references:
+        if reference != name:
+            on_progress(f"measuring {reference}")
+            found[reference] = task.reference(reference)
+    return found
+
+
+def _registered(
+    lake: Lake,
+    settings: Settings,
+    task: Task,
+    trained: Version,
+    built: Built,
+    measured: Mapping[str, Measured],
+    promote: bool,
+    on_progress: Progress,
+) -> Trained:
+    """Register a version as champion or challenger; again, if the champion was replaced while they were compared."""
+    own = next(iter(measured.values()))
     while True:
-        champion = aliases_of(lake).get(set_name, {}).get(CHAMPION)
-        current = _measured_champion(lake, settings, task, set_name, champion, on_progress)
+        champion = aliases_of(lake).get(trained.model, {}).get(CHAMPION)
+        current = _measured_champion(lake, settings, task, trained.model, champion, on_progress)
         better, beside = None, dict(measured)
         if current:
             beside[f"champion {champion}"] = current
-            found = measured[name].evaluation.difference(current.evaluation, PRIMARY)
+            found = own.evaluation.difference(current.evaluation, PRIMARY)
             better = (found.mean, found.low, found.high)
         promoted = promote and (better is None or better[1] > 0)
         if registered := register(lake, trained, CHAMPION if promoted else CHALLENGER, champion):

@@ -1,4 +1,4 @@
-"""Planted drift is found on its day, quiet days raise no alarm, and days too small to judge are not judged."""
+"""Planted drift is found on its day, quiet days raise no alarm, and days too small to evaluate are not evaluated."""
 
 import re
 

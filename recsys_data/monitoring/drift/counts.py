@@ -51,7 +51,7 @@ class Counter:
             lake: where the dataset is.
             contract: of the dataset.
             compared: what is counted; the series are numbered in this order.
-            day: since 1970, the day that is judged.
+            day: since 1970, the day that is evaluated.
             reference: the days that it is compared with.
         """
         self.connection, self.lake, self.contract, self.compared, self.day = connection, lake, contract, compared, day

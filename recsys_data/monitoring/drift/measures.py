@@ -1,4 +1,4 @@
-"""Distances between counts, in SQL: of the judged day to its reference, and of each reference day to the others.
+"""Distances between counts, in SQL: of the evaluated day to its reference, and of each reference day to the others.
 
 PSI is the sum of (p - q) ln(p / q) over the bins, the Jensen-Shannon distance the square root of the divergence with
 base 2. Half a row is added to each bin (Jeffreys), so that a bin that only one side has counts by how much is in it.

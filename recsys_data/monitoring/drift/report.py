@@ -29,7 +29,7 @@ PSI, JENSEN_SHANNON, NULL_SHARE, VOLUME = "psi", "jensen_shannon", "null_share",
 WEEK, LEAST_DAYS, THIN = 7, 3, 0.1
 # How much more than the reference days differ among themselves.
 NOISE = 3.0
-# Normal deviate of one in a million: hundreds of columns are judged each day.
+# Normal deviate of one in a million: hundreds of columns are evaluated each day.
 CHANCE, CHANCE_LOG = 4.75, math.log(1e6)
 
 
@@ -116,29 +116,29 @@ def drift(lake: Lake, settings: Settings, name: str, day: str | None = None) -> 
     limits = contract.drift
     assert limits
     stored = {number: one.rows for number, one in days_of(lake.table(name)).items()}
-    judged = day_number(day) if day else _last_complete(contract, stored)
-    if judged is None or judged not in stored:
+    evaluated = day_number(day) if day else _last_complete(contract, stored)
+    if evaluated is None or evaluated not in stored:
         return DriftReport(name, day, [], False, 0, [], "Nothing is stored of that day." if day else "No day is over.")
-    rows = stored[judged]
-    window = {one: stored[one] for one in range(judged - WEEK * max(1, limits.weeks), judged) if one in stored}
+    rows = stored[evaluated]
+    window = {one: stored[one] for one in range(evaluated - WEEK * max(1, limits.weeks), evaluated) if one in stored}
     # Late events make thin days before the first real one.
     least = max(limits.rows, max(window.values(), default=0) * THIN)
-    reference, seasonal = reference_days([one for one in window if window[one] >= least], judged, limits.weeks)
-    report = DriftReport(name, day_key(judged), [*map(day_key, reference)], seasonal, rows, [])
+    reference, seasonal = reference_days([one for one in window if window[one] >= least], evaluated, limits.weeks)
+    report = DriftReport(name, day_key(evaluated), [*map(day_key, reference)], seasonal, rows, [])
     if len(reference) < LEAST_DAYS:
         note = f"Only {len(reference)} days to compare with have {least:.0f} rows; {LEAST_DAYS} are needed."
         return msgspec.structs.replace(report, note=note)
-    volume = _volume(judged, rows, [stored.get(one, 0) for one in reference], limits, seasonal)
+    volume = _volume(evaluated, rows, [stored.get(one, 0) for one in reference], limits, seasonal)
     if rows < limits.rows:
         note = f"The day has {rows} rows; columns are compared from {limits.rows} on."
         return msgspec.structs.replace(report, findings=[volume], note=note)
     with open_session(parallel=True, memory_bytes=settings.history_memory_mb * 1_000_000) as connection:
         compared = [one for one in compared_of(contract, lake.contracts) if one.kind != ROWS]
-        Counter(connection, lake, contract, compared, judged, reference).count()
-        judged_parts = _judge(compared, distances(connection, judged), judged)
-        found = sorted([*judged_parts, (-1, volume)], key=lambda one: -_excess(one[1]))
+        Counter(connection, lake, contract, compared, evaluated, reference).count()
+        evaluated_parts = _evaluate(compared, distances(connection, evaluated), evaluated)
+        found = sorted([*evaluated_parts, (-1, volume)], key=lambda one: -_excess(one[1]))
         series, worst = next((one for one in found if one[0] >= 0), (-1, volume))
-        bins = bins_of(connection, series, worst.part, judged)
+        bins = bins_of(connection, series, worst.part, evaluated)
     return msgspec.structs.replace(
         report,
         findings=[one for _, one in found],
@@ -166,7 +166,7 @@ def _last_complete(contract: Contract, stored: Collection[int]) -> int | None:
     return max((day for day in stored if day < today or (contract.is_snapshot and day == today)), default=None)
 
 
-def _judge(compared: Sequence[Compared], found: Sequence[Distance], day: int) -> list[tuple[int, Finding]]:
+def _evaluate(compared: Sequence[Compared], found: Sequence[Distance], day: int) -> list[tuple[int, Finding]]:
     by_part: dict[tuple[int, str], list[Distance]] = {}
     for one in found:
         by_part.setdefault((one.series, one.part), []).append(one)
@@ -178,8 +178,8 @@ def _judge(compared: Sequence[Compared], found: Sequence[Distance], day: int) ->
         least = one.limits.rows
         if own is None or own.rows < least or own.others < least or len(others) < LEAST_DAYS:
             continue
-        judge = _missing if one.kind == MISSING else _values
-        for finding in judge(one, own, others):
+        evaluate = _missing if one.kind == MISSING else _values
+        for finding in evaluate(one, own, others):
             key = series, finding.measure
             # Of a column's parts the one that drifted most stands for all.
             if key not in findings or _excess(finding) > _excess(findings[key]):
