@@ -222,12 +222,14 @@ def _print_files(manifest: "Manifest") -> None:
 
 def _without_anything_known(manifest: "Manifest", folder: Path) -> str:
     """What a set lacks because its events became known later than its rows, or its cutoff; empty if nothing."""
-    from recsys_data.training.sets.files import open_split
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
 
     if manifest.known_until and not manifest.files:
         return "No row was known by the cutoff"
     flags = [f"{view}__known" for view in manifest.views]
-    rows = open_split(folder, "train", flags) if flags and "train.parquet" in manifest.files else None
-    if rows is None or any(True in set(rows[flag].to_pylist()) for flag in flags):
+    if not flags or "train.parquet" not in manifest.files:
+        return ""
+    if any(pc.any(known).as_py() for known in pq.read_table(folder / "train.parquet", columns=flags).columns):
         return ""
     return "No feature knows anything of any row"

@@ -31,7 +31,7 @@ NOTHING = Recent()
 
 
 class RecentItems:
-    """The last items of users, devices and sessions; those that met nothing for the longest are forgotten.
+    """The last items of users, devices and sessions; those that met nothing for the longest are dropped.
 
     Args:
         most: how many users, devices and sessions are kept.

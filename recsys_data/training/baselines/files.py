@@ -103,7 +103,7 @@ def _read(path: Path) -> np.ndarray:
 
 
 def replace(path: Path, write: Callable[[BinaryIO], object]) -> Path:
-    """Replace a file that a loaded model may have mapped: its old content stays whole for whoever reads it."""
+    """Replace a file that a loaded model may have mapped: its old content stays whole for its readers."""
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as file:
         write(file)

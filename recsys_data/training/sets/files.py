@@ -168,11 +168,3 @@ def _rounded(values: "pa.Array", wanted: bool) -> "pa.Array":
         scale = 10.0 ** (DIGITS - 1 - np.floor(np.log10(np.abs(given))))
         short = np.where((given == 0) | ~np.isfinite(given * scale), given, np.round(given * scale) / scale)
     return pa.array(short, mask=np.asarray(values.is_null()))
-
-
-def open_split(folder: Path, split: str, columns: list[str] | None = None) -> "pa.Table | None":
-    """The rows of a split; None if it has none."""
-    import pyarrow.parquet as pq
-
-    path = folder / f"{split}.parquet"
-    return pq.read_table(path, columns=columns) if path.is_file() else None
