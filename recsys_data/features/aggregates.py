@@ -119,24 +119,31 @@ def compute(
         flags = work.create(
             f"{own} known", f'SELECT e, min(t) AS t FROM ({known}) WHERE "#until" IS NULL OR t < "#until" GROUP BY e'
         )
-    values = []
-    for one, kind in planned.features.items():
-        span, states = planned.span_of[one.name], planned.states[one.name]
-        columns = {
-            what: f"CAST({quote(_column(span, state))} AS {state.kind})" if state.kind else quote(_column(span, state))
-            for what, state in states.items()
-        }
-        values.append(f"{value_of(one, columns, kind)} AS {quote(f'#{one.name}')}")
+    values = ", ".join(f"{sql} AS {quote(f'#{name}')}" for name, sql in values_of(planned).items())
     size = max(1, ELEMENTS // sum(max(1, state.elements) * len(spans) for state, spans in needed.items()))
     ((total,),) = work.connection.execute(f"SELECT count(*) FROM {asked.moments}").fetchall()
     for first in range(0, max(total, 1), size):
         merged = _merge(work, asked.moments, first, first + size, parts, needed)
-        work.create(f"{own} values", f"SELECT m, {', '.join(values)} FROM given", append=True, given=merged)
+        work.create(f"{own} values", f"SELECT m, {values} FROM given", append=True, given=merged)
     work.drop(*(part.name for part in parts))
     return work.table(f"{own} values"), flags
 
 
-def _column(span: int, state: State) -> str:
+def values_of(planned: Plan) -> dict[str, str]:
+    """Feature -> SQL of its value over the merged states, whose columns `column_of` names."""
+    found = {}
+    for one, kind in planned.features.items():
+        span = planned.span_of[one.name]
+        columns = {}
+        for what, state in planned.states[one.name].items():
+            name = quote(column_of(span, state))
+            columns[what] = f"CAST({name} AS {state.kind})" if state.kind else name
+        found[one.name] = value_of(one, columns, kind)
+    return found
+
+
+def column_of(span: int, state: State) -> str:
+    """The column of a state that was merged over a window."""
     return f"{span} {state.name}"
 
 
@@ -198,7 +205,7 @@ def _merge(
             found.setdefault(state, merged(state, asked, reader.schema.field(state.name).type))
         for batch in reader:
             add(batch, part.spans, asked, needed, found)
-    columns = {_column(span, state): found[state].result(span) for state, spans in needed.items() for span in spans}
+    columns = {column_of(span, state): found[state].result(span) for state, spans in needed.items() for span in spans}
     return pa.table({"m": np.arange(first, first + asked.count), **columns})
 
 

@@ -220,7 +220,7 @@ class _Sum:
         self._most = 1
 
     def add(self, at: "Numbers", ranges: BySpan, values: pa.Array, keys: pa.Array) -> None:
-        limbs = _limbs(values)
+        limbs = limbs_of(values)
         self._most = max(self._most, len(limbs))
         for span, listed in ranges.items():
             for pieces, a, b in listed:
@@ -234,20 +234,29 @@ class _Sum:
         if pa.types.is_integer(self._kind):
             total = sum(limb << 32 * number for number, limb in enumerate(limbs))
             return pa.array(total, pa.int64(), mask=~seen)
-        words = np.zeros((len(seen), 4), np.uint32)
-        carry = np.zeros(len(seen), np.int64)
-        for number in range(4):
-            total = carry + limbs[number] if number < len(limbs) else carry
-            words[:, number] = total & 0xFFFFFFFF
-            carry = total >> 32
-        # What is left is the sign.
-        if np.any(carry != -(words[:, 3] >> 31).astype(np.int64)):
-            raise UserError(f"A sum of {self._what} does not fit 38 digits; declare a smaller scale, or filter.")
-        kind = pa.decimal128(38, self._kind.scale)
-        return pa.Array.from_buffers(kind, len(seen), [pa.array(seen).buffers()[1], pa.py_buffer(words)])
+        return decimals(limbs, seen, self._kind, self._what)
 
 
-def _limbs(values: pa.Array) -> "list[Numbers]":
+def decimals(limbs: "Sequence[Numbers]", seen: "NDArray[np.bool_]", kind: pa.DataType, what: str) -> pa.Array:
+    """Sums of limbs of 32 bits as decimals of 38 digits; NULL where nothing was `seen`.
+
+    Raises:
+        UserError: a sum, which is of `what`, has more digits.
+    """
+    words = np.zeros((len(seen), 4), np.uint32)
+    carry = np.zeros(len(seen), np.int64)
+    for number in range(4):
+        total = carry + limbs[number] if number < len(limbs) else carry
+        words[:, number] = total & 0xFFFFFFFF
+        carry = total >> 32
+    # What is left is the sign.
+    if np.any(carry != -(words[:, 3] >> 31).astype(np.int64)):
+        raise UserError(f"A sum of {what} does not fit 38 digits; declare a smaller scale, or filter.")
+    wide = pa.decimal128(38, kind.scale)
+    return pa.Array.from_buffers(wide, len(seen), [pa.array(seen).buffers()[1], pa.py_buffer(words)])
+
+
+def limbs_of(values: pa.Array) -> "list[Numbers]":
     """Integers or decimals as sums of limbs times 2^32 to the power of their place; the last one has the sign."""
     if pa.types.is_integer(values.type):
         words = [values.to_numpy()]

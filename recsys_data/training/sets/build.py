@@ -56,7 +56,7 @@ from recsys_data.training.sets.manifest import (
 )
 from recsys_data.training.sets.spine import EVENT_COLUMNS, PREVIOUS, Spine
 from recsys_data.training.sets.split import divide
-from recsys_data.training.sets.stored import Stored, StoredThen, check_stored, file_digest, stored_now
+from recsys_data.features.stored import Stored, StoredThen, check_stored, file_digest, stored_now
 
 if TYPE_CHECKING:
     import duckdb
