@@ -9,9 +9,14 @@ import msgspec
 
 MAX_ITEMS = 500
 MAX_IDS = 10_000
+MAX_OFFSET = 10_000
+# Events cannot be later than a day after they were received.
+MAX_DELAY_SECONDS = 24 * 3600
 DEFAULT_SCENARIO = "home"
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+# With a position behind it, it is the id of an event.
+RecommendationId = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Ids = Annotated[tuple[Id, ...], msgspec.Meta(max_length=MAX_IDS)]
 
 
@@ -28,6 +33,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         exclude: items that are not answered.
         items: for `recommend`, items that the visitor looks at (newest last); for `rank`, the items to order; for
             `similar`, the items to which others are similar.
+        offset: how many of the best items are left out, because a page before showed them.
+        shown_after_seconds: when the items will be shown, of answers that are fetched ahead.
+        recommendation_id: of the answer, where the client has one; the same id must not be used for another request.
     """
 
     user_id: Id | None = None
@@ -38,6 +46,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     scenario: Id = DEFAULT_SCENARIO
     exclude: Ids = ()
     items: Ids = ()
+    offset: Annotated[int, msgspec.Meta(ge=0, le=MAX_OFFSET)] = 0
+    shown_after_seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_DELAY_SECONDS)] = 0.0
+    recommendation_id: RecommendationId | None = None
 
     @property
     def visitor(self) -> str | None:

@@ -7,9 +7,10 @@ anyway and the loss is counted.
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import Context
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
@@ -66,6 +67,14 @@ class ServedLog:
             # It works for many requests, and logs under the id of none.
             self._flushing = asyncio.get_running_loop().create_task(self._flush(), context=Context())
 
+    async def append(self, lines: Sequence[bytes]) -> None:
+        """Append events of clients; return when they are durable.
+
+        Raises:
+            RequestError: 503, they could not be written.
+        """
+        await self._writer.append(lines)
+
     async def _flush(self) -> None:
         while self._waiting:
             await self._pause(GROUP_SECONDS)
@@ -112,15 +121,15 @@ def impressions(request: Request, answer: Answer, at: datetime) -> list[bytes]:
 
     A visitor that the request does not name is known by the recommendation alone.
     """
-    moment = at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    shown_at = at + timedelta(seconds=request.shown_after_seconds)
     named = request.user_id or request.anonymous_id or request.session_id
     shared = {
         "type": "impression",
         "user_id": request.user_id,
         "anonymous_id": request.anonymous_id or (None if request.user_id else named or answer.recommendation_id),
         "session_id": request.session_id,
-        "event_ts": moment,
-        "received_at": moment,
+        "event_ts": _text(shown_at),
+        "received_at": _text(at),
         "list_id": answer.scenario,
         "recommendation_id": answer.recommendation_id,
         "model": answer.model,
@@ -142,3 +151,7 @@ def impressions(request: Request, answer: Answer, at: datetime) -> list[bytes]:
         )
         for item in answer.items
     ]
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

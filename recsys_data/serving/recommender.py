@@ -70,7 +70,7 @@ class LakeRecommender:
 
     async def _answer(self, request: Request, *, given: bool = False, similar: bool = False) -> Answer:
         begun = time.perf_counter()
-        recommendation_id = secrets.token_hex(ID_BYTES)
+        recommendation_id = request.recommendation_id or secrets.token_hex(ID_BYTES)
         chosen = self._chosen(request, recommendation_id, similar)
         scenario = chosen.scenario
         recent = self._recent(request)
@@ -79,8 +79,9 @@ class LakeRecommender:
         found = await gather(request, scenario, recent, model)
         # Of rows to order all are answered, unless fewer are asked for.
         n = request.n or (min(len(request.items), MAX_ITEMS) if given else scenario.n)
+        end = request.offset + n
         keeps = filter_of(request, scenario, recent, self.catalogue.current, given=given)
-        shortlist = self._shortlist(request, found, keeps, max(n, scenario.shortlist), n, model, given)
+        shortlist = self._shortlist(request, found, keeps, max(end, scenario.shortlist), end, model, given)
         order = explore(len(shortlist), scenario.exploration, recommendation_id)
         shown = zip(order, propensities(order, scenario.exploration), strict=True)
         answer = Answer(
@@ -98,7 +99,7 @@ class LakeRecommender:
                     reason=shortlist[rank].reason,
                 )
                 for position, (rank, propensity) in enumerate(shown, 1)
-                if position <= n
+                if request.offset < position <= end
             ),
         )
         self.log.add(request, answer)

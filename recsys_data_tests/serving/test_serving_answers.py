@@ -2,6 +2,7 @@
 
 import base64
 import time
+from datetime import timedelta
 
 import msgspec
 import pytest
@@ -197,6 +198,37 @@ def test_similar_items_are_those_of_the_given_one(shop, serve):
     assert not {"i20"} & set(items_of(answer))
 
 
+def test_pages_go_on_where_the_one_before_ended_and_log_what_they_show(shop, serve):
+    declare(shop, name="home", exploration=0, n=3)
+    client = serve(shop)
+    whole = client.recommend(user_id="u1", n=6)
+    pages = [client.recommend(user_id="u1", offset=offset, recommendation_id=f"page-{offset}") for offset in (0, 3)]
+    assert [items_of(page) for page in pages] == [items_of(whole)[:3], items_of(whole)[3:]]
+    assert [one["position"] for one in pages[1]["items"]] == [4, 5, 6]
+    client.stop()
+    shop.consume()
+    stored = {row["event_id"]: row["item_id"] for row in shop.rows() if row["recommendation_id"] == "page-3"}
+    assert stored == {f"page-3-{place}": item for place, item in zip((4, 5, 6), items_of(pages[1]), strict=True)}
+
+
+def test_what_is_fetched_ahead_is_shown_later(shop, serve):
+    client = serve(shop)
+    client.recommend(user_id="u1", n=1, shown_after_seconds=3600)
+    client.stop()
+    shop.consume()
+    (row,) = shop.rows()
+    assert row["event_ts"] - row["received_at"] == timedelta(hours=1)
+
+
+def test_a_request_that_is_tried_again_with_its_id_makes_no_second_impressions(shop, serve):
+    client = serve(shop)
+    answers = [client.recommend(user_id="u1", n=3, recommendation_id="mine") for _ in range(2)]
+    assert answers[0] == answers[1] and answers[0]["recommendation_id"] == "mine"
+    client.stop()
+    shop.consume()
+    assert len(shop.rows()) == 3
+
+
 def test_variants_are_sticky_and_use_their_own_model(shop, serve):
     shop.register("popular", CHALLENGER)
     variants = {"control": 0.5, "challenger": {"share": 0.5, "alias": "challenger"}}
@@ -256,7 +288,11 @@ def test_the_description_of_the_api_lists_its_paths(empty, serve):
     found = client.get("/openapi.json").json()
     assert {"/v1/recommend", "/v1/rank", "/v1/similar", "/health", "/metrics"} == set(found["paths"])
     request = found["components"]["schemas"]["Request"]["properties"]
-    assert set(request) == {"user_id", "anonymous_id", "session_id", "n", "context", "scenario", "exclude", "items"}
+    assert set(request) == {"user_id", "anonymous_id", "session_id", "n", "context", "scenario", "exclude", "items"} | {
+        "offset",
+        "shown_after_seconds",
+        "recommendation_id",
+    }
     assert msgspec.json.encode(found)
     assert client.request("GET", "/v1/recommend").status_code == 405
     assert client.request("GET", "/nowhere").status_code == 404
