@@ -37,8 +37,9 @@ def ingest(until_empty: bool, wait: float) -> None:
     committed are read again. One process ingests at a time.
     """
     from recsys_data.ingestion.streaming.consumer_lease import hold_lease
+    from recsys_data.ingestion.streaming.latency import main_ledger
     from recsys_data.logs import configure_command
-    from recsys_data.monitoring.status import main_ledger, reasons_since
+    from recsys_data.monitoring.status import reasons_since
 
     with opened() as platform, hold_lease(platform.settings, wait):
         configure_command(platform.settings)

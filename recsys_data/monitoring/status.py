@@ -15,11 +15,12 @@ from recsys_data.contracts.rules import session
 from recsys_data.days import day_number, from_microseconds
 from recsys_data.ingestion.batch.partitions import expected_day
 from recsys_data.ingestion.streaming.lag import lag_of
+from recsys_data.ingestion.streaming.latency import LatencyStatus, latency_of
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.ingestion.streaming.positions import main_dataset
 from recsys_data.monitoring.reconciliation import Stored, reconcile_lake
 from recsys_data.settings import Settings
-from recsys_data.storage.ledger import Latency, Ledger, read_ledger
+from recsys_data.storage.ledger import Ledger
 from recsys_data.storage.query import data_files, relation
 from recsys_data.storage.tables import Lake
 
@@ -56,13 +57,6 @@ class LedgerStatus(msgspec.Struct, frozen=True):
     discarded: int
     balanced: bool
     faults: tuple[str, ...] = ()
-
-
-class LatencyStatus(msgspec.Struct, frozen=True):
-    """Seconds from receipt to queryable over the last commits; None where nothing was measured."""
-
-    p50_s: float | None
-    p95_s: float | None
 
 
 class DatasetStatus(msgspec.Struct, frozen=True):
@@ -115,33 +109,6 @@ def read_status(log: EventLog, lake: Lake, settings: Settings) -> Status:
             for name, contract in lake.contracts.items()
         },
     )
-
-
-def main_ledger(lake: Lake) -> Ledger:
-    """The ledger whose counts are shown; an empty one before the first consumer."""
-    name = main_dataset(lake.contracts)
-    return read_ledger(lake.table(name)) if lake.exists(name) else Ledger()
-
-
-def latency_of(latencies: tuple[Latency, ...]) -> LatencyStatus:
-    """Quantiles over several commits, each weighted by its events.
-
-    >>> latency_of((Latency(0.0, 10, tuple(float(i) for i in range(10))),))
-    LatencyStatus(p50_s=4.5, p95_s=9.0)
-    >>> latency_of(())
-    LatencyStatus(p50_s=None, p95_s=None)
-    """
-    points = sorted((value, one.events / len(one.deciles)) for one in latencies for value in one.deciles)
-    total = sum(weight for _, weight in points)
-    if not total:
-        return LatencyStatus(None, None)
-    import numpy as np
-
-    weights = np.array([weight for _, weight in points])
-    # Each stored decile stands for the middle of its tenth.
-    middles = (np.cumsum(weights) - weights / 2) / total
-    p50, p95 = np.interp([0.5, 0.95], middles, [value for value, _ in points])
-    return LatencyStatus(round(float(p50), 3), round(float(p95), 3))
 
 
 def reasons_since(lake: Lake, positions: Mapping[int, int]) -> dict[str, int]:

@@ -17,8 +17,9 @@ from recsys_data.errors import Transient
 from recsys_data.ingestion.streaming import stream_writer as writer
 from recsys_data.ingestion.streaming.consumer import Until, consume
 from recsys_data.ingestion.streaming.consumer_lease import hold_lease
+from recsys_data.ingestion.streaming.latency import latency_of
 from recsys_data.ingestion.streaming.log import EventLog
-from recsys_data.monitoring.status import Status, freshness_of, latency_of, read_status, reasons_since
+from recsys_data.monitoring.status import Status, freshness_of, read_status, reasons_since
 from recsys_data.settings import Settings
 from recsys_data.storage.commit import commit
 from recsys_data.storage.ledger import LEDGER, Latency, read_ledger

@@ -10,7 +10,7 @@ import click
 
 from recsys_data.errors import Permanent
 from recsys_data.ingestion.streaming.lag import lag_of
-from recsys_data.monitoring.status import latency_of, main_ledger
+from recsys_data.ingestion.streaming.latency import latency_of, main_ledger
 from recsys_data.operations.local.stopping import Stop
 from recsys_data.operations.local.supervisor import Child, Supervisor
 from recsys_data.operations.platform import Platform, explain

@@ -28,6 +28,7 @@ from recsys_data.features.files import write_joined
 from recsys_data.features.lake import check_purpose, join_features, open_features
 from recsys_data.features.point_in_time import COMMIT
 from recsys_data.features.rows import IDENTITIES
+from recsys_data.features.stored import Stored, StoredThen, check_stored, file_digest, stored_now
 from recsys_data.leases import file_lock
 from recsys_data.settings import Settings
 from recsys_data.sql import quote
@@ -56,7 +57,6 @@ from recsys_data.training.sets.manifest import (
 )
 from recsys_data.training.sets.spine import EVENT_COLUMNS, PREVIOUS, Spine
 from recsys_data.training.sets.split import divide
-from recsys_data.features.stored import Stored, StoredThen, check_stored, file_digest, stored_now
 
 if TYPE_CHECKING:
     import duckdb

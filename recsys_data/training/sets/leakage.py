@@ -14,8 +14,8 @@ from recsys_data.days import from_microseconds
 from recsys_data.errors import UserError
 from recsys_data.features.lake import FeatureSources, join_features
 from recsys_data.features.leakage import differ
-from recsys_data.training.sets.declared import TrainingSet
 from recsys_data.features.stored import Stored, StoredThen
+from recsys_data.training.sets.declared import TrainingSet
 
 if TYPE_CHECKING:
     import duckdb

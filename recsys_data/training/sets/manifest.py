@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 from recsys_data.errors import Permanent, UserError
+from recsys_data.features.stored import Stored
 from recsys_data.settings import Settings
 from recsys_data.training.sets.declared import TrainingSet, load_sets, named
-from recsys_data.features.stored import Stored
 
 MANIFEST = "manifest.json"
 FORMAT = 1

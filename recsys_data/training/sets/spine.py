@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from recsys_data.contracts.features.view import DAY, MINUTE
 from recsys_data.errors import UserError
+from recsys_data.features.stored import StoredThen
 from recsys_data.sql import literal, quote
 from recsys_data.training.sets.declared import AGENT, TrainingSet, reads_agents
-from recsys_data.features.stored import StoredThen
 
 if TYPE_CHECKING:
     import duckdb

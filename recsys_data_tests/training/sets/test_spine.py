@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from recsys_data.days import to_microseconds
 from recsys_data.features.lake import open_features
+from recsys_data.features.stored import StoredThen
 from recsys_data.training.sets.declared import Label, Negatives, Split, TrainingSet
 from recsys_data.training.sets.spine import Spine
 from recsys_data.training.sets.split import divide
-from recsys_data.features.stored import StoredThen
 
 START = datetime(2026, 1, 10, tzinfo=UTC)
 HOUR = 3_600_000_000
