@@ -8,7 +8,7 @@ line, also out of tracebacks. Run alone: `RECSYS_DATA_LOG_FORMAT=json recsys-dat
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -55,7 +55,7 @@ def configure(settings: Settings, name: str = "", level: str = "") -> None:
     for handler in [one for one in logger.handlers if isinstance(one, StderrHandler)]:
         logger.removeHandler(handler)
     handler = StderrHandler()
-    secrets = [*settings.keys, settings.alert_url]
+    secrets = settings.secrets
     handler.setFormatter(JsonFormatter(secrets) if settings.log_format == "json" else TextFormatter(secrets))
     logger.addHandler(handler)
     logger.setLevel((level or settings.log_level).upper())
@@ -82,7 +82,7 @@ class StderrHandler(logging.StreamHandler):
 class Redacting(logging.Formatter):
     """Cuts secrets out of what is written."""
 
-    def __init__(self, secrets: list[str]) -> None:
+    def __init__(self, secrets: Iterable[str]) -> None:
         super().__init__()
         self._redactor = Redactor(one for one in secrets if len(one) >= LEAST_SECRET)
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from recsys_data.errors import UserError
-from recsys_data.redaction import redacted_url
+from recsys_data.redaction import redacted_url, secrets_of
 
 PREFIX = "RECSYS_DATA_"
 
@@ -21,6 +21,8 @@ Positive = Annotated[int, msgspec.Meta(gt=0)]
 Url = Annotated[str, msgspec.Meta(pattern="^(https?://.+)?$")]
 # What must not reach a log line, not even in a message about its form.
 HIDDEN = ("write_keys", "alert_url")
+# URLs whose password must not reach a log line.
+HAVE_LOGIN = ("event_log", "online_store")
 
 
 def variable(name: str) -> str | None:
@@ -48,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         dir: the folder that holds all state (event log, lake, Dagster's own storage).
         event_log: URL of the event log; `embedded` keeps it below `dir`.
+        online_store: URL of the online store (`redis://`, `valkey://`, `dynamodb://`); `embedded` keeps it below `dir`.
         log_partitions: number of partitions of a new embedded log, hence of processes that write at once.
         segment_bytes: size at which the embedded log starts a new segment file.
         log_retention_hours: how long segments that every table has consumed are kept.
@@ -75,6 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     dir: Annotated[str, msgspec.Meta(min_length=1)] = "data"
     event_log: str = "embedded"
+    online_store: str = "embedded"
     log_partitions: Positive = 4
     segment_bytes: Positive = 128 * 1024 * 1024
     log_retention_hours: Annotated[int, msgspec.Meta(ge=0)] = 168
@@ -96,7 +100,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         shown = {name: getattr(self, name) for name in self.__struct_fields__ if name not in HIDDEN}
-        shown["event_log"] = redacted_url(self.event_log)
+        shown |= {name: redacted_url(shown[name]) for name in HAVE_LOGIN}
         url = Secrets([self.alert_url] if self.alert_url else [])
         return f"Settings({shown}, write_keys={self.keys!r}, alert_url={url!r})"
 
@@ -126,6 +130,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def catalog_file(self) -> Path:
         """The SQLite database of the lake's catalog."""
         return self.lake_dir / "catalog.db"
+
+    @property
+    def online_dir(self) -> Path:
+        """The embedded online store, which is rebuilt from the lake where it is missing."""
+        return self.data_dir / "online"
 
     @property
     def landing_dir(self) -> Path:
@@ -212,6 +221,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return Secrets(key for key in (part.strip() for part in self.write_keys.split(",")) if key)
 
     @property
+    def secrets(self) -> Secrets:
+        """Everything in the settings that must not reach a log line."""
+        in_urls = (secret for name in HAVE_LOGIN for secret in secrets_of(getattr(self, name)))
+        return Secrets([*self.keys, *filter(None, (self.alert_url,)), *in_urls])
+
+    @property
     def further_ui_hosts(self) -> tuple[str, ...]:
         """The names of `ui_hosts`, one by one."""
         return tuple(name for name in (part.strip() for part in self.ui_hosts.split(",")) if name)
@@ -235,5 +250,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             message, _, path = str(error).partition(" - at `$.")
             field = path.rstrip("`")
             name = PREFIX + field.upper()
-            found = "a hidden value" if field in HIDDEN else repr(env.get(name))
+            found = "a hidden value" if field in (*HIDDEN, *HAVE_LOGIN) else repr(env.get(name))
             raise UserError(f"Setting {name} is {found}: {message}. Change or unset it.") from None

@@ -21,6 +21,7 @@ def test_each_field_is_set_by_its_variable() -> None:
     given = {
         "RECSYS_DATA_DIR": "~/state",
         "RECSYS_DATA_EVENT_LOG": "embedded",
+        "RECSYS_DATA_ONLINE_STORE": "redis://store/1",
         "RECSYS_DATA_LOG_PARTITIONS": "8",
         "RECSYS_DATA_SEGMENT_BYTES": "1000",
         "RECSYS_DATA_LOG_RETENTION_HOURS": "0",
@@ -82,6 +83,12 @@ def test_keys_are_printed_nowhere() -> None:
     settings = Settings(write_keys="swordfish,tuna")
     assert "swordfish" not in f"{settings!r} {settings} {settings.keys!r} {settings.keys}"
     assert "<2 hidden>" in repr(settings)
+
+
+def test_the_password_of_a_url_is_not_printed() -> None:
+    settings = Settings(online_store="redis://:swordfish@store/1")
+    assert "swordfish" not in f"{settings!r} {settings}"
+    assert "redis://:***@store/1" in repr(settings)
 
 
 def test_the_environment_is_read_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:

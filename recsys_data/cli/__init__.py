@@ -37,7 +37,7 @@ from recsys_data.cli.training_set import training_set
 from recsys_data.cli.up import up
 from recsys_data.errors import UserError
 from recsys_data.redaction import redacted
-from recsys_data.settings import Settings
+from recsys_data.settings import Secrets, Settings
 
 EXAMPLES = [
     "recsys-data up",
@@ -76,8 +76,7 @@ def main() -> None:
 
 def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Show the traceback of a defect without the secrets in it."""
-    secrets: list[str] = []
+    secrets = Secrets()
     with suppress(UserError):
-        settings = Settings.from_env()
-        secrets = [*settings.keys, settings.alert_url]
+        secrets = Settings.from_env().secrets
     sys.stderr.write(redacted("".join(format_exception(kind, error, trace)), secrets))

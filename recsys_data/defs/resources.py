@@ -23,7 +23,7 @@ from recsys_data.contracts.servers import S3Access, S3Keys
 from recsys_data.defs.run_liveness import run_executor
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.redaction import redacted_url
-from recsys_data.settings import HIDDEN, PREFIX, Settings, variable
+from recsys_data.settings import HAVE_LOGIN, HIDDEN, PREFIX, Settings, variable
 from recsys_data.sources.locations import is_in_s3
 from recsys_data.sql import session_threads
 from recsys_data.storage.tables import Lake, open_lake
@@ -101,7 +101,8 @@ class SessionResource(DuckDBResource):
 def resources() -> dg.Definitions:
     """The resources as the environment's settings configure them, and the executor of every run."""
     settings = Settings.from_env()
-    shown = {name: value for name, value in msgspec.to_builtins(settings).items() if name not in (*HIDDEN, "event_log")}
+    hidden = {*HIDDEN, *HAVE_LOGIN}
+    shown = {name: value for name, value in msgspec.to_builtins(settings).items() if name not in hidden}
     own = SettingsResource(values=shown | {"dir": str(settings.data_dir)})
     s3 = _s3_resource(load_contracts(*settings.contract_dirs))
     has_login = redacted_url(settings.event_log) != settings.event_log

@@ -1,0 +1,1 @@
+"""The online store: a cache of the lake that answers read from; a protocol with a backend a file."""

@@ -1,0 +1,24 @@
+"""The online store that the settings name; the only place that knows which backends there are."""
+
+from recsys_data.errors import UserError
+from recsys_data.serving.online_store.protocol import OnlineStore
+from recsys_data.settings import Settings
+
+
+def open_online_store(settings: Settings) -> OnlineStore:
+    """Open the online store of `settings.online_store`.
+
+    Raises:
+        UserError: no backend of that name, or its URL makes no sense.
+        Transient: it cannot be reached now.
+    """
+    # The scheme alone is shown: the rest of a URL may hold a password.
+    scheme = settings.online_store.partition(":")[0]
+    if settings.online_store == "embedded":
+        from recsys_data.serving.online_store.lmdb import LmdbStore
+
+        return LmdbStore(settings.online_dir)
+    raise UserError(
+        f"Setting RECSYS_DATA_ONLINE_STORE begins with {scheme!r}: expected `embedded`, redis://, rediss://, "
+        "valkey://, valkeys:// or dynamodb://. Change or unset it."
+    )
