@@ -129,14 +129,14 @@ def compute(
     return work.table(f"{own} values"), flags
 
 
-def values_of(planned: Plan) -> dict[str, str]:
-    """Feature -> SQL of its value over the merged states, whose columns `column_of` names."""
+def values_of(planned: Plan, prefix: str = "") -> dict[str, str]:
+    """Feature -> SQL of its value over the merged states, whose columns are named by `prefix` and `column_of`."""
     found = {}
     for one, kind in planned.features.items():
         span = planned.span_of[one.name]
         columns = {}
         for what, state in planned.states[one.name].items():
-            name = quote(column_of(span, state))
+            name = quote(prefix + column_of(span, state))
             columns[what] = f"CAST({name} AS {state.kind})" if state.kind else name
         found[one.name] = value_of(one, columns, kind)
     return found

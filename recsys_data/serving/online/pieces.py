@@ -1,0 +1,325 @@
+"""Pieces of many entities as arrays: merging, leaving out what is too old, and the bytes that are stored.
+
+A piece is what a group keeps of one entity and one hop of time: numbers that are summed, the least hashes of a sketch,
+the first or last values in an order. Merging does not depend on order or grouping, as for tiles.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from recsys_data.contracts.features.functions import GREATEST, SKETCH, State
+from recsys_data.contracts.features.view import DAY
+from recsys_data.serving.online.layout import ALL, MOMENT, NEVER, Group, columns_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Numbers = NDArray[np.int64]
+
+NARROW = (np.int8, np.int16, np.int32, np.int64)
+
+
+@dataclass
+class Elements:
+    """Elements of lists: for each the number of its piece, its key, and its value, if that is not the key."""
+
+    piece: "Numbers"
+    key: "NDArray[Any]"
+    value: "NDArray[Any] | None" = None
+
+    def take(self, which: "NDArray[Any]", piece: "Numbers | None" = None) -> "Elements":
+        """Some of them, in this order; `piece`: new numbers of their pieces."""
+        value = None if self.value is None else self.value[which]
+        return Elements(self.piece[which] if piece is None else piece[which], self.key[which], value)
+
+
+@dataclass
+class Pieces:
+    """Pieces of a group.
+
+    Attributes:
+        entity: number of the entity of each.
+        start: when it begins, in microseconds.
+        whole: integers, shape (pieces, width).
+        real: doubles, shape (pieces, decayed states).
+        hashes: for each sketch, its elements.
+        best: for each state that is the first or last in an order, its elements: sort key, value.
+    """
+
+    entity: "Numbers"
+    start: "Numbers"
+    whole: "NDArray[np.int64]"
+    real: "NDArray[np.float64]"
+    hashes: list[Elements]
+    best: list[Elements]
+
+    def __len__(self) -> int:
+        return len(self.entity)
+
+
+def none_of(group: Group) -> Pieces:
+    """No pieces."""
+    columns, none = columns_of(group), np.zeros(0, np.int64)
+    return Pieces(
+        none,
+        none,
+        np.zeros((0, columns.width), np.int64),
+        np.zeros((0, len(columns.real))),
+        [Elements(none, none) for _ in columns.hashes],
+        [Elements(none, np.zeros(0, object), np.zeros(0, object)) for _ in columns.best],
+    )
+
+
+def joined(parts: Sequence[Pieces]) -> Pieces:
+    """Pieces of several parts, not merged."""
+    begins = np.cumsum([0, *map(len, parts)])
+
+    def elements(lists: Sequence[list[Elements]]) -> list[Elements]:
+        found = []
+        for listed in zip(*lists, strict=True):
+            piece = np.concatenate([one.piece + begin for one, begin in zip(listed, begins[:-1], strict=True)])
+            values = [one.value for one in listed if one.value is not None]
+            key = np.concatenate([one.key for one in listed])
+            found.append(Elements(piece, key, np.concatenate(values) if values else None))
+        return found
+
+    return Pieces(
+        np.concatenate([one.entity for one in parts]),
+        np.concatenate([one.start for one in parts]),
+        np.concatenate([one.whole for one in parts]),
+        np.concatenate([one.real for one in parts]),
+        elements([one.hashes for one in parts]),
+        elements([one.best for one in parts]),
+    )
+
+
+def kept(pieces: Pieces, which: "NDArray[np.bool_]") -> Pieces:
+    """Some of the pieces."""
+    if which.all():
+        return pieces
+    place = np.cumsum(which) - 1
+
+    def elements(listed: list[Elements]) -> list[Elements]:
+        return [one.take(np.flatnonzero(which[one.piece]), place[one.piece]) for one in listed]
+
+    return Pieces(
+        pieces.entity[which],
+        pieces.start[which],
+        pieces.whole[which],
+        pieces.real[which],
+        elements(pieces.hashes),
+        elements(pieces.best),
+    )
+
+
+def merged(group: Group, pieces: Pieces) -> Pieces:
+    """One piece for each entity and start, in this order."""
+    if not len(pieces):
+        return pieces
+    order = np.lexsort((pieces.start, pieces.entity))
+    entity, start = pieces.entity[order], pieces.start[order]
+    begins = np.append(True, (np.diff(entity) != 0) | (np.diff(start) != 0))
+    first = np.flatnonzero(begins)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.cumsum(begins) - 1
+    columns = columns_of(group)
+    return Pieces(
+        entity[first],
+        start[first],
+        np.add.reduceat(pieces.whole[order], first, axis=0),
+        np.add.reduceat(pieces.real[order], first, axis=0),
+        [least_hashes(Elements(place[one.piece], one.key)) for one in pieces.hashes],
+        [
+            best_of(state, Elements(place[one.piece], one.key, one.value))
+            for state, one in zip(columns.best, pieces.best, strict=True)
+        ],
+    )
+
+
+def least_hashes(elements: Elements) -> Elements:
+    """The least different hashes of each piece, in order."""
+    order = np.lexsort((elements.key, elements.piece))
+    piece, key = elements.piece[order], elements.key[order]
+    new = np.append(True, (np.diff(piece) != 0) | (np.diff(key) != 0))[: len(piece)]
+    piece, key = piece[new], key[new]
+    few = _rank(piece) < SKETCH
+    return Elements(piece[few], key[few])
+
+
+def best_of(state: State, elements: Elements) -> Elements:
+    """The first elements of each piece in the order of the state, or the last ones, the very last first."""
+    number = state.elements or 1
+    if number > 1 or (len(elements.piece) and np.bincount(elements.piece).max() > 1):
+        by_key = np.array(
+            sorted(range(len(elements.key)), key=elements.key.__getitem__, reverse=state.merge == GREATEST), np.int64
+        )
+        order = by_key[np.argsort(elements.piece[by_key], kind="stable")]
+    else:
+        order = np.argsort(elements.piece, kind="stable")
+    return elements.take(order[_rank(elements.piece[order]) < number])
+
+
+def _rank(piece: "Numbers") -> "Numbers":
+    """Of sorted numbers, how many equal ones come before each."""
+    begins = np.flatnonzero(np.diff(piece, prepend=-1))
+    return np.arange(len(piece)) - np.repeat(begins, np.diff(begins, append=len(piece)))
+
+
+def in_hops(group: Group, pieces: Pieces) -> Pieces:
+    """Pieces of single moments as pieces of the group, not merged."""
+    if group.hop == MOMENT:
+        return pieces
+    start = np.zeros_like(pieces.start) if group.hop == ALL else pieces.start - pieces.start % group.hop
+    columns, real = columns_of(group), pieces.real
+    if columns.real:
+        real = real.copy()
+        for state, column in columns.real.items():
+            # A sum that halves refers to the end of its piece.
+            real[:, column] *= np.exp2((pieces.start + MOMENT - start - group.hop) / (state.half_life or DAY))
+    return Pieces(pieces.entity, start, pieces.whole, real, pieces.hashes, pieces.best)
+
+
+def settled(group: Group, pieces: Pieces, waiting: Pieces, now: int) -> tuple[Pieces, Pieces]:
+    """Merged pieces without those that no window reaches any more, and what still waits for its time to come."""
+    due = waiting.start < now - group.delay
+    pieces = merged(group, joined([pieces, in_hops(group, kept(waiting, due))]))
+    if group.reach < NEVER:
+        pieces = kept(pieces, pieces.start + group.reach > now)
+    return pieces, merged(group, kept(waiting, ~due))
+
+
+class _Bytes(msgspec.Struct, array_like=True):
+    start: bytes
+    whole: bytes
+    real: bytes
+    hashes: list[tuple[bytes, bytes]]
+    best: list[tuple[bytes, list[bytes], list[Any]]]
+
+
+class _Stored(msgspec.Struct, array_like=True):
+    groups: list[tuple[_Bytes, _Bytes | None]]
+
+
+_encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(_Stored)
+
+
+def encoded(groups: Sequence[tuple[Pieces, Pieces]], entities: int) -> list[bytes | None]:
+    """The bytes of each entity, None if it has no pieces.
+
+    Args:
+        groups: for each group, merged pieces and what waits, by number of the entity.
+        entities: how many there are.
+    """
+    lists = [(_slices(pieces, entities), _slices(waiting, entities)) for pieces, waiting in groups]
+    found: list[bytes | None] = []
+    for entity in range(entities):
+        stored = [(pieces[entity], waiting[entity] if waiting else None) for pieces, waiting in lists]
+        some = any(one.start or (two is not None and two.start) for one, two in stored)
+        parts = [(one, two if two is not None and two.start else None) for one, two in stored]
+        found.append(_encoder.encode(_Stored(parts)) if some else None)
+    return found
+
+
+def _slices(pieces: Pieces, entities: int) -> list[_Bytes]:
+    bounds = np.searchsorted(pieces.entity, np.arange(entities + 1))
+    if not len(pieces):
+        none = _Bytes(b"", b"", b"", [(b"", b"")] * len(pieces.hashes), [(b"", [], [])] * len(pieces.best))
+        return [none] * entities
+    lists = [(one, np.searchsorted(one.piece, bounds)) for one in pieces.hashes]
+    orders = [(one, np.searchsorted(one.piece, bounds)) for one in pieces.best]
+    found = []
+    for entity in range(entities):
+        a, b = bounds[entity], bounds[entity + 1]
+        hashes = [
+            (_bytes(one.piece[at[entity] : at[entity + 1]] - a), one.key[at[entity] : at[entity + 1]].tobytes())
+            for one, at in lists
+        ]
+        best = []
+        for one, at in orders:
+            part = slice(at[entity], at[entity + 1])
+            values = one.key if one.value is None else one.value
+            best.append((_bytes(one.piece[part] - a), one.key[part].tolist(), values[part].tolist()))
+        found.append(
+            _Bytes(pieces.start[a:b].tobytes(), _narrow(pieces.whole[a:b]), pieces.real[a:b].tobytes(), hashes, best)
+        )
+    return found
+
+
+def _bytes(numbers: "Numbers") -> bytes:
+    return numbers.astype(np.int32).tobytes()
+
+
+def _narrow(numbers: "Numbers") -> bytes:
+    """Integers in the fewest bytes that hold all of them; how many those are follows from the length."""
+    most = max(int(numbers.max(initial=0)), -int(numbers.min(initial=0)))
+    kind = next(one for one in NARROW if most <= np.iinfo(one).max)
+    return numbers.astype(kind).tobytes()
+
+
+def decoded(groups: Sequence[Group], blobs: Sequence[bytes], entities: "Numbers") -> list[tuple[Pieces, Pieces]]:
+    """Pieces, and what waits, for each group.
+
+    Args:
+        groups: of the layout.
+        blobs: as `encoded`.
+        entities: the number of the entity that each of them belongs to, in ascending order.
+    """
+    stored = [_decoder.decode(blob) for blob in blobs]
+    found = []
+    for number, group in enumerate(groups):
+        both = [one.groups[number] for one in stored]
+        waiting = [(two, entity) for (_, two), entity in zip(both, entities, strict=True) if two is not None]
+        found.append(
+            (
+                _pieces(group, [one for one, _ in both], entities),
+                _pieces(group, [one for one, _ in waiting], np.array([entity for _, entity in waiting], np.int64)),
+            )
+        )
+    return found
+
+
+def _pieces(group: Group, stored: Sequence[_Bytes], entities: "Numbers") -> Pieces:
+    if not stored:
+        return none_of(group)
+    columns = columns_of(group)
+    start = np.frombuffer(b"".join(one.start for one in stored), np.int64)
+    counts = np.array([len(one.start) // 8 for one in stored], np.int64)
+    begins = np.cumsum(counts) - counts
+    whole = np.zeros((len(start), columns.width), np.int64)
+    if columns.width:
+        for one, begin, count in zip(stored, begins.tolist(), counts.tolist(), strict=True):
+            if count:
+                kind = f"i{len(one.whole) // (count * columns.width)}"
+                whole[begin : begin + count] = np.frombuffer(one.whole, kind).reshape(count, columns.width)
+    real = np.frombuffer(b"".join(one.real for one in stored), np.float64).reshape(len(start), len(columns.real))
+
+    def numbers(parts: Sequence[bytes]) -> "Numbers":
+        lengths = [len(one) // 4 for one in parts]
+        return np.frombuffer(b"".join(parts), np.int32).astype(np.int64) + np.repeat(begins, lengths)
+
+    hashes = []
+    for number in range(len(columns.hashes)):
+        listed = [one.hashes[number] for one in stored]
+        key = np.frombuffer(b"".join(key for _, key in listed), np.int64)
+        hashes.append(Elements(numbers([piece for piece, _ in listed]), key))
+    best = []
+    for number in range(len(columns.best)):
+        ordered = [one.best[number] for one in stored]
+        best.append(
+            Elements(
+                numbers([piece for piece, _, _ in ordered]),
+                _objects([key for _, keys, _ in ordered for key in keys]),
+                _objects([value for _, _, values in ordered for value in values]),
+            )
+        )
+    return Pieces(np.repeat(entities, counts), start, whole, real, hashes, best)
+
+
+def _objects(values: Sequence[Any]) -> "NDArray[Any]":
+    found = np.empty(len(values), object)
+    found[:] = values
+    return found
