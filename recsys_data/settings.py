@@ -20,7 +20,7 @@ PREFIX = "RECSYS_DATA_"
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 Url = Annotated[str, msgspec.Meta(pattern="^(https?://.+)?$")]
 # What must not reach a log line, not even in a message about its form.
-HIDDEN = ("write_keys", "alert_url")
+HIDDEN = ("write_keys", "signing_secrets", "alert_url")
 # URLs whose password must not reach a log line.
 HAVE_LOGIN = ("event_log", "online_store")
 
@@ -62,6 +62,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             the Segment specification.
         max_request_bytes: largest request body, after decompression.
         write_keys: keys that clients of collector and serving must present; none means loopback only.
+        signing_secrets: `KEY:SECRET`, separated by commas: the secrets of write keys that clients of Amazon Personalize
+            use as access keys. With some, requests of such clients must be signed with one of them.
         ui_hosts: names (`name` or `name:port`, separated by commas) under which a proxy or a port forward serves the
             Dagster UI; addresses that it listens on need no name.
         contracts: a folder of further contracts; one replaces the built-in contract of its name.
@@ -87,6 +89,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_event_bytes: Positive = 36 * 1024
     max_request_bytes: Positive = 1024 * 1024
     write_keys: str = ""
+    signing_secrets: Annotated[str, msgspec.Meta(pattern="^([^:,]+:[^:,]+(,|$))*$")] = ""
     ui_hosts: str = ""
     contracts: str = ""
     drain_seconds: Positive = 600
@@ -102,7 +105,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         shown = {name: getattr(self, name) for name in self.__struct_fields__ if name not in HIDDEN}
         shown |= {name: redacted_url(shown[name]) for name in HAVE_LOGIN}
         url = Secrets([self.alert_url] if self.alert_url else [])
-        return f"Settings({shown}, write_keys={self.keys!r}, alert_url={url!r})"
+        secrets = Secrets(self.secrets_of_keys)
+        return f"Settings({shown}, write_keys={self.keys!r}, signing_secrets={secrets!r}, alert_url={url!r})"
 
     @property
     def data_dir(self) -> Path:
@@ -155,6 +159,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def quarantine_dir(self) -> Path:
         """Snapshots on hold: `DATASET/DAY`."""
         return self.data_dir / "ingest" / "held"
+
+    @property
+    def pushed_dir(self) -> Path:
+        """Rows of snapshot datasets that clients pushed one by one."""
+        return self.data_dir / "ingest" / "pushed"
 
     @property
     def runs_dir(self) -> Path:
@@ -224,7 +233,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def secrets(self) -> Secrets:
         """Everything in the settings that must not reach a log line."""
         in_urls = (secret for name in HAVE_LOGIN for secret in secrets_of(getattr(self, name)))
-        return Secrets([*self.keys, *filter(None, (self.alert_url,)), *in_urls])
+        return Secrets([*self.keys, *self.secrets_of_keys.values(), *filter(None, (self.alert_url,)), *in_urls])
+
+    @property
+    def secrets_of_keys(self) -> dict[str, str]:
+        """The secrets of `signing_secrets`, by key."""
+        pairs = (part.partition(":") for part in self.signing_secrets.split(",") if part)
+        return {key.strip(): secret.strip() for key, _, secret in pairs}
 
     @property
     def further_ui_hosts(self) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ def test_each_field_is_set_by_its_variable() -> None:
         "RECSYS_DATA_MAX_EVENT_BYTES": "1000",
         "RECSYS_DATA_MAX_REQUEST_BYTES": "2000",
         "RECSYS_DATA_WRITE_KEYS": "one, two,,",
+        "RECSYS_DATA_SIGNING_SECRETS": "one:s/e+cret,two:other",
         "RECSYS_DATA_UI_HOSTS": "ui.example, localhost:4000",
         "RECSYS_DATA_CONTRACTS": "~/contracts",
         "RECSYS_DATA_DRAIN_SECONDS": "60",
@@ -48,6 +49,7 @@ def test_each_field_is_set_by_its_variable() -> None:
     assert (settings.data_dir, settings.lake_dir) == (Path.home() / "state", Path.home() / "state" / "lake")
     assert settings.contract_dirs == (Path.home() / "contracts",)
     assert settings.keys == ("one", "two")
+    assert settings.secrets_of_keys == {"one": "s/e+cret", "two": "other"}
     assert settings.further_ui_hosts == ("ui.example", "localhost:4000")
 
 

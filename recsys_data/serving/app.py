@@ -21,13 +21,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from recsys_data.errors import UserError
+from recsys_data.ingestion.batch.pushed import PushedRows, takes_pushed
 from recsys_data.ingestion.streaming.collector.middleware import CountRequests, RequestIds
 from recsys_data.ingestion.streaming.collector.requests import RequestError, basic_key, check_key, read_body
 from recsys_data.ingestion.streaming.collector.responses import as_json, explained, refuse_route
+from recsys_data.ingestion.streaming.collector.segment.event_types import EventTypes
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.serving.answers import Answer, Request, Visitors
 from recsys_data.serving.candidates import Sources
-from recsys_data.serving.catalogue import Catalogue, CatalogueReader
+from recsys_data.serving.catalogue import ITEMS, Catalogue, CatalogueReader
+from recsys_data.serving.dialects.declared import Dialects
+from recsys_data.serving.dialects.intake import KEYS, Intake
+from recsys_data.serving.dialects.personalize.routes import personalize_routes
 from recsys_data.serving.log import ServedLog
 from recsys_data.serving.metrics import ServingMetrics
 from recsys_data.serving.models import ModelLoader
@@ -42,6 +47,8 @@ from recsys_data.storage.tables import Lake
 logger = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 1.0
+# The snapshot of a day is taken when the day is over, so that its file need not be the newest all the time.
+PUBLISH_SECONDS = 30.0
 PACKAGE = "recsys-data"
 
 Answers = Callable[[Request], Awaitable[Answer]]
@@ -76,10 +83,11 @@ class Serving:
         self._metrics = metrics = ServingMetrics()
         scenarios = Scenarios.of(*settings.contract_dirs)
         recent = RecentItems()
+        self._pushed = pushed = PushedRows(settings)
         self.recommender = LakeRecommender(
             scenarios=scenarios,
             models=ModelLoader(lake, settings, scenarios.models),
-            catalogue=CatalogueReader(lake),
+            catalogue=CatalogueReader(lake, partial(pushed.withdrawn, ITEMS)),
             visitors=visitors or recent,
             sources=Sources(metrics),
             log=ServedLog(log, metrics),
@@ -94,6 +102,8 @@ class Serving:
         ]
         if self._follower:
             self.refreshers.append(Refresher("visitors", self._follower.refresh, REFRESH_SECONDS, failed))
+        self._publisher = Refresher("pushed rows", partial(pushed.publish, KEYS), PUBLISH_SECONDS, failed)
+        self.refreshers.append(self._publisher)
         self._openapi = openapi(version(PACKAGE))
         posts = {
             "/v1/recommend": self.recommender.recommend,
@@ -105,6 +115,7 @@ class Serving:
             Route(path, explained(partial(self.post, answers)), methods=["POST"]) for path, answers in posts.items()
         ]
         routes += [Route(path, explained(handler)) for path, handler in gets.items()]
+        routes += self._dialects(lake)
         paths = frozenset(route.path for route in routes)
         self.app = Starlette(
             routes=routes,
@@ -112,6 +123,19 @@ class Serving:
             exception_handlers={HTTPException: refuse_route},
             lifespan=self._lifespan,
         )
+
+    def _dialects(self, lake: Lake) -> list[Route]:
+        """The paths of other systems' clients."""
+        contracts, settings = lake.contracts, self._settings
+        types = EventTypes.of(contracts["interactions"])
+        intake = Intake(
+            recommender=self.recommender,
+            settings=settings,
+            dialects=Dialects.of(settings.contract_dirs, self.recommender.scenarios.declared, types),
+            pushed=self._pushed,
+            takes=frozenset(name for name in KEYS if name in contracts and takes_pushed(contracts[name])),
+        )
+        return personalize_routes(intake, contracts)
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -125,6 +149,9 @@ class Serving:
         self.recommender.sources.close()
         for one in self.refreshers:
             one.stop()
+        # What was pushed since the last time belongs to this day.
+        await asyncio.to_thread(self._publisher.once)
+        self._pushed.close()
 
     async def post(self, answers: Answers, http: HttpRequest) -> Response:
         """An answer to a request in the body."""

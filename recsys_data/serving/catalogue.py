@@ -5,8 +5,9 @@ whole. Deleted items are in neither; items with `available` false are left out. 
 shows every item that a model knows.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from recsys_data.contracts.model import history_name
@@ -26,14 +27,18 @@ class Catalogue:
         items: item id -> categories, the widest first, of every item that may be shown; the newest item first.
         source: the dataset that it was read from; None: there is none, and every item may be shown.
         read: whether it was; until then no item is shown, because it may be one that was deleted.
+        withdrawn: items that a client deleted or hid, which the dataset may not know yet; they are not shown.
     """
 
     items: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     source: str | None = None
     read: bool = True
+    withdrawn: AbstractSet[str] = frozenset()
 
     def shows(self, item_id: str) -> bool:
         """Whether the item may be shown."""
+        if item_id in self.withdrawn:
+            return False
         return item_id in self.items or (self.source is None and self.read)
 
     def categories(self, item_id: str) -> tuple[str, ...]:
@@ -45,15 +50,30 @@ class CatalogueReader:
 
     Attributes:
         current: the newest that was read.
+
+    Args:
+        lake: where it is.
+        withdrawn: gives the items that clients deleted or hid.
     """
 
-    def __init__(self, lake: Lake) -> None:
+    def __init__(self, lake: Lake, withdrawn: Callable[[], AbstractSet[str]] = frozenset) -> None:
         self.current = Catalogue(read=False)
         self._lake = lake
+        self._withdrawn = withdrawn
         self._seen: tuple[str, int] | None = None
 
     def refresh(self) -> None:
         """Replace `current` if there is something newer."""
+        self._refresh_items()
+        self.withdraw()
+
+    def withdraw(self) -> None:
+        """Take over what clients deleted or hid since the last time."""
+        withdrawn = self._withdrawn()
+        if withdrawn != self.current.withdrawn:
+            self.current = replace(self.current, withdrawn=withdrawn)
+
+    def _refresh_items(self) -> None:
         for name in (history_name(ITEMS), ITEMS):
             if name not in self._lake.contracts or not self._lake.exists(name):
                 continue
@@ -64,10 +84,10 @@ class CatalogueReader:
             if self._seen == (name, snapshot.snapshot_id):
                 return
             # A history that lost all its items is believed; one that was never written is not asked.
-            self.current = Catalogue(self._read(table, name), name)
+            self.current = Catalogue(self._read(table, name), name, withdrawn=self._withdrawn())
             self._seen = (name, snapshot.snapshot_id)
             return
-        self.current, self._seen = Catalogue(), None
+        self.current, self._seen = Catalogue(withdrawn=self._withdrawn()), None
 
     def _read(self, table: Any, name: str) -> dict[str, tuple[str, ...]]:
         columns = {one.name for one in table.schema().fields}

@@ -14,8 +14,8 @@ def scenario(**document):
     return parse_scenario(FILE, {"name": "shelf", **document})
 
 
-def test_the_package_declares_home_item_page_and_cart():
-    assert set(load_scenarios()) == {"home", "item_page", "cart"}
+def test_the_package_declares_home_item_page_cart_and_popular():
+    assert set(load_scenarios()) == {"home", "item_page", "cart", "popular"}
 
 
 @pytest.mark.parametrize(

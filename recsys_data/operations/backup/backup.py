@@ -62,7 +62,7 @@ def back_up(
         files, positions = _log_files(settings.log_dir, tables, begins)
         files += lake_files(settings.lake_dir, tables)
         # Models that the registry of the catalog names were stored before it named them.
-        for part in (settings.quarantine_dir, *settings.training_parts):
+        for part in (settings.quarantine_dir, settings.pushed_dir, *settings.training_parts):
             files += _folder_files(settings.data_dir, part)
         if dagster:
             # By the runs Dagster learns, after a restore, which of them ended with the machine.

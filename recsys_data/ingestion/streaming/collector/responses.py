@@ -31,23 +31,35 @@ def as_error(status: int, reason: str, headers: Mapping[str, str] | None = None)
     return as_json(status, {"error": reason, "code": code, "message": reason}, headers)
 
 
-def explained(handler: Handler) -> Handler:
-    """Answer every failure of `handler` within the app, so that browsers get their CORS headers too."""
+def refused(refusal: RequestError) -> Response:
+    """The answer to a request that is refused."""
+    wait = {"Retry-After": str(refusal.retry_after)} if refusal.retry_after else None
+    return as_error(refusal.status, str(refusal), wait)
+
+
+def explained(handler: Handler, refuse: Callable[[RequestError], Response] = refused) -> Handler:
+    """Answer every failure of `handler` within the app, so that browsers get their CORS headers too.
+
+    Args:
+        handler: answers requests.
+        refuse: makes an answer of a refusal, in the form that clients of the handler expect.
+    """
 
     async def handle(request: Request) -> Response:
         if request.scope.get(CROWDED):
-            wait = {"Retry-After": str(RETRY_SECONDS), "Connection": "close"}
-            return as_error(503, "Too many connections are open. Send it again later.", wait)
+            crowded = RequestError(503, "Too many connections are open. Send it again later.", RETRY_SECONDS)
+            response = refuse(crowded)
+            response.headers["Connection"] = "close"
+            return response
         try:
             return await handler(request)
         except RequestError as refusal:
-            wait = {"Retry-After": str(refusal.retry_after)} if refusal.retry_after else None
-            return as_error(refusal.status, str(refusal), wait)
+            return refuse(refusal)
         except ClientDisconnect:
-            return as_error(CLIENT_GONE, "The client went away before it had sent its request.")
+            return refuse(RequestError(CLIENT_GONE, "The client went away before it had sent its request."))
         except Exception:
             logger.exception("A request failed.")
-            return as_error(500, "The server failed. Send it again later.")
+            return refuse(RequestError(500, "The server failed. Send it again later."))
 
     return handle
 
