@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-AS_THEY_ARE = re.compile(r"U?(TINY|SMALL|BIG)?INT(EGER)?|FLOAT|DOUBLE|VARCHAR|BOOLEAN")
+AS_THEY_ARE = re.compile(r"(U?(TINY|SMALL|BIG)?INT(EGER)?|FLOAT|DOUBLE|VARCHAR|BOOLEAN)(\[\])?")
 MOMENTS = ("TIMESTAMP", "TIMESTAMP WITH TIME ZONE")
 
 
@@ -20,6 +21,7 @@ def kept_as(kind: str, value: str) -> str:
     return f"date_diff('day', DATE '1970-01-01', {value})" if kind == "DATE" else f"{value}::VARCHAR"
 
 
+@cache
 def arrow_type(kind: str) -> "pa.DataType":
     """The Arrow type of values of a DuckDB type."""
     import duckdb
@@ -40,7 +42,11 @@ def restored(values: Sequence[Any], kind: str, wanted: "pa.DataType") -> "pa.Arr
         return pa.array(values, pa.int64()).cast(wanted)
     if kind == "DATE":
         return pa.array(values, pa.int32()).cast(wanted)
+    texts = pa.array(values, pa.string())
+    if pa.types.is_decimal(wanted):
+        return texts.cast(wanted)
     with duckdb.connect() as connection:
-        given = connection.from_arrow(pa.table({"value": pa.array(values, pa.string())}))
-        found = given.query("given", f"SELECT CAST(value AS {kind}) AS value FROM given").to_arrow_table()
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.register("given", pa.table({"value": texts}))
+        found = connection.sql(f"SELECT CAST(value AS {kind}) AS value FROM given").to_arrow_table()
     return found.column("value").combine_chunks().cast(wanted)

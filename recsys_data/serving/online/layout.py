@@ -98,6 +98,8 @@ def online_view(view: FeatureView, sources: Mapping[str, Source]) -> OnlineView 
     names = list(dict.fromkeys(view.source_of(one) for one in view.features if not one.expression))
     if SESSIONS in names:
         return "it is computed from sessions, which change as late events come in"
+    if any(one.embedding for one in view.features):
+        return "it has embeddings, which take a model to compute"
     histories = [name for name in names if sources[name].valid]
     if histories and len(histories) < len(names):
         return f"it mixes histories ({', '.join(histories)}) with streams"
