@@ -103,7 +103,8 @@ def up(
             "daemon": ["-m", "dagster._daemon", "run", *code.clients],
         }
         if len(platform.log.partitions()) > 1:
-            processes["serving"] = recsys_data("serve", "--host", serving_host, "--port", str(serving_port))
+            at = ("--host", serving_host, "--port", str(serving_port))
+            processes["serving"] = recsys_data("serve", *at, "--shop", collector)
         else:
             # Whichever appended first would keep the other from it.
             click.echo(
@@ -214,6 +215,7 @@ def introduce(
     click.echo(f"Dagster UI  {ui}{opened_by}")
     click.echo(f"Collector   {collector}")
     click.echo(f"Serving     {serving}")
+    click.echo(f"Demo shop   {serving}/shop/")
     click.echo(f"State       {settings.data_dir}")
     click.echo(f"Logs        {settings.process_logs_dir}")
     for name, folder in contracts.items():

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -30,9 +31,11 @@ from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.serving.answers import Answer, Request, Visitors
 from recsys_data.serving.candidates import Sources
 from recsys_data.serving.catalogue import ITEMS, Catalogue, CatalogueReader
+from recsys_data.serving.delays import EventDelays
 from recsys_data.serving.dialects.declared import Dialects
 from recsys_data.serving.dialects.intake import KEYS, Intake
 from recsys_data.serving.dialects.personalize.routes import personalize_routes
+from recsys_data.serving.items import Items, ids_of
 from recsys_data.serving.log import ServedLog
 from recsys_data.serving.metrics import ServingMetrics
 from recsys_data.serving.models import ModelLoader
@@ -40,6 +43,9 @@ from recsys_data.serving.openapi import openapi
 from recsys_data.serving.recommender import LakeRecommender
 from recsys_data.serving.refresher import Refresher
 from recsys_data.serving.scenarios.declared import Scenarios
+from recsys_data.serving.shop.numbers import Numbers
+from recsys_data.serving.shop.routes import DemoShop
+from recsys_data.serving.shop.shoppers import Shoppers
 from recsys_data.serving.visitors import LakeFollower, RecentItems
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
@@ -54,7 +60,9 @@ PACKAGE = "recsys-data"
 Answers = Callable[[Request], Awaitable[Answer]]
 
 
-def create_app(lake: Lake, log: EventLog, settings: Settings, visitors: Visitors | None = None) -> Starlette:
+def create_app(
+    lake: Lake, log: EventLog, settings: Settings, visitors: Visitors | None = None, shop: str | None = None
+) -> Starlette:
     """The app over a lake and an event log that the caller opens, and closes after it.
 
     Args:
@@ -62,11 +70,13 @@ def create_app(lake: Lake, log: EventLog, settings: Settings, visitors: Visitors
         log: gets impressions.
         settings: of them it takes `keys`, `max_request_bytes`, `contracts` and where models are.
         visitors: what is known of visitors, such as an online store; None: memory that follows the lake.
+        shop: URL of the collector for the demo shop; None: there is no shop.
 
     Raises:
         ContractError: a scenario makes no sense.
+        UserError: `shop` is not a URL.
     """
-    return Serving(lake, log, settings, visitors).app
+    return Serving(lake, log, settings, visitors, shop).app
 
 
 class Serving:
@@ -78,12 +88,15 @@ class Serving:
         app: the ASGI app.
     """
 
-    def __init__(self, lake: Lake, log: EventLog, settings: Settings, visitors: Visitors | None = None) -> None:
+    def __init__(
+        self, lake: Lake, log: EventLog, settings: Settings, visitors: Visitors | None = None, shop: str | None = None
+    ) -> None:
         self._settings = settings
         self._metrics = metrics = ServingMetrics()
         scenarios = Scenarios.of(*settings.contract_dirs)
         recent = RecentItems()
         self._pushed = pushed = PushedRows(settings)
+        self._delays = EventDelays(metrics)
         self.recommender = LakeRecommender(
             scenarios=scenarios,
             models=ModelLoader(lake, settings, scenarios.models),
@@ -92,9 +105,10 @@ class Serving:
             sources=Sources(metrics),
             log=ServedLog(log, metrics),
             metrics=metrics,
+            delays=self._delays,
         )
         self._visitors = recent
-        self._follower = None if visitors else LakeFollower(lake, recent)
+        self._follower = None if visitors else LakeFollower(lake, recent, self._delays)
         failed = partial(_count, metrics)
         self.refreshers = [
             Refresher("catalogue", self.recommender.catalogue.refresh, REFRESH_SECONDS, failed),
@@ -110,12 +124,21 @@ class Serving:
             "/v1/rank": self.recommender.rank,
             "/v1/similar": self.recommender.similar,
         }
-        gets = {"/health": self.health, "/metrics": self.metrics, "/openapi.json": self.openapi}
+        self._items = Items(lake)
+        gets = {
+            "/v1/items": self.items,
+            "/health": self.health,
+            "/metrics": self.metrics,
+            "/openapi.json": self.openapi,
+        }
         routes = [
             Route(path, explained(partial(self.post, answers)), methods=["POST"]) for path, answers in posts.items()
         ]
         routes += [Route(path, explained(handler)) for path, handler in gets.items()]
         routes += self._dialects(lake)
+        if shop is not None:
+            numbers = Numbers(lake, log, self._delays, self._served)
+            routes += DemoShop(settings, shop, self.recommender.visitors, Shoppers(lake), numbers).routes()
         paths = frozenset(route.path for route in routes)
         self.app = Starlette(
             routes=routes,
@@ -165,21 +188,40 @@ class Serving:
         except UserError as error:
             raise RequestError(400, str(error)) from None
 
-    async def health(self, _: HttpRequest) -> Response:
-        """200: there is an answer to every request. What it is made of, and what is missing."""
-        models = self.recommender.models.describe()
-        failures = {one.name: one.failure for one in self.refreshers if one.failure}
-        log = self.recommender.log.health()
-        well = not failures and log["status"] == "ok" and all(one["served"] and not one["failure"] for one in models)
+    async def items(self, http: HttpRequest) -> Response:
+        """What may be shown of the items that the parameter `ids` names."""
+        check_key(basic_key(http), self._settings.keys, elsewhere="")
+        try:
+            ids = ids_of(http.query_params.get("ids", ""))
+        except UserError as error:
+            raise RequestError(400, str(error)) from None
+        return as_json(200, {"items": await asyncio.to_thread(self._items.find, ids)})
+
+    def _served(self) -> dict[str, Any]:
+        """What answers are made of."""
         catalogue = self.recommender.catalogue.current
-        content = {
-            "status": "ok" if well else "degraded",
-            "models": models,
+        return {
+            "models": self.recommender.models.describe(),
             "catalogue": {
                 "dataset": catalogue.source,
                 "items": len(catalogue.items),
                 "shows": _shown(catalogue),
             },
+        }
+
+    async def health(self, _: HttpRequest) -> Response:
+        """200: there is an answer to every request. What it is made of, and what is missing."""
+        served = self._served()
+        failures = {one.name: one.failure for one in self.refreshers if one.failure}
+        log = self.recommender.log.health()
+        well = (
+            not failures
+            and log["status"] == "ok"
+            and all(one["served"] and not one["failure"] for one in served["models"])
+        )
+        content = {
+            "status": "ok" if well else "degraded",
+            **served,
             "visitors": self._follower and {"known": len(self._visitors), "positions": self._follower.positions},
             "log": log,
             "refreshed_seconds_ago": {one.name: one.age and round(one.age, 1) for one in self.refreshers},

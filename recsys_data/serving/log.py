@@ -28,6 +28,8 @@ GROUP_SECONDS = 0.05
 RETRY_SECONDS = 1.0
 FLUSH_SECONDS = 10.0
 SOURCE = "serving"
+# The property of an impression that says how old the newest event was.
+DELAY = "event_delay_s"
 
 
 class ServedLog:
@@ -52,11 +54,11 @@ class ServedLog:
         metrics.queue_bytes.set_function(lambda: self._bytes)
         metrics.waiting.set_function(lambda: len(self._waiting))
 
-    def add(self, request: Request, answer: Answer) -> None:
-        """Log an answer, in the background."""
+    def add(self, request: Request, answer: Answer, event_delay: float | None = None) -> None:
+        """Log an answer, in the background; `event_delay` as for `impressions`."""
         if not answer.items:
             return
-        lines = impressions(request, answer, datetime.now(UTC))
+        lines = impressions(request, answer, datetime.now(UTC), event_delay)
         size = sum(map(len, lines))
         if self._bytes + size > self.max_bytes:
             self._metrics.lost.inc(len(lines))
@@ -116,10 +118,17 @@ class ServedLog:
         await self._writer.close()
 
 
-def impressions(request: Request, answer: Answer, at: datetime) -> list[bytes]:
+def impressions(request: Request, answer: Answer, at: datetime, event_delay: float | None = None) -> list[bytes]:
     """The lines of an answer, one for each item.
 
     A visitor that the request does not name is known by the recommendation alone.
+
+    Args:
+        request: what was asked.
+        answer: what was answered.
+        at: when.
+        event_delay: seconds since the receipt of the newest event that this answer was the first to use; the
+            property `event_delay_s` of the first item.
     """
     shown_at = at + timedelta(seconds=request.shown_after_seconds)
     named = request.user_id or request.anonymous_id or request.session_id
@@ -137,6 +146,7 @@ def impressions(request: Request, answer: Answer, at: datetime) -> list[bytes]:
         "source": SOURCE,
     }
     shared = {name: value for name, value in shared.items() if value is not None}
+    delay = {} if event_delay is None else {DELAY: round(event_delay, 3)}
     return [
         msgspec.json.encode(
             {
@@ -146,7 +156,8 @@ def impressions(request: Request, answer: Answer, at: datetime) -> list[bytes]:
                 "position": item.position,
                 "score": item.score,
                 "propensity": item.propensity,
-                "properties": {"reason": item.reason, "fallback": answer.fallback},
+                "properties": {"reason": item.reason, "fallback": answer.fallback}
+                | (delay if item.position == 1 else {}),
             }
         )
         for item in answer.items

@@ -4,6 +4,7 @@ from prometheus_client import Counter, Histogram
 
 from recsys_data.ingestion.streaming.collector.middleware import Metrics
 
+DELAYS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.5, 10.0, 30.0, 60.0)
 BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
@@ -25,4 +26,16 @@ class ServingMetrics(Metrics):
         )
         self.refresh_failures = Counter(
             "serving_refresh_failures", "Failures to read something from the lake.", ["what"], registry=one
+        )
+        self.event_online_seconds = Histogram(
+            "serving_event_online_seconds",
+            "Seconds from the receipt of an event until answers use it.",
+            registry=one,
+            buckets=DELAYS,
+        )
+        self.event_used_seconds = Histogram(
+            "serving_event_used_seconds",
+            "Seconds from the receipt of an event to the first answer for its visitor that used it.",
+            registry=one,
+            buckets=DELAYS,
         )

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from recsys_data.serving.answers import Answer, Request
+from recsys_data.serving.items import MAX_IDS
 
 REF = "#/components/schemas/{name}"
 PATHS = {
@@ -44,6 +45,22 @@ def openapi(version: str) -> dict[str, Any]:
             for path, summary in PATHS.items()
         }
         | {
+            "/v1/items": {
+                "get": {
+                    "summary": "Titles, categories and prices of items, for pages that show them.",
+                    "parameters": [
+                        {
+                            "name": "ids",
+                            "in": "query",
+                            "required": True,
+                            "description": f"Ids, separated by commas; at most {MAX_IDS}.",
+                            "schema": text,
+                        }
+                    ],
+                    "responses": {"200": {"description": "JSON."}, "400": refusal, "401": refusal},
+                    "security": [{}, {"key": []}],
+                }
+            },
             "/health": {"get": {"summary": "What is loaded.", "responses": {"200": {"description": "JSON."}}}},
             "/metrics": {"get": {"summary": "Counts for Prometheus.", "responses": {"200": {"description": "Text."}}}},
         },

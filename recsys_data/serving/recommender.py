@@ -17,6 +17,7 @@ from recsys_data.errors import UserError
 from recsys_data.serving.answers import MAX_ITEMS, Answer, Item, Recent, Request, Visitors
 from recsys_data.serving.candidates import Gathered, Sources
 from recsys_data.serving.catalogue import CatalogueReader
+from recsys_data.serving.delays import EventDelays
 from recsys_data.serving.exploration import explore, propensities
 from recsys_data.serving.filters import Keeps, filter_of
 from recsys_data.serving.log import ServedLog
@@ -24,6 +25,7 @@ from recsys_data.serving.metrics import ServingMetrics
 from recsys_data.serving.models import ModelLoader, ServedModel
 from recsys_data.serving.ranking import Ranked, fuse
 from recsys_data.serving.scenarios.declared import Chosen, Scenarios
+from recsys_data.serving.visitors import keys
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ class LakeRecommender:
         sources: ask the models.
         log: gets every answer.
         metrics: count answers.
+        delays: are told whom answers are given to.
     """
 
     scenarios: Scenarios
@@ -51,6 +54,7 @@ class LakeRecommender:
     sources: Sources
     log: ServedLog
     metrics: ServingMetrics
+    delays: EventDelays
 
     async def recommend(self, request: Request) -> Answer:
         """Items for a visitor; see `Recommender`."""
@@ -102,7 +106,8 @@ class LakeRecommender:
                 if request.offset < position <= end
             ),
         )
-        self.log.add(request, answer)
+        delay = self.delays.used(keys(request.user_id, request.anonymous_id, request.session_id))
+        self.log.add(request, answer, delay)
         self.metrics.answers.labels(answer.scenario, str(answer.fallback).lower()).inc()
         self.metrics.answer_seconds.observe(time.perf_counter() - begun)
         return answer

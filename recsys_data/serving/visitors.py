@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from recsys_data.serving.answers import Recent, Request
+from recsys_data.serving.delays import EventDelays
 from recsys_data.sql import literal, open_session
 from recsys_data.storage.ledger import read_ledger
 from recsys_data.storage.query import data_files, file_path, relation
@@ -80,12 +81,18 @@ class LakeFollower:
 
     Attributes:
         positions: next position of each log partition that is read; None before the first time.
+
+    Args:
+        lake: is followed.
+        visitors: get what is new.
+        delays: are told what has come since the first time.
     """
 
-    def __init__(self, lake: Lake, visitors: RecentItems) -> None:
+    def __init__(self, lake: Lake, visitors: RecentItems, delays: EventDelays | None = None) -> None:
         self.positions: dict[int, int] | None = None
         self._lake = lake
         self._visitors = visitors
+        self._delays = delays
         self._snapshot: int | None = None
         self._files: set[str] = set()
 
@@ -101,7 +108,7 @@ class LakeFollower:
         if self.positions is None:
             planned = [task.file for task in table.scan().plan_files()]
             here = [file_path(file) for file in planned]
-            self._visitors.add(self._rows(table, newest(planned), "true"))
+            self._visitors.add(row[:4] for row in self._rows(table, newest(planned), "true"))
         else:
             here = data_files(table)
             # Compaction writes old rows to new files.
@@ -109,17 +116,21 @@ class LakeFollower:
             moved = {part: self.positions.get(part, 0) for part, end in ledger.items()}
             if added and moved:
                 after = " OR ".join(f"(log_partition = {part} AND log_offset >= {at})" for part, at in moved.items())
-                self._visitors.add(self._rows(table, added, after))
+                rows = self._rows(table, added, after)
+                self._visitors.add(row[:4] for row in rows)
+                if self._delays:
+                    self._delays.arrived((keys(*row[:3]), row[4]) for row in rows)
         self.positions, self._files, self._snapshot = ledger, set(here), snapshot.snapshot_id
 
-    def _rows(self, table: "Table", files: Sequence[str], condition: str) -> list[tuple[Any, Any, Any, Any]]:
+    def _rows(self, table: "Table", files: Sequence[str], condition: str) -> list[tuple[Any, ...]]:
         if not files:
             return []
         types = ", ".join(map(literal, TYPES))
         # `log_offset` is a position of the log, where events of one visitor come in the order of their arrival.
         with open_session() as connection:
             return connection.execute(
-                f"""SELECT user_id, anonymous_id, session_id, item_id FROM ({relation(table, files)})
+                f"""SELECT user_id, anonymous_id, session_id, item_id, epoch(received_at)
+                FROM ({relation(table, files)})
                 WHERE type IN ({types}) AND item_id IS NOT NULL AND ({condition})
                 ORDER BY event_ts, log_partition, log_offset"""
             ).fetchall()

@@ -86,9 +86,11 @@ def serve() -> Iterator[Callable[..., Client]]:
     """Starts to serve a shop, and refreshes once; `stop` ends it, which flushes."""
     with start_blocking_portal() as portal, ExitStack() as running:
 
-        def start(shop: ServingShop, log: EventLog | None = None, **settings: Any) -> Client:
+        def start(
+            shop: ServingShop, log: EventLog | None = None, shop_url: str | None = None, **settings: Any
+        ) -> Client:
             given = msgspec.structs.replace(shop.settings, **settings)
-            serving = Serving(shop.open_lake(), log or shop.log, given)
+            serving = Serving(shop.open_lake(), log or shop.log, given, shop=shop_url)
             stopping = ExitStack()
             stopping.enter_context(portal.wrap_async_context_manager(serving.app.router.lifespan_context(serving.app)))
             running.callback(stopping.close)

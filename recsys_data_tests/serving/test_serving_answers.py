@@ -286,7 +286,7 @@ def test_a_body_that_is_too_large_is_refused(empty, serve):
 def test_the_description_of_the_api_lists_its_paths(empty, serve):
     client = serve(empty)
     found = client.get("/openapi.json").json()
-    assert {"/v1/recommend", "/v1/rank", "/v1/similar", "/health", "/metrics"} == set(found["paths"])
+    assert {"/v1/recommend", "/v1/rank", "/v1/similar", "/v1/items", "/health", "/metrics"} == set(found["paths"])
     request = found["components"]["schemas"]["Request"]["properties"]
     assert set(request) == {"user_id", "anonymous_id", "session_id", "n", "context", "scenario", "exclude", "items"} | {
         "offset",

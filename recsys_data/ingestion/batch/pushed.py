@@ -71,9 +71,7 @@ class PushedRows:
                     given = (_row(database, dataset, key) or {}) | row
                 encoded = None if given is None else msgspec.json.encode(given, order="sorted")
                 withdrawn = given is None or given.get("available") is False
-                database.execute(
-                    "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)", (dataset, key, encoded, withdrawn)
-                )
+                database.execute("INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)", (dataset, key, encoded, withdrawn))
             database.execute(
                 "INSERT INTO changes VALUES (?, 1) ON CONFLICT (dataset) DO UPDATE SET count = count + 1", (dataset,)
             )

@@ -1,6 +1,7 @@
 """Contracts that read users and items from the simulated shop's own systems, in place of the landing folders.
 
-Data flow: the built-in contracts of `user_profiles` and `item_catalog`, `SERVERS` -> `demo/contracts/`.
+Data flow: the built-in contracts of `user_profiles` and `item_catalog`, `SERVERS` -> `demo/contracts/`. Beside them is
+a scenario of serving, so that the demo has an experiment.
 """
 
 from importlib.resources import files
@@ -70,6 +71,17 @@ SERVERS = {
     "item_catalog": [_export("pim", "jsonl", PIM), _export("cms", "jsonl", CMS)],
 }
 
+# The home page: half of the visitors see what goes with their visit only.
+HOME = {
+    "name": "home",
+    "description": "Items for a visitor, by what they did in this visit and before, or in this visit only.",
+    "n": 12,
+    "candidates": ["session", "model"],
+    "filters": ["seen"],
+    "exploration": 0.05,
+    "variants": {"visit_and_past": 0.5, "visit_only": {"share": 0.5, "candidates": ["session"]}},
+}
+
 
 def write_contracts(demo: Path) -> Path:
     """The built-in contracts of users and items, with the demo's sources in place of the landing folders.
@@ -85,4 +97,5 @@ def write_contracts(demo: Path) -> Path:
         document["servers"] = servers
         text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
         write_atomically(folder / f"{name}.odcs.yaml", text.encode())
+    write_atomically(folder / "scenarios" / "home.yaml", yaml.safe_dump(HOME, sort_keys=False).encode())
     return folder

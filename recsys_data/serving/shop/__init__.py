@@ -1,0 +1,1 @@
+"""The demo shop: a page that shows shelves of the HTTP API, sends events to the collector, and live numbers."""
