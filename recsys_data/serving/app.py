@@ -33,7 +33,9 @@ from recsys_data.serving.candidates import Sources
 from recsys_data.serving.catalogue import ITEMS, Catalogue, CatalogueReader
 from recsys_data.serving.delays import EventDelays
 from recsys_data.serving.dialects.declared import Dialects
+from recsys_data.serving.dialects.gorse.routes import gorse_routes
 from recsys_data.serving.dialects.intake import KEYS, Intake
+from recsys_data.serving.dialects.metarank import metarank_routes
 from recsys_data.serving.dialects.personalize.routes import personalize_routes
 from recsys_data.serving.items import Items, ids_of
 from recsys_data.serving.log import ServedLog
@@ -158,7 +160,11 @@ class Serving:
             pushed=self._pushed,
             takes=frozenset(name for name in KEYS if name in contracts and takes_pushed(contracts[name])),
         )
-        return personalize_routes(intake, contracts)
+        return [
+            *personalize_routes(intake, contracts),
+            *gorse_routes(intake, lake),
+            *metarank_routes(intake, contracts),
+        ]
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:

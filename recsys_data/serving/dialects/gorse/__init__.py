@@ -1,0 +1,1 @@
+"""Gorse's REST API: recommendations, feedback, items and users, as its clients call it (`/api/...`)."""
