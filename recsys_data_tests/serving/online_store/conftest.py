@@ -1,29 +1,28 @@
 """Stores of every backend, empty, each to be opened as often as a test needs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from recsys_data.serving.online_store.lmdb import LmdbStore
 from recsys_data.serving.online_store.protocol import OnlineStore
-
-# Opens the store of the test once more.
-OpenStore = Callable[[], OnlineStore]
+from recsys_data_tests.support.online_stores import OpenStore, opener
 
 
-@pytest.fixture(params=["lmdb"])
+@pytest.fixture(
+    params=["lmdb", "redis in process", pytest.param("redis", marks=pytest.mark.integration), "dynamodb"],
+)
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
     with ExitStack() as stack:
-        opened: list[OnlineStore] = []
+        make = opener(request.param, tmp_path, stack)
 
-        def keep(make: OpenStore) -> OnlineStore:
-            opened.append(store := make())
+        def opened() -> OnlineStore:
+            store = make()
             stack.callback(store.close)
             return store
 
-        yield lambda: keep(lambda: LmdbStore(tmp_path / "online"))
+        yield opened
 
 
 @pytest.fixture
