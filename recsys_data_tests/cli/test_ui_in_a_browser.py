@@ -4,10 +4,8 @@
 """
 
 import http.server
-import importlib.util
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -23,6 +21,7 @@ import yaml
 
 from recsys_data.operations.local.code_server import MODULE
 from recsys_data.operations.ui.token import ui_token
+from recsys_data_tests.support.browser import chromium
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -39,8 +38,6 @@ REPORTED = (
 )
 STATUS = """{ sensorOrError(sensorSelector: {repositoryName: "__repository__", sensorName: "event_log_sensor",
     repositoryLocationName: "recsys_data.definitions"}) { ... on Sensor { sensorState { status } } } }"""
-FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 # Each gets the address of the UI and the mutation, and is done when the browser has had its answer.
 ATTACKS = {
@@ -147,17 +144,8 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
 
 @pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
-    executable = shutil.which("chromium")
-    if not executable or not importlib.util.find_spec("playwright"):
-        if os.environ.get("CI"):
-            pytest.fail("chromium or playwright is not there, but CI must run them.")
-        pytest.skip("chromium or playwright is not there.")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS, chromium_sandbox=False)
-        yield browser
-        browser.close()
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture
