@@ -1,7 +1,7 @@
 """Gorse's REST API in this process; `test_dialect_clients` drives its published clients.
 
-Paths, statuses and texts of refusals are those of `server/rest.go` of gorse-io/gorse: `BadRequest`, `PageNotFound` and the
-filter for keys write the error as plain text through go-restful.
+Paths, statuses and texts of refusals are those of `server/rest.go` of gorse-io/gorse: `BadRequest`, `PageNotFound` and
+the filter for keys write the error as plain text through go-restful.
 """
 
 import json

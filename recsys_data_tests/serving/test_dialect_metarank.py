@@ -1,7 +1,8 @@
 """Metarank's JSON API in this process. It has no client library: its documentation (`doc/api.md`) shows the requests.
 
-Refusals follow `src/main/scala/ai/metarank/api` and `main/command/Serve.scala` of metarank/metarank: routes of http4s whose
-decoding errors nobody handles, so that the server answers 500 without a body; other paths and methods are `Not found`.
+Refusals follow `src/main/scala/ai/metarank/api` and `main/command/Serve.scala` of metarank/metarank: routes of http4s
+whose decoding errors nobody handles, so that the server answers 500 without a body; other paths and methods are
+`Not found`.
 """
 
 import json
@@ -131,6 +132,13 @@ def test_a_bad_request_is_refused_as_the_service_does(empty, serve, bad):
     client.stop()
     empty.consume()
     assert empty.rows() == []
+
+
+def test_a_ranking_that_was_made_elsewhere_becomes_impressions(shop, serve):
+    client = serve(shop)
+    client.post("/feedback", json=event("ranking", **ranking("i3", "i1")))
+    rows = [(row["event_id"], row["item_id"], row["position"]) for row in stored(shop, client)]
+    assert sorted(rows) == [("r1-1", "i3", 1), ("r1-2", "i1", 2)]
 
 
 def test_keys_are_those_of_the_native_api(shop, serve):

@@ -6,7 +6,6 @@ are answered 500 without a body; the header `X-Error` says why.
 """
 
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -26,6 +25,7 @@ from recsys_data.serving.answers import MAX_IDS, MAX_ITEMS, Answer, Id, Recommen
 from recsys_data.serving.dialects.client_events import event_line, impression_lines, moment_of, moment_of_epoch
 from recsys_data.serving.dialects.client_rows import to_row
 from recsys_data.serving.dialects.intake import ITEMS, USERS, Intake, WithBody
+from recsys_data.serving.models import Remembered
 
 SOURCE = "metarank"
 MILLISECOND = 0.001
@@ -155,7 +155,7 @@ class Metarank:
     def __init__(self, intake: Intake, contracts: Mapping[str, Contract]) -> None:
         self._intake = intake
         self._contracts = contracts
-        self._ranked: OrderedDict[str, None] = OrderedDict()
+        self._ranked: Remembered[str, bool] = Remembered(REMEMBERED)
 
     async def rank(self, http: HttpRequest, body: bytes) -> Response:
         """The given items in the best order; those that may not be shown are left out."""
@@ -176,9 +176,7 @@ class Metarank:
             recommendation_id=asked.id,
         )
         response = await self._answered(self._intake.recommender.rank, request, explain == "true")
-        self._ranked[asked.id] = None
-        if len(self._ranked) > REMEMBERED:
-            self._ranked.popitem(last=False)
+        self._ranked.put(asked.id, True)
         return response
 
     async def recommend(self, http: HttpRequest, body: bytes) -> Response:
@@ -203,7 +201,7 @@ class Metarank:
         rows: dict[str, dict[str, dict[str, Any]]] = {ITEMS: {}, USERS: {}}
         for event in events:
             at = to_text(moment_of_timestamp(event.timestamp))
-            if isinstance(event, RankingEvent) and event.id in self._ranked:
+            if isinstance(event, RankingEvent) and self._ranked.get(event.id):
                 # The impressions of the answer say more than the client can.
                 continue
             if isinstance(event, RankingEvent):

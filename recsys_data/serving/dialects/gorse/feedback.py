@@ -3,7 +3,6 @@
 Feedback has no id of a recommendation. It joins the newest answer of this process that showed its item to its user.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +12,7 @@ from recsys_data.serving.dialects.client_events import content_id, event_line
 from recsys_data.serving.dialects.declared import Dialects
 from recsys_data.serving.dialects.gorse.rows import go_time, timestamp_text
 from recsys_data.serving.dialects.gorse.wire import Feedback, check_id
+from recsys_data.serving.models import Remembered
 from recsys_data.storage.query import connect
 from recsys_data.storage.tables import Lake
 
@@ -22,22 +22,18 @@ REMEMBERED = 200_000
 
 
 class Shown:
-    """Which answer showed an item to a user last; what was shown longest ago is forgotten.
+    """Which answer showed an item to a user last; what was remembered first is forgotten first.
 
     Args:
         most: how many items of users are remembered.
     """
 
     def __init__(self, most: int = REMEMBERED) -> None:
-        self._most = most
-        self._answers: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._answers: Remembered[tuple[str, str], str] = Remembered(most)
 
     def add(self, user_id: str, item_ids: Iterable[str], recommendation_id: str) -> None:
         for item_id in item_ids:
-            self._answers[user_id, item_id] = recommendation_id
-            self._answers.move_to_end((user_id, item_id))
-        while len(self._answers) > self._most:
-            self._answers.popitem(last=False)
+            self._answers.put((user_id, item_id), recommendation_id)
 
     def answer_of(self, user_id: str, item_id: str) -> str | None:
         """The id of the recommendation; None if there was none."""
