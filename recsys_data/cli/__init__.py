@@ -26,6 +26,7 @@ from recsys_data.cli.monitoring.feedback import feedback
 from recsys_data.cli.monitoring.status import status
 from recsys_data.cli.monitoring.trace import trace
 from recsys_data.cli.monitoring.verify import verify
+from recsys_data.cli.online import online
 from recsys_data.cli.recommendations import recommendations
 from recsys_data.cli.serve import serve
 from recsys_data.cli.simulate import simulate
@@ -57,7 +58,7 @@ def cli() -> None:
     """
 
 
-_stream = (up, collect, simulate, load, ingest, snapshot, features)
+_stream = (up, collect, simulate, load, ingest, snapshot, features, online)
 _training = (training_set, train, models, serve, recommendations)
 _watching = (status, dead_letters, trace, doctor, verify, alerts, drift, feedback)
 for _command in (*_stream, *_training, *_watching, backup, restore, sql, contract):

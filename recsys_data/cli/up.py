@@ -102,6 +102,7 @@ def up(
             "webserver": ["-m", "recsys_data.operations.ui", *code.clients, "--host", ui_host, "--port", str(port)],
             "daemon": ["-m", "dagster._daemon", "run", *code.clients],
         }
+        processes["online"] = recsys_data("online", "update", "--follow")
         if len(platform.log.partitions()) > 1:
             at = ("--host", serving_host, "--port", str(serving_port))
             processes["serving"] = recsys_data("serve", *at, "--shop", collector)

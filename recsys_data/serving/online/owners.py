@@ -10,15 +10,18 @@ Merge = tuple[int, str | None]
 # Anonymous id, from when, until before when; None: still.
 Owned = tuple[str, int, int | None]
 
+# No feature view has such a name.
+OWNER, MERGES = "#owner", "#merges"
+
 _merges, _owned = msgspec.msgpack.Decoder(list[Merge]), msgspec.msgpack.Decoder(list[Owned])
 
 
 def owner_key(user: str) -> bytes:
-    return msgspec.msgpack.encode(("owner", user))
+    return msgspec.msgpack.encode((OWNER, user))
 
 
 def _merges_key(anonymous: str) -> bytes:
-    return msgspec.msgpack.encode(("merges", anonymous))
+    return msgspec.msgpack.encode((MERGES, anonymous))
 
 
 def owned_at(stored: bytes | None, moment: int) -> list[str]:
