@@ -21,7 +21,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from recsys_data.errors import UserError
+from recsys_data.errors import RecsysDataError, Transient, UserError
 from recsys_data.ingestion.batch.pushed import PushedRows, takes_pushed
 from recsys_data.ingestion.streaming.collector.middleware import CountRequests, RequestIds
 from recsys_data.ingestion.streaming.collector.requests import RequestError, basic_key, check_key, read_body
@@ -37,11 +37,15 @@ from recsys_data.serving.dialects.gorse.routes import gorse_routes
 from recsys_data.serving.dialects.intake import KEYS, Intake
 from recsys_data.serving.dialects.metarank import metarank_routes
 from recsys_data.serving.dialects.personalize.routes import personalize_routes
+from recsys_data.serving.features import Features, FeaturesRequest
 from recsys_data.serving.items import Items, ids_of
 from recsys_data.serving.log import ServedLog
 from recsys_data.serving.metrics import ServingMetrics
 from recsys_data.serving.models import ModelLoader
+from recsys_data.serving.online_store.open import open_online_store
+from recsys_data.serving.online_store.protocol import OnlineStore
 from recsys_data.serving.openapi import openapi
+from recsys_data.serving.rankers import RankerLoader
 from recsys_data.serving.recommender import LakeRecommender
 from recsys_data.serving.refresher import Refresher
 from recsys_data.serving.scenarios.declared import Scenarios
@@ -96,12 +100,15 @@ class Serving:
         self._settings = settings
         self._metrics = metrics = ServingMetrics()
         scenarios = Scenarios.of(*settings.contract_dirs)
+        self._store = _opened(settings)
+        self._features = Features(lake, self._store)
         recent = RecentItems()
         self._pushed = pushed = PushedRows(settings)
         self._delays = EventDelays(metrics)
         self.recommender = LakeRecommender(
             scenarios=scenarios,
             models=ModelLoader(lake, settings, scenarios.models),
+            rankers=RankerLoader(lake, settings, self._store, scenarios.rankers),
             catalogue=CatalogueReader(lake, partial(pushed.withdrawn, ITEMS)),
             visitors=visitors or recent,
             sources=Sources(metrics),
@@ -116,6 +123,7 @@ class Serving:
             Refresher("catalogue", self.recommender.catalogue.refresh, REFRESH_SECONDS, failed),
             Refresher("models", self.recommender.models.refresh, REFRESH_SECONDS, failed),
         ]
+        self.refreshers.append(Refresher("rankers", self.recommender.rankers.refresh, REFRESH_SECONDS, failed))
         if self._follower:
             self.refreshers.append(Refresher("visitors", self._follower.refresh, REFRESH_SECONDS, failed))
         self._publisher = Refresher("pushed rows", partial(pushed.publish, KEYS), PUBLISH_SECONDS, failed)
@@ -137,6 +145,7 @@ class Serving:
             Route(path, explained(partial(self.post, answers)), methods=["POST"]) for path, answers in posts.items()
         ]
         routes += [Route(path, explained(handler)) for path, handler in gets.items()]
+        routes.append(Route("/v1/features", explained(self.features), methods=["POST"]))
         routes += self._dialects(lake)
         if shop is not None:
             numbers = Numbers(lake, log, self._delays, self._served)
@@ -169,7 +178,7 @@ class Serving:
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         # What visitors met can follow; without the rest there is nothing to answer.
-        for one in self.refreshers[:2]:
+        for one in self.refreshers[:3]:
             await asyncio.to_thread(one.once)
         for one in self.refreshers:
             one.start()
@@ -181,6 +190,8 @@ class Serving:
         # What was pushed since the last time belongs to this day.
         await asyncio.to_thread(self._publisher.once)
         self._pushed.close()
+        if self._store:
+            self._store.close()
 
     async def post(self, answers: Answers, http: HttpRequest) -> Response:
         """An answer to a request in the body."""
@@ -203,11 +214,27 @@ class Serving:
             raise RequestError(400, str(error)) from None
         return as_json(200, {"items": await asyncio.to_thread(self._items.find, ids)})
 
+    async def features(self, http: HttpRequest) -> Response:
+        """Current features of entities, with the positions that they were read at."""
+        check_key(basic_key(http), self._settings.keys, elsewhere="")
+        body = await read_body(http, self._settings.max_request_bytes, lambda count: None)
+        try:
+            asked = msgspec.json.decode(body, type=FeaturesRequest)
+            found = await asyncio.to_thread(self._features.read, asked)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RequestError(400, f"The body is not as expected: {error}. See /openapi.json.") from None
+        except UserError as error:
+            raise RequestError(400, str(error)) from None
+        except Transient as error:
+            raise RequestError(503, str(error)) from None
+        return as_json(200, found)
+
     def _served(self) -> dict[str, Any]:
         """What answers are made of."""
         catalogue = self.recommender.catalogue.current
         return {
             "models": self.recommender.models.describe(),
+            "rankers": self.recommender.rankers.describe(),
             "catalogue": {
                 "dataset": catalogue.source,
                 "items": len(catalogue.items),
@@ -252,3 +279,12 @@ def _shown(catalogue: Catalogue) -> str:
 
 def _count(metrics: ServingMetrics, what: str) -> None:
     metrics.refresh_failures.labels(what).inc()
+
+
+def _opened(settings: Settings) -> OnlineStore | None:
+    """The online store; None if it cannot be used, which answers do without."""
+    try:
+        return open_online_store(settings)
+    except RecsysDataError as error:
+        logger.error("Answers do without the online store: %s", error)
+        return None

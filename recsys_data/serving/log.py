@@ -19,6 +19,8 @@ from recsys_data.ingestion.streaming.collector.requests import RequestError
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.serving.answers import Answer, Request
 from recsys_data.serving.metrics import ServingMetrics
+from recsys_data.serving.online.served import is_sampled, properties_of
+from recsys_data.serving.rankers import Scores
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +56,13 @@ class ServedLog:
         metrics.queue_bytes.set_function(lambda: self._bytes)
         metrics.waiting.set_function(lambda: len(self._waiting))
 
-    def add(self, request: Request, answer: Answer, event_delay: float | None = None) -> None:
-        """Log an answer, in the background; `event_delay` as for `impressions`."""
+    def add(
+        self, request: Request, answer: Answer, event_delay: float | None = None, scores: Scores | None = None
+    ) -> None:
+        """Log an answer, in the background; `event_delay` and `scores` as for `impressions`."""
         if not answer.items:
             return
-        lines = impressions(request, answer, datetime.now(UTC), event_delay)
+        lines = impressions(request, answer, datetime.now(UTC), event_delay, scores)
         size = sum(map(len, lines))
         if self._bytes + size > self.max_bytes:
             self._metrics.lost.inc(len(lines))
@@ -118,7 +122,13 @@ class ServedLog:
         await self._writer.close()
 
 
-def impressions(request: Request, answer: Answer, at: datetime, event_delay: float | None = None) -> list[bytes]:
+def impressions(
+    request: Request,
+    answer: Answer,
+    at: datetime,
+    event_delay: float | None = None,
+    scores: Scores | None = None,
+) -> list[bytes]:
     """The lines of an answer, one for each item.
 
     A visitor that the request does not name is known by the recommendation alone.
@@ -129,6 +139,7 @@ def impressions(request: Request, answer: Answer, at: datetime, event_delay: flo
         at: when.
         event_delay: seconds since the receipt of the newest event that this answer was the first to use; the
             property `event_delay_s` of the first item.
+        scores: by which a ranker ordered the items; None: none did.
     """
     shown_at = at + timedelta(seconds=request.shown_after_seconds)
     named = request.user_id or request.anonymous_id or request.session_id
@@ -146,6 +157,7 @@ def impressions(request: Request, answer: Answer, at: datetime, event_delay: flo
         "source": SOURCE,
     }
     shared = {name: value for name, value in shared.items() if value is not None}
+    sampled = scores is not None and is_sampled(request.user_id)
     delay = {} if event_delay is None else {DELAY: round(event_delay, 3)}
     return [
         msgspec.json.encode(
@@ -157,7 +169,8 @@ def impressions(request: Request, answer: Answer, at: datetime, event_delay: flo
                 "score": item.score,
                 "propensity": item.propensity,
                 "properties": {"reason": item.reason, "fallback": answer.fallback}
-                | (delay if item.position == 1 else {}),
+                | (delay if item.position == 1 else {})
+                | properties_of(scores, item.item_id, sampled),
             }
         )
         for item in answer.items

@@ -7,9 +7,9 @@ are exact.
 import logging
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 
 import msgspec
 
@@ -23,8 +23,9 @@ from recsys_data.serving.filters import Keeps, filter_of
 from recsys_data.serving.log import ServedLog
 from recsys_data.serving.metrics import ServingMetrics
 from recsys_data.serving.models import ModelLoader, ServedModel
-from recsys_data.serving.ranking import Ranked, fuse
-from recsys_data.serving.scenarios.declared import Chosen, Scenarios
+from recsys_data.serving.rankers import RANKED, RankerLoader, Scores
+from recsys_data.serving.ranking import Ranked, by_scores, fuse
+from recsys_data.serving.scenarios.declared import Chosen, Scenario, Scenarios
 from recsys_data.serving.visitors import keys
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class LakeRecommender:
     Attributes:
         scenarios: what is declared.
         models: the loaded versions.
+        rankers: the loaded rankers.
         catalogue: what may be shown.
         visitors: what visitors met.
         sources: ask the models.
@@ -49,6 +51,7 @@ class LakeRecommender:
 
     scenarios: Scenarios
     models: ModelLoader
+    rankers: RankerLoader
     catalogue: CatalogueReader
     visitors: Visitors
     sources: Sources
@@ -81,16 +84,19 @@ class LakeRecommender:
         model = self.models.find(scenario.model, scenario.alias)
         gather = self.sources.order if given else self.sources.gather
         found = await gather(request, scenario, recent, model)
+        scores = await self._scores(request, scenario, found)
         # Of rows to order all are answered, unless fewer are asked for.
         n = request.n or (min(len(request.items), MAX_ITEMS) if given else scenario.n)
         end = request.offset + n
         keeps = filter_of(request, scenario, recent, self.catalogue.current, given=given)
-        shortlist = self._shortlist(request, found, keeps, max(end, scenario.shortlist), end, model, given)
+        ranked = by_scores(fuse(found.sources), scores)
+        shortlist = self._shortlist(request, ranked, keeps, max(end, scenario.shortlist), end, model, given)
         order = explore(len(shortlist), scenario.exploration, recommendation_id)
         shown = zip(order, propensities(order, scenario.exploration), strict=True)
         answer = Answer(
             recommendation_id=recommendation_id,
-            model=found.model or ("popular" if any(one.reason == "popular" for one in shortlist) else "available"),
+            model=(scores.ranker if scores else found.model)
+            or ("popular" if any(one.reason == "popular" for one in shortlist) else "available"),
             variant=chosen.variant,
             scenario=request.scenario,
             fallback=not any(one.score > 0 for one in shortlist),
@@ -107,10 +113,24 @@ class LakeRecommender:
             ),
         )
         delay = self.delays.used(keys(request.user_id, request.anonymous_id, request.session_id))
-        self.log.add(request, answer, delay)
+        self.log.add(request, answer, delay, scores)
         self.metrics.answers.labels(answer.scenario, str(answer.fallback).lower()).inc()
         self.metrics.answer_seconds.observe(time.perf_counter() - begun)
         return answer
+
+    async def _scores(self, request: Request, scenario: Scenario, found: Gathered) -> Scores | None:
+        """What the ranker of the scenario says of the candidates; None if there is none, or it cannot be asked."""
+        if not scenario.ranker:
+            return None
+        ranker = self.rankers.find(scenario.ranker, scenario.ranker_alias)
+        items = [one.item_id for one in islice(fuse(found.sources), RANKED)]
+        if ranker is None or not items:
+            self.metrics.unanswered.labels("no ranker" if ranker is None else "no candidates").inc()
+            return None
+        said: list[Scores] = []
+        await self.sources.within(scenario.budget_ms, lambda: said.append(ranker.score(request, items)))
+        # Whole or not at all: one that was too slow may still be at it.
+        return said[0] if said else None
 
     def _chosen(self, request: Request, recommendation_id: str, similar: bool) -> Chosen:
         chosen = self.scenarios.choose(request.scenario, request.visitor or recommendation_id)
@@ -130,7 +150,7 @@ class LakeRecommender:
     def _shortlist(
         self,
         request: Request,
-        found: Gathered,
+        ranked: Iterable[Ranked],
         keeps: Keeps,
         size: int,
         least: int,
@@ -139,7 +159,7 @@ class LakeRecommender:
     ) -> list[Ranked]:
         """At most `size` of the candidates that are kept; if they are fewer than `least`, others follow, below 0."""
         shortlist: list[Ranked] = []
-        for one in fuse(found.sources):
+        for one in ranked:
             if len(shortlist) == size:
                 break
             if keeps(one.item_id):

@@ -22,6 +22,9 @@ FOLDER = "scenarios"
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 VARIANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
+# What a variant may change.
+CHANGED = ("model", "alias", "ranker", "ranker_alias", "candidates", "exploration")
+
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_ITEMS)]
 Source = Literal["session", "similar", "model", "popular"]
@@ -33,12 +36,14 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         share: of the visitors.
-        model, alias, candidates, exploration: as of a scenario.
+        model, alias, ranker, ranker_alias, candidates, exploration: as of a scenario.
     """
 
     share: Share
     model: str | None = None
     alias: str | None = None
+    ranker: str | None = None
+    ranker_alias: str | None = None
     candidates: Annotated[tuple[Source, ...], msgspec.Meta(min_length=1)] | None = None
     exploration: Share | None = None
 
@@ -51,6 +56,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         description: for people.
         model: the registered model.
         alias: the version of it.
+        ranker: the registered ranker that orders the candidates by features; empty: ranks are fused.
+        ranker_alias: the version of that.
         n: how many items, if the request does not say.
         candidates: where items come from: `session` (similar to those that the visitor met last), `similar` (to the
             items of the request), `model` (what the model recommends to the visitor), `popular`.
@@ -66,6 +73,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     description: str = ""
     model: str = "next_items"
     alias: str = "champion"
+    ranker: str = ""
+    ranker_alias: str = "champion"
     n: Count = 10
     candidates: Annotated[tuple[Source, ...], msgspec.Meta(min_length=1)] = ("session", "model")
     filters: tuple[Filter, ...] = ()
@@ -126,6 +135,12 @@ class Scenarios:
         """Name and alias of every model that an answer may need."""
         return {(it.scenario.model, it.scenario.alias) for found in self._variants.values() for _, it in found}
 
+    @property
+    def rankers(self) -> set[tuple[str, str]]:
+        """Name and alias of every ranker that an answer may need."""
+        chosen = [it.scenario for found in self._variants.values() for _, it in found]
+        return {(one.ranker, one.ranker_alias) for one in chosen if one.ranker}
+
 
 def bucket(scenario: str, visitor: str) -> float:
     """Where a visitor is in [0, 1); independent between scenarios.
@@ -144,7 +159,9 @@ def _variants(scenario: Scenario) -> list[tuple[float, Chosen]]:
     found, end = [], 0.0
     for name, given in scenario.variants.items():
         it = given if isinstance(given, Variant) else Variant(given)
-        changes = {key: getattr(it, key) for key in ("model", "alias", "candidates", "exploration")}
+        changes = {
+            key: getattr(it, key) for key in ("model", "alias", "ranker", "ranker_alias", "candidates", "exploration")
+        }
         changed = {key: value for key, value in changes.items() if value is not None}
         end += it.share
         found.append((end, Chosen(name, msgspec.structs.replace(plain, **changed))))

@@ -80,6 +80,11 @@ class Ranker(Protocol):
         """All parameters with their values, as JSON has them."""
         ...
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Columns that rows must have; none before it is fitted."""
+        ...
+
     def fit(self, rows: pa.Table, validation: pa.Table | None = None) -> Self:
         """Learn from `query_id`, `item_id`, `label` and features; returns itself.
 

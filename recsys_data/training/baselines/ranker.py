@@ -95,6 +95,11 @@ class LambdaRank:
     def parameters(self) -> dict[str, Any]:
         return msgspec.json.decode(msgspec.json.encode(self.settings))
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Columns that it was fitted with; see `model.Ranker`."""
+        return tuple(self._features)
+
     def fit(self, rows: pa.Table, validation: pa.Table | None = None) -> Self:
         """Learn; see `model.Ranker`.
 
