@@ -86,6 +86,31 @@ def verify() -> None:
     click.echo(f"All {found.keys:,} keys are equal to those of a rebuild.")
 
 
+@online.command(examples=["recsys-data online parity --hours 1"])
+@click.option("--hours", type=click.FloatRange(min=0), default=24.0, show_default=True, help="How far back to look.")
+@click.option("--positions", type=click.IntRange(1, 10_000), default=20, show_default=True, help="The newest so many.")
+def parity(hours: float, positions: int) -> None:
+    """Compute served feature values again from the lake, at the positions they were read at, and compare."""
+    from datetime import UTC, datetime, timedelta
+
+    from recsys_data.cli.support.terminal import print_table
+    from recsys_data.features.parity import parity
+
+    with opened() as platform:
+        found = parity(platform.lake, datetime.now(UTC) - timedelta(hours=hours), positions)
+    if found.differences:
+        head = ("feature", "entity", "moment", "served", "computed")
+        print_table(head, [tuple(map(str, one)) for one in found.differences])
+        raise Permanent(
+            f"{found.different:,} of {found.values:,} values differ. Run `recsys-data online verify`; if it finds "
+            "keys that differ, run `recsys-data online rebuild`."
+        )
+    click.echo(
+        f"{found.values:,} values served at {found.readings:,} positions are those of the lake"
+        + (f", {found.within:,} of them within 1e-9." if found.within else ".")
+    )
+
+
 @online.command(examples=["recsys-data online show user_activity u1", "recsys-data online show user_item u1 p00001"])
 @click.argument("view")
 @click.argument("keys", nargs=-1, required=True)
