@@ -1,7 +1,7 @@
 """How the platform is doing: what waits, what became of each line, how fast, and how much is stored.
 
-Data flow: event log + manifests and ledgers of the tables -> `Status`. No row is read but the reasons of dead
-letters. Run alone: `recsys-data status`.
+Data flow: event log + manifests and ledgers of the tables -> `Status`. Of rows only the reasons of dead letters
+are read, and the impressions of the last hour. Run alone: `recsys-data status`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +19,7 @@ from recsys_data.ingestion.streaming.latency import LatencyStatus, latency_of
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.ingestion.streaming.positions import main_dataset
 from recsys_data.monitoring.reconciliation import Stored, reconcile_lake
+from recsys_data.serving.delays import Delay, stored_delays
 from recsys_data.settings import Settings
 from recsys_data.storage.ledger import Ledger
 from recsys_data.storage.query import data_files, relation
@@ -69,12 +70,18 @@ class DatasetStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """Everything at a glance."""
+    """Everything at a glance.
+
+    Attributes:
+        latency: receipt of an event until it can be queried.
+        answers: receipt of an event to the first answer that used it, of the last hour.
+    """
 
     log: LogStatus
     ledger: LedgerStatus
     dead_letters_by_reason: dict[str, int]
     latency: LatencyStatus
+    answers: Delay
     datasets: dict[str, DatasetStatus]
 
 
@@ -104,6 +111,7 @@ def read_status(log: EventLog, lake: Lake, settings: Settings) -> Status:
         ),
         dead_letters_by_reason=_reasons_in([table.table for table in rejects]),
         latency=latency_of(ledger.latencies),
+        answers=stored_delays(lake, now),
         datasets={
             name: _dataset(found.stored.get(name), contract, lag.events, now)
             for name, contract in lake.contracts.items()

@@ -8,9 +8,19 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from datetime import UTC, datetime, timedelta
 
+import msgspec
+
+from recsys_data.serving.log import DELAY, SOURCE
 from recsys_data.serving.metrics import ServingMetrics
+from recsys_data.sql import literal, open_session
+from recsys_data.storage.query import file_path, relation
+from recsys_data.storage.tables import Lake
+
+EVENTS = "interactions"
+# How far back the status looks.
+WINDOW = timedelta(hours=1)
 
 # Visitors whose newest event has not been used yet.
 WAITING = 50_000
@@ -20,7 +30,7 @@ LATELY = 2_000
 SOON_SECONDS = 10.0
 
 
-class Delay(NamedTuple):
+class Delay(msgspec.Struct, frozen=True):
     """Quantiles of the last events; None where there were none."""
 
     events: int
@@ -93,3 +103,26 @@ class EventDelays:
         if not values:
             return Delay(0, None, None)
         return Delay(len(values), *(round(values[int(share * (len(values) - 1))], 3) for share in (0.5, 0.95)))
+
+
+def stored_delays(lake: Lake, now: datetime | None = None) -> Delay:
+    """Receipt to the first answer that used an event, of the answers of the last hour that are stored."""
+    now = now or datetime.now(UTC)
+    if not lake.exists(EVENTS) or "properties" not in {one.name for one in lake.contracts[EVENTS].columns}:
+        return Delay(0, None, None)
+    table = lake.table(EVENTS)
+    since = now - WINDOW
+    first = (since - datetime(1970, 1, 1, tzinfo=UTC)).days
+    files = [file_path(task.file) for task in table.scan().plan_files() if task.file.partition[0] >= first]
+    if not files:
+        return Delay(0, None, None)
+    with open_session() as connection:
+        events, *quantiles = connection.execute(
+            f"""SELECT count(delay), quantile_disc(delay, 0.5), quantile_disc(delay, 0.95) FROM (
+                SELECT TRY_CAST(json_extract_string(properties, '$.{DELAY}') AS DOUBLE) AS delay
+                FROM ({relation(table, files)})
+                WHERE type = 'impression' AND source = {literal(SOURCE)} AND event_ts >= $since
+                    AND contains(properties, {literal(DELAY)}))""",
+            {"since": since},
+        ).fetchall()[0]
+    return Delay(events, *quantiles)

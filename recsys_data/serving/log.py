@@ -32,6 +32,9 @@ FLUSH_SECONDS = 10.0
 SOURCE = "serving"
 # The property of an impression that says how old the newest event was.
 DELAY = "event_delay_s"
+# The property that says what else could have been shown, for off-policy evaluation.
+SHORTLIST = "shortlist"
+MAX_SHORTLIST = 50
 
 
 class ServedLog:
@@ -57,12 +60,17 @@ class ServedLog:
         metrics.waiting.set_function(lambda: len(self._waiting))
 
     def add(
-        self, request: Request, answer: Answer, event_delay: float | None = None, scores: Scores | None = None
+        self,
+        request: Request,
+        answer: Answer,
+        event_delay: float | None = None,
+        scores: Scores | None = None,
+        shortlist: Sequence[str] = (),
     ) -> None:
-        """Log an answer, in the background; `event_delay` and `scores` as for `impressions`."""
+        """Log an answer, in the background; further arguments as for `impressions`."""
         if not answer.items:
             return
-        lines = impressions(request, answer, datetime.now(UTC), event_delay, scores)
+        lines = impressions(request, answer, datetime.now(UTC), event_delay, scores, shortlist)
         size = sum(map(len, lines))
         if self._bytes + size > self.max_bytes:
             self._metrics.lost.inc(len(lines))
@@ -128,6 +136,7 @@ def impressions(
     at: datetime,
     event_delay: float | None = None,
     scores: Scores | None = None,
+    shortlist: Sequence[str] = (),
 ) -> list[bytes]:
     """The lines of an answer, one for each item.
 
@@ -140,6 +149,8 @@ def impressions(
         event_delay: seconds since the receipt of the newest event that this answer was the first to use; the
             property `event_delay_s` of the first item.
         scores: by which a ranker ordered the items; None: none did.
+        shortlist: the items that the order was drawn from, best first, if it was drawn; the property `shortlist` of
+            the first item, unless it is long.
     """
     shown_at = at + timedelta(seconds=request.shown_after_seconds)
     named = request.user_id or request.anonymous_id or request.session_id
@@ -158,7 +169,9 @@ def impressions(
     }
     shared = {name: value for name, value in shared.items() if value is not None}
     sampled = scores is not None and is_sampled(request.user_id)
-    delay = {} if event_delay is None else {DELAY: round(event_delay, 3)}
+    once: dict[str, object] = {} if event_delay is None else {DELAY: round(event_delay, 3)}
+    if 0 < len(shortlist) <= MAX_SHORTLIST:
+        once[SHORTLIST] = list(shortlist)
     return [
         msgspec.json.encode(
             {
@@ -169,7 +182,7 @@ def impressions(
                 "score": item.score,
                 "propensity": item.propensity,
                 "properties": {"reason": item.reason, "fallback": answer.fallback}
-                | (delay if item.position == 1 else {})
+                | (once if item is answer.items[0] else {})
                 | properties_of(scores, item.item_id, sampled),
             }
         )

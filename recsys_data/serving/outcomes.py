@@ -1,24 +1,27 @@
 """What became of recommendations: shown, clicked, bought and revenue, by scenario, model and variant.
 
 An outcome counts for an impression that has its recommendation id and item; each impression counts once, however often
-it was clicked. Shares have Wilson's interval of 95 % (JASA 22, 1927), which holds for few and for rare outcomes too; it
-takes impressions as independent, so that it is too narrow where a visitor is shown many lists.
+it was clicked. What was shown to bots is left out. Shares have Wilson's interval of 95 % (JASA 22, 1927), which holds
+for few and for rare outcomes too. From 30 visitors on, impressions count for as many fewer as the variance between
+visitors is larger than that of independent impressions.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from math import sqrt
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from recsys_data.storage.query import connect
+from recsys_data.serving.bots import EVENTS, VISITOR, bots_sql, connect_events
 from recsys_data.storage.tables import Lake
 
 if TYPE_CHECKING:
     import duckdb
 
-EVENTS = "interactions"
 NORMAL_95 = 1.959963984540054
+# With fewer, how much their impressions depend on each other is not known.
+LEAST_VISITORS = 30
 
 
 class Share(msgspec.Struct, frozen=True):
@@ -41,6 +44,8 @@ class Outcomes(msgspec.Struct, frozen=True, kw_only=True):
         revenue: sum of the value of those purchases.
         click_rate: clicked / shown.
         purchase_rate: bought / shown.
+        visitors: to whom they were shown.
+        shown_to_bots: impressions that are in none of the other numbers.
     """
 
     scenario: str | None
@@ -53,12 +58,16 @@ class Outcomes(msgspec.Struct, frozen=True, kw_only=True):
     revenue: float
     click_rate: Share
     purchase_rate: Share
+    visitors: int = 0
+    shown_to_bots: int = 0
 
 
 # $since is NULL for all impressions. Repeated impressions of an item in one recommendation are one.
 QUERY = f"""
-    WITH shown AS (
-        SELECT recommendation_id, item_id, min(list_id) AS scenario, min(model) AS model, min(variant) AS variant
+    WITH bots AS ({{bots}}),
+    shown AS (
+        SELECT recommendation_id, item_id, min(list_id) AS scenario, min(model) AS model, min(variant) AS variant,
+            min({VISITOR}) AS visitor, min(event_ts)::DATE AS day
         FROM {EVENTS}
         WHERE type = 'impression' AND recommendation_id IS NOT NULL AND ($since IS NULL OR event_ts >= $since)
         GROUP BY recommendation_id, item_id),
@@ -68,44 +77,87 @@ QUERY = f"""
         FROM {EVENTS}
         WHERE type IN ('click', 'purchase') AND recommendation_id IS NOT NULL
             AND ($since IS NULL OR event_ts >= $since)
-        GROUP BY recommendation_id, item_id)
-    SELECT scenario, model, variant, count(DISTINCT recommendation_id) AS answers, count(*) AS shown,
-        count(*) FILTER (clicked) AS clicked, count(*) FILTER (bought) AS bought,
-        coalesce(sum(revenue), 0)::DOUBLE AS revenue
-    FROM shown LEFT JOIN followed USING (recommendation_id, item_id)
+        GROUP BY recommendation_id, item_id),
+    of_visitors AS (
+        SELECT scenario, model, variant, visitor, bots.visitor IS NOT NULL AS bot,
+            count(DISTINCT recommendation_id) AS answers, count(*) AS shown, count(*) FILTER (clicked) AS clicked,
+            count(*) FILTER (bought) AS bought, coalesce(sum(revenue), 0)::DOUBLE AS revenue
+        FROM shown LEFT JOIN followed USING (recommendation_id, item_id) LEFT JOIN bots USING (visitor, day)
+        GROUP BY ALL)
+    SELECT scenario, model, variant, {{sums}} FROM of_visitors
     GROUP BY ALL ORDER BY scenario NULLS LAST, model NULLS LAST, variant NULLS LAST"""
+SUMS = {
+    "answers": "sum(answers)",
+    "shown": "sum(shown)",
+    "clicked": "sum(clicked)",
+    "bought": "sum(bought)",
+    "visitors": "count(DISTINCT visitor)",
+    "shown_squared": "sum(shown * shown)",
+    "clicked_squared": "sum(clicked * clicked)",
+    "clicked_shown": "sum(clicked * shown)",
+    "bought_squared": "sum(bought * bought)",
+    "bought_shown": "sum(bought * shown)",
+}
 
 
 def outcomes(lake: Lake, since: datetime | None = None) -> list[Outcomes]:
     """The outcomes of all recommendations that were shown at `since` or later; None: of all."""
-    with connect(lake, [EVENTS]) as connection:
-        return outcomes_of(connection, since)
+    connection, contexts = connect_events(lake)
+    with connection:
+        return outcomes_of(connection, since, contexts)
 
 
-def outcomes_of(connection: "duckdb.DuckDBPyConnection", since: datetime | None = None) -> list[Outcomes]:
-    """The same, of a session with a view `interactions`."""
+def outcomes_of(
+    connection: "duckdb.DuckDBPyConnection", since: datetime | None = None, contexts: bool = False
+) -> list[Outcomes]:
+    """The same, of a session with a view `interactions` and, if `contexts`, one of that name."""
+    sums = [f"coalesce({sql} FILTER (NOT bot), 0)::BIGINT AS {name}" for name, sql in SUMS.items()]
+    sums += ["coalesce(sum(revenue) FILTER (NOT bot), 0) AS revenue", "coalesce(sum(shown) FILTER (bot), 0)::BIGINT"]
+    query = QUERY.format(bots=bots_sql(contexts), sums=", ".join(sums))
     found = []
-    for *group, answers, shown, clicked, bought, revenue in connection.execute(QUERY, {"since": since}).fetchall():
-        scenario, model, variant = group
+    for scenario, model, variant, *values, revenue, of_bots in connection.execute(query, {"since": since}).fetchall():
+        one = dict(zip(SUMS, values, strict=True))
         found.append(
             Outcomes(
                 scenario=scenario,
                 model=model,
                 variant=variant,
-                answers=answers,
-                shown=shown,
-                clicked=clicked,
-                bought=bought,
+                answers=one["answers"],
+                shown=one["shown"],
+                clicked=one["clicked"],
+                bought=one["bought"],
                 revenue=revenue,
-                click_rate=wilson(clicked, shown),
-                purchase_rate=wilson(bought, shown),
+                click_rate=_rate(one, "clicked"),
+                purchase_rate=_rate(one, "bought"),
+                visitors=one["visitors"],
+                shown_to_bots=of_bots,
             )
         )
     return found
 
 
-def wilson(count: int, of: int) -> Share:
-    """The share `count / of` with Wilson's 95 % interval.
+def _rate(sums: Mapping[str, int], name: str) -> Share:
+    count, shown, visitors = sums[name], sums["shown"], sums["visitors"]
+    if visitors < LEAST_VISITORS or not 0 < count < shown:
+        return wilson(count, shown)
+    rate = count / shown
+    spread = sums[f"{name}_squared"] - 2 * rate * sums[f"{name}_shown"] + rate * rate * sums["shown_squared"]
+    return wilson(count, shown, design_effect(spread * visitors / (visitors - 1), rate, shown))
+
+
+def design_effect(spread: float, rate: float, shown: int) -> float:
+    """How many times as large the variance of a rate is as with independent impressions (Kish), at least 1.
+
+    Args:
+        spread: sum over visitors of (outcomes - rate * impressions) squared.
+        rate: outcomes per impression.
+        shown: impressions.
+    """
+    return max(1.0, spread / (rate * (1 - rate) * shown))
+
+
+def wilson(count: int, of: int, effect: float = 1.0) -> Share:
+    """The share `count / of` with Wilson's 95 % interval; `effect` is that of the design, as many are like one.
 
     >>> [round(one, 4) for one in msgspec.structs.astuple(wilson(5, 100))]
     [0.05, 0.0215, 0.1118]
@@ -114,7 +166,7 @@ def wilson(count: int, of: int) -> Share:
     """
     if not of:
         return Share(0.0, 0.0, 1.0)
-    share, square = count / of, NORMAL_95**2
-    middle = (share + square / (2 * of)) / (1 + square / of)
-    half = NORMAL_95 / (1 + square / of) * sqrt(share * (1 - share) / of + square / (4 * of * of))
+    share, square, size = count / of, NORMAL_95**2, of / effect
+    middle = (share + square / (2 * size)) / (1 + square / size)
+    half = NORMAL_95 / (1 + square / size) * sqrt(share * (1 - share) / size + square / (4 * size * size))
     return Share(share, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)))

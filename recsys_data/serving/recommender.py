@@ -113,7 +113,8 @@ class LakeRecommender:
             ),
         )
         delay = self.delays.used(keys(request.user_id, request.anonymous_id, request.session_id))
-        self.log.add(request, answer, delay, scores)
+        drawn_from = [one.item_id for one in shortlist] if scenario.exploration else ()
+        self.log.add(request, answer, delay, scores, drawn_from)
         self.metrics.answers.labels(answer.scenario, str(answer.fallback).lower()).inc()
         self.metrics.answer_seconds.observe(time.perf_counter() - begun)
         return answer

@@ -50,6 +50,7 @@ def test_a_new_folder_has_a_status_and_still_no_tables(log: EventLog, lake: Lake
         },
         "dead_letters_by_reason": {},
         "latency": {"p50_s": None, "p95_s": None},
+        "answers": {"events": 0, "p50_s": None, "p95_s": None},
         "datasets": {
             name: {"rows": 0, "partitions": 0, "latest": None, "freshness": "empty"} for name in lake.contracts
         },

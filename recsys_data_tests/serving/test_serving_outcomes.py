@@ -1,12 +1,16 @@
 """What became of recommendations, joined by their ids."""
 
 import json
+import re
+from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from recsys_data.cli import cli
-from recsys_data.serving.outcomes import outcomes, wilson
+from recsys_data.serving.bots import CRAWLERS
+from recsys_data.serving.outcomes import design_effect, outcomes, wilson
 from recsys_data_tests.serving.conftest import items_of
 
 
@@ -54,3 +58,58 @@ def test_intervals_hold_the_share(count, of):
     for limit in (share.low, share.high):
         if 0 < limit < 1:
             assert abs(share.value - limit) == pytest.approx(1.959963984540054 * (limit * (1 - limit) / of) ** 0.5)
+
+
+def test_what_is_shown_to_bots_is_not_counted(shop, serve):
+    client = serve(shop)
+    answers = {user: client.recommend(user_id=user, n=3) for user in ("u1", "u2", "u3")}
+    client.stop()
+    clicked = [
+        (0, "click", user, items_of(answer)[0], {"recommendation_id": answer["recommendation_id"]} | now(user))
+        for user, answer in answers.items()
+    ]
+    # One says so, one is too fast.
+    agent = {"context": {"user_agent": "Mozilla/5.0 (compatible; Googlebot/2.1)"}}
+    crawl = (0, "page_view", "u2", None, now("u2") | agent)
+    many = [(0, "click", "u3", "i1", now("u3")) for _ in range(501)]
+    shop.happen(*clicked, crawl, *many)
+    (found,) = outcomes(shop.open_lake())
+    assert (found.answers, found.shown, found.clicked, found.visitors, found.shown_to_bots) == (1, 3, 1, 1, 6)
+
+
+def now(user):
+    return {"event_ts": datetime.now(UTC).isoformat().replace("+00:00", "Z"), "received_at": None}
+
+
+@pytest.mark.parametrize(
+    ("agent", "crawler"),
+    [
+        ("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)", True),
+        ("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 HeadlessChrome/120.0.0.0 Safari/537.36", True),
+        ("facebookexternalhit/1.1", True),
+        ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/120.0.0.0 Safari/537.36", False),
+        ("Mozilla/5.0 (Linux; Android 11; CUBOT X50) AppleWebKit/537.36 Chrome/120.0 Mobile Safari/537.36", False),
+        ("okhttp/4.9.3", False),
+        ("python-requests/2.31", False),
+    ],
+)
+def test_crawlers_are_known_by_their_user_agent(agent, crawler):
+    assert bool(re.search(CRAWLERS, agent, re.IGNORECASE)) is crawler
+
+
+def test_intervals_hold_where_visitors_differ():
+    rng = np.random.default_rng(3)
+    rate, visitors, lists = 0.1, 200, 20
+    held = {"clustered": 0, "independent": 0}
+    runs = 400
+    for _ in range(runs):
+        shown = rng.integers(1, 2 * lists, visitors)
+        clicked = rng.binomial(shown, rng.beta(1, 9, visitors))
+        count, of = int(clicked.sum()), int(shown.sum())
+        spread = float(((clicked - count / of * shown) ** 2).sum()) * visitors / (visitors - 1)
+        for name, share in {
+            "clustered": wilson(count, of, design_effect(spread, count / of, of)),
+            "independent": wilson(count, of),
+        }.items():
+            held[name] += share.low <= rate <= share.high
+    assert held["clustered"] >= 0.93 * runs > held["independent"]

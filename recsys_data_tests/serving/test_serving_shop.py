@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from recsys_data.errors import UserError
-from recsys_data.serving.delays import SOON_SECONDS, EventDelays
+from recsys_data.serving.delays import SOON_SECONDS, Delay, EventDelays, stored_delays
 from recsys_data.serving.metrics import ServingMetrics
 from recsys_data.serving.shop.routes import origin
 from recsys_data_tests.serving.conftest import items_of
@@ -182,3 +182,19 @@ def test_the_shelf_of_the_page_holds_items_that_it_can_describe(shop, page):
     shown = items_of(page.recommend(user_id="u3", n=12))
     described = page.get("/v1/items?ids=" + ",".join(shown)).json()["items"]
     assert [one["item_id"] for one in described] == shown
+
+
+def test_the_status_knows_how_long_events_took_to_an_answer(shop, serve):
+    shop.happen((1, "view", "u1", "i1", {}))
+    assert stored_delays(shop.open_lake()) == Delay(0, None, None)
+    client = serve(shop)
+    for seconds, visitor in ((2, "a"), (4, "b"), (1, "c")):
+        received = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+        shop.happen((1, "view", None, "i20", {"anonymous_id": visitor, "received_at": received}))
+        client.refresh()
+        client.recommend(anonymous_id=visitor, n=3)
+    client.stop()
+    shop.consume()
+    found = stored_delays(shop.open_lake())
+    assert found.events == 3 and 1 <= found.p50_s <= found.p95_s and found.p95_s >= 4
+    assert stored_delays(shop.open_lake(), datetime.now(UTC) + timedelta(hours=2)).events == 0

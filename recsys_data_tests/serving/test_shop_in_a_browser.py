@@ -24,6 +24,8 @@ pytestmark = pytest.mark.integration
 
 PATIENCE = 90
 CARD = "#home-items .card"
+# What a headless browser shows does not count.
+AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/150.0.0.0 Safari/537.36"
 
 
 class Deployment:
@@ -101,7 +103,7 @@ def browser() -> "Iterator[Browser]":
 @pytest.fixture
 def page(browser: "Browser") -> "Iterator[Page]":
     """A window, in which nothing may be reported on the console."""
-    context = browser.new_context(viewport={"width": 1360, "height": 900})
+    context = browser.new_context(viewport={"width": 1360, "height": 900}, user_agent=AGENT)
     page = context.new_page()
     page.set_default_timeout(PATIENCE * 1000)
     reported: list[str] = []

@@ -35,7 +35,7 @@ def show(found: "Status") -> None:
     """Print the status for people."""
     from recsys_data.cli.support.terminal import print_table
 
-    ledger, latency = found.ledger, found.latency
+    ledger, latency, answers = found.ledger, found.latency, found.answers
     removed = {"(replayed)": ledger.replayed, "(discarded)": ledger.discarded}
     facts = [
         ("waiting in the log", f"{found.log.lag_events:,} events, {found.log.lag_bytes:,} bytes"),
@@ -47,6 +47,7 @@ def show(found: "Status") -> None:
         *((f"    {outcome}", f"{count:,}") for outcome, count in removed.items() if count),
         ("ledger", "balanced" if ledger.balanced else "NOT BALANCED: rows are missing or counted twice"),
         ("received to queryable", f"{seconds(latency.p50_s)} (p50), {seconds(latency.p95_s)} (p95)"),
+        ("received to an answer", f"{seconds(answers.p50_s)} (p50), {seconds(answers.p95_s)} (p95)"),
     ]
     print_table(("events", ""), facts)
     click.echo()

@@ -62,8 +62,8 @@ class Numbers:
             stored = self._stored
         return {
             **stored,
-            "online": self._delays.online()._asdict(),
-            "answers": self._delays.first_answers()._asdict(),
+            "online": msgspec.to_builtins(self._delays.online()),
+            "answers": msgspec.to_builtins(self._delays.first_answers()),
             "serving": self._serving(),
             "parity": self._parity(),
         }
