@@ -212,7 +212,7 @@ class Updater:
                     else:
                         for layout in self._layouts:
                             if layout.name == name:
-                                changes |= _pieces(connection, layout, query, target, now)
+                                changes |= pieces_after(connection, layout, query, target, now)
                 stream = position.streams.get(name, StreamPosition())
                 counts = dict(stream.days)
                 for day, some in days.items():
@@ -302,9 +302,18 @@ def _merges(connection: "duckdb.DuckDBPyConnection", query: str, target: Target)
     return dict(changed(target.get_many, found))
 
 
-def _pieces(
+def pieces_after(
     connection: "duckdb.DuckDBPyConnection", layout: Layout, query: str, target: Target, now: int
 ) -> dict[bytes, bytes | None]:
+    """What has to be written of a view after these rows: key -> value, None if nothing is left.
+
+    Args:
+        connection: of `open_features`, which can read the rows.
+        layout: of a stream of the view.
+        query: SQL of the rows.
+        target: what is stored so far.
+        now: the moment, in microseconds, not before that of what is stored.
+    """
     found = gather(connection, layout, query, now)
     if not found.keys:
         return {}

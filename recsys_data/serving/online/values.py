@@ -255,7 +255,8 @@ def _moments(layout: Layout, feature: Feature, of: Mapping[str, Any]) -> "pa.Arr
         return pa.array(total / np.maximum(numbers, 1), mask=numbers == 0)
     squares = _doubles(_total(layout, feature, "squares", of)[1])
     spread = numbers * squares - total**2
-    value = np.sqrt(np.maximum(0, spread / (numbers.astype(float) * np.maximum(numbers - 1, 1))))
+    several = np.maximum(numbers, 2)
+    value = np.sqrt(np.maximum(0, spread / (several.astype(float) * (several - 1))))
     return pa.array(value, mask=numbers < 2)
 
 
