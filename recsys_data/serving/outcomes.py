@@ -6,7 +6,7 @@ for few and for rare outcomes too. From 30 visitors on, impressions count for as
 visitors is larger than that of independent impressions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from math import sqrt
 from typing import TYPE_CHECKING
@@ -79,7 +79,7 @@ QUERY = f"""
             AND ($since IS NULL OR event_ts >= $since)
         GROUP BY recommendation_id, item_id),
     of_visitors AS (
-        SELECT scenario, model, variant, visitor, bots.visitor IS NOT NULL AS bot,
+        SELECT scenario, {{model}} AS model, variant, visitor, bots.visitor IS NOT NULL AS bot,
             count(DISTINCT recommendation_id) AS answers, count(*) AS shown, count(*) FILTER (clicked) AS clicked,
             count(*) FILTER (bought) AS bought, coalesce(sum(revenue), 0)::DOUBLE AS revenue
         FROM shown LEFT JOIN followed USING (recommendation_id, item_id) LEFT JOIN bots USING (visitor, day)
@@ -111,38 +111,57 @@ def outcomes_of(
     connection: "duckdb.DuckDBPyConnection", since: datetime | None = None, contexts: bool = False
 ) -> list[Outcomes]:
     """The same, of a session with a view `interactions` and, if `contexts`, one of that name."""
+    return [
+        Outcomes(
+            scenario=scenario,
+            model=model,
+            variant=variant,
+            answers=one["answers"],
+            shown=one["shown"],
+            clicked=one["clicked"],
+            bought=one["bought"],
+            revenue=revenue,
+            click_rate=rate_of(one, "clicked"),
+            purchase_rate=rate_of(one, "bought"),
+            visitors=one["visitors"],
+            shown_to_bots=of_bots,
+        )
+        for scenario, model, variant, one, revenue, of_bots in counted(connection, since, contexts)
+    ]
+
+
+def counted(
+    connection: "duckdb.DuckDBPyConnection", since: datetime | None, contexts: bool, by_model: bool = True
+) -> Iterator[tuple[str | None, str | None, str | None, dict[str, int], float, int]]:
+    """Scenario, model, variant, `SUMS`, revenue and impressions to bots of each group; see `outcomes_of`.
+
+    Args:
+        connection: has the views.
+        since: None: of all.
+        contexts: whether there is such a view.
+        by_model: whether models are groups of their own; otherwise the model is None.
+    """
     sums = [f"coalesce({sql} FILTER (NOT bot), 0)::BIGINT AS {name}" for name, sql in SUMS.items()]
     sums += ["coalesce(sum(revenue) FILTER (NOT bot), 0) AS revenue", "coalesce(sum(shown) FILTER (bot), 0)::BIGINT"]
-    query = QUERY.format(bots=bots_sql(contexts), sums=", ".join(sums))
-    found = []
-    for scenario, model, variant, *values, revenue, of_bots in connection.execute(query, {"since": since}).fetchall():
-        one = dict(zip(SUMS, values, strict=True))
-        found.append(
-            Outcomes(
-                scenario=scenario,
-                model=model,
-                variant=variant,
-                answers=one["answers"],
-                shown=one["shown"],
-                clicked=one["clicked"],
-                bought=one["bought"],
-                revenue=revenue,
-                click_rate=_rate(one, "clicked"),
-                purchase_rate=_rate(one, "bought"),
-                visitors=one["visitors"],
-                shown_to_bots=of_bots,
-            )
-        )
-    return found
+    model = "model" if by_model else "NULL::VARCHAR"
+    query = QUERY.format(bots=bots_sql(contexts), sums=", ".join(sums), model=model)
+    for scenario, name, variant, *values, revenue, of_bots in connection.execute(query, {"since": since}).fetchall():
+        yield scenario, name, variant, dict(zip(SUMS, values, strict=True)), revenue, of_bots
 
 
-def _rate(sums: Mapping[str, int], name: str) -> Share:
+def rate_of(sums: Mapping[str, int], name: str) -> Share:
+    """The share of impressions that have the outcome of this name, from `SUMS`."""
+    return wilson(sums[name], sums["shown"], effect_of(sums, name))
+
+
+def effect_of(sums: Mapping[str, int], name: str) -> float:
+    """The design effect of that share; 1 where it is not known."""
     count, shown, visitors = sums[name], sums["shown"], sums["visitors"]
     if visitors < LEAST_VISITORS or not 0 < count < shown:
-        return wilson(count, shown)
+        return 1.0
     rate = count / shown
     spread = sums[f"{name}_squared"] - 2 * rate * sums[f"{name}_shown"] + rate * rate * sums["shown_squared"]
-    return wilson(count, shown, design_effect(spread * visitors / (visitors - 1), rate, shown))
+    return design_effect(spread * visitors / (visitors - 1), rate, shown)
 
 
 def design_effect(spread: float, rate: float, shown: int) -> float:
