@@ -105,10 +105,10 @@ def readings(lake: "Lake", since: datetime, most: int = POSITIONS) -> list[Readi
             f"""WITH said AS (SELECT user_id, item_id, event_ts, properties->>'$.read' AS read,
                     properties->>'$.features' AS features
                 FROM ({relation(table, files)}) WHERE type = 'impression' AND event_ts >= ?),
-            newest AS (SELECT read, max(event_ts) AS at FROM said WHERE features IS NOT NULL GROUP BY read
-                ORDER BY at DESC, read LIMIT {most})
+            newest AS (SELECT read, max(event_ts) AS latest FROM said WHERE features IS NOT NULL GROUP BY read
+                ORDER BY latest DESC, read LIMIT {most})
             SELECT read, user_id, item_id, features FROM said JOIN newest USING (read)
-            WHERE features IS NOT NULL ORDER BY at DESC, read""",
+            WHERE features IS NOT NULL ORDER BY latest DESC, read""",
             [since],
         ).fetchall()
     found: dict[str, list[Served]] = {}
