@@ -21,12 +21,16 @@ MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"])
 @click.option("--since", type=MOMENT, help="Only what was shown from this moment on (UTC).")
 @click.option("--uplift", is_flag=True, help="Compare the variants of each scenario.")
 @click.option("--baseline", help="The variant to compare with; default: control, or else the one that was shown most.")
+@click.option("--off-policy", "off_policy", is_flag=True, help="Estimate what the challengers would be worth.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def recommendations(since: datetime | None, uplift: bool, baseline: str | None, as_json: bool) -> None:
+def recommendations(
+    since: datetime | None, uplift: bool, baseline: str | None, off_policy: bool, as_json: bool
+) -> None:
     """What was shown, clicked and bought, by scenario, model and variant.
 
     Clicks and purchases belong to an impression by recommendation_id and item_id. Rates are shares of what was shown,
-    with 95 % intervals over visitors.
+    with 95 % intervals over visitors. --off-policy shows instead, by scenario, the clicks per impression that the
+    challenger would get if it ordered what was chosen.
     """
     from datetime import UTC
 
@@ -37,6 +41,11 @@ def recommendations(since: datetime | None, uplift: bool, baseline: str | None, 
 
     if baseline and not uplift:
         raise click.UsageError("--baseline needs --uplift.")
+    if uplift and off_policy:
+        raise click.UsageError("--uplift and --off-policy are different tables: ask for one.")
+    if off_policy:
+        _estimate(since.replace(tzinfo=UTC) if since else None, as_json)
+        return
     if uplift:
         _compare(since, baseline, as_json)
         return
@@ -110,3 +119,39 @@ def _compare(since: datetime | None, baseline: str | None, as_json: bool) -> Non
     ]
     numbers = ("rate", "baseline rate", "difference", "uplift")
     print_table(("scenario", "variant", "baseline", "measure", *numbers), rows, right=numbers)
+
+
+def _estimate(since: datetime | None, as_json: bool) -> None:
+    import msgspec
+
+    from recsys_data.cli.support.terminal import print_json, print_table
+    from recsys_data.serving.estimates import estimates
+    from recsys_data.training.off_policy import Estimate
+
+    with opened() as platform:
+        found = estimates(platform.lake, platform.settings, since)
+    if as_json:
+        print_json([msgspec.to_builtins(one) for one in found])
+        return
+    if not found:
+        click.echo("No scenario has a model with a challenger.")
+        return
+
+    def shown(one: Estimate | None) -> str:
+        return "" if one is None else f"{one.value:.2%} ({one.low:.2%} to {one.high:.2%})"
+
+    rows = [
+        (
+            one.scenario,
+            one.challenger,
+            f"{one.answers:,}",
+            f"{one.visitors:,}",
+            f"{one.effective_sample_size:,.0f}",
+            shown(one.on_policy) or one.missing,
+            shown(one.snips),
+            shown(one.dr),
+        )
+        for one in found
+    ]
+    numbers = ("answers", "visitors", "effective impressions")
+    print_table(("scenario", "challenger", *numbers, "clicks now", "SNIPS", "DR"), rows, right=numbers)
