@@ -1,0 +1,1 @@
+"""Feature views online: what is stored of them per entity, and their values at any moment."""
