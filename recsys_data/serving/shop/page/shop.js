@@ -336,6 +336,8 @@ async function become(userId) {
   state.shown = new Set();
   cart();
   $("similar").hidden = true;
+  $("log").replaceChildren();
+  $("n-click").textContent = "–";
   $("status").textContent = "Click an item: the shelf changes as soon as answers know of it.";
   $("home-items").setAttribute("aria-busy", "true");
   try {
