@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from recsys_data.features.lake import FeatureSources, open_features
 from recsys_data.features.point_in_time import EVENT_TIME, join
-from recsys_data.serving.online.gather import KNOWN
+from recsys_data.serving.online import gather
 from recsys_data.serving.online.kinds import arrow_type, kept_as, restored
-from recsys_data.serving.online.layout import OnlineView
+from recsys_data.serving.online.layout import KNOWN, OnlineView
 from recsys_data.sql import quote
 
 # Microseconds after which values are computed again though nothing changed.
@@ -34,7 +34,7 @@ def sources(online: OnlineView) -> list[str]:
 
 def key_of(online: OnlineView, values: Sequence[Any]) -> bytes:
     """The key of the values of an entity."""
-    return msgspec.msgpack.encode((online.view.name, KNOWN, *values))
+    return msgspec.msgpack.encode((online.view.name, gather.KNOWN, *values))
 
 
 def prefix(online: OnlineView) -> bytes:
@@ -84,9 +84,8 @@ def restore(online: OnlineView, stored: Sequence[bytes | None]) -> pa.Table:
     rows = [msgspec.msgpack.decode(one) if one else nothing for one in stored]
     columns = list(zip(*rows, strict=True)) or [()] * len(features)
     kinds = [online.resolved.types[one.name] for one in features]
-    return pa.table(
-        {
-            one.name: restored(column, kind, arrow_type(kind))
-            for one, column, kind in zip(features, columns, kinds, strict=True)
-        }
-    )
+    found = {
+        one.name: restored(column, kind, arrow_type(kind))
+        for one, column, kind in zip(features, columns, kinds, strict=True)
+    }
+    return pa.table({**found, KNOWN: pa.array([bool(one) for one in stored])})

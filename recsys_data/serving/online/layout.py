@@ -18,8 +18,10 @@ from recsys_data.features.intervals import Span
 from recsys_data.features.tiles import Plan, plan
 
 # Changes whenever the same declaration leads to other pieces.
-FORMAT = 1
+FORMAT = 2
 MOMENT, ALL = 1, 0
+# Beside the features of a view: whether anything was known of the entity, as the point-in-time join has it.
+KNOWN = "known"
 NEVER = 2**62
 
 
@@ -111,13 +113,19 @@ def online_view(view: FeatureView, sources: Mapping[str, Source]) -> OnlineView 
 
 def _layout(view: FeatureView, name: str, source: Source, resolved: Resolved) -> Layout:
     planned = plan(view, name, source, resolved, commit=False)
-    asked: dict[tuple[int, int], list[tuple[int, State]]] = {}
+    # There is always one piece for all time, which says that anything was known.
+    asked: dict[tuple[int, int], list[tuple[int, State]]] = {(ALL, 0): []}
     for state, spans in planned.needed().items():
         for number in spans:
             span = planned.spans[number]
             asked.setdefault((_hop(span, state), span.delay), []).append((number, state))
     groups = [
-        Group(hop, delay, tuple(found), max(_reach(planned.spans[number], hop) for number, _ in found))
+        Group(
+            hop,
+            delay,
+            tuple(found),
+            NEVER if hop == ALL else max(_reach(planned.spans[number], hop) for number, _ in found),
+        )
         for (hop, delay), found in sorted(asked.items())
     ]
     return Layout(view, name, source, planned, tuple(groups))

@@ -19,7 +19,7 @@ from recsys_data.features.intervals import Span
 from recsys_data.features.lake import open_features
 from recsys_data.features.merging import decimals
 from recsys_data.serving.online.kinds import arrow_type, restored
-from recsys_data.serving.online.layout import MOMENT, NEVER, Group, Layout, OnlineView, columns_of
+from recsys_data.serving.online.layout import ALL, KNOWN, MOMENT, NEVER, Group, Layout, OnlineView, columns_of
 from recsys_data.serving.online.pieces import (
     Elements,
     Pieces,
@@ -53,7 +53,8 @@ class Values:
 
     def __init__(self, online: OnlineView, wanted: Collection[str] | None = None) -> None:
         self.online = online
-        self.wanted = [one.name for one in online.view.features if wanted is None or one.name in wanted]
+        names = [*(one.name for one in online.view.features), KNOWN]
+        self.wanted = [name for name in names if wanted is None or name in wanted]
         self._lock = threading.Lock()
         self._connection = open_features()
         # So little is computed that threads would only wait for each other.
@@ -92,13 +93,18 @@ class Values:
         import pyarrow as pa
 
         found: dict[str, pa.Array] = {}
+        known = np.zeros(entities, bool)
         for layout, groups in zip(self.online.streams, streams, strict=True):
             states: Merged = {}
             for group, (pieces, waiting) in zip(layout.groups, groups, strict=True):
                 states |= _states(layout, group, pieces, waiting, entities, moment)
+                if (group.hop, group.delay) == (ALL, 0):
+                    known[pieces.entity] = True
+                    known[waiting.entity[waiting.start < moment]] = True
             for feature, kind in layout.planned.features.items():
                 if feature.name.lower() in self._needed:
                     found[feature.name] = self._value(layout, feature, kind, states)
+        found[KNOWN] = pa.array(known)
         if self._expressions:
             found |= self._express(found, entities, moment, request or {})
         return pa.table({name: found[name] for name in self.wanted})
