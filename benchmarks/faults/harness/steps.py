@@ -34,6 +34,9 @@ from recsys_data.ingestion.streaming.deduplication import DedupIndex
 from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data.ingestion.streaming.log.embedded import writer as log_writer
 from recsys_data.ingestion.streaming.log.embedded.writer import PartitionWriter
+from recsys_data.serving.online import histories, updater
+from recsys_data.serving.online_store.lmdb import LmdbRebuild, LmdbStore
+from recsys_data.serving.online_store.long_keys import LongKeys
 from recsys_data.storage import commit, partition
 from recsys_data.storage import parquet as write
 from recsys_data.storage.iceberg import file_io as durable_io
@@ -127,6 +130,16 @@ STEPS: dict[str, list[tuple[Any, str]]] = {
         (Path, "replace"),
         (Path, "unlink"),
         (shutil, "rmtree"),
+    ],
+    "online": [
+        (updater, "gather"),
+        (updater, "encoded"),
+        (histories, "values"),
+        (LmdbStore, "commit"),
+        (LmdbRebuild, "put"),
+        (LmdbRebuild, "publish"),
+        (LmdbRebuild, "discard"),
+        (LongKeys, "packed"),
     ],
     "snapshot": [
         (Staged, "gather"),
