@@ -149,7 +149,8 @@ class Columns:
     """Where the states of a group lie in its arrays.
 
     Attributes:
-        whole: state -> first column and number of columns of integers; the first says how many rows count.
+        whole: state -> first column and number of columns of integers; the first of several, and that of a
+            state in `real`, says whether there is a value.
         real: state -> column of doubles.
         hashes: states that are lists of hashes.
         best: states that are the first or last in an order.
@@ -163,6 +164,11 @@ class Columns:
     @property
     def width(self) -> int:
         return sum(number for _, number in self.whole.values())
+
+    @property
+    def flags(self) -> list[int]:
+        """The columns of integers that say whether there is a value."""
+        return [first for state, (first, number) in self.whole.items() if number > 1 or state in self.real]
 
 
 # Kind of a state that is summed -> limbs of 32 bits beside the number of rows, which is all of a count.

@@ -127,10 +127,13 @@ def merged(group: Group, pieces: Pieces) -> Pieces:
     place = np.empty(len(order), np.int64)
     place[order] = np.cumsum(begins) - 1
     columns = columns_of(group)
+    whole = np.add.reduceat(pieces.whole[order], first, axis=0)
+    # Otherwise they would count the updates that the rows came with.
+    whole[:, columns.flags] = np.minimum(whole[:, columns.flags], 1)
     return Pieces(
         entity[first],
         start[first],
-        np.add.reduceat(pieces.whole[order], first, axis=0),
+        whole,
         np.add.reduceat(pieces.real[order], first, axis=0),
         [least_hashes(Elements(place[one.piece], one.key)) for one in pieces.hashes],
         [

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -117,6 +118,16 @@ def test_an_updater_that_starts_again_applies_every_row_once(shop: ServingShop, 
     assert follow(shop, store).update().keys == 0
     assert verify(shop.open_lake(), store).different == []
     assert differences(shop, served(shop, store)) == []
+
+
+def test_values_do_not_depend_on_how_many_updates_they_came_with(shop: ServingShop, store: LmdbStore) -> None:
+    then = partial(Updater, clock=lambda: to_microseconds(NOW))
+    for minute in (50, 51, 52):
+        then(shop.open_lake(), store).update()
+        shop.happen((minute, "click", "u1", "i1"), (minute, "purchase", "u1", "i2", {"price": 1.0, "currency": "EUR"}))
+    then(shop.open_lake(), store).update()
+    with patch("recsys_data.serving.online.verification.Updater", then):
+        assert verify(shop.open_lake(), store).different == []
 
 
 def test_rows_that_are_deleted_lead_to_a_rebuild(shop: ServingShop, store: LmdbStore) -> None:
