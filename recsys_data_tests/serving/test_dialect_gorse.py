@@ -63,6 +63,7 @@ def test_popular_and_latest_items_leave_out_what_a_user_met(shop, serve):
 
 
 def test_neighbors_and_sessions_are_similar_items(shop, serve):
+    declare(shop, name="item_page", candidates=["similar"], exploration=0)
     client = serve(shop)
     native = client.post("/v1/similar", json={"items": ["i10"], "scenario": "item_page", "n": 3})
     assert {one["Id"] for one in get(client, "/api/item/i10/neighbors?n=3")} == set(items_of(native))
@@ -80,6 +81,7 @@ def test_write_back_makes_impressions_at_their_time(shop, serve):
 
 
 def test_feedback_joins_the_answer_that_showed_the_item_last(shop, serve):
+    declare(shop, name="home", exploration=0)
     client = serve(shop)
     get(client, "/api/recommend/u1?n=3")
     ids = get(client, "/api/recommend/u1?n=3")

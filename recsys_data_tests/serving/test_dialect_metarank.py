@@ -44,6 +44,7 @@ def test_items_are_ranked_and_explained(shop, serve):
 
 
 def test_recommendations_are_for_a_user_or_similar_to_items(shop, serve):
+    declare(shop, name="item_page", candidates=["similar"], exploration=0)
     client = serve(shop)
     mine = client.post("/recommend/home", json={"count": 3, "user": "u1"})
     assert len(mine["items"]) == 3

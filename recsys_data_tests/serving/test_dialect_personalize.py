@@ -52,6 +52,7 @@ def test_a_user_gets_items_with_the_id_of_the_answer(shop, serve):
 
 
 def test_an_item_alone_gets_similar_ones_and_unknown_users_get_popular_ones(shop, serve):
+    declare(shop, name="item_page", candidates=["similar"], exploration=0)
     client = serve(shop)
     similar = client.post("/recommendations", json={"recommenderArn": PAGE, "itemId": "i10", "numResults": 3})
     native = client.post("/v1/similar", json={"items": ["i10"], "scenario": "item_page", "n": 3})
