@@ -4,7 +4,7 @@ In the position-based model a click needs that the item is looked at, which depe
 attracts. Weighted by 1 / propensity, every position of a list shows the same items, so that click rates differ as the
 chances to be looked at do (Joachims, Swaminathan and Schnabel, WSDM 2017). Long lists may attract more or less than
 short ones: each length has a level of its own. Rare positions are noisy; `smoothed` is a curve through all of them, a
-quadratic in the logarithm.
+polynomial in the logarithm, of the degree up to three that Schwarz's criterion (Annals of Statistics 6, 1978) prefers.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from recsys_data.errors import UserError
 
-DEGREE = 2
+MOST_DEGREES = 3
 STEPS, ENOUGH = 1000, 1e-12
 
 Floats = npt.NDArray[np.float64]
@@ -86,11 +86,9 @@ def position_curve(logged: Mapping[str, Any]) -> PositionCurve:
         error = relative * np.sqrt(log_variance + log_variance[0])
     error[0] = 0.0
     known = np.flatnonzero(relative > 0)
-    if len(known) <= DEGREE:
-        raise UserError(f"Only {len(known)} positions have clicks; expected more than {DEGREE}.")
-    weights = 1 / np.sqrt(log_variance[known])
-    fitted = np.polynomial.Polynomial.fit(known, np.log(relative[known]), DEGREE, w=weights)
-    logs = fitted(np.arange(count))
+    if len(known) < 3:
+        raise UserError(f"Only {len(known)} positions have clicks; expected three or more.")
+    logs = _fitted(known, np.log(relative[known]), 1 / np.sqrt(log_variance[known]))(np.arange(count))
     return PositionCurve(
         impressions=np.bincount(place, minlength=count),
         clicks=_sums(place, reward, count),
@@ -102,6 +100,18 @@ def position_curve(logged: Mapping[str, Any]) -> PositionCurve:
 
 def _sums(group: npt.NDArray[np.int64], values: Floats, count: int) -> Floats:
     return np.bincount(group, values, count).astype(np.float64)
+
+
+def _fitted(place: npt.NDArray[np.int64], logs: Floats, weights: Floats) -> np.polynomial.Polynomial:
+    """The polynomial through logarithms that have these inverse standard errors."""
+    best, least = None, np.inf
+    for degree in range(1, min(MOST_DEGREES, len(place) - 2) + 1):
+        found = np.polynomial.Polynomial.fit(place, logs, degree, w=weights)
+        criterion = ((weights * (logs - found(place))) ** 2).sum() + (degree + 1) * np.log(len(place))
+        if best is None or criterion < least:
+            best, least = found, criterion
+    assert best is not None
+    return best
 
 
 def _chances(followed: Floats, shown: Floats) -> Floats:

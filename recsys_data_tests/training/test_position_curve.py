@@ -29,7 +29,7 @@ def lists(seed=0, count=40_000, exploration=0.5):
 
 
 def test_the_planted_curve_is_recovered_although_models_and_lengths_confound_it():
-    logged = lists()
+    logged = lists(count=200_000)
     found = position_curve(logged)
     assert np.abs(found.smoothed / LOOKED_AT - 1).max() < 0.03
     assert (np.abs(found.relative - LOOKED_AT)[1:] < 4 * found.error[1:]).all()
