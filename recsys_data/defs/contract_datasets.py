@@ -15,6 +15,7 @@ from recsys_data.defs.ingestion import dead_letters, snapshots, streaming
 from recsys_data.defs.monitoring import check_job, openlineage
 from recsys_data.defs.monitoring.checks import checks_of
 from recsys_data.defs.monitoring.partitions import partitions_sensor
+from recsys_data.defs.serving import recommendations
 from recsys_data.defs.training import models, sets
 from recsys_data.settings import Settings
 
@@ -41,6 +42,7 @@ def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Def
         views.definitions(contracts, settings),
         sets.definitions(contracts, settings),
         models.definitions(contracts, settings),
+        recommendations.definitions(contracts, settings),
         openlineage.definitions(),
         # Those with a condition of their own run when it says so, once a day.
         check_job.definitions([one for one in checks if contracts[one.asset].is_stream and one.condition is None]),

@@ -20,7 +20,7 @@ from recsys_data.training.sets.declared import OTHER_ASSETS, load_sets
 
 STREAM = {"interactions", "contexts", "identities", "dead_letters"}
 # Checks of streams that have a run of their own once a day.
-DAILY = {"drift", "feedback_loop", "parity"}
+DAILY = {"bots", "drift", "feedback_loop", "parity"}
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from recsys_data.contracts.model import Column, Contract, Kind, history_name
 from recsys_data.contracts.servers import Reference
 from recsys_data.defs.ingestion.reporting import rejections
 from recsys_data.defs.markdown import table
-from recsys_data.defs.monitoring import drift_check, feedback_check, parity_check
+from recsys_data.defs.monitoring import bots_check, drift_check, feedback_check, parity_check
 from recsys_data.ingestion.batch.quarantine import quarantined
 from recsys_data.ingestion.streaming.rejected import summary
 from recsys_data.monitoring.drift.columns import is_watched
@@ -82,6 +82,7 @@ def checks_of(contract: Contract) -> Iterator[DatasetCheck]:
     if contract.name == INTERACTIONS and contract.is_stream:
         yield _feedback_check(contract)
         yield _parity_check(contract)
+        yield _bots_check(contract)
     if contract.kind is Kind.FEATURE_VIEW:
         yield _leakage_check(contract)
     if is_watched(contract) and not contract.is_snapshot:
@@ -299,6 +300,16 @@ def _feedback_check(contract: Contract) -> DatasetCheck:
 
     condition = dg.AutomationCondition.on_cron(DAILY)
     return DatasetCheck(contract.name, "feedback_loop", feedback_check.DESCRIPTION, feedback_loop, condition=condition)
+
+
+def _bots_check(contract: Contract) -> DatasetCheck:
+    def bots(lake: Lake, settings: Settings, duckdb: DuckDBResource) -> dg.AssetCheckResult:
+        from recsys_data.monitoring.bots import bots
+
+        return bots_check.result_of(bots(lake))
+
+    condition = dg.AutomationCondition.on_cron(DAILY)
+    return DatasetCheck(contract.name, "bots", bots_check.DESCRIPTION, bots, condition=condition)
 
 
 def _parity_check(contract: Contract) -> DatasetCheck:

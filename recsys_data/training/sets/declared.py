@@ -38,7 +38,7 @@ OWN_COLUMNS = frozenset({
 })  # fmt: skip
 AGENT = "user_agent"
 # Assets in Dagster that are neither datasets nor training sets.
-OTHER_ASSETS = frozenset({"event_log", "lake_upkeep", "dagster_upkeep", "retention"})
+OTHER_ASSETS = frozenset({"recommendations", "event_log", "lake_upkeep", "dagster_upkeep", "retention"})
 NUMBERS = frozenset({
     "BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER",
     "UBIGINT", "UHUGEINT", "FLOAT", "DOUBLE",

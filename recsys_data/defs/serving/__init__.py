@@ -1,0 +1,1 @@
+"""What serving did, as assets."""
