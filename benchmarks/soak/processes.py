@@ -46,7 +46,7 @@ class Platform:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.collector, self.ui = (f"http://127.0.0.1:{port}" for port in (free_port(), free_port()))
+        self.collector, self.ui, self.serving = (f"http://127.0.0.1:{free_port()}" for _ in range(3))
         plain = {name: value for name, value in os.environ.items() if not name.startswith("RECSYS_DATA_")}
         plain.pop("DAGSTER_HOME", None)
         self.environment = {**plain, "RECSYS_DATA_DIR": str(folder / "data"), "PYTHONUNBUFFERED": "1"}
@@ -69,8 +69,8 @@ class Platform:
 
     def start(self) -> "subprocess.Popen[bytes]":
         """Everything but the traffic; returns when collector and UI answer."""
-        ports = (self.ui.rpartition(":")[2], self.collector.rpartition(":")[2])
-        given = ("--port", ports[0], "--collector-port", ports[1], "--serving-port", str(free_port()))
+        ports = [url.rpartition(":")[2] for url in (self.ui, self.collector, self.serving)]
+        given = ("--port", ports[0], "--collector-port", ports[1], "--serving-port", ports[2])
         up = self.command("up", "--no-demo", *given, name="up")
         deadline = time.monotonic() + 120
         for url in (f"{self.collector}/health", f"{self.ui}/server_info"):
