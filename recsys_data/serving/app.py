@@ -49,7 +49,7 @@ from recsys_data.serving.rankers import RankerLoader
 from recsys_data.serving.recommender import LakeRecommender
 from recsys_data.serving.refresher import Refresher
 from recsys_data.serving.scenarios.declared import Scenarios
-from recsys_data.serving.shop.numbers import Numbers
+from recsys_data.serving.shop.numbers import Numbers, RecentParity
 from recsys_data.serving.shop.routes import DemoShop
 from recsys_data.serving.shop.shoppers import Shoppers
 from recsys_data.serving.visitors import LakeFollower, RecentItems
@@ -148,7 +148,7 @@ class Serving:
         routes.append(Route("/v1/features", explained(self.features), methods=["POST"]))
         routes += self._dialects(lake)
         if shop is not None:
-            numbers = Numbers(lake, log, self._delays, self._served)
+            numbers = Numbers(lake, log, self._delays, self._served, RecentParity(lake).read)
             routes += DemoShop(settings, shop, self.recommender.visitors, Shoppers(lake), numbers).routes()
         paths = frozenset(route.path for route in routes)
         self.app = Starlette(

@@ -10,8 +10,10 @@ import msgspec
 import pytest
 
 from recsys_data.errors import UserError
+from recsys_data.features.parity import Parity
 from recsys_data.serving.delays import SOON_SECONDS, Delay, EventDelays, stored_delays
 from recsys_data.serving.metrics import ServingMetrics
+from recsys_data.serving.shop.numbers import RecentParity
 from recsys_data.serving.shop.routes import origin
 from recsys_data_tests.serving.conftest import items_of
 
@@ -198,3 +200,21 @@ def test_the_status_knows_how_long_events_took_to_an_answer(shop, serve):
     found = stored_delays(shop.open_lake())
     assert found.events == 3 and 1 <= found.p50_s <= found.p95_s and found.p95_s >= 4
     assert stored_delays(shop.open_lake(), datetime.now(UTC) + timedelta(hours=2)).events == 0
+
+
+def test_parity_is_compared_in_the_background_once_a_minute(shop, monkeypatch):
+    shop.happen((1, "view", "u1", "i1", {}))
+    compared = []
+
+    def parity(lake, since, most):
+        compared.append(since)
+        return Parity(1, 40, 0, 1, [])
+
+    monkeypatch.setattr("recsys_data.serving.shop.numbers.parity", parity)
+    number = RecentParity(shop.open_lake())
+    assert number.read() is None
+    deadline = time.monotonic() + 10
+    while not number.read():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert (number.read(), len(compared)) == ({"values": 40, "differences": 1}, 1)

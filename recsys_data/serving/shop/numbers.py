@@ -4,6 +4,7 @@ Data flow: event log, ledger, impressions and clicks of the last day in the lake
 object. Reading them takes longer as there is more; they are read again after ten times that.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from recsys_data.features.parity import parity
 from recsys_data.ingestion.streaming.lag import lag_of
 from recsys_data.ingestion.streaming.latency import latency_of, main_ledger
 from recsys_data.ingestion.streaming.log import EventLog
@@ -19,9 +21,15 @@ from recsys_data.serving.delays import EventDelays
 from recsys_data.serving.outcomes import EVENTS, outcomes
 from recsys_data.storage.tables import Lake
 
+logger = logging.getLogger(__name__)
+
 LEAST_SECONDS = 2.0
 WAIT_TIMES = 10
 WINDOW = timedelta(days=1)
+PARITY_WINDOW = timedelta(hours=1)
+PARITY_SECONDS = 60.0
+# Each takes seconds.
+PARITY_POSITIONS = 2
 
 
 class Numbers:
@@ -79,3 +87,37 @@ class Numbers:
             "since": since.isoformat(timespec="seconds"),
             "outcomes": [msgspec.to_builtins(one) for one in found],
         }
+
+
+class RecentParity:
+    """How served feature values compare with those of the lake, in the background and once a minute at most.
+
+    Args:
+        lake: where impressions and features are.
+    """
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+        self._lock = threading.Lock()
+        self._due = 0.0
+        self._found: dict[str, Any] | None = None
+
+    def read(self) -> dict[str, Any] | None:
+        """`values` that were compared and `differences`, of the last hour; None if no features were served in it."""
+        with self._lock:
+            if time.monotonic() >= self._due:
+                # Until it is done nobody starts another.
+                self._due = float("inf")
+                threading.Thread(target=self._compare, name="parity", daemon=True).start()
+        return self._found
+
+    def _compare(self) -> None:
+        try:
+            if self._lake.exists(EVENTS):
+                found = parity(self._lake, datetime.now(UTC) - PARITY_WINDOW, PARITY_POSITIONS)
+                self._found = {"values": found.values, "differences": found.different} if found.values else None
+        except Exception:
+            logger.exception("Served features could not be compared with the lake; tried again in a minute.")
+            self._found = None
+        finally:
+            self._due = time.monotonic() + PARITY_SECONDS

@@ -3,7 +3,7 @@
 
 const SHELF = 12;
 const ASK_MS = 300;
-const PATIENCE_MS = 20_000;
+const PATIENCE_MS = 60_000;
 const NUMBERS_MS = 2_000;
 const RETRY_MS = 3_000;
 const LOG_LINES = 8;
@@ -297,6 +297,7 @@ async function act(report, item, deliver, meanwhile) {
   try {
     await deliver();
     report("sent");
+    $("status").textContent = "Sent. The shelf changes as soon as answers know of it …";
     if (meanwhile) await meanwhile();
     const known = await until(item.item_id, begun, turn);
     if (turn !== state.turn) return report(known ? "" : "sent");
@@ -305,7 +306,7 @@ async function act(report, item, deliver, meanwhile) {
     if (!found) return;
     if (!known) {
       report("not stored yet");
-      $("status").textContent = "The event is not stored yet; the shelf will change later.";
+      $("status").textContent = "The event is not stored yet: the platform is behind. Click again later.";
       return;
     }
     $("n-click").textContent = `used after ${seconds} s`;
