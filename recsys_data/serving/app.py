@@ -42,6 +42,7 @@ from recsys_data.serving.items import Items, ids_of
 from recsys_data.serving.log import ServedLog
 from recsys_data.serving.metrics import ServingMetrics
 from recsys_data.serving.models import ModelLoader
+from recsys_data.serving.online.lag import OnlineLag, lag_of
 from recsys_data.serving.online_store.open import open_online_store
 from recsys_data.serving.online_store.protocol import OnlineStore
 from recsys_data.serving.openapi import openapi
@@ -102,6 +103,7 @@ class Serving:
         scenarios = Scenarios.of(*settings.contract_dirs)
         self._store = _opened(settings)
         self._features = Features(lake, self._store)
+        self._online_lag: OnlineLag | None = None
         recent = RecentItems()
         self._pushed = pushed = PushedRows(settings)
         self._delays = EventDelays(metrics)
@@ -124,6 +126,10 @@ class Serving:
             Refresher("models", self.recommender.models.refresh, REFRESH_SECONDS, failed),
         ]
         self.refreshers.append(Refresher("rankers", self.recommender.rankers.refresh, REFRESH_SECONDS, failed))
+        if self._store:
+            self.refreshers.append(
+                Refresher("online store", partial(self._look, lake, self._store), REFRESH_SECONDS, failed)
+            )
         if self._follower:
             self.refreshers.append(Refresher("visitors", self._follower.refresh, REFRESH_SECONDS, failed))
         self._publisher = Refresher("pushed rows", partial(pushed.publish, KEYS), PUBLISH_SECONDS, failed)
@@ -157,6 +163,12 @@ class Serving:
             exception_handlers={HTTPException: refuse_route},
             lifespan=self._lifespan,
         )
+
+    def _look(self, lake: Lake, store: OnlineStore) -> None:
+        """See how far the online store is behind the lake."""
+        self._online_lag = found = lag_of(lake, store)
+        self._metrics.online_rows_behind.set(found.rows)
+        self._metrics.online_seconds_behind.set(found.seconds or 0.0)
 
     def _dialects(self, lake: Lake) -> list[Route]:
         """The paths of other systems' clients."""
@@ -256,6 +268,7 @@ class Serving:
             "status": "ok" if well else "degraded",
             **served,
             "visitors": self._follower and {"known": len(self._visitors), "positions": self._follower.positions},
+            "online": self._online_lag,
             "log": log,
             "refreshed_seconds_ago": {one.name: one.age and round(one.age, 1) for one in self.refreshers},
             "failures": failures,

@@ -1,6 +1,6 @@
 """What serving counts for Prometheus, beside what every server that appends to the log does."""
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from recsys_data.ingestion.streaming.collector.middleware import Metrics
 
@@ -26,6 +26,14 @@ class ServingMetrics(Metrics):
         )
         self.refresh_failures = Counter(
             "serving_refresh_failures", "Failures to read something from the lake.", ["what"], registry=one
+        )
+        self.online_rows_behind = Gauge(
+            "serving_online_rows_behind", "Rows in the lake that the online store does not have yet.", registry=one
+        )
+        self.online_seconds_behind = Gauge(
+            "serving_online_seconds_behind",
+            "Seconds since the online store followed the lake, if rows wait.",
+            registry=one,
         )
         self.event_online_seconds = Histogram(
             "serving_event_online_seconds",

@@ -1,15 +1,19 @@
 """`recsys-data status`: lag, ledger, latency and datasets."""
 
+from contextlib import closing
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from recsys_data.cli.support.commands import Exampled
-from recsys_data.operations.platform import opened
+from recsys_data.errors import RecsysDataError
+from recsys_data.operations.platform import Platform, opened
 
 if TYPE_CHECKING:
     from recsys_data.monitoring.status import Status
+    from recsys_data.serving.online.lag import OnlineLag
 
 
 @click.command(cls=Exampled, examples=["recsys-data status --json | jq .log.lag_events"])
@@ -25,13 +29,38 @@ def status(as_json: bool) -> None:
 
     with opened() as platform:
         found = read_status(platform.log, platform.lake, platform.settings)
+        online = online_lag(platform)
     if as_json:
-        print_json(found)
+        print_json({**msgspec.to_builtins(found), "online": msgspec.to_builtins(online)})
     else:
-        show(found)
+        show(found, online)
 
 
-def show(found: "Status") -> None:
+def online_lag(platform: Platform) -> "OnlineLag | str | None":
+    """Where the online store is; text: why it cannot be said; None: there is none yet."""
+    from recsys_data.serving.online.lag import lag_of
+    from recsys_data.serving.online_store.open import open_online_store
+
+    settings = platform.settings
+    if settings.online_store == "embedded" and not settings.online_dir.exists():
+        return None
+    try:
+        with closing(open_online_store(settings)) as store:
+            return lag_of(platform.lake, store)
+    except RecsysDataError as error:
+        return str(error)
+
+
+def behind(found: "OnlineLag | str | None") -> str:
+    """How far the online store is behind, for people."""
+    if found is None or isinstance(found, str):
+        return found or "-"
+    if found.seconds is None:
+        return "empty"
+    return f"{found.rows:,} rows behind, for {seconds(found.seconds)}" if found.rows else "equal to the lake"
+
+
+def show(found: "Status", online: "OnlineLag | str | None" = None) -> None:
     """Print the status for people."""
     from recsys_data.cli.support.terminal import print_table
 
@@ -47,6 +76,7 @@ def show(found: "Status") -> None:
         *((f"    {outcome}", f"{count:,}") for outcome, count in removed.items() if count),
         ("ledger", "balanced" if ledger.balanced else "NOT BALANCED: rows are missing or counted twice"),
         ("received to queryable", f"{seconds(latency.p50_s)} (p50), {seconds(latency.p95_s)} (p95)"),
+        ("online store", behind(online)),
         ("received to an answer", f"{seconds(answers.p50_s)} (p50), {seconds(answers.p95_s)} (p95)"),
     ]
     print_table(("events", ""), facts)
