@@ -1,6 +1,5 @@
 """`recsys-data status`: lag, ledger, latency and datasets."""
 
-from contextlib import closing
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -8,8 +7,7 @@ import click
 import msgspec
 
 from recsys_data.cli.support.commands import Exampled
-from recsys_data.errors import RecsysDataError
-from recsys_data.operations.platform import Platform, opened
+from recsys_data.operations.platform import opened
 
 if TYPE_CHECKING:
     from recsys_data.monitoring.status import Status
@@ -26,29 +24,15 @@ def status(as_json: bool) -> None:
     """
     from recsys_data.cli.support.terminal import print_json
     from recsys_data.monitoring.status import read_status
+    from recsys_data.serving.online.lag import lag_now
 
     with opened() as platform:
         found = read_status(platform.log, platform.lake, platform.settings)
-        online = online_lag(platform)
+        online = lag_now(platform.lake, platform.settings)
     if as_json:
         print_json({**msgspec.to_builtins(found), "online": msgspec.to_builtins(online)})
     else:
         show(found, online)
-
-
-def online_lag(platform: Platform) -> "OnlineLag | str | None":
-    """Where the online store is; text: why it cannot be said; None: there is none yet."""
-    from recsys_data.serving.online.lag import lag_of
-    from recsys_data.serving.online_store.open import open_online_store
-
-    settings = platform.settings
-    if settings.online_store == "embedded" and not settings.online_dir.exists():
-        return None
-    try:
-        with closing(open_online_store(settings)) as store:
-            return lag_of(platform.lake, store)
-    except RecsysDataError as error:
-        return str(error)
 
 
 def behind(found: "OnlineLag | str | None") -> str:

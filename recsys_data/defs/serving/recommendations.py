@@ -49,6 +49,7 @@ def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Def
     ) -> dg.MaterializeResult:
         from recsys_data.serving.delays import stored_delays
         from recsys_data.serving.estimates import estimates
+        from recsys_data.serving.online.lag import OnlineLag, lag_now
         from recsys_data.serving.outcomes import outcomes
 
         since = datetime.now(UTC) - WINDOW
@@ -59,6 +60,8 @@ def definitions(contracts: Mapping[str, Contract], settings: Settings) -> dg.Def
         metadata = _metadata(found, challengers)
         if delays.p95_s is not None:
             metadata |= {"event to answer, p50 s": delays.p50_s, "event to answer, p95 s": delays.p95_s}
+        if isinstance(lag := lag_now(lake, settings), OnlineLag):
+            metadata |= {"online store, rows behind": lag.rows, "online store, positions": lag.positions}
         return dg.MaterializeResult(metadata=metadata)
 
     return dg.Definitions(assets=[recommendations])

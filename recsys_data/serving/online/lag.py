@@ -1,15 +1,19 @@
 """How far an online store is behind the lake."""
 
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from recsys_data.errors import RecsysDataError
 from recsys_data.serving.online.position import decode
+from recsys_data.serving.online_store.open import EMBEDDED, open_online_store
 from recsys_data.serving.online_store.protocol import OnlineStore
 from recsys_data.storage.iceberg.manifest_stats import days as days_of
 
 if TYPE_CHECKING:
+    from recsys_data.settings import Settings
     from recsys_data.storage.tables import Lake
 
 
@@ -43,3 +47,14 @@ def lag_of(lake: "Lake", store: OnlineStore) -> OnlineLag:
     if stored is None:
         return OnlineLag(rows, None, positions)
     return OnlineLag(rows, max(0.0, time.time() - position.moment / 1e6) if rows else 0.0, positions)
+
+
+def lag_now(lake: "Lake", settings: "Settings") -> OnlineLag | str | None:
+    """How far the store that the settings name is behind; text: why it cannot be said; None: there is none yet."""
+    if settings.online_store == EMBEDDED and not settings.online_dir.exists():
+        return None
+    try:
+        with closing(open_online_store(settings)) as store:
+            return lag_of(lake, store)
+    except RecsysDataError as error:
+        return str(error)

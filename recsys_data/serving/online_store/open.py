@@ -4,6 +4,8 @@ from recsys_data.errors import UserError
 from recsys_data.serving.online_store.protocol import OnlineStore
 from recsys_data.settings import Settings
 
+EMBEDDED = "embedded"
+
 
 def open_online_store(settings: Settings) -> OnlineStore:
     """Open the online store of `settings.online_store`.
@@ -14,7 +16,7 @@ def open_online_store(settings: Settings) -> OnlineStore:
     """
     # The scheme alone is shown: the rest of a URL may hold a password.
     scheme = settings.online_store.partition(":")[0]
-    if settings.online_store == "embedded":
+    if settings.online_store == EMBEDDED:
         from recsys_data.serving.online_store.lmdb import LmdbStore
 
         return LmdbStore(settings.online_dir)
