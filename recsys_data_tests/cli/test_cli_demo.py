@@ -7,8 +7,10 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from recsys_data.cli.demo import REFRESH_SECONDS, keep_sources
+from recsys_data.cli import cli
+from recsys_data.cli.demo import REFRESH_SECONDS, is_new, keep_sources, prepare
 from recsys_data.cli.up import demo_contracts
 from recsys_data.contracts import load_contracts
 from recsys_data.contracts.servers import Server
@@ -125,3 +127,38 @@ def test_what_fails_is_reported_and_tried_again(kept: tuple[Path, str]) -> None:
     ]
     with closing(sqlite3.connect(folder / "demo" / "shop.db")) as database:
         assert database.execute("SELECT count(*) FROM customers").fetchone()[0] > 19_000
+
+
+def test_a_new_lake_gets_past_traffic_and_models_and_one_that_was_used_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECSYS_DATA_DIR", str(tmp_path / "data"))
+    assert is_new()
+    commands: list[tuple[str, ...]] = []
+
+    def run(*command: str) -> bool:
+        commands.append(command)
+        if command[0] == "simulate":
+            assert CliRunner().invoke(cli, ["simulate", "--events", "40", "--days", "1"]).exit_code == 0
+            assert CliRunner().invoke(cli, ["ingest", "--until-empty"]).exit_code == 0
+        return True
+
+    monkeypatch.setattr("recsys_data.cli.demo.ENOUGH", 20)
+    prepare("http://127.0.0.1:8080", run, lambda seconds: False)
+    assert commands[0][-2:] == ("--to", "http://127.0.0.1:8080")
+    assert commands[1:] == [("train", "item_knn"), ("train", "rp3beta")]
+    assert not is_new()
+
+
+def test_without_past_traffic_no_model_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_DATA_DIR", str(tmp_path / "data"))
+    commands: list[tuple[str, ...]] = []
+
+    def run(*command: str) -> bool:
+        commands.append(command)
+        return len(commands) > 1
+
+    # The first time it cannot be sent, the second time the demo ends before it is stored.
+    prepare("http://127.0.0.1:8080", run, lambda seconds: True)
+    prepare("http://127.0.0.1:8080", run, lambda seconds: True)
+    assert [command[0] for command in commands] == ["simulate", "simulate"]
