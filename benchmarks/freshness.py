@@ -172,9 +172,9 @@ def report(probes: Probes, options: argparse.Namespace, folder: Path) -> int:
     if len(delays) < 20 or len(probes.times) < 20:
         click.echo(f"Too few answers: {len(delays)} probes, {len(probes.times)} answers; {probes.failed}")
         return 1
-    quantiles = statistics.quantiles(delays, n=100)
+    quantiles = statistics.quantiles(delays, n=100, method="inclusive")
     shown = {"p50": quantiles[49], "p95": quantiles[94], "p99": quantiles[98], "most": delays[-1]}
-    times = statistics.quantiles(probes.times, n=100)
+    times = statistics.quantiles(probes.times, n=100, method="inclusive")
     click.echo(
         f"{options.minutes:g} minutes, {options.rate:g} events/s, {options.answers:g} answers/s beside the probes\n"
         f"{len(delays)} probes, received to used in an answer: "

@@ -179,7 +179,7 @@ async def ask(settings: Settings, answers: int) -> int:
     click.echo(f"with an item that the catalogue as read did not show: {wrong}")
     click.echo(f"with an item that was withdrawn in the lake when the request came: {late:,} ({late / answers:.3%})")
     if len(delays) > 1:
-        quantiles = statistics.quantiles(delays, n=100)
+        quantiles = statistics.quantiles(delays, n=100, method="inclusive")
         click.echo(
             f"  for so long: p50 {quantiles[49]:.2f} s, p99 {quantiles[98]:.2f} s, at most {max(delays):.2f} s; "
             "the catalogue is looked at a second after the last look ended"
