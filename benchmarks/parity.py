@@ -38,7 +38,7 @@ USERS, ITEMS, PAIRS = 400, 600, 300
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--readings", type=int, default=25)
     given = parser.parse_args()

@@ -36,7 +36,7 @@ def test_outcomes_are_shown_by_scenario_model_and_variant(shop):
     shop.happen((0, "impression", "u1", "i1", shown | about), (0, "click", "u1", "i1", shown))
     found = materialized()
     assert (found["answers"].value, found["dagster/row_count"].value) == (1, 1)
-    assert "| home | next_items/1 | a | 1 | 1 | 100.00%" in found["outcomes"].value
+    assert "| home | next_items/1 | a | 1 | 1 | 100.00%" in str(found["outcomes"].value)
 
 
 def test_it_is_downstream_of_interactions_and_models():

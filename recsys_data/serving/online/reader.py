@@ -15,7 +15,7 @@ from recsys_data.serving.online.owners import owned_at, owner_key
 from recsys_data.serving.online.pieces import decoded
 from recsys_data.serving.online.position import KEY, Position, decode
 from recsys_data.serving.online.values import Values
-from recsys_data.serving.online_store.protocol import OnlineStore
+from recsys_data.serving.online_store.protocol import Readable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,7 +54,7 @@ class FeatureReader:
 
     def __init__(
         self,
-        store: OnlineStore,
+        store: Readable,
         views: Mapping[str, OnlineView],
         left_out: Mapping[str, str] | None = None,
         wanted: Mapping[str, Collection[str]] | None = None,

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -26,7 +26,7 @@ from recsys_data.serving.online.layout import Layout, OnlineView, online_view
 from recsys_data.serving.online.owners import changed
 from recsys_data.serving.online.pieces import decoded, encoded, joined, settled
 from recsys_data.serving.online.position import KEY, HistoryPosition, Position, StreamPosition, decode, encode
-from recsys_data.serving.online_store.protocol import OnlineStore
+from recsys_data.serving.online_store.protocol import OnlineStore, Readable
 from recsys_data.sql import quote
 from recsys_data.storage.iceberg.manifest_stats import days as days_of
 from recsys_data.storage.iceberg.manifest_stats import upper_bound
@@ -43,12 +43,6 @@ logger = logging.getLogger(__name__)
 
 # Rows that are applied together.
 SLICE_ROWS = 200_000
-
-
-class Target(Protocol):
-    """What is read and written: the store, or a new generation of it."""
-
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]: ...
 
 
 class _Deleted(Exception):
@@ -181,7 +175,7 @@ class Updater:
         return after, position
 
     def _apply(
-        self, tables: "Mapping[str, Table]", target: Target, position: Position
+        self, tables: "Mapping[str, Table]", target: Readable, position: Position
     ) -> Iterator[tuple[dict[bytes, bytes | None], Position, int]]:
         """Changes, the position after them and the rows they are from, slice by slice.
 
@@ -234,7 +228,7 @@ class Updater:
         return before is None or before.snapshots != now or self._clock() - before.moment >= histories.AGE
 
     def _of_histories(
-        self, name: str, tables: "Mapping[str, Table]", position: Position, target: Target
+        self, name: str, tables: "Mapping[str, Table]", position: Position, target: Readable
     ) -> tuple[dict[bytes, bytes | None], Position]:
         now = max(self._clock(), position.moment)
         snapshots = {one: _snapshot(tables[one]) or 0 for one in histories.sources(self.views[name])}
@@ -294,7 +288,7 @@ def _check(name: str, table: "Table", stream: StreamPosition, ends: Mapping[int,
         )
 
 
-def _merges(connection: "duckdb.DuckDBPyConnection", query: str, target: Target) -> Mapping[bytes, bytes | None]:
+def _merges(connection: "duckdb.DuckDBPyConnection", query: str, target: Readable) -> Mapping[bytes, bytes | None]:
     found = connection.execute(
         f"""SELECT anonymous_id, user_id, epoch_us(known_at) FROM ({MERGED.format(known="event_ts", rows=query)})
         WHERE anonymous_id IS NOT NULL AND known_at IS NOT NULL"""
@@ -303,7 +297,7 @@ def _merges(connection: "duckdb.DuckDBPyConnection", query: str, target: Target)
 
 
 def pieces_after(
-    connection: "duckdb.DuckDBPyConnection", layout: Layout, query: str, target: Target, now: int
+    connection: "duckdb.DuckDBPyConnection", layout: Layout, query: str, target: Readable, now: int
 ) -> dict[bytes, bytes | None]:
     """What has to be written of a view after these rows: key -> value, None if nothing is left.
 

@@ -18,6 +18,14 @@ from typing import Protocol
 Change = tuple[bytes, bytes | None]
 
 
+class Readable(Protocol):
+    """What features are read from: a store, or a new generation of it."""
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Values in the order of the keys, None where there is none."""
+        ...
+
+
 class Rebuild(Protocol):
     """A new generation of the whole store, beside the current one, which readers see until `publish`."""
 
