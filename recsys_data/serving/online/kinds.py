@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from recsys_data.sql import open_session
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -24,16 +26,12 @@ def kept_as(kind: str, value: str) -> str:
 @cache
 def arrow_type(kind: str) -> "pa.DataType":
     """The Arrow type of values of a DuckDB type."""
-    import duckdb
-
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+    with open_session() as connection:
         return connection.sql(f"SELECT NULL::{kind} AS value").to_arrow_table().schema.field("value").type
 
 
 def restored(values: Sequence[Any], kind: str, wanted: "pa.DataType") -> "pa.Array":
     """Stored values as an array of the type that `arrow_type` says."""
-    import duckdb
     import pyarrow as pa
 
     if AS_THEY_ARE.fullmatch(kind):
@@ -45,8 +43,7 @@ def restored(values: Sequence[Any], kind: str, wanted: "pa.DataType") -> "pa.Arr
     texts = pa.array(values, pa.string())
     if pa.types.is_decimal(wanted):
         return texts.cast(wanted)
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+    with open_session() as connection:
         connection.register("given", pa.table({"value": texts}))
         found = connection.sql(f"SELECT CAST(value AS {kind}) AS value FROM given").to_arrow_table()
     return found.column("value").combine_chunks().cast(wanted)
