@@ -12,7 +12,7 @@ from recsys_data.features.intervals import floor
 from recsys_data.features.merging import limbs_of
 from recsys_data.features.rows import rows
 from recsys_data.serving.online.kinds import kept_as
-from recsys_data.serving.online.layout import ALL, MOMENT, Group, Layout, columns_of
+from recsys_data.serving.online.layout import ALL, MOMENT, Group, Layout
 from recsys_data.serving.online.pieces import Elements, Pieces, none_of
 from recsys_data.sql import quote
 
@@ -103,7 +103,7 @@ def _gather(
 ) -> Pieces:
     happened = '"#ts"'
     start = {MOMENT: happened, ALL: "0"}.get(hop) or floor(happened, hop)
-    columns = columns_of(group)
+    columns = group.columns
     selected = [f"{sql} AS {quote(f'#k{n}')}" for n, sql in enumerate(_values(layout))]
     for number, state in enumerate(group.states):
         gathered = state.gather.format(at=happened, to=f'"#start" + {hop}')
@@ -143,7 +143,7 @@ def _ordered(state: State, value: str, kind: str) -> tuple[str, str]:
 
 
 def _arrays(group: Group, found: "pa.Table", entity: Any) -> Pieces:
-    columns = columns_of(group)
+    columns = group.columns
     whole = np.zeros((len(entity), columns.width), np.int64)
     real = np.zeros((len(entity), len(columns.real)))
     hashes: list[Elements] = []

@@ -23,6 +23,8 @@ MOMENT, ALL = 1, 0
 # Beside the features of a view: whether anything was known of the entity, as the point-in-time join has it.
 KNOWN = "known"
 NEVER = 2**62
+# Kind of a state that is summed -> limbs of 32 bits beside the number of rows, which is all of a count.
+LIMBS = {"count": 0, "numbers": 0, "sum": 2, "squares": 4}
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,27 @@ class Group:
     asked: tuple[tuple[int, State], ...]
     reach: int
 
-    @property
+    @cached_property
     def states(self) -> tuple[State, ...]:
         return tuple(dict.fromkeys(state for _, state in self.asked))
+
+    @cached_property
+    def columns(self) -> "Columns":
+        """Where states lie."""
+        whole: dict[State, tuple[int, int]] = {}
+        real: dict[State, int] = {}
+        width = 0
+        for state in self.states:
+            if state.merge not in (SUM, DECAYED):
+                continue
+            number = 1 + (LIMBS[state.name.split("_")[0]] if state.merge == SUM else 0)
+            whole[state] = (width, number)
+            width += number
+            if state.merge == DECAYED:
+                real[state] = len(real)
+        hashes = tuple(one for one in self.states if one.merge == DISTINCT_LEAST)
+        best = tuple(one for one in self.states if one.merge not in (SUM, DECAYED, DISTINCT_LEAST))
+        return Columns(whole, real, hashes, best)
 
 
 @dataclass(frozen=True)
@@ -161,33 +181,11 @@ class Columns:
     hashes: tuple[State, ...]
     best: tuple[State, ...]
 
-    @property
+    @cached_property
     def width(self) -> int:
         return sum(number for _, number in self.whole.values())
 
-    @property
+    @cached_property
     def flags(self) -> list[int]:
         """The columns of integers that say whether there is a value."""
         return [first for state, (first, number) in self.whole.items() if number > 1 or state in self.real]
-
-
-# Kind of a state that is summed -> limbs of 32 bits beside the number of rows, which is all of a count.
-LIMBS = {"count": 0, "numbers": 0, "sum": 2, "squares": 4}
-
-
-def columns_of(group: Group) -> Columns:
-    """Where states lie."""
-    whole: dict[State, tuple[int, int]] = {}
-    real: dict[State, int] = {}
-    width = 0
-    for state in group.states:
-        if state.merge not in (SUM, DECAYED):
-            continue
-        number = 1 + (LIMBS[state.name.split("_")[0]] if state.merge == SUM else 0)
-        whole[state] = (width, number)
-        width += number
-        if state.merge == DECAYED:
-            real[state] = len(real)
-    hashes = tuple(one for one in group.states if one.merge == DISTINCT_LEAST)
-    best = tuple(one for one in group.states if one.merge not in (SUM, DECAYED, DISTINCT_LEAST))
-    return Columns(whole, real, hashes, best)

@@ -13,7 +13,7 @@ import numpy as np
 
 from recsys_data.contracts.features.functions import GREATEST, SKETCH, State
 from recsys_data.contracts.features.view import DAY
-from recsys_data.serving.online.layout import ALL, MOMENT, NEVER, Group, columns_of
+from recsys_data.serving.online.layout import ALL, MOMENT, NEVER, Group
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,7 +63,7 @@ class Pieces:
 
 def none_of(group: Group) -> Pieces:
     """No pieces."""
-    columns, none = columns_of(group), np.zeros(0, np.int64)
+    columns, none = group.columns, np.zeros(0, np.int64)
     return Pieces(
         none,
         none,
@@ -126,7 +126,7 @@ def merged(group: Group, pieces: Pieces) -> Pieces:
     first = np.flatnonzero(begins)
     place = np.empty(len(order), np.int64)
     place[order] = np.cumsum(begins) - 1
-    columns = columns_of(group)
+    columns = group.columns
     whole = np.add.reduceat(pieces.whole[order], first, axis=0)
     # Otherwise they would count the updates that the rows came with.
     whole[:, columns.flags] = np.minimum(whole[:, columns.flags], 1)
@@ -177,7 +177,7 @@ def in_hops(group: Group, pieces: Pieces) -> Pieces:
     if group.hop == MOMENT:
         return pieces
     start = np.zeros_like(pieces.start) if group.hop == ALL else pieces.start - pieces.start % group.hop
-    columns, real = columns_of(group), pieces.real
+    columns, real = group.columns, pieces.real
     if columns.real:
         real = real.copy()
         for state, column in columns.real.items():
@@ -288,7 +288,7 @@ def decoded(groups: Sequence[Group], blobs: Sequence[bytes], entities: "Numbers"
 def _pieces(group: Group, stored: Sequence[_Bytes], entities: "Numbers") -> Pieces:
     if not stored:
         return none_of(group)
-    columns = columns_of(group)
+    columns = group.columns
     start = np.frombuffer(b"".join(one.start for one in stored), np.int64)
     counts = np.array([len(one.start) // 8 for one in stored], np.int64)
     begins = np.cumsum(counts) - counts

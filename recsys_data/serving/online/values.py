@@ -19,7 +19,7 @@ from recsys_data.features.intervals import Span
 from recsys_data.features.lake import open_features
 from recsys_data.features.merging import decimals
 from recsys_data.serving.online.kinds import arrow_type, restored
-from recsys_data.serving.online.layout import ALL, KNOWN, MOMENT, NEVER, Group, Layout, OnlineView, columns_of
+from recsys_data.serving.online.layout import ALL, KNOWN, MOMENT, NEVER, Group, Layout, OnlineView
 from recsys_data.serving.online.pieces import (
     Elements,
     Pieces,
@@ -175,7 +175,7 @@ def _states(layout: Layout, group: Group, pieces: Pieces, waiting: Pieces, entit
     by_span: dict[int, list[State]] = {}
     for number, state in group.asked:
         by_span.setdefault(number, []).append(state)
-    columns = columns_of(group)
+    columns = group.columns
     for number, states in by_span.items():
         reach = _reach(layout.planned.spans[number], group)
         there = pieces if reach >= NEVER else kept(pieces, pieces.start + reach > moment)
