@@ -149,7 +149,7 @@ def test_everything_runs_from_one_command_and_ends_with_it(
     up = Up(start, "--rate", "50")
     up.wait_for(lambda: up.answer("/server_info"))
     up.wait_for(lambda: status()["ledger"]["read"] > 100)
-    assert len(up.sessions) == 1 + 6  # with the guard
+    assert len(up.sessions) == 1 + 7  # with the guard
     up.process.send_signal(signal.SIGTERM)
     output, errors = up.process.communicate(timeout=60)
     assert (up.process.returncode, errors) == (0, "")
@@ -166,7 +166,7 @@ def test_when_one_process_ends_all_end_and_it_is_named(
 ) -> None:
     up = Up(start, "--no-demo")
     up.wait_for(lambda: up.answer("/server_info"))
-    up.wait_for(lambda: len(up.sessions) == 1 + 5)  # with the guard
+    up.wait_for(lambda: len(up.sessions) == 1 + 6)  # with the guard
     _, collector, *_ = sorted(up.sessions)
     os.kill(collector, signal.SIGKILL)
     _, errors = up.process.communicate(timeout=60)
@@ -180,7 +180,7 @@ def test_when_one_process_ends_all_end_and_it_is_named(
 def test_a_killed_supervisor_takes_everything_with_it(start: Callable[..., "subprocess.Popen[str]"]) -> None:
     up = Up(start, "--no-demo")
     up.wait_for(lambda: up.answer("/server_info"))
-    up.wait_for(lambda: len(up.sessions) == 1 + 5)
+    up.wait_for(lambda: len(up.sessions) == 1 + 6)
     up.process.kill()
     up.process.wait()
     deadline = time.monotonic() + 60
