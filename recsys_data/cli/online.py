@@ -33,16 +33,19 @@ def update(follow: bool, seconds: float) -> None:
     from recsys_data.serving.online_store.open import open_online_store
 
     with opened() as platform, closing(open_online_store(platform.settings)) as store, Stop() as stop:
-        updater = Updater(platform.lake, store)
+        updater, said = Updater(platform.lake, store), ""
         while not stop:
             begun = time.perf_counter()
             try:
                 done = updater.update()
-            except Transient as error:
+            except (Transient, Permanent) as error:
+                # `up` ends with any of its processes, and events must be collected without a cache too.
                 if not follow:
                     raise
-                click.echo(f"Not updated: {error}", err=True)
+                if said != (said := str(error)):
+                    click.echo(f"Not updated: {error}", err=True)
             else:
+                said = ""
                 if done.keys or not follow:
                     why = f" Made anew: {done.rebuilt}." if done.rebuilt else ""
                     seconds_ = time.perf_counter() - begun

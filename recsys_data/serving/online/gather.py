@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-# Whose pieces a key names: a user, or whoever an anonymous id turns out to be.
+# Whose pieces a key names: those of a user, or those of an anonymous id that may belong to a user later.
 KNOWN, ANONYMOUS = "k", "a"
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from recsys_data.contracts.features.sources import sources_of
 from recsys_data.days import MICROSECONDS_PER_DAY
+from recsys_data.errors import Permanent, Transient
 from recsys_data.features.lake import MERGED, FeatureSources, open_features, views_of
 from recsys_data.features.rows import IDENTITIES
 from recsys_data.serving.online import histories
@@ -110,7 +111,17 @@ class Updater:
 
         Raises:
             Transient: the store or the lake cannot be used now, or another process updates the store; nothing is lost.
+            Permanent: as `rebuild`.
         """
+        import duckdb
+
+        try:
+            return self._update()
+        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+            # Maintenance removes files that nothing refers to any more, while they may still be read here.
+            raise Transient(f"The lake could not be read: {str(error).splitlines()[0]} Try again.") from None
+
+    def _update(self) -> Update:
         tables = {name: self._lake.table(name) for name in [*self._streams, *self._histories()]}
         seen = {name: _snapshot(table) for name, table in tables.items()}
         stored = self._store.position()
@@ -134,7 +145,16 @@ class Updater:
 
         Raises:
             Transient: as `update`.
+            Permanent: the lake has rows that no position in the event log leads to.
         """
+        try:
+            return self._rebuild()
+        except _Deleted as error:
+            raise Permanent(
+                f"The online store cannot be made from the lake: {error} See docs/reliability.md."
+            ) from None
+
+    def _rebuild(self) -> Update:
         tables = {name: self._lake.table(name) for name in [*self._streams, *self._histories()]}
         position = Position(self._digests, commit=decode(self._store.position()).commit + 1)
         rows = keys = 0

@@ -39,6 +39,8 @@ class Verified(NamedTuple):
 def verify(lake: "Lake", store: OnlineStore, most: int = 100) -> Verified:
     """Compare a store with a rebuild as of the same position.
 
+    Of views over histories it is compared which entities there are: their values are those of another moment.
+
     Args:
         lake: what the store is a cache of.
         store: which nobody writes meanwhile; otherwise the rebuild may not meet its position.

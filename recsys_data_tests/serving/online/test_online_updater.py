@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
+import duckdb
 import pytest
 
 from recsys_data.days import to_microseconds
+from recsys_data.errors import Permanent, Transient
 from recsys_data.features import parity
 from recsys_data.features.parity import Reading, Served
 from recsys_data.serving.online import updater as updating
@@ -220,3 +222,23 @@ def test_what_impressions_say_is_read_back(shop: ServingShop, store: LmdbStore) 
     assert [one.features for one in found.served] == [said["features"]]
     checked = parity.parity(shop.open_lake(), datetime(2026, 1, 1, tzinfo=UTC))
     assert (checked.values, checked.different) == (2, 0)
+
+
+def test_files_that_maintenance_removed_are_tried_again(shop: ServingShop, store: LmdbStore) -> None:
+    one = follow(shop, store)
+    gone = duckdb.IOException("IO Error: No files found that match the pattern")
+    with (
+        patch.object(updating, "gather", side_effect=gone),
+        pytest.raises(Transient, match="could not be read: IO Error"),
+    ):
+        one.update()
+    assert one.update().rows == 6
+
+
+def test_rows_that_no_position_leads_to_are_reported(shop: ServingShop, store: LmdbStore) -> None:
+    with (
+        patch.object(updating, "_days", return_value={}),
+        pytest.raises(Permanent, match="cannot be made from the lake"),
+    ):
+        follow(shop, store).update()
+    assert store.position() is None
