@@ -46,7 +46,7 @@ class LakeRecommender:
         sources: ask the models.
         log: gets every answer.
         metrics: count answers.
-        delays: are told whom answers are given to.
+        delays: learn whom answers are given to.
     """
 
     scenarios: Scenarios

@@ -85,7 +85,7 @@ class LakeFollower:
     Args:
         lake: is followed.
         visitors: get what is new.
-        delays: are told what has come since the first time.
+        delays: learn what has come since the first time.
     """
 
     def __init__(self, lake: Lake, visitors: RecentItems, delays: EventDelays | None = None) -> None:

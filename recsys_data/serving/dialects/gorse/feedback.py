@@ -22,7 +22,7 @@ REMEMBERED = 200_000
 
 
 class Shown:
-    """Which answer showed an item to a user last; what was remembered first is forgotten first.
+    """Which answer showed an item to a user last; what was remembered first is dropped first.
 
     Args:
         most: how many items of users are remembered.
