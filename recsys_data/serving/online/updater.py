@@ -9,7 +9,7 @@ readers. Run alone: `recsys-data online update`.
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -113,13 +113,8 @@ class Updater:
             Transient: the store or the lake cannot be used now, or another process updates the store; nothing is lost.
             Permanent: as `rebuild`.
         """
-        import duckdb
-
-        try:
+        with _explained():
             return self._update()
-        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
-            # Maintenance removes files that nothing refers to any more, while they may still be read here.
-            raise Transient(f"The lake could not be read: {str(error).splitlines()[0]} Try again.") from None
 
     def _update(self) -> Update:
         tables = {name: self._lake.table(name) for name in [*self._streams, *self._histories()]}
@@ -147,12 +142,8 @@ class Updater:
             Transient: as `update`.
             Permanent: the lake has rows that no position in the event log leads to.
         """
-        try:
+        with _explained():
             return self._rebuild()
-        except _Deleted as error:
-            raise Permanent(
-                f"The online store cannot be made from the lake: {error} See docs/reliability.md."
-            ) from None
 
     def _rebuild(self) -> Update:
         tables = {name: self._lake.table(name) for name in [*self._streams, *self._histories()]}
@@ -258,6 +249,22 @@ class Updater:
         changes |= histories.values(FeatureSources(self._lake), self.views[name], now)
         all_ = position.histories | {name: HistoryPosition(now, snapshots)}
         return changes, msgspec.structs.replace(position, histories=all_, moment=now)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Raise what goes wrong with the lake as Transient or Permanent."""
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        # Maintenance removes files that nothing refers to any more, while they may still be read here.
+        raise Transient(f"The lake could not be read: {str(error).splitlines()[0]} Try again.") from None
+    except _Deleted as error:
+        raise Permanent(
+            f"The online store cannot be made from the lake: {error} `recsys-data verify` says what is wrong."
+        ) from None
 
 
 def _snapshot(table: "Table") -> int | None:
