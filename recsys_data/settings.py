@@ -49,9 +49,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         dir: the folder that holds all state (event log, lake, Dagster's own storage).
-        event_log: URL of the event log; `embedded` keeps it below `dir`.
+        event_log: URL of the event log (`kafka://HOST:9092/TOPIC`); `embedded` keeps it below `dir`.
         online_store: URL of the online store (`redis://`, `valkey://`, `dynamodb://`); `embedded` keeps it below `dir`.
-        log_partitions: number of partitions of a new embedded log, hence of processes that write at once.
+        log_partitions: number of partitions of a new log; to the embedded one as many processes write at once.
         segment_bytes: size at which the embedded log starts a new segment file.
         log_retention_hours: how long segments that every table has consumed are kept.
         landing_rest_seconds: how long the files of a snapshot must not have changed before they are read; younger ones

@@ -16,7 +16,22 @@ def open_log(settings: Settings) -> EventLog:
     scheme = settings.event_log.partition(":")[0]
     if settings.event_log == "embedded":
         return EmbeddedLog(settings.log_dir, partitions=settings.log_partitions, segment_bytes=settings.segment_bytes)
+    if scheme == "kafka":
+        return _kafka(settings)
     raise UserError(
-        f"Setting RECSYS_DATA_EVENT_LOG begins with {scheme!r}: expected `embedded`, the only one "
-        "there is. Change or unset it."
+        f"Setting RECSYS_DATA_EVENT_LOG begins with {scheme!r}: expected `embedded` or "
+        "`kafka://HOST:9092/TOPIC`. Change or unset it."
     )
+
+
+def _kafka(settings: Settings) -> EventLog:
+    try:
+        from recsys_data.ingestion.streaming.log.kafka.log import KafkaLog
+    except ModuleNotFoundError as error:
+        if error.name != "confluent_kafka":
+            raise
+        raise UserError(
+            "Setting RECSYS_DATA_EVENT_LOG names Kafka, whose client is not installed. Install it with "
+            "`pip install 'recsys-data[kafka]'`."
+        ) from None
+    return KafkaLog(settings.event_log, partitions=settings.log_partitions)

@@ -7,11 +7,12 @@ import pytest
 
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.ingestion.streaming.log.embedded.log import EmbeddedLog
+from recsys_data_tests.support.kafka.topics import topic_url
 
 OpenLog = Callable[[], EventLog]
 
 
-@pytest.fixture(params=["embedded"])
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.integration)])
 def event_log_factory(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[], OpenLog]]:
@@ -20,7 +21,10 @@ def event_log_factory(
     A log has at least two partitions. Every client is closed at the end.
     """
     clients: list[EventLog] = []
-    backends: dict[str, Callable[[], OpenLog]] = {"embedded": lambda: _embedded(tmp_path_factory.mktemp("log"))}
+    backends: dict[str, Callable[[], OpenLog]] = {
+        "embedded": lambda: _embedded(tmp_path_factory.mktemp("log")),
+        "kafka": _kafka,
+    }
 
     def remembered(open_log: OpenLog) -> OpenLog:
         def open_and_remember() -> EventLog:
@@ -42,3 +46,10 @@ def open_log(event_log_factory: Callable[[], OpenLog]) -> OpenLog:
 
 def _embedded(folder: Path) -> OpenLog:
     return lambda: EmbeddedLog(folder / "log", partitions=2, segment_bytes=300)
+
+
+def _kafka() -> OpenLog:
+    from recsys_data.ingestion.streaming.log.kafka.log import KafkaLog
+
+    url = topic_url("create=true&message.max.bytes=5000000&fetch.wait.max.ms=20")
+    return lambda: KafkaLog(url, partitions=2)

@@ -18,6 +18,7 @@ from recsys_data.ingestion.streaming.log import Appended, LogSlice
 from recsys_data.ingestion.streaming.log.embedded.reader import PartitionReader
 from recsys_data.ingestion.streaming.log.embedded.segments import create_partitions, explained
 from recsys_data.ingestion.streaming.log.embedded.writer import PartitionWriter
+from recsys_data.ingestion.streaming.log.lines import joined
 
 LOOK_AGAIN_SECONDS = 0.02
 
@@ -61,13 +62,7 @@ class EmbeddedLog:
         """See `EventLog.append`. The first append takes a partition and keeps it until `close`."""
         if not lines:
             return None
-        data = b"\n".join(lines) + b"\n"
-        if data.count(b"\n") != len(lines):
-            which = next(number for number, line in enumerate(lines, 1) if b"\n" in line)
-            raise Permanent(
-                f"Line {which} of the {len(lines)} to append holds a newline byte, but one line is one "
-                "event. Write it without line breaks (within a JSON string as \\n). Nothing was appended."
-            )
+        data = joined(lines)
         deadline = time.monotonic() + self._wait_seconds
         with self._appending, explained(self._folder):
             if self._writer is None:
