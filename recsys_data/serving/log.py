@@ -168,7 +168,7 @@ def impressions(
         "source": SOURCE,
     }
     shared = {name: value for name, value in shared.items() if value is not None}
-    sampled = scores is not None and is_sampled(request.user_id)
+    features = properties_of(scores, scores is not None and is_sampled(request.user_id))
     once: dict[str, object] = {} if event_delay is None else {DELAY: round(event_delay, 3)}
     if 0 < len(shortlist) <= MAX_SHORTLIST:
         once[SHORTLIST] = list(shortlist)
@@ -183,7 +183,7 @@ def impressions(
                 "propensity": item.propensity,
                 "properties": {"reason": item.reason, "fallback": answer.fallback}
                 | (once if item is answer.items[0] else {})
-                | properties_of(scores, item.item_id, sampled),
+                | features(item.item_id),
             }
         )
         for item in answer.items

@@ -48,10 +48,8 @@ class Scores:
     values: "Mapping[str, pa.Array]" = field(default_factory=dict)
     items: Sequence[str] = ()
 
-    def features_of(self, item_id: str) -> dict[str, Any] | None:
-        """The features of an item; None if it was not ranked."""
-        if item_id not in self.scores:
-            return None
+    def features_of(self, item_id: str) -> dict[str, Any]:
+        """The features of an item that was ranked."""
         row = self.items.index(item_id)
         return {name: column[row].as_py() for name, column in self.values.items()}
 
@@ -115,10 +113,8 @@ class ServedRanker:
         for name in self._context:
             known = request.context.get(name)
             values[name] = pa.array([known if isinstance(known, (str, int, float)) else None] * len(items))
-        columns = {"query_id": pa.repeat(pa.scalar("", pa.string()), len(items)), ITEM: pa.array(items, pa.string())}
-        ranked = self._ranker.rank(pa.table(columns | values))
-        found = zip(ranked.column(ITEM).to_pylist(), ranked.column("score").to_pylist(), strict=True)
-        return Scores(self.name, dict(found), read, values, items)
+        said = self._ranker.scores(pa.table(values)).tolist()
+        return Scores(self.name, dict(zip(items, said, strict=True)), read, values, items)
 
 
 class RankerLoader:

@@ -263,17 +263,23 @@ def _narrow(numbers: "Numbers") -> bytes:
     return numbers.astype(kind).tobytes()
 
 
-def decoded(groups: Sequence[Group], blobs: Sequence[bytes], entities: "Numbers") -> list[tuple[Pieces, Pieces]]:
+def decoded(
+    groups: Sequence[Group], blobs: Sequence[bytes], entities: "Numbers", wanted: Sequence[bool] | None = None
+) -> list[tuple[Pieces, Pieces]]:
     """Pieces, and what waits, for each group.
 
     Args:
         groups: of the layout.
         blobs: as `encoded`.
         entities: the number of the entity that each of them belongs to, in ascending order.
+        wanted: the groups that are decoded; of others there are no pieces. None: all.
     """
     stored = [_decoder.decode(blob) for blob in blobs]
     found = []
     for number, group in enumerate(groups):
+        if wanted is not None and not wanted[number]:
+            found.append((none_of(group), none_of(group)))
+            continue
         both = [one.groups[number] for one in stored]
         waiting = [(two, entity) for (_, two), entity in zip(both, entities, strict=True) if two is not None]
         found.append(
@@ -289,32 +295,33 @@ def _pieces(group: Group, stored: Sequence[_Bytes], entities: "Numbers") -> Piec
     if not stored:
         return none_of(group)
     columns = group.columns
-    start = np.frombuffer(b"".join(one.start for one in stored), np.int64)
-    counts = np.array([len(one.start) // 8 for one in stored], np.int64)
+    starts, wholes, reals = zip(*[(one.start, one.whole, one.real) for one in stored], strict=True)
+    start = np.frombuffer(b"".join(starts), np.int64)
+    counts = np.array([len(one) for one in starts], np.int64) // 8
     begins = np.cumsum(counts) - counts
     whole = np.zeros((len(start), columns.width), np.int64)
     if columns.width:
-        for one, begin, count in zip(stored, begins.tolist(), counts.tolist(), strict=True):
-            if count:
-                kind = f"i{len(one.whole) // (count * columns.width)}"
-                whole[begin : begin + count] = np.frombuffer(one.whole, kind).reshape(count, columns.width)
-    real = np.frombuffer(b"".join(one.real for one in stored), np.float64).reshape(len(start), len(columns.real))
+        sizes = np.array([len(one) for one in wholes], np.int64) // np.maximum(counts * columns.width, 1)
+        for size in set(sizes.tolist()) - {0}:
+            those = b"".join([one for one, its in zip(wholes, sizes.tolist(), strict=True) if its == size])
+            whole[np.repeat(sizes == size, counts)] = np.frombuffer(those, f"i{size}").reshape(-1, columns.width)
+    real = np.frombuffer(b"".join(reals), np.float64).reshape(len(start), len(columns.real))
 
-    def numbers(parts: Sequence[bytes]) -> "Numbers":
+    def places(parts: Sequence[bytes]) -> "Numbers":
         lengths = [len(one) // 4 for one in parts]
         return np.frombuffer(b"".join(parts), np.int32).astype(np.int64) + np.repeat(begins, lengths)
 
     hashes = []
     for number in range(len(columns.hashes)):
         listed = [one.hashes[number] for one in stored]
-        key = np.frombuffer(b"".join(key for _, key in listed), np.int64)
-        hashes.append(Elements(numbers([piece for piece, _ in listed]), key))
+        key = np.frombuffer(b"".join([key for _, key in listed]), np.int64)
+        hashes.append(Elements(places([piece for piece, _ in listed]), key))
     best = []
     for number in range(len(columns.best)):
         ordered = [one.best[number] for one in stored]
         best.append(
             Elements(
-                numbers([piece for piece, _, _ in ordered]),
+                places([piece for piece, _, _ in ordered]),
                 _objects([key for _, keys, _ in ordered for key in keys]),
                 _objects([value for _, _, values in ordered for value in values]),
             )

@@ -98,9 +98,8 @@ class FeatureReader:
                 else f"There is no feature view {name}; choose from {known}."
             )
         entity = self.views[name].view.entity
-        for key in keys:
-            if len(key) != len(entity):
-                raise UserError(f"A key of {name} has {len(key)} values; expected those of {', '.join(entity)}.")
+        for length in set(map(len, keys)) - {len(entity)}:
+            raise UserError(f"A key of {name} has {length} values; expected those of {', '.join(entity)}.")
 
     def _once(self, asked: Mapping[str, Keys]) -> tuple[Position, dict[str, Any] | None]:
         """The position, and what is stored as of it; None if the store went on between two readings."""
@@ -181,15 +180,16 @@ class FeatureReader:
             if not online.streams:
                 moments[name] = position.histories[name].moment
                 table = histories.restore(online, found[name])
-                wanted = self._wanted[name] if self._wanted is not None else table.column_names
-                tables[name] = table.select([one for one in table.column_names if one in wanted])
+                names = self._wanted[name] if self._wanted is not None else table.column_names
+                tables[name] = table.select([one for one in table.column_names if one in names])
                 continue
             moments[name] = moment
             streams = []
             for number, layout in enumerate(online.streams):
                 stored = found[f"{name} {number}"]
                 entities = np.array([entity for _, entity in stored], np.int64)
-                streams.append(decoded(layout.groups, [value for value, _ in stored], entities))
+                wanted = self._values[name].groups(number)
+                streams.append(decoded(layout.groups, [value for value, _ in stored], entities, wanted))
             tables[name] = self._values[name].compute(streams, len(keys), moment, request)
         return Read(position, moments, tables)
 

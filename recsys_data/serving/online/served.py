@@ -4,6 +4,7 @@ Parity is checked with it (`features/parity.py`). All answers of a visitor say t
 sample shows whole histories.
 """
 
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +37,15 @@ def read_from(read: Read) -> dict[str, Any]:
     }
 
 
-def properties_of(scores: "Scores | None", item_id: str, sampled: bool) -> dict[str, Any]:
-    """What the impression of an item says of its features."""
-    values = scores.features_of(item_id) if scores else None
-    if scores is None or values is None:
-        return {}
-    return {READ: read_from(scores.read)} | ({FEATURES: values} if sampled else {})
+def properties_of(scores: "Scores | None", sampled: bool) -> Callable[[str], dict[str, Any]]:
+    """What the impression of each item of an answer says of its features."""
+    if scores is None:
+        return lambda item_id: {}
+    read = {READ: read_from(scores.read)}
+
+    def of(item_id: str) -> dict[str, Any]:
+        if item_id not in scores.scores:
+            return {}
+        return read | ({FEATURES: scores.features_of(item_id)} if sampled else {})
+
+    return of

@@ -1,8 +1,8 @@
 """The values of the features of a view at a moment, from the pieces of its entities.
 
 Data flow: pieces -> those that a window reaches, merged for each entity -> values, as `functions.FUNCTIONS` says them
-in SQL -> expressions, in DuckDB. A statement takes DuckDB milliseconds to plan, which is why the rest is done in NumPy;
-a test holds both against each other.
+in SQL -> expressions, in DuckDB. A statement takes DuckDB milliseconds to plan, which is why the rest is done in NumPy,
+and most expressions too; a test holds both against each other.
 """
 
 import threading
@@ -15,9 +15,11 @@ import numpy as np
 from recsys_data.contracts.features.expressions import REQUEST, TIMESTAMP, references, renamed
 from recsys_data.contracts.features.functions import DECAYED, SKETCH, State, is_integer
 from recsys_data.contracts.features.view import DAY, LIFETIME, Feature
+from recsys_data.contracts.sql_guard import syntax_tree
 from recsys_data.features.intervals import Span
 from recsys_data.features.lake import open_features
 from recsys_data.features.merging import decimals
+from recsys_data.serving.online.expressions import Column, Unsupported, array_of, column_of, evaluated
 from recsys_data.serving.online.kinds import arrow_type, restored
 from recsys_data.serving.online.layout import ALL, KNOWN, MOMENT, NEVER, Group, Layout, OnlineView
 from recsys_data.serving.online.pieces import (
@@ -61,9 +63,41 @@ class Values:
         self._connection.execute("SET threads = 1")
         self._expressions, self._needed = self._resolve()
         self._used = set().union(*references(self._connection, list(self._expressions.values())))
+        self._trees = self._parsed()
+        self._states = [self._wanted_states(layout) for layout in online.streams]
         kinds = [kind for layout in online.streams for kind in layout.kinds.values()]
         kinds += [online.resolved.types[name] for name in self._expressions]
         self._types = {kind: arrow_type(kind) for kind in dict.fromkeys(kinds)}
+
+    def _parsed(self) -> dict[str, Any]:
+        """The syntax trees of the expressions."""
+        if not self._expressions:
+            return {}
+        found = syntax_tree(self._connection, f"SELECT {', '.join(self._expressions.values())}")
+        return dict(zip(self._expressions, found[0]["node"]["select_list"] if found else [], strict=True))
+
+    def _wanted_states(self, layout: Layout) -> list[dict[int, list[State]]]:
+        """Of each group of a stream, the states by span that wanted features are made of."""
+        planned = layout.planned
+        wanted = {
+            (planned.span_of[feature.name], state)
+            for feature in planned.features
+            if feature.name.lower() in self._needed
+            for state in planned.states[feature.name].values()
+        }
+        found = []
+        for group in layout.groups:
+            by_span: dict[int, list[State]] = {}
+            for number, state in group.asked:
+                if (number, state) in wanted:
+                    by_span.setdefault(number, []).append(state)
+            found.append(by_span)
+        return found
+
+    def groups(self, stream: int) -> list[bool]:
+        """Of each group of a stream, whether anything that is wanted is made of it."""
+        groups = zip(self.online.streams[stream].groups, self._states[stream], strict=True)
+        return [bool(wanted) or (group.hop, group.delay) == (ALL, 0) for group, wanted in groups]
 
     def _resolve(self) -> tuple[dict[str, str], set[str]]:
         """The wanted expressions and those that they use, in order; and all features that are used."""
@@ -94,10 +128,10 @@ class Values:
 
         found: dict[str, pa.Array] = {}
         known = np.zeros(entities, bool)
-        for layout, groups in zip(self.online.streams, streams, strict=True):
+        for layout, asked, groups in zip(self.online.streams, self._states, streams, strict=True):
             states: Merged = {}
-            for group, (pieces, waiting) in zip(layout.groups, groups, strict=True):
-                states |= _states(layout, group, pieces, waiting, entities, moment)
+            for group, wanted, (pieces, waiting) in zip(layout.groups, asked, groups, strict=True):
+                states |= _states(layout, group, wanted, pieces, waiting, entities, moment)
                 if (group.hop, group.delay) == (ALL, 0):
                     known[pieces.entity] = True
                     known[waiting.entity[waiting.start < moment]] = True
@@ -139,6 +173,10 @@ class Values:
     ) -> "dict[str, pa.Array]":
         import pyarrow as pa
 
+        try:
+            return self._in_numpy(found, entities, moment, request)
+        except Unsupported:
+            pass
         asked = {f"#{REQUEST} {TIMESTAMP}": pa.array(np.full(entities, moment), pa.timestamp("us", "UTC"))}
         asked |= {f"#{REQUEST} {name.lower()}": values for name, values in request.items()}
         asked |= {f"#{name}": one for name, one in found.items() if name.lower() in self._used}
@@ -150,6 +188,18 @@ class Values:
         types = {name: self._types[self.online.resolved.types[name]] for name in self._expressions}
         columns = list(zip(*rows, strict=True)) or [()] * len(types)
         return {name: pa.array(one, kind) for (name, kind), one in zip(types.items(), columns, strict=True)}
+
+    def _in_numpy(
+        self, found: "Mapping[str, pa.Array]", entities: int, moment: int, request: "Mapping[str, pa.Array]"
+    ) -> "dict[str, pa.Array]":
+        columns = {name.lower(): column_of(one) for name, one in found.items() if name.lower() in self._used}
+        columns |= {f"{REQUEST}.{name.lower()}": column_of(one) for name, one in request.items()}
+        columns[f"{REQUEST}.{TIMESTAMP}"] = Column("moment", np.full(entities, moment), np.ones(entities, bool))
+        computed = {}
+        for name, tree in self._trees.items():
+            columns[name.lower()] = evaluated(tree, columns, entities)
+            computed[name] = array_of(columns[name.lower()], self._types[self.online.resolved.types[name]])
+        return computed
 
     @cached_property
     def _sql(self) -> str:
@@ -166,17 +216,22 @@ class Values:
         return f'SELECT {listed} {sql} ORDER BY "#n"'
 
 
-def _states(layout: Layout, group: Group, pieces: Pieces, waiting: Pieces, entities: int, moment: int) -> Merged:
-    """The merged states of each entity."""
+def _states(
+    layout: Layout,
+    group: Group,
+    wanted: Mapping[int, Sequence[State]],
+    pieces: Pieces,
+    waiting: Pieces,
+    entities: int,
+    moment: int,
+) -> Merged:
+    """The merged states of each entity, of those that are wanted: by span."""
     if len(waiting):
         due = kept(waiting, waiting.start < moment - group.delay)
         pieces = merged(group, joined([pieces, in_hops(group, due)]))
     found: Merged = {}
-    by_span: dict[int, list[State]] = {}
-    for number, state in group.asked:
-        by_span.setdefault(number, []).append(state)
     columns = group.columns
-    for number, states in by_span.items():
+    for number, states in wanted.items():
         reach = _reach(layout.planned.spans[number], group)
         there = pieces if reach >= NEVER else kept(pieces, pieces.start + reach > moment)
         sums = _sums(there.whole, there.entity, entities)
@@ -238,15 +293,16 @@ def _doubles(sums: "pa.Array") -> Any:
     """Decimals as DuckDB makes doubles of them; 0 where they are NULL."""
     scale = sums.type.scale
     power = 10**scale
-    found = np.zeros(len(sums))
-    for number, value in enumerate(sums.to_pylist()):
+    low, high = np.frombuffer(sums.buffers()[1], np.int64).reshape(-1, 2).T
+    exact = (high == low >> 63) & (np.abs(low) <= EXACT) & (low != np.iinfo(np.int64).min)
+    found = np.where(exact, low, 0) / power
+    for number in np.flatnonzero(~exact).tolist():
+        value = sums[number].as_py()
         if value is not None:
             whole = int(value.scaleb(scale))
-            exact = -EXACT <= whole <= EXACT
             # It divides towards zero, as C++ does.
-            high, low = divmod(abs(whole), power)
-            sign = -1.0 if whole < 0 else 1.0
-            found[number] = whole / power if exact else sign * (float(high) + float(low) / power)
+            high_part, low_part = divmod(abs(whole), power)
+            found[number] = (-1.0 if whole < 0 else 1.0) * (float(high_part) + float(low_part) / power)
     return found
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
+import numpy as np
 import pyarrow as pa
 
 Ids = Iterable[str] | pa.Array | pa.ChunkedArray
@@ -99,6 +100,10 @@ class Ranker(Protocol):
 
         Queries come by id; equal scores by descending item id. An item that a query has twice keeps its best score.
         """
+        ...
+
+    def scores(self, rows: pa.Table) -> np.ndarray:
+        """The score of each row, by its features alone; the greater, the better."""
         ...
 
     def importance(self) -> pa.Table:

@@ -86,6 +86,8 @@ class LambdaRank:
         self._trees: Any = None
         # Feature -> its categories if it is text.
         self._features: dict[str, list[str] | None] = {}
+        # Categories as codes are looked up in them.
+        self._arrays: dict[str, pa.Array] = {}
 
     @property
     def name(self) -> str:
@@ -108,6 +110,7 @@ class LambdaRank:
         """
         import lightgbm
 
+        self._arrays = {}
         self._features = {
             name: vocabulary([column(rows.filter(pc.is_valid(rows[name])), name, pa.string(), "rows")]).to_pylist()
             if _is_text(rows.schema.field(name).type)
@@ -146,16 +149,25 @@ class LambdaRank:
         )
         return self
 
+    def scores(self, rows: pa.Table) -> np.ndarray:
+        """The score of each row; see `model.Ranker`.
+
+        Raises:
+            UserError: as `rank`.
+        """
+        trees = self._fitted()
+        return trees.predict(self._matrix(rows), num_threads=1) if rows.num_rows else np.zeros(0)
+
     def rank(self, rows: pa.Table) -> pa.Table:
         """Order the items of queries; see `model.Ranker`.
 
         Raises:
             UserError: it is not fitted, or a column is missing.
         """
-        trees = self._fitted()
+        self._fitted()
         query_id = column(rows, "query_id", pa.string(), "rows")
         item_id = column(rows, "item_id", pa.string(), "rows")
-        score = trees.predict(self._matrix(rows), num_threads=1) if rows.num_rows else np.zeros(0)
+        score = self.scores(rows)
         queries, items = vocabulary([query_id]), vocabulary([item_id])
         query, item = codes(query_id, queries), codes(item_id, items)
         order = np.lexsort((-item, -score, query))
@@ -272,18 +284,29 @@ class LambdaRank:
     def _matrix(self, rows: pa.Table) -> np.ndarray:
         """Rows x features, 32-bit floats; NaN for null, and for text that was not learned."""
         found = np.empty((rows.num_rows, len(self._features)), np.float32)
+        there = {name: number for number, name in enumerate(rows.column_names)}
         for place, (name, known) in enumerate(self._features.items()):
-            if name not in rows.column_names:
+            if name not in there:
                 raise UserError(f"The rows have no column {name}, which this ranker was fitted with.")
-            values = rows[name].combine_chunks()
+            values = rows.column(there[name]).combine_chunks()
             if known is None:
-                found[:, place] = pc.fill_null(pc.cast(values, pa.float64()), np.nan).to_numpy(zero_copy_only=False)
+                found[:, place] = _numbers(values)
             else:
-                code = codes(pc.fill_null(pc.cast(values, pa.string()), ""), pa.array(known, pa.string()))
-                found[:, place] = np.where(
-                    (code < 0) | ~pc.is_valid(values).to_numpy(zero_copy_only=False), np.nan, code
-                )
+                code = codes(pc.cast(values, pa.string()), self._category_array(name, known))
+                found[:, place] = np.where(code < 0, np.nan, code)
         return found
+
+    def _category_array(self, name: str, known: list[str]) -> pa.Array:
+        if name not in self._arrays:
+            self._arrays[name] = pa.array(known, pa.string())
+        return self._arrays[name]
+
+
+def _numbers(values: pa.Array) -> np.ndarray:
+    """Numbers or truth values as 64-bit floats; NaN for null."""
+    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+        return values.to_numpy(zero_copy_only=False).astype(np.float64)
+    return pc.fill_null(pc.cast(values, pa.float64()), np.nan).to_numpy(zero_copy_only=False)
 
 
 def _feature_names(rows: pa.Table, named: tuple[str, ...]) -> list[str]:
