@@ -120,10 +120,10 @@ class _Consumer:
         self.writing = writing
         self.until = until
         self.limits = limits
-        self.next = {p: writer.position(p) for p in log.partitions()}
+        self.next: dict[int, int] = {}
         self.behind_since: dict[int, float] = {}
         self.line_bytes = 0.0
-        self.turn = deque(log.partitions())
+        self.turn: deque[int] = deque()
         self.decoding: deque[tuple[Future[Decoded], int]] = deque()
         self.gathered: list[Decoded] = []
         self.gathered_lines = 0
@@ -170,12 +170,13 @@ class _Consumer:
 
     def _read(self) -> LogSlice | None:
         """The next slice, of the partitions in turn; None if no partition has new lines."""
+        self._take_up_partitions()
         most = self.limits.slice_bytes // (2 if self.line_bytes > self.limits.long_line_bytes else 1)
         for _ in range(len(self.turn)):
             partition = self.turn[0]
             self.turn.rotate(-1)
             lines = self.log.read(partition, self.next[partition], most)
-            if lines.end > lines.start:
+            if lines.end > self.next[partition]:
                 self.next[partition] = lines.end
                 self.line_bytes = len(lines.data) / max(1, len(lines))
                 if len(lines.data) > most // 2:
@@ -183,6 +184,13 @@ class _Consumer:
                 return lines
             self.behind_since.pop(partition, None)
         return None
+
+    def _take_up_partitions(self) -> None:
+        """Read the partitions that the log has, also those that it gets while this consumer runs."""
+        for partition in self.log.partitions():
+            if partition not in self.next:
+                self.next[partition] = self.writer.position(partition)
+                self.turn.append(partition)
 
     def _pace(self) -> float:
         """Seconds between two commits."""

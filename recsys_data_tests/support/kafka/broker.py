@@ -36,7 +36,8 @@ offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=1
-log.cleaner.enable=false
+broker.session.timeout.ms=1000
+broker.heartbeat.interval.ms=200
 """
 
 

@@ -20,7 +20,8 @@ class LogSlice:
 
     Attributes:
         partition: the partition read.
-        start: where the read began. If the first line lies beyond it, the log has lost the lines in between.
+        start: where the read began. If the first line lies beyond it, the log has lost the lines in between. A log
+            that knows of positions which never were a line begins behind them.
         end: position after the last line; the next read starts here. Equal to `start` when nothing is there;
             beyond it, without a line, when what lay there is lost and nothing follows yet.
         data: the lines, back to back; each may end with a newline.
@@ -69,7 +70,7 @@ class EventLog(Protocol):
         ...
 
     def partitions(self) -> Sequence[int]:
-        """The partitions, a small and stable set."""
+        """The partitions, a small set that may grow."""
         ...
 
     def begin_offsets(self) -> Mapping[int, int]:

@@ -7,7 +7,8 @@ import pytest
 
 from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.ingestion.streaming.log.embedded.log import EmbeddedLog
-from recsys_data_tests.support.kafka.topics import topic_url
+from recsys_data.ingestion.streaming.log.kafka.log import KafkaLog
+from recsys_data_tests.support.kafka.topics import FAST, topic_url
 
 OpenLog = Callable[[], EventLog]
 
@@ -49,7 +50,5 @@ def _embedded(folder: Path) -> OpenLog:
 
 
 def _kafka() -> OpenLog:
-    from recsys_data.ingestion.streaming.log.kafka.log import KafkaLog
-
-    url = topic_url("create=true&message.max.bytes=5000000&fetch.wait.max.ms=20")
+    url = topic_url(f"{FAST}&message.max.bytes=5000000")
     return lambda: KafkaLog(url, partitions=2)

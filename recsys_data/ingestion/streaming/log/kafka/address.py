@@ -72,6 +72,8 @@ class KafkaAddress:
         return {
             "bootstrap.servers": self.servers,
             "topic.metadata.refresh.interval.ms": METADATA_SECONDS * 1000,
+            # What it would log several times a second while a broker is away, our errors say too.
+            "log_level": 2,
             # A broker that is back must not be waited for longer than that.
             "reconnect.backoff.max.ms": 1000,
         }

@@ -50,7 +50,7 @@ class KafkaLog:
         self._address = parse_address(url)
         self._new_partitions = partitions
         self._wait_seconds = wait_seconds
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._appending = threading.Lock()
         self._producer: TopicProducer | None = None
         self._consumer: Consumer | None = None
@@ -69,11 +69,12 @@ class KafkaLog:
             if self._producer is None:
                 self.partitions()
                 self._producer = TopicProducer(self._address, self._wait_seconds)
-            producer, self._producer = self._producer, None
-            at = producer.append(lines)
-            # One that failed may hold lines back, and is not used again.
-            self._producer = producer
-            return at
+            try:
+                return self._producer.append(lines)
+            except Transient:
+                if self._producer.is_spent:
+                    self._producer = None
+                raise
 
     def partitions(self) -> Sequence[int]:
         """See `EventLog.partitions`. There may be more of them later."""
@@ -212,5 +213,8 @@ class KafkaLog:
         code = error.args[0].code()
         if code in FORBIDDEN:
             return Permanent(f"The {self._address}: {error.args[0].str()}. Give this user access.")
+        # What a client was told meanwhile, such as why a login was refused.
+        with self._lock:
+            self._asked().poll(0)
         with_cause = KafkaError(code, f"{error.args[0].str()} ({self._failure})") if self._failure else error.args[0]
         return unreachable(self._address, KafkaException(with_cause))

@@ -47,12 +47,17 @@ def key_of(line: bytes) -> str | None:
 
 
 class TopicProducer:
-    """Appends to one topic; not thread-safe."""
+    """Appends to one topic; not thread-safe.
+
+    Attributes:
+        is_spent: it must not be used again.
+    """
 
     def __init__(self, address: KafkaAddress, seconds: float) -> None:
         self._address = address
         self._seconds = seconds
         self._failure = ""
+        self.is_spent = False
         try:
             self._producer = Producer(
                 {**address.producer(seconds), "error_cb": self._remember}, logger=logging.getLogger("confluent_kafka")
@@ -64,7 +69,7 @@ class TopicProducer:
         """Append lines, in order for each key; they are on all in-sync replicas when this returns.
 
         Raises:
-            Transient: some were not acknowledged in time; this producer must not be used again.
+            Transient: some were not acknowledged in time.
             Permanent: the topic does not take a line, or not from this user.
         """
         done: list[tuple[int, int]] = []
@@ -83,7 +88,9 @@ class TopicProducer:
             except KafkaException as error:
                 failed.append(error.args[0])
                 break
-        self._producer.flush(self._seconds + GRACE_SECONDS)
+        left = self._producer.flush(self._seconds + GRACE_SECONDS)
+        # One that holds lines back, or has lost its place in the order, is not used again.
+        self.is_spent = left > 0 or any(error.fatal() for error in failed)
         if failed or len(done) < len(lines):
             raise self._failed(len(done), len(lines), failed)
         return _place(done)
@@ -106,7 +113,8 @@ class TopicProducer:
                 return
 
     def _failed(self, done: int, count: int, failed: list[KafkaError]) -> Exception:
-        self._producer.purge()
+        if self.is_spent:
+            self._producer.purge()
         code = failed[0].code() if failed else KafkaError._MSG_TIMED_OUT
         found = f"{count - done} of {count} lines were not appended to {self._address}"
         if code == KafkaError.MSG_SIZE_TOO_LARGE:
