@@ -22,7 +22,7 @@ Url = Annotated[str, msgspec.Meta(pattern="^(https?://.+)?$")]
 # What must not reach a log line, not even in a message about its form.
 HIDDEN = ("write_keys", "signing_secrets", "alert_url")
 # URLs whose password must not reach a log line.
-HAVE_LOGIN = ("event_log", "online_store")
+HAVE_LOGIN = ("event_log", "online_store", "warehouse", "catalog")
 
 
 def variable(name: str) -> str | None:
@@ -52,6 +52,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         event_log: URL of the event log (`kafka://HOST:9092/TOPIC`); `embedded` keeps it below `dir`.
         online_store: URL of the online store (`redis://`, `valkey://`, `dynamodb://`); `embedded` keeps it below `dir`.
         log_partitions: number of partitions of a new log; to the embedded one as many processes write at once.
+        warehouse: where the files of the lake are, `s3://BUCKET/PREFIX`; empty: below `dir`.
+        catalog: URL of the lake's catalog (`postgresql://`, `glue://REGION`, `https://` of an Iceberg REST catalog);
+            empty: a SQLite database below `dir`.
         segment_bytes: size at which the embedded log starts a new segment file.
         log_retention_hours: how long segments that every table has consumed are kept.
         landing_rest_seconds: how long the files of a snapshot must not have changed before they are read; younger ones
@@ -81,6 +84,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dir: Annotated[str, msgspec.Meta(min_length=1)] = "data"
     event_log: str = "embedded"
     online_store: str = "embedded"
+    warehouse: Annotated[str, msgspec.Meta(pattern=r"^(s3://[a-z0-9][a-z0-9.-]+(/[^?#\s]*)?)?$")] = ""
+    catalog: Annotated[str, msgspec.Meta(pattern="^((postgresql|glue|https?)://.+)?$")] = ""
     log_partitions: Positive = 4
     segment_bytes: Positive = 128 * 1024 * 1024
     log_retention_hours: Annotated[int, msgspec.Meta(ge=0)] = 168
@@ -127,8 +132,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def lake_dir(self) -> Path:
-        """Catalog and data files of the lake."""
+        """Catalog and data files of the lake, unless settings name other places; notes and locks in any case."""
         return self.data_dir / "lake"
+
+    @property
+    def warehouse_location(self) -> str:
+        """Where the files of the lake are: a folder, or a URL without a slash at its end."""
+        return self.warehouse.rstrip("/") or str(self.lake_dir)
+
+    @property
+    def warehouse_url(self) -> str:
+        """The same as a URL in any case."""
+        return self.warehouse.rstrip("/") or self.lake_dir.as_uri()
 
     @property
     def catalog_file(self) -> Path:

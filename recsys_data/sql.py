@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import duckdb
+    from fsspec import AbstractFileSystem
 
 # Each thread takes its share of a session's memory, so that many of them would not get along with little.
 MOST_THREADS = 4
 _numbers = itertools.count()
 _threads: int | None = None
+_file_systems: "dict[str, AbstractFileSystem]" = {}
 
 
 def quote(name: str) -> str:
@@ -51,8 +53,15 @@ def open_session(
     if memory_bytes is not None:
         config["memory_limit"] = f"{max(1, memory_bytes // 1_000_000)}MB"
     connection = duckdb.connect(config={"threads": session_threads() if parallel else 1, **config})
+    for files in _file_systems.values():
+        connection.register_filesystem(files)
     connection.execute("SET TimeZone = 'UTC'")
     return connection
+
+
+def read_through(files: "AbstractFileSystem") -> None:
+    """Let the sessions that this process opens from now on read and write URLs of this file system's protocol."""
+    _file_systems[str(files.protocol)] = files
 
 
 def limit_threads(threads: int) -> None:

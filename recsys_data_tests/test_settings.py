@@ -22,6 +22,8 @@ def test_each_field_is_set_by_its_variable() -> None:
         "RECSYS_DATA_DIR": "~/state",
         "RECSYS_DATA_EVENT_LOG": "embedded",
         "RECSYS_DATA_ONLINE_STORE": "redis://store/1",
+        "RECSYS_DATA_WAREHOUSE": "s3://bucket/lake",
+        "RECSYS_DATA_CATALOG": "postgresql://db/lake",
         "RECSYS_DATA_LOG_PARTITIONS": "8",
         "RECSYS_DATA_SEGMENT_BYTES": "1000",
         "RECSYS_DATA_LOG_RETENTION_HOURS": "0",

@@ -41,7 +41,7 @@ def asset_spec(contract: Contract, settings: Settings, deps: Sequence[dg.AssetKe
             "dagster/column_schema": column_schema(contract),
             "dagster/partition_expr": contract.event_time.name,
             "dagster/table_name": f"{NAMESPACE}.{contract.name}",
-            "dagster/uri": (settings.lake_dir / NAMESPACE / contract.name).as_uri(),
+            "dagster/uri": f"{settings.warehouse_url}/{NAMESPACE}/{contract.name}",
             **({"dagster/column_lineage": lineage} if lineage.deps_by_column else {}),
             "contract": dg.MetadataValue.text(f"{contract.path.name} {contract.version}"),
             "row rules": dg.MetadataValue.md(

@@ -26,7 +26,7 @@ def first_partition_day(settings: Settings) -> date:
     if settings.first_day != Settings().first_day:
         return settings.first_day
     known = _remembered(settings)
-    if known is None and any((settings.lake_dir / NAMESPACE).glob("*/data")):
+    if known is None and (settings.warehouse or any((settings.lake_dir / NAMESPACE).glob("*/data"))):
         return settings.first_day
     known = min([known or _month_before(datetime.now(UTC).date()), *_landed(settings)])
     return max(settings.first_day, known.replace(day=1))

@@ -4,13 +4,12 @@ What DuckDB computes need not pass through Python: for tables of millions of row
 third of the memory of writing with pyarrow. Files carry Iceberg's field ids, and are synced before this returns.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys_data.days import MICROSECONDS_PER_DAY, day_number
 from recsys_data.durable import local_path, make_folder, sync_all
-from recsys_data.errors import Permanent
 from recsys_data.sql import literal, quote
+from recsys_data.storage.availability import reported
 from recsys_data.storage.parquet import event_time, from_footer, new_location
 
 if TYPE_CHECKING:
@@ -31,20 +30,13 @@ def copy_rows(
     Returns:
         The file, for that partition: a day since 1970, or true or false; None where the query has no rows.
 
-    Raises:
-        Permanent: the table lies where DuckDB cannot write.
     """
-    import pyarrow.parquet as pq
-
     location = new_location(table, partition)
-    path = _local(location, table)
-    connection.execute(f"COPY (SELECT {_columns(table)} FROM ({query})) TO {literal(str(path))} ({_options(table)})")
-    footer = pq.read_metadata(path)
-    if not footer.num_rows:
-        path.unlink()
-        return None
-    sync_all([path])
-    return from_footer(table, location, partition, path.stat().st_size, footer)
+    target = str(local_path(location) or location)
+    connection.execute(f"COPY (SELECT {_columns(table)} FROM ({query})) TO {literal(target)} ({_options(table)})")
+    if path := local_path(location):
+        sync_all([path])
+    return _described(table, location, partition)
 
 
 def copy_days(connection: "duckdb.DuckDBPyConnection", query: str, table: "Table") -> "list[DataFile]":
@@ -52,34 +44,33 @@ def copy_days(connection: "duckdb.DuckDBPyConnection", query: str, table: "Table
 
     Each thread holds half a million rows before it writes.
     """
-    import pyarrow.parquet as pq
-
-    folder, day = _local(f"{table.location()}/data", table), quote(table.spec().fields[0].name)
-    make_folder(folder)
+    data, day = f"{table.location()}/data", quote(table.spec().fields[0].name)
+    folder = local_path(data)
+    if folder:
+        make_folder(folder)
     day_of = f"DATE '1970-01-01' + (epoch_us({quote(event_time(table))}) // {MICROSECONDS_PER_DAY})::INTEGER"
     written = connection.execute(
-        f"COPY (SELECT {_columns(table)}, {day_of} AS {day} FROM ({query})) TO {literal(str(folder))} "
+        f"COPY (SELECT {_columns(table)}, {day_of} AS {day} FROM ({query})) TO {literal(str(folder or data))} "
         f"({_options(table)}, PARTITION_BY ({day}), FILENAME_PATTERN '{{uuid}}', APPEND, RETURN_FILES)"
     ).fetchall()
-    paths = [Path(path) for _, listed in written for path in listed]
-    sync_all(paths)
-    return [
-        from_footer(
-            table,
-            f"{table.location()}/data/{path.parent.name}/{path.name}",
-            day_number(path.parent.name.partition("=")[2]),
-            path.stat().st_size,
-            pq.read_metadata(path),
-        )
-        for path in paths
-    ]
+    names = [path.rsplit("/", 2)[1:] for _, listed in written for path in listed]
+    if folder:
+        sync_all([folder / parent / name for parent, name in names])
+    days = ((f"{data}/{parent}/{name}", day_number(parent.partition("=")[2])) for parent, name in names)
+    return [file for location, day in days if (file := _described(table, location, day))]
 
 
-def _local(location: str, table: "Table") -> Path:
-    path = local_path(location)
-    if path is None:
-        raise Permanent(f"{'.'.join(table.name())} lies in {table.location()}; expected a folder of this machine.")
-    return path
+def _described(table: "Table", location: str, partition: int | bool) -> "DataFile | None":
+    """A new file by its footer; one without rows is removed."""
+    import pyarrow.parquet as pq
+
+    written = table.io.new_input(location)
+    with reported(), written.open() as stream:
+        footer = pq.read_metadata(stream)
+    if not footer.num_rows:
+        table.io.delete(location)
+        return None
+    return from_footer(table, location, partition, len(written), footer)
 
 
 def _columns(table: "Table") -> str:

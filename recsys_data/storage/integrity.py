@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from recsys_data.durable import local_path
 from recsys_data.errors import Permanent, RecsysDataError
+from recsys_data.storage.availability import unavailable
 from recsys_data.storage.iceberg.catalog import commit_failures, metadata_location
 from recsys_data.storage.iceberg.pyiceberg_patches import file_io_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyiceberg.catalog.sql import SqlCatalog
+    from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
 
 P = ParamSpec("P")
@@ -49,6 +50,8 @@ def checked_batches(table: "Table", location: str, rows: int) -> "Iterator[pa.Re
         # Errors of the operating system have a number, and are not corruption.
         if isinstance(error, OSError) and error.errno is not None:
             raise
+        if away := unavailable(error):
+            raise away from error
         raise damaged(location, error) from error
 
 
@@ -102,6 +105,8 @@ def names_corrupt_file(work: "Callable[Concatenate[Table, P], R]") -> "Callable[
         except (RecsysDataError, *commit_failures()):
             raise
         except Exception as error:
+            if away := unavailable(error):
+                raise away from error
             location = _damaged_manifest(table)
             if location is None:
                 raise
@@ -133,15 +138,19 @@ def manifest_of(table: "Table", location: str) -> str | None:
     return None
 
 
-def corrupt_metadata(catalog: "SqlCatalog", name: tuple[str, str], error: Exception) -> Permanent | None:
+def corrupt_metadata(catalog: "Catalog", name: tuple[str, str], error: Exception) -> Permanent | None:
     """What to say of a table whose metadata file cannot be read; None if that is not why it could not be loaded."""
     from pyiceberg.serializers import FromInputFile
 
-    location = metadata_location(catalog, name)
+    try:
+        location = metadata_location(catalog, name)
+    # A catalog that gives the place of the metadata only together with what is in it.
+    except Exception:
+        return None
     if location is None:
         return None
     try:
         FromInputFile.table_metadata(file_io_of(catalog, location).new_input(location))
-    except Exception:
-        return damaged(location, error)
+    except Exception as failure:
+        return None if unavailable(failure) else damaged(location, error)
     return None

@@ -11,7 +11,6 @@ import logging
 import zlib
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from pyiceberg.io import FileIO
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
+
+    from recsys_data.storage.iceberg.file_io import DurableFileIO
 
 logger = logging.getLogger(__name__)
 
@@ -105,19 +106,19 @@ class Intent(msgspec.Struct, frozen=True):
     tables: dict[str, TableIntent]
 
 
-def write_intent(io: "FileIO", warehouse: str | Path, intent: Intent) -> None:
+def write_intent(io: "FileIO", warehouse: str, intent: Intent) -> None:
     """Write an intent; it is on the disk when this returns."""
-    with io.new_output(_location(warehouse, intent.name)).create() as stream:
+    with io.new_output(intent_location(warehouse, intent.name)).create() as stream:
         stream.write(msgspec.json.encode(intent))
 
 
-def read_intent(io: "FileIO", warehouse: str | Path, name: str) -> Intent | None:
+def read_intent(io: "FileIO", warehouse: str, name: str) -> Intent | None:
     """The intent of this name; None if its file is not there.
 
     Raises:
         Permanent: the file is damaged.
     """
-    location = _location(warehouse, name)
+    location = intent_location(warehouse, name)
     try:
         with io.new_input(location).open() as stream:
             return msgspec.json.decode(stream.read(), type=Intent)
@@ -127,10 +128,10 @@ def read_intent(io: "FileIO", warehouse: str | Path, name: str) -> Intent | None
         raise Permanent(f"{location} is damaged: {error}. Restore the lake folder from a backup.") from error
 
 
-def remove_intent(io: "FileIO", warehouse: str | Path, name: str) -> None:
+def remove_intent(io: "FileIO", warehouse: str, name: str) -> None:
     """Remove an intent that every table has, or that no table can get any more."""
     if name:
-        io.delete(_location(warehouse, name))
+        io.delete(intent_location(warehouse, name))
 
 
 def complete(intent: Intent, tables: Mapping[str, "Table"], decided_by: Mapping[str, str]) -> None:
@@ -164,32 +165,29 @@ def complete(intent: Intent, tables: Mapping[str, "Table"], decided_by: Mapping[
             table.refresh()
 
 
-def referenced_files(warehouse: Path, table: "Table") -> Iterator[str]:
-    """Data files that an intent lists and its table does not have yet: no orphans; local warehouses only."""
-    for path in (warehouse / FOLDER).glob(f"*{SUFFIX}"):
-        intent = intent_of(warehouse, path.stem)
+def referenced_files(io: "DurableFileIO", warehouse: str, table: "Table") -> Iterator[str]:
+    """Data files that an intent lists and its table does not have yet: no orphans."""
+    for name in intents_in(io, warehouse):
+        intent = intent_of(io, warehouse, name)
         part = intent.tables.get(table.name()[-1]) if intent else None
         if part and read_ledger(table).token == part.base.token:
             yield from (file.location for file in part.files)
 
 
-def intents_in(warehouse: Path) -> list[str]:
-    """Names of the intents that are there; local warehouses only."""
-    return [path.stem for path in (warehouse / FOLDER).glob(f"*{SUFFIX}")]
+def intents_in(io: "DurableFileIO", warehouse: str) -> list[str]:
+    """Names of the intents that are there."""
+    files = (file.location.rpartition("/")[2] for file in io.files_below(f"{warehouse}/{FOLDER}"))
+    return [name.removesuffix(SUFFIX) for name in files if name.endswith(SUFFIX)]
 
 
-def intent_of(warehouse: Path, name: str) -> Intent | None:
-    """The intent of this name in a local warehouse; None if its file is not there or was never written whole."""
+def intent_of(io: "FileIO", warehouse: str, name: str) -> Intent | None:
+    """The intent of this name; None if its file is not there or was never written whole."""
     try:
-        return msgspec.json.decode(intent_path(warehouse, name).read_bytes(), type=Intent)
-    except (FileNotFoundError, msgspec.DecodeError):
+        return read_intent(io, warehouse, name)
+    except Permanent:
         return None
 
 
-def intent_path(warehouse: Path, name: str) -> Path:
-    """The file of an intent in a local warehouse."""
-    return warehouse / FOLDER / f"{name}{SUFFIX}"
-
-
-def _location(warehouse: str | Path, name: str) -> str:
-    return f"{str(warehouse).rstrip('/')}/{FOLDER}/{name}{SUFFIX}"
+def intent_location(warehouse: str, name: str) -> str:
+    """The file of an intent."""
+    return f"{warehouse}/{FOLDER}/{name}{SUFFIX}"

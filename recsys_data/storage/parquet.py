@@ -21,6 +21,7 @@ from pyarrow.fs import LocalFileSystem
 
 from recsys_data.days import MICROSECONDS_PER_DAY
 from recsys_data.durable import local_path, make_folder, sync_all
+from recsys_data.storage.availability import reported
 from recsys_data.storage.tables import event_time
 
 if TYPE_CHECKING:
@@ -190,6 +191,7 @@ def write_day(table: "Table", day: int | bool, parts: Iterable[pa.Table], dictio
         # Without it pyarrow would look at each path to find out which one it is on.
         options["filesystem"] = LOCAL
     with (
+        reported(),
         contextlib.nullcontext(path) if path else table.io.new_output(location).create() as target,
         pq.ParquetWriter(target, first.schema, **options) as writer,
     ):

@@ -1,6 +1,6 @@
 """Contracts -> Iceberg tables: created when first needed, evolved when a contract grew, refused otherwise.
 
-The catalog is PyIceberg's SqlCatalog on SQLite in the lake folder. Run alone: `recsys-data contract check`.
+Catalog and warehouse are those of the settings. Run alone: `recsys-data contract check`.
 """
 
 import contextlib
@@ -13,20 +13,24 @@ from recsys_data.contracts.model import Contract
 from recsys_data.contracts.types import arrow_schema
 from recsys_data.durable import make_folder
 from recsys_data.errors import ContractError, RecsysDataError, Transient, UserError
+from recsys_data.redaction import redacted, redacted_url
 from recsys_data.settings import Settings
-from recsys_data.sql import limit_threads
+from recsys_data.sql import limit_threads, read_through
+from recsys_data.storage.availability import unavailable
 from recsys_data.storage.commit import Change, compare_and_set
-from recsys_data.storage.iceberg.catalog import NAMESPACE, metadata_location, open_catalog
-from recsys_data.storage.iceberg.pyiceberg_patches import share_frozen_metadata
+from recsys_data.storage.iceberg.catalog import NAMESPACE, commit_failures, metadata_location, open_catalog
+from recsys_data.storage.iceberg.pyiceberg_patches import file_io_of, share_frozen_metadata
 from recsys_data.storage.integrity import corrupt_metadata
 
 if TYPE_CHECKING:
-    from pyiceberg.catalog.sql import SqlCatalog
+    from pyiceberg.catalog import Catalog
     from pyiceberg.partitioning import PartitionSpec
     from pyiceberg.schema import Schema
     from pyiceberg.table import Table
     from pyiceberg.table.update.schema import UpdateSchema
     from pyiceberg.types import NestedField
+
+    from recsys_data.storage.iceberg.file_io import DurableFileIO
 
 CONTRACT_VERSION = "recsys_data.contract-version"
 LOADS = 5
@@ -46,12 +50,20 @@ TABLE_PROPERTIES = {
 
 
 class Lake:
-    """The tables of all datasets, opened on demand."""
+    """The tables of all datasets, opened on demand.
 
-    def __init__(self, catalog: "SqlCatalog", contracts: Mapping[str, Contract], warehouse: Path) -> None:
+    Attributes:
+        warehouse: where their files are: a folder, or a URL.
+        folder: what this machine notes of them.
+        io: access to the files of the warehouse.
+    """
+
+    def __init__(self, catalog: "Catalog", contracts: Mapping[str, Contract], warehouse: str, folder: Path) -> None:
         self.catalog = catalog
         self.contracts = contracts
         self.warehouse = warehouse
+        self.folder = folder
+        self.io: DurableFileIO = file_io_of(catalog, warehouse)
         self._tables: dict[str, Table] = {}
 
     def table(self, name: str) -> "Table":
@@ -61,14 +73,14 @@ class Lake:
             ContractError: the contract changed in a way that the stored table cannot follow.
             Permanent: its metadata file is damaged.
         """
-        from sqlalchemy.exc import OperationalError
-
         for _ in range(LOADS):
             try:
                 return self._load(name)
             except Exception as error:
-                if isinstance(error, (RecsysDataError, OperationalError)):
+                if isinstance(error, (RecsysDataError, *commit_failures())):
                     raise
+                if away := unavailable(error):
+                    raise away from error
                 corruption = corrupt_metadata(self.catalog, (NAMESPACE, name), error)
                 if corruption or not isinstance(error, FileNotFoundError):
                     raise corruption or error from error
@@ -106,6 +118,7 @@ class Lake:
                 return self.catalog.create_table(
                     identifier,
                     schema=schema,
+                    location=f"{self.warehouse}/{NAMESPACE}/{contract.name}",
                     partition_spec=_partitions(schema, contract),
                     properties={**TABLE_PROPERTIES, CONTRACT_VERSION: _fingerprint(contract)},
                 )
@@ -129,14 +142,49 @@ def open_lake(settings: Settings, contracts: Mapping[str, Contract]) -> Lake:
         raise UserError(
             f"The lake folder {folder} cannot be used: {error.strerror}. Set RECSYS_DATA_DIR to a folder that can."
         ) from None
+    if settings.catalog:
+        catalog = _open_remote(settings)
+    else:
+        try:
+            catalog = open_catalog(settings)
+        except OperationalError as error:
+            raise UserError(
+                f"The catalog {settings.catalog_file} cannot be opened: {error.orig}. "
+                "Check that the folder is writable and its disk not full."
+            ) from None
+    lake = Lake(catalog, contracts, settings.warehouse_location, folder)
+    if settings.warehouse:
+        from recsys_data.storage.iceberg.duckdb_files import WarehouseFiles
+
+        read_through(WarehouseFiles(lake.io))
+    return lake
+
+
+def _open_remote(settings: Settings) -> "Catalog":
+    """A catalog that a URL names.
+
+    Raises:
+        UserError: it refuses what the URL says.
+        Transient: it cannot be reached.
+    """
+    from pyiceberg.exceptions import RESTError
+    from sqlalchemy.exc import ArgumentError, ProgrammingError
+
+    place = redacted_url(settings.catalog)
+
+    def said(error: Exception) -> str:
+        text = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
+        return redacted(text[0], settings.secrets)
+
     try:
-        catalog = open_catalog(settings.catalog_file)
-    except OperationalError as error:
-        raise UserError(
-            f"The catalog {settings.catalog_file} cannot be opened: {error.orig}. "
-            "Check that the folder is writable and its disk not full."
+        return open_catalog(settings)
+    except (ArgumentError, ProgrammingError) as error:
+        raise UserError(f"The catalog {place} cannot be used: {said(error)}. Correct RECSYS_DATA_CATALOG.") from None
+    except (RESTError, *commit_failures()) as error:
+        raise Transient(
+            f"The catalog {place} cannot be reached or used: {said(error)}. Check that it runs, RECSYS_DATA_CATALOG "
+            "and its login."
         ) from None
-    return Lake(catalog, contracts, folder)
 
 
 def iceberg_schema(contract: Contract) -> "Schema":

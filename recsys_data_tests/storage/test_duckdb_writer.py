@@ -10,7 +10,6 @@ from pyiceberg.conversions import from_bytes
 from pyiceberg.expressions import GreaterThan
 
 from recsys_data.durable import local_path
-from recsys_data.errors import Permanent
 from recsys_data.storage.duckdb_writer import copy_rows
 from recsys_data_tests.support.histories import Histories, moment, things
 
@@ -82,12 +81,3 @@ def test_no_rows_are_no_file(lake: Histories, connection: duckdb.DuckDBPyConnect
     table = lake.lake.table("things_history")
     assert copy_rows(connection, f"{ROWS} WHERE false", table, partition=False) is None
     assert list(lake.settings.lake_dir.rglob("*.parquet")) == []
-
-
-def test_a_table_that_lies_elsewhere_is_refused(
-    lake: Histories, connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    table = lake.lake.table("things_history")
-    monkeypatch.setattr(type(table), "location", lambda _: "s3://bucket/things_history")
-    with pytest.raises(Permanent, match="lies in s3://bucket/things_history; expected a folder of this machine"):
-        copy_rows(connection, ROWS, table, partition=False)

@@ -16,6 +16,7 @@ from recsys_data.ingestion.streaming.limits import ConsumerLimits
 from recsys_data.ingestion.streaming.log.embedded.log import EmbeddedLog
 from recsys_data.ingestion.streaming.stream_writer import CommitResult, StreamWriter
 from recsys_data.settings import Settings
+from recsys_data.storage.intent import intent_location
 from recsys_data.storage.ledger import Deletions, Ledger, read_deletions, read_ledger
 from recsys_data.storage.tables import Lake, open_lake
 from recsys_data_tests.support.decoding import validated
@@ -24,6 +25,11 @@ PRIMARIES = ("interactions", "identities")
 # As many on any machine, because their sessions are shared by tests.
 THREADS = 2
 PLACE = ("log_partition", "log_offset", "ingested_at", "rejected_at")
+
+
+def intent_file(lake: Lake, name: str) -> Path:
+    """The file of an intent in a lake of this machine."""
+    return Path(intent_location(lake.warehouse, name))
 
 
 def view(event_id: str, day: int = 1, **members: Any) -> bytes:

@@ -23,7 +23,7 @@ class Watching(Lake):
     """A lake that knows the ledger of what it gave out last."""
 
     def __init__(self, lake: Lake) -> None:
-        super().__init__(lake.catalog, lake.contracts, lake.warehouse)
+        super().__init__(lake.catalog, lake.contracts, lake.warehouse, lake.folder)
         self.ledgers: dict[str, Ledger] = {}
 
     def _load(self, name: str):

@@ -12,14 +12,13 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from io import BufferedReader, RawIOBase
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import numpy as np
 
 from recsys_data.contracts.rules import session
-from recsys_data.durable import sync_all
 from recsys_data.errors import Permanent
 from recsys_data.ingestion.streaming.dead_letters import DeadLetterFilter, LogPositions, gather, holders, remove, select
 from recsys_data.ingestion.streaming.decoding.decoder import Decoder
@@ -33,6 +32,7 @@ from recsys_data.storage.ledger import OUTBOX, Deletions, Outbox, read_deletions
 from recsys_data.storage.tables import Lake
 
 if TYPE_CHECKING:
+    from pyiceberg.io import OutputStream
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
 
@@ -72,7 +72,7 @@ def replay(
         finish(lake, log)
         for table in holders(lake):
             _tidy(lake, table)
-            one = _Replay(table, lake.warehouse / OUTBOX, decoder, criteria, log)
+            one = _Replay(table, lake, decoder, criteria, log)
             for removed in remove(table, criteria, one.choose, one.counted):
                 finish(lake, log)
                 on_progress(removed)
@@ -109,7 +109,7 @@ def outbox_lines(lake: Lake) -> Iterator[bytes]:
     """The replayed lines that may not be in the event log yet."""
     for table in holders(lake):
         for box in read_deletions(table).outbox:
-            with contextlib.suppress(FileNotFoundError), (lake.warehouse / OUTBOX / box.file).open("rb") as file:
+            with contextlib.suppress(FileNotFoundError), _opened(lake, box.file) as file:
                 yield from (line.removesuffix(b"\n") for line in file)
 
 
@@ -137,19 +137,27 @@ def finish(lake: Lake, log: EventLog) -> None:
     """
     for table in holders(lake):
         for box in read_deletions(table).outbox:
-            path = lake.warehouse / OUTBOX / box.file
             try:
-                with path.open("rb") as file:
+                with _opened(lake, box.file) as file:
                     while lines := file.readlines(APPENDED_BYTES):
                         log.append([line.removesuffix(b"\n") for line in lines])
             except FileNotFoundError:
                 if not _is_in_log(box, log):
                     raise Permanent(
-                        f"{path} is gone: it held {box.lines:,} dead letters on their way to the event log, which does "
-                        "not hold them. Restore it from a backup."
+                        f"{_location(lake, box.file)} is gone: it held {box.lines:,} dead letters on their way to the "
+                        "event log, which does not hold them. Restore it from a backup."
                     ) from None
             delete_files(table, [], [], lambda stored, box=box: _emptied(stored, box))
-            path.unlink(missing_ok=True)
+            lake.io.delete(_location(lake, box.file))
+
+
+def _location(lake: Lake, name: str) -> str:
+    return f"{lake.warehouse}/{OUTBOX}/{name}"
+
+
+def _opened(lake: Lake, name: str) -> BufferedReader:
+    """An outbox, to be read by lines."""
+    return BufferedReader(cast(RawIOBase, lake.io.new_input(_location(lake, name)).open()), APPENDED_BYTES)
 
 
 def _is_in_log(box: Outbox, log: EventLog) -> bool:
@@ -185,19 +193,18 @@ def _alone(settings: Settings) -> contextlib.AbstractContextManager[None]:
 def _tidy(lake: Lake, table: "Table") -> None:
     """Remove outboxes of replays that ended before their commit: their dead letters are still in the table."""
     known = {box.file for box in read_deletions(table).outbox}
-    for path in (lake.warehouse / OUTBOX).glob(f"{table.name()[-1]}.*"):
-        if path.name not in known:
-            path.unlink()
+    for file in lake.io.files_below(f"{lake.warehouse}/{OUTBOX}"):
+        name = file.location.rpartition("/")[2]
+        if name.startswith(f"{table.name()[-1]}.") and name not in known:
+            lake.io.delete(file.location)
 
 
 class _Replay:
     """The replay of one table: its files are validated one after the other, each with an outbox of its own."""
 
-    def __init__(
-        self, table: "Table", folder: Path, decoder: Decoder, criteria: DeadLetterFilter, log: EventLog
-    ) -> None:
+    def __init__(self, table: "Table", lake: Lake, decoder: Decoder, criteria: DeadLetterFilter, log: EventLog) -> None:
         self.table = table
-        self.folder = folder
+        self.lake = lake
         self.decoder = decoder
         self.validator = Validator(decoder.session)
         self.criteria = criteria
@@ -213,21 +220,22 @@ class _Replay:
         """The rows of a file that can be accepted now, whose lines are then in the outbox."""
         positions = LogPositions()
         stay = self.stay[file.file_path] = Counter()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{self.table.name()[-1]}.{uuid.uuid4().hex}.ndjson"
-        with path.open("wb") as lines, session() as connection:
+        name = f"{self.table.name()[-1]}.{uuid.uuid4().hex}.ndjson"
+        location = _location(self.lake, name)
+        with self.lake.io.new_output(location).create() as lines, session() as connection:
             found = select(connection, self.table, file, self.criteria, [*PLACE, self.short])
             for batch in found.to_arrow_reader(VALIDATED_LINES):
                 self._validate(batch.to_pydict(), positions, lines, stay)
         if len(positions):
-            sync_all([path])
             digest = hashlib.sha256(self.last).hexdigest()
-            self.box = Outbox(path.name, len(positions), len(self.last), digest, dict(self.log.end_offsets()))
+            self.box = Outbox(name, len(positions), len(self.last), digest, dict(self.log.end_offsets()))
         else:
-            path.unlink()
+            self.lake.io.delete(location)
         return positions
 
-    def _validate(self, found: dict[str, list], positions: LogPositions, lines: BinaryIO, stay: Counter[str]) -> None:
+    def _validate(
+        self, found: dict[str, list], positions: LogPositions, lines: "OutputStream", stay: Counter[str]
+    ) -> None:
         stay["event_too_large"] += found["raw"].count(None)
         short = np.array([line is not None for line in found["raw"]])
         raw = [line for line in found["raw"] if line is not None]
@@ -238,7 +246,7 @@ class _Replay:
         partitions, offsets = (np.array(found[name], np.int64)[short][good] for name in PLACE)
         positions.add(partitions, offsets)
         accepted = [raw[row] for row in np.flatnonzero(good).tolist()]
-        lines.writelines(line + b"\n" for line in accepted)
+        lines.write(b"".join(line + b"\n" for line in accepted))
         self.last = accepted[-1] if accepted else self.last
 
     def counted(self, stored: Deletions, rows: int) -> Deletions:

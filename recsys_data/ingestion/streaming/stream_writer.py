@@ -113,7 +113,7 @@ class StreamWriter:
         self.tables = {name: lake.table(name) for name in self.order}
         self.oldest = oldest or {}
         self._lake = lake
-        self._io = self.tables[self.main].io
+        self._io = lake.io
         self._decided_by = decided_by(self.contracts, settings)
         self._complete()
         self.ledgers = {name: read_ledger(table) for name, table in self.tables.items()}
@@ -199,7 +199,7 @@ class StreamWriter:
                 for name in self.order
             },
         )
-        earlier = intents_in(self._lake.warehouse)
+        earlier = intents_in(self._io, self._lake.warehouse)
         write_intent(self._io, self._lake.warehouse, intent)
         self._decided, self._latencies = [], []
         return _Prepared(intent, earlier, files, batches, slices, begun)

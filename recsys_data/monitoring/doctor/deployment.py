@@ -42,7 +42,7 @@ def open_deployment(settings: Settings, contracts: Mapping[str, Contract]) -> De
     embedded = settings.event_log == "embedded"
     log = open_log(settings) if not embedded or (settings.log_dir / "0").is_dir() else None
     lake = None
-    if settings.catalog_file.exists():
+    if settings.catalog or settings.catalog_file.exists():
         opened = open_lake(settings, contracts)
-        lake = StoredLake(opened.catalog, contracts, opened.warehouse)
+        lake = StoredLake(opened.catalog, contracts, opened.warehouse, opened.folder)
     return Deployment(settings, contracts, log, lake)

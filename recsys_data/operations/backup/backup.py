@@ -86,6 +86,11 @@ def check_places(settings: Settings, folder: Path) -> None:
             "Only the embedded event log can be backed up. Back up the log of RECSYS_DATA_EVENT_LOG with its own "
             "tools, after the lake; see docs/backup.md."
         )
+    if settings.warehouse or settings.catalog:
+        raise UserError(
+            "Only a lake of this machine can be backed up. Back up the catalog and the objects of the warehouse with "
+            "their own tools, the catalog first; see docs/backup.md."
+        )
     if not settings.catalog_file.is_file():
         raise UserError(f"There is no lake in {settings.data_dir}. Set RECSYS_DATA_DIR to the state folder.")
     state, there = settings.data_dir.resolve(), folder.resolve()

@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from recsys_data.durable import local_path
 from recsys_data.errors import Permanent, Transient
 from recsys_data.operations.backup.store import Store
-from recsys_data.storage.intent import FOLDER, SUFFIX, intent_of, intent_path
+from recsys_data.storage.iceberg.catalog import FILE_IO
+from recsys_data.storage.iceberg.pyiceberg_patches import file_io_of
+from recsys_data.storage.intent import FOLDER, intent_location, intent_of
 from recsys_data.storage.ledger import OUTBOX, read_deletions, read_ledger
 from recsys_data.storage.maintenance.orphans import references
 from recsys_data.storage.tables import NAMESPACE
 
 if TYPE_CHECKING:
     from pyiceberg.catalog.sql import SqlCatalog
+    from pyiceberg.io import FileIO
     from pyiceberg.table import Table
 
 # A consumer may commit several times while the catalog is copied.
@@ -70,10 +73,10 @@ def _open(store: Store, folder: Path, tables: dict[str, "Table"], copied: Path) 
             # What a replay has taken out and not yet brought to the event log is nowhere else.
             for box in read_deletions(table).outbox:
                 store.add(f"lake/{OUTBOX}/{box.file}", folder / OUTBOX / box.file)
-    _add_intents(store, folder, tables)
+        _add_intents(store, folder, tables, file_io_of(catalog, str(folder)))
 
 
-def _add_intents(store: Store, folder: Path, tables: dict[str, "Table"]) -> None:
+def _add_intents(store: Store, folder: Path, tables: dict[str, "Table"], io: "FileIO") -> None:
     """Copy the last intent, and the files of it that some tables do not have yet: nothing else refers to them.
 
     Raises:
@@ -81,11 +84,11 @@ def _add_intents(store: Store, folder: Path, tables: dict[str, "Table"]) -> None
     """
     ledgers = {name: read_ledger(table) for name, table in tables.items()}
     names = {ledger.intent for ledger in ledgers.values() if ledger.intent}
-    intents = [intent for name in names if (intent := intent_of(folder, name))]
+    intents = [intent for name in names if (intent := intent_of(io, str(folder), name))]
     if names and not intents:
         raise FileNotFoundError(folder / FOLDER)
     for intent in intents:
-        store.add(f"lake/{FOLDER}/{intent.name}{SUFFIX}", intent_path(folder, intent.name))
+        store.add(*_place(folder, intent_location(str(folder), intent.name)))
         for table, part in intent.tables.items():
             if table in ledgers and ledgers[table].token == part.base.token:
                 for file in part.files:
@@ -97,7 +100,7 @@ def _catalog(path: Path, warehouse: Path) -> "SqlCatalog":
     from sqlalchemy import URL
 
     uri = URL.create("sqlite", database=str(path)).render_as_string()
-    return SqlCatalog("recsys_data", uri=uri, warehouse=str(warehouse))
+    return SqlCatalog("recsys_data", uri=uri, warehouse=str(warehouse), **{"py-io-impl": FILE_IO})
 
 
 def lake_files(folder: Path, tables: Mapping[str, "Table"]) -> Iterator[File]:

@@ -80,12 +80,12 @@ def maintain_table(lake: Lake, name: str, now: datetime | None = None) -> TableM
     now = now or datetime.now(UTC)
     table = lake.table(name)
     before = in_background(_count, table)
-    notes = lake.warehouse / "upkeep" / f"{name}.db"
+    notes = lake.folder / "upkeep" / f"{name}.db"
     in_background(clear_referenced, table, notes)
     if lake.contracts[name].is_stream:
         compact_days(table, day_number(now.date()) + 1)
     expired = expire_old_snapshots(table.refresh(), enough=1, age=SNAPSHOTS_KEPT)
-    intended = partial(referenced_files, lake.warehouse, table)
+    intended = partial(referenced_files, lake.io, lake.warehouse, table)
     orphans = in_background(remove_orphans, table, notes, now=now.timestamp(), intended=intended)
     return TableMaintenance(before, in_background(_count, table.refresh()), expired, orphans, time.monotonic() - began)
 

@@ -23,6 +23,8 @@ from recsys_data.errors import Permanent, Transient
 if TYPE_CHECKING:
     from pyiceberg.table import Table
 
+    from recsys_data.storage.iceberg.file_io import DurableFileIO, FoundFile
+
 # For those who began to read: a query may last, and knows the data files that it reads.
 MARGIN = timedelta(hours=23)
 # Manifests are read while a query is planned, and every commit leaves some: a day of them would outweigh the data.
@@ -31,6 +33,8 @@ METADATA_MARGIN = timedelta(hours=3)
 SUFFIXES = (".parquet", ".avro", ".metadata.json")
 # Clocks of files are a few milliseconds behind.
 CLOCK_SECONDS = 2.0
+# Those of an object store are another machine's.
+STORE_CLOCK_SECONDS = 900.0
 TABLES = """
     PRAGMA temp_store = FILE;
     CREATE TABLE IF NOT EXISTS unreferenced (path TEXT PRIMARY KEY, since REAL NOT NULL) WITHOUT ROWID;
@@ -78,19 +82,19 @@ def remove_orphans(
         Transient: another process does the same.
     """
     now = time.time() if now is None else now
-    root = _folder(table)
+    root, io = _spelled(table.location()), _io_of(table)
     with _notes(notes) as database:
         # Files first: what is written while the metadata is read is then no candidate.
         began = time.time()
-        database.executemany("INSERT OR IGNORE INTO found VALUES (?, ?, ?)", _files(root))
+        database.executemany("INSERT OR IGNORE INTO found VALUES (?, ?, ?)", _files(io, root))
         _refer(database, references(table.refresh()))
-        _check(database, table, root, began)
+        _check(database, table, io, began)
         _refer(database, intended())
         _note(database, now)
         # Somebody may have committed meanwhile.
         _refer(database, references(table.refresh()))
         _refer(database, intended())
-        return _remove(database, now, margin)
+        return _remove(database, io, now, margin)
 
 
 def clear_referenced(table: "Table", notes: Path) -> None:
@@ -125,35 +129,29 @@ def _notes(notes: Path) -> Iterator[sqlite3.Connection]:
         raise Permanent(f"{notes} is damaged: {error}. Remove it; unreferenced files then wait anew.") from None
 
 
-def _folder(table: "Table") -> str:
-    folder = local_path(table.location())
-    if folder is None:
-        raise Permanent(f"{'.'.join(table.name())} lies in {table.location()}; expected a folder of this machine.")
-    return os.path.normpath(folder)
+def _spelled(location: str) -> str:
+    """A location as the listing of files spells it."""
+    path = local_path(location)
+    return location if path is None else os.path.normpath(path)
 
 
-def _files(folder: str) -> Iterator[tuple[str, int, float]]:
-    """Path, bytes and time of writing of the files below a folder."""
-    try:
-        entries = os.scandir(folder)
-    except FileNotFoundError:
-        return
-    with entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _files(entry.path)
-            elif entry.name.endswith(SUFFIXES):
-                # PyIceberg removes old metadata files when it commits.
-                try:
-                    stat = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                yield entry.path, stat.st_size, stat.st_mtime
+def _io_of(table: "Table") -> "DurableFileIO":
+    """Its file access, which can list files."""
+    from recsys_data.storage.iceberg.file_io import DurableFileIO
+
+    if not isinstance(table.io, DurableFileIO):
+        raise Permanent(f"{'.'.join(table.name())} is read by {type(table.io).__name__}; expected the lake's own.")
+    return table.io
+
+
+def _files(io: "DurableFileIO", folder: str) -> "Iterator[FoundFile]":
+    """The files below a folder that Iceberg may have written."""
+    return (file for file in io.files_below(folder) if file.location.endswith(SUFFIXES))
 
 
 def _refer(database: sqlite3.Connection, locations: Iterable[str]) -> None:
     """Add files that are referred to."""
-    paths = ((os.path.normpath(local_path(where) or where),) for where in locations)
+    paths = ((_spelled(where),) for where in locations)
     database.executemany("INSERT OR IGNORE INTO referenced VALUES (?)", paths)
 
 
@@ -174,15 +172,17 @@ def references(table: "Table") -> Iterator[str]:
                 yield from (entry.data_file.file_path for entry in manifest.fetch_manifest_entry(table.io))
 
 
-def _check(database: sqlite3.Connection, table: "Table", root: str, began: float) -> None:
+def _check(database: sqlite3.Connection, table: "Table", io: "DurableFileIO", began: float) -> None:
     """Refuse to remove anything when files go by other names than those by which they are referred to."""
+    root = _spelled(table.location())
+    margin = CLOCK_SECONDS if local_path(root) else STORE_CLOCK_SECONDS
     unknown: Iterable[tuple[str]] = database.execute("SELECT path FROM referenced EXCEPT SELECT path FROM found")
     for (path,) in unknown:
         # Old metadata files go whenever somebody commits.
         if path.endswith(".metadata.json"):
             continue
-        below = path.startswith(root + os.sep)
-        if not below or not Path(path).exists() or Path(path).stat().st_mtime < began - CLOCK_SECONDS:
+        found = io.found(path) if path.startswith(f"{root}/") else None
+        if found is None or found.written < began - margin:
             raise Permanent(
                 f"{'.'.join(table.name())} refers to {path}, which was not found below {root}. "
                 "Nothing was removed. Was the lake moved, or were files removed by hand? Bring them back."
@@ -197,7 +197,7 @@ def _note(database: sqlite3.Connection, now: float) -> None:
     database.execute(f"INSERT OR IGNORE INTO unreferenced {unreferenced}", (now,))
 
 
-def _remove(database: sqlite3.Connection, now: float, margin: timedelta) -> Orphans:
+def _remove(database: sqlite3.Connection, io: "DurableFileIO", now: float, margin: timedelta) -> Orphans:
     """Remove the files that nothing has referred to for their margin, and that were written before it."""
     orphans = "unreferenced JOIN found USING (path) WHERE path NOT IN (SELECT path FROM referenced)"
     data, metadata = (now - one.total_seconds() for one in (margin, min(margin, METADATA_MARGIN)))
@@ -205,6 +205,6 @@ def _remove(database: sqlite3.Connection, now: float, margin: timedelta) -> Orph
     waiting = database.execute(f"SELECT count(*), coalesce(sum(bytes), 0) FROM {orphans} AND NOT {due}").fetchone()
     removed = removed_bytes = 0
     for path, size in database.execute(f"SELECT path, bytes FROM {orphans} AND {due}"):
-        Path(path).unlink(missing_ok=True)
+        io.delete(path)
         removed, removed_bytes = removed + 1, removed_bytes + size
     return Orphans(removed, removed_bytes, *waiting)

@@ -337,7 +337,7 @@ def _lake_then(lake: Lake, settings: Settings, manifest: Manifest, folder: Path)
     (folder / "features").mkdir(parents=True)
     for name, view in manifest.views.items():
         (folder / "features" / f"{name}.odcs.yaml").write_text(view.contract, "utf-8")
-    return Lake(lake.catalog, load_contracts(*settings.contract_dirs, folder), lake.warehouse)
+    return Lake(lake.catalog, load_contracts(*settings.contract_dirs, folder), lake.warehouse, lake.folder)
 
 
 def _check_same(manifest: Manifest, made: Mapping[str, Any]) -> None:

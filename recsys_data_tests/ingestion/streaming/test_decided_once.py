@@ -21,13 +21,13 @@ from recsys_data.monitoring.verification import verify
 from recsys_data.operations.backup.backup import back_up
 from recsys_data.operations.backup.restore import restore
 from recsys_data.storage.commit import accept_losses, commit
-from recsys_data.storage.intent import FOLDER, intent_path, read_intent
+from recsys_data.storage.intent import FOLDER, read_intent
 from recsys_data.storage.ledger import LEDGER, read_ledger
 from recsys_data.storage.maintenance.compaction import maintain_table
 from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.support.contract_files import builtin, custom, load, of_stream, rule, rules_of
 from recsys_data_tests.support.decoding import decoder_of
-from recsys_data_tests.support.platform import Platform, identify, view
+from recsys_data_tests.support.platform import Platform, identify, intent_file, view
 
 ORDER = ("dead_letters", "contexts", "identities", "interactions")
 LINES = [
@@ -188,7 +188,7 @@ def test_intents_are_removed_once_they_are_committed(platform: Platform, monkeyp
     for event_id in "abc":
         platform.append([view(event_id)])
         platform.consume()
-    kept = intent_path(platform.lake.warehouse, platform.ledger().intent)
+    kept = intent_file(platform.lake, platform.ledger().intent)
     assert list(kept.parent.iterdir()) == [kept]
     platform.append([view("d")])
     killed_before("dead_letters", platform, monkeypatch)
@@ -207,7 +207,7 @@ def test_an_intent_that_can_still_be_named_stays_whatever_the_clock_says(
     def late(stored: Any, *arguments: Any) -> None:
         if stored.name()[-1] != "dead_letters":
             raise Killed
-        for path in intent_path(platform.lake.warehouse, "any").parent.iterdir():
+        for path in intent_file(platform.lake, "any").parent.iterdir():
             then = path.stat().st_mtime - 2 * 86_400
             os.utime(path, (then, then))
         StreamWriter(platform.open_lake(), platform.settings).close()
@@ -226,10 +226,10 @@ def test_a_damaged_intent_stops_ingestion_only_where_it_is_needed(
 ) -> None:
     platform.append([view("a")])
     platform.consume()
-    intent_path(platform.lake.warehouse, platform.ledger().intent).write_bytes(b"{")
+    intent_file(platform.lake, platform.ledger().intent).write_bytes(b"{")
     platform.append(LINES)
     killed_before("identities", platform, monkeypatch)
-    pending = intent_path(platform.lake.warehouse, platform.ledger("dead_letters").intent)
+    pending = intent_file(platform.lake, platform.ledger("dead_letters").intent)
     whole = pending.read_bytes()
     pending.write_bytes(whole[:-1])
     with pytest.raises(Permanent, match="is damaged"):
@@ -289,12 +289,12 @@ def test_an_index_of_another_life_of_the_lake_is_not_trusted(
     platform.append([view("a"), view("b")])
     platform.consume()
     saved = tmp_path / "copy"
-    shutil.copytree(platform.lake.warehouse, saved)
+    shutil.copytree(platform.lake.folder, saved)
     platform.append([view("c"), view("d")])
     platform.consume()
     platform.close()
-    shutil.rmtree(platform.lake.warehouse)
-    shutil.copytree(saved, platform.lake.warehouse)
+    shutil.rmtree(platform.lake.folder)
+    shutil.copytree(saved, platform.lake.folder)
     if index == "goes":
         shutil.rmtree(platform.settings.data_dir / "ingest" / "seen")
     restored = make_platform(tmp_path / "state", partitions=1)
@@ -388,7 +388,7 @@ def test_a_flush_that_an_earlier_version_left_half_done_is_completed(
     platform.consume()
     platform.append(LINES)
     killed_before("interactions", platform, monkeypatch)
-    shutil.rmtree(platform.lake.warehouse / FOLDER)
+    shutil.rmtree(platform.lake.folder / FOLDER)
     for name in ORDER:
         table = platform.lake.table(name)
         old = msgspec.structs.replace(read_ledger(table), intent="", partitions={}, index_commits=())

@@ -20,6 +20,7 @@ from recsys_data.leases import file_lock
 from recsys_data.monitoring.trace.trace import trace
 from recsys_data.operations.backup.backup import back_up
 from recsys_data.operations.backup.restore import restore
+from recsys_data.storage.iceberg import file_io
 from recsys_data.storage.maintenance.compaction import compact_day
 from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.support.contract_files import builtin, load, rules_of
@@ -30,7 +31,7 @@ from recsys_data_tests.support.platform import Platform, view
 LONG = [f"{n}{'x' * 300}" for n in range(4)]
 # Each leaves something else behind; a step's end is the next one's beginning.
 CRASHES = [
-    ("before", replay, "sync_all", 1),
+    ("before", file_io, "sync_all", 1),
     ("before", dead_letters, "rewrite", 1),
     ("before", SqlCatalog, "commit_table", 1),
     ("after", SqlCatalog, "commit_table", 1),
@@ -92,7 +93,7 @@ def assert_replayed(platform: Platform) -> None:
     assert reasons(platform) == ["malformed_json", "missing_actor"]
     counts = platform.removed("dead_letters")
     assert (counts.replayed, counts.discarded, counts.outbox) == (4, 0, ())
-    assert not list((platform.lake.warehouse / "replay").iterdir())
+    assert not list((platform.lake.folder / "replay").iterdir())
 
 
 def test_lines_that_the_contracts_take_now_are_replayed_once(changed: Platform) -> None:
@@ -236,7 +237,7 @@ def test_an_outbox_that_is_gone_is_named(changed: Platform, crash_at: Any) -> No
     with pytest.raises(Crash):
         replayed(changed)
     crash_at.undo()
-    (path,) = (changed.lake.warehouse / "replay").iterdir()
+    (path,) = (changed.lake.folder / "replay").iterdir()
     path.unlink()
     with pytest.raises(Permanent, match=path.name):
         changed.consume()
@@ -249,7 +250,7 @@ def test_an_outbox_that_is_gone_is_complete_if_its_lines_are_in_the_log(changed:
         replayed(changed)
     crash_at.undo()
     assert changed.removed("dead_letters").waiting
-    (path,) = (changed.lake.warehouse / "replay").iterdir()
+    (path,) = (changed.lake.folder / "replay").iterdir()
     path.unlink()
     changed.consume()
     assert not changed.removed("dead_letters").waiting

@@ -19,12 +19,11 @@ from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.ingestion.streaming.stream_writer import StreamWriter
 from recsys_data.storage import commit
 from recsys_data.storage.commit import expire_old_snapshots
-from recsys_data.storage.intent import intent_path
 from recsys_data.storage.ledger import read_ledger
 from recsys_data.storage.maintenance.compaction import compact_day
 from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.support.decoding import decoder_of
-from recsys_data_tests.support.platform import Platform, identify, view
+from recsys_data_tests.support.platform import Platform, identify, intent_file, view
 
 
 @pytest.fixture
@@ -58,7 +57,7 @@ def test_what_a_commit_refers_to_is_on_the_disk_before_it(
             assert path in steps, f"{path} was committed but not synced"
             assert str(Path(path).parent) in steps[steps.index(path) :], f"the folder of {path} was not synced after it"
             assert path == metadata or Path(path) in known
-        intent = intent_path(platform.lake.warehouse, read_ledger(table).intent)
+        intent = intent_file(platform.lake, read_ledger(table).intent)
         first = steps.index("dead_letters") if "dead_letters" in steps else len(steps)
         assert str(intent) in steps[:first], "the intent was not synced before the first commit"
         assert str(intent.parent) in steps[steps.index(str(intent)) : first]
