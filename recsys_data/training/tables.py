@@ -7,6 +7,7 @@
 Row order never matters: ids are coded by their place among the sorted ids, and rows are sorted by codes.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +17,8 @@ import pyarrow.compute as pc
 
 from recsys_data.errors import UserError
 
+# A search among sorted ids takes about as long as looking at so many of them.
+FEW = 200
 INTERACTIONS = pa.schema(
     [
         ("user_id", pa.string()),
@@ -87,11 +90,29 @@ def codes(values: pa.Array, known: pa.Array) -> np.ndarray:
     return pc.fill_null(pc.index_in(values, value_set=known), -1).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
+def codes_of_few(values: pa.Array, known: pa.Array) -> np.ndarray:
+    """As `codes`, of ids that are sorted as `vocabulary` has them; of few values it does not look at all that is known.
+
+    >>> codes_of_few(pa.array(["b", "x"]), pa.array(["a", "b", "c"])).tolist()
+    [1, -1]
+    """
+    if len(values) * FEW > len(known):
+        return codes(values, known)
+    found = np.full(len(values), -1, np.int64)
+    for number, value in enumerate(values.to_pylist()):
+        place = bisect_left(known, value, key=pa.StringScalar.as_py)
+        if place < len(known) and known[place].as_py() == value:
+            found[number] = place
+    return found
+
+
 def ranks(groups: np.ndarray) -> np.ndarray:
     """For rows sorted by `groups`: the place of each row in its group, from 1.
 
     >>> ranks(np.array([0, 0, 3, 3, 3]))
     array([1, 2, 1, 2, 3])
     """
-    begins = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]]) if len(groups) else np.zeros(0, np.int64)
-    return np.arange(1, len(groups) + 1) - np.repeat(begins, np.diff(np.r_[begins, len(groups)]))
+    if not len(groups):
+        return np.zeros(0, np.int64)
+    begins = np.append(0, np.flatnonzero(groups[1:] != groups[:-1]) + 1)
+    return np.arange(1, len(groups) + 1) - np.repeat(begins, np.diff(begins, append=len(groups)))

@@ -13,15 +13,14 @@ from typing import Any, ClassVar, Self
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from recsys_data.errors import UserError
 from recsys_data.training.baselines import files
 from recsys_data.training.baselines.encoded import Encoded
 from recsys_data.training.baselines.model import Ids
 from recsys_data.training.baselines.parameters import Parameters, checked
-from recsys_data.training.baselines.top import Sparse, entries, top
-from recsys_data.training.tables import RECOMMENDATIONS, codes, ids, ranks
+from recsys_data.training.baselines.top import Sparse, entries, rows_at, top
+from recsys_data.training.tables import RECOMMENDATIONS, codes_of_few, ids, ranks
 
 # Scores that are held at once: 32 MB.
 CELLS = 4_000_000
@@ -69,7 +68,7 @@ class MatrixModel(ABC):
         """The best items for each user, a block of users at a time; see `Model`."""
         self._require(n)
         wanted = ids(user_ids, "users").unique()
-        code = codes(wanted, self.users)
+        code = codes_of_few(wanted, self.users)
         barred = None if candidates is None else ~self._among(candidates)
 
         def blocks() -> Iterator[np.ndarray]:
@@ -77,7 +76,7 @@ class MatrixModel(ABC):
                 scores = self._suitability(wanted.take(pa.array(place)), code[place])
                 if exclude_seen:
                     known = np.flatnonzero(code[place] >= 0)
-                    row, column, _ = entries(self.seen[code[place][known]])
+                    row, column, _ = entries(rows_at(self.seen, code[place][known]))
                     scores[known[row], column] = -np.inf
                 if barred is not None:
                     scores[:, barred] = -np.inf
@@ -89,8 +88,8 @@ class MatrixModel(ABC):
         """The items most like each item, a block of items at a time; see `Model`."""
         self._require(n)
         asked = ids(item_ids, "items").unique()
-        wanted = asked.filter(pc.is_in(asked, value_set=self.items))
-        code = codes(wanted, self.items)
+        code = codes_of_few(asked, self.items)
+        wanted, code = asked.filter(pa.array(code >= 0)), code[code >= 0]
 
         def blocks() -> Iterator[np.ndarray]:
             for place in self._places(len(wanted)):
@@ -162,7 +161,7 @@ class MatrixModel(ABC):
 
     def _among(self, item_ids: Ids) -> np.ndarray:
         """Which of the items are given; ids that are unknown do not matter."""
-        found = codes(ids(item_ids, "candidates"), self.items)
+        found = codes_of_few(ids(item_ids, "candidates"), self.items)
         mask = np.zeros(len(self.items), dtype=bool)
         mask[found[found >= 0]] = True
         return mask

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from recsys_data.training.baselines.matrix_model import CELLS, MatrixModel
-from recsys_data.training.baselines.top import Sparse, keep_top
+from recsys_data.training.baselines.top import Sparse, keep_top, rows_at, weighted
 
 
 class NeighbourModel(MatrixModel):
@@ -22,10 +22,10 @@ class NeighbourModel(MatrixModel):
     similarity: Sparse
 
     def _scores(self, users: np.ndarray) -> Sparse:
-        return self.profile[users] @ self.similarity
+        return weighted(rows_at(self.profile, users), self.similarity)
 
     def _alike(self, items: np.ndarray) -> Sparse:
-        return self.similarity[items]
+        return rows_at(self.similarity, items)
 
 
 def product(left: Sparse, right: Sparse, adjust: Callable[[Any, np.ndarray], None], n: int | None) -> Sparse:

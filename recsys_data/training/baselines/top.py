@@ -1,6 +1,6 @@
 """The best n of each row of a matrix, dense or sparse; equal values by descending column."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -8,6 +8,39 @@ from recsys_data.training.tables import ranks
 
 # A `scipy.sparse.csr_array`, whose types know neither its shape nor its values.
 Sparse = Any
+
+
+class Rows(NamedTuple):
+    """As much of a sparse array as `entries` needs, which SciPy takes long to make of a single row."""
+
+    shape: tuple[int, int]
+    indptr: np.ndarray
+    indices: np.ndarray
+    data: np.ndarray
+
+
+def rows_at(matrix: Sparse, rows: np.ndarray) -> Sparse:
+    """The rows of a sparse array."""
+    if len(rows) != 1:
+        return matrix[rows]
+    begin, end = matrix.indptr[rows[0]], matrix.indptr[rows[0] + 1]
+    bounds = np.array([0, end - begin])
+    return Rows((1, matrix.shape[1]), bounds, matrix.indices[begin:end], matrix.data[begin:end])
+
+
+def weighted(weights: Sparse, matrix: Sparse) -> Sparse:
+    """The product of sparse arrays; of a single row it is added up in the same order, without SciPy."""
+    if not isinstance(weights, Rows):
+        return weights @ matrix
+    begins, ends = matrix.indptr[weights.indices], matrix.indptr[weights.indices + 1]
+    parts = [slice(begin, end) for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+    if not parts:
+        return Rows((1, matrix.shape[1]), np.zeros(2, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    indices = np.concatenate([matrix.indices[part] for part in parts])
+    values = np.concatenate([matrix.data[part] for part in parts])
+    sums = np.bincount(indices, values * np.repeat(weights.data, ends - begins), matrix.shape[1])
+    columns = np.flatnonzero(sums)
+    return Rows((1, matrix.shape[1]), np.array([0, len(columns)]), columns, sums[columns])
 
 
 def top(scores: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:

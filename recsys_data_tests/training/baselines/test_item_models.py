@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -10,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys_data.errors import UserError
+from recsys_data.training import tables
 from recsys_data.training.baselines import MODELS
 from recsys_data.training.baselines.model import Model
 from recsys_data.training.baselines.session_knn import SessionKnn
 from recsys_data.training.metrics import evaluate
+from recsys_data.training.tables import codes, vocabulary
 from recsys_data_tests.training.baselines.interactions import interactions, tastes
 
 seeds = st.integers(0, 10_000)
@@ -249,3 +252,13 @@ def test_every_model_learns_a_taste_that_popular_and_random_items_do_not_have(na
         found[kind] = evaluate(lists, pa.table(liked), ("P@10",)).metrics["P@10"]
     assert found[name] > 0.8
     assert max(found["popular"], found["random"]) < 0.4
+
+
+@given(st.sets(st.text(max_size=3), max_size=8), st.lists(st.text(max_size=3), max_size=3), st.sampled_from([0, 200]))
+def test_ids_are_found_among_sorted_ones_whether_few_or_many_are_asked_for(
+    ids: set[str], asked: list[str], few: int
+) -> None:
+    known = vocabulary([pa.array(sorted(ids), pa.string())])
+    values = pa.array([*asked, *sorted(ids)], pa.string())
+    with patch.object(tables, "FEW", few):
+        assert tables.codes_of_few(values, known).tolist() == codes(values, known).tolist()
