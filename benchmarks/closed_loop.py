@@ -175,8 +175,9 @@ def served(loop: Loop, run: int, visits: int) -> tuple[pa.Table, dict[str, Any]]
         items = decisions.item[number, :size]
         best_first = np.argsort(-loop.scores[variant][person, items], kind="stable")
         recommendation_id = f"{run}-{number}"
-        order = explore(size, loop.exploration, recommendation_id)
-        chances = propensities(order, loop.exploration)
+        ranks = [-float(rank) for rank in range(size)]
+        order = explore(ranks, loop.exploration, recommendation_id)
+        chances = propensities(ranks, order, loop.exploration)
         answer = Answer(
             recommendation_id=recommendation_id,
             model=variant,

@@ -91,8 +91,10 @@ class LakeRecommender:
         keeps = filter_of(request, scenario, recent, self.catalogue.current, given=given)
         ranked = by_scores(fuse(found.sources), scores)
         shortlist = self._shortlist(request, ranked, keeps, max(end, scenario.shortlist), end, model, given)
-        order = explore(len(shortlist), scenario.exploration, recommendation_id)
-        shown = zip(order, propensities(order, scenario.exploration), strict=True)
+        values = [one.score for one in shortlist]
+        order = explore(values, scenario.exploration, recommendation_id)[request.offset : end]
+        chances = propensities(values, order, scenario.exploration, request.offset)
+        shown = zip(order, chances, strict=True)
         answer = Answer(
             recommendation_id=recommendation_id,
             model=(scores.ranker if scores else found.model)
@@ -108,8 +110,7 @@ class LakeRecommender:
                     propensity=propensity,
                     reason=shortlist[rank].reason,
                 )
-                for position, (rank, propensity) in enumerate(shown, 1)
-                if request.offset < position <= end
+                for position, (rank, propensity) in enumerate(shown, request.offset + 1)
             ),
         )
         delay = self.delays.used(keys(request.user_id, request.anonymous_id, request.session_id))

@@ -2,29 +2,36 @@
 
 import json
 import random
+from functools import cache
 
 import pytest
 from click.testing import CliRunner
 
 from recsys_data.cli import cli
 from recsys_data.serving.estimates import Shown, estimated, estimates
-from recsys_data.serving.exploration import explore, propensities
+from recsys_data.serving.exploration import Boltzmann, explore, propensities
 from recsys_data.training.registry import CHALLENGER
 from recsys_data_tests.serving.conftest import declare, items_of
 from recsys_data_tests.serving.test_serving_outcomes import now
 
 LIKED = {"a": 0.05, "b": 0.1, "c": 0.2, "d": 0.4}
 SEEN = (1.0, 0.7, 0.5)
+SCORES = [1.0, 0.9, 0.8, 0.5]
 
 
-def logged(lists, epsilon, seed):
+@cache
+def chances(order, how):
+    return propensities(SCORES, order, how)
+
+
+def logged(lists, how, seed):
     """Impressions of visitors who like the items that the champion puts last, of which three are shown."""
     draw = random.Random(seed)
     found = []
     for number in range(lists):
         shortlist = tuple(LIKED)
-        order = explore(len(shortlist), epsilon, f"{seed}-{number}")
-        for position, (rank, propensity) in enumerate(zip(order, propensities(order, epsilon), strict=True), 1):
+        order = explore(SCORES, how, f"{seed}-{number}")
+        for position, (rank, propensity) in enumerate(zip(order, chances(tuple(order), how), strict=True), 1):
             if position <= len(SEEN):
                 item = shortlist[rank]
                 clicked = draw.random() < LIKED[item] * SEEN[position - 1]
@@ -36,11 +43,12 @@ def worth(order):
     return sum(LIKED[item] * seen for item, seen in zip(order, SEEN, strict=False)) / len(SEEN)
 
 
-def test_the_estimates_hold_what_the_challenger_is_worth():
+@pytest.mark.parametrize("how", [0.4, Boltzmann(0.5)], ids=["uniform", "by scores"])
+def test_the_estimates_hold_what_the_challenger_is_worth(how):
     order = tuple(reversed(LIKED))
     held = {"snips": 0, "dr": 0}
     for seed in range(20):
-        found = estimated("home", "next_items/2", logged(2_000, 0.4, seed), lambda visitor, items: items[::-1])
+        found = estimated("home", "next_items/2", logged(2_000, how, seed), lambda visitor, items: items[::-1])
         assert (found.answers, found.visitors, found.missing) == (2_000, 500, "")
         for name in held:
             one = getattr(found, name)

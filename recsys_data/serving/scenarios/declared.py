@@ -15,6 +15,7 @@ import msgspec
 from recsys_data.contracts.yaml_text import parse_yaml, read_text
 from recsys_data.errors import ContractError, UserError
 from recsys_data.serving.answers import MAX_ITEMS
+from recsys_data.serving.exploration import Exploration
 
 SCENARIOS = Path(__file__).parent
 # In a user's folder of contracts.
@@ -45,7 +46,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ranker: str | None = None
     ranker_alias: str | None = None
     candidates: Annotated[tuple[Source, ...], msgspec.Meta(min_length=1)] | None = None
-    exploration: Share | None = None
+    exploration: Exploration | None = None
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,7 +64,8 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             items of the request), `model` (what the model recommends to the visitor), `popular`.
         filters: items that are left out: those that the visitor has `seen`; those that are not in the `same_category`
             as the item that is looked at.
-        exploration: probability with which an answer is a uniformly random order of its shortlist.
+        exploration: probability with which an answer is a uniformly random order of its shortlist; or
+            `{temperature: T}`, by which the order is drawn with regard to scores.
         shortlist: how many of the best items are shuffled then, if that is more than are asked for.
         budget_ms: after so many milliseconds the answer does not wait for a source any more.
         variants: name -> share of the visitors, or what differs. Shares add up to 1.
@@ -78,7 +80,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     n: Count = 10
     candidates: Annotated[tuple[Source, ...], msgspec.Meta(min_length=1)] = ("session", "model")
     filters: tuple[Filter, ...] = ()
-    exploration: Share = 0.0
+    exploration: Exploration = 0.0
     shortlist: Count = 20
     budget_ms: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
     variants: dict[str, Share | Variant] = {}
@@ -159,9 +161,7 @@ def _variants(scenario: Scenario) -> list[tuple[float, Chosen]]:
     found, end = [], 0.0
     for name, given in scenario.variants.items():
         it = given if isinstance(given, Variant) else Variant(given)
-        changes = {
-            key: getattr(it, key) for key in ("model", "alias", "ranker", "ranker_alias", "candidates", "exploration")
-        }
+        changes = {key: getattr(it, key) for key in CHANGED}
         changed = {key: value for key, value in changes.items() if value is not None}
         end += it.share
         found.append((end, Chosen(name, msgspec.structs.replace(plain, **changed))))
