@@ -195,11 +195,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.data_dir / "ingest" / f"{name}.lock"
 
     @property
-    def standby_lock(self) -> Path:
-        """Held by the process that waits to become the next consumer; the consumer holds `lock_path("drain")`."""
-        return self.data_dir / "ingest" / "drain.next"
-
-    @property
     def dagster_dir(self) -> Path:
         """Dagster's own storage, unless `DAGSTER_HOME` names another."""
         return self.data_dir / "dagster"

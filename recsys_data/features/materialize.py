@@ -30,7 +30,7 @@ from recsys_data.features.lake import FeatureSources, open_features
 from recsys_data.features.point_in_time import EVENT_TIME, join
 from recsys_data.features.rows import IDENTITIES, merges
 from recsys_data.features.tiles import tiles
-from recsys_data.leases import file_lock
+from recsys_data.leases import lease
 from recsys_data.settings import Settings
 from recsys_data.sql import quote
 from recsys_data.storage.commit import Change, compare_and_set, expire_old_snapshots
@@ -111,7 +111,7 @@ def refresh_view(
         UserError: there is no such view, or it needs an extra that is not installed.
         Transient: others are at the same work, or memory and disk do not suffice; what was committed stays.
     """
-    with file_lock(settings.lock_path(f"features.{name}"), LOCK_SECONDS) as mine:
+    with lease(settings, f"features.{name}", LOCK_SECONDS) as mine:
         if not mine:
             raise Transient(f"Another process has been computing {name} for {LOCK_SECONDS} seconds. Try again later.")
         refresh = _Refresh(lake, FeatureSources(lake), name, now or datetime.now(UTC))

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from recsys_data.durable import local_path
 from recsys_data.errors import PositionMoved, Transient
-from recsys_data.leases import file_lock
-from recsys_data.storage.iceberg.catalog import commit_failures
+from recsys_data.leases import file_lock, lease_key
+from recsys_data.storage.iceberg.catalog import LOCKS, commit_failures, postgresql_of
 from recsys_data.storage.integrity import names_corrupt_file
 from recsys_data.storage.ledger import (
     ACCEPTED_LOSSES,
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
     from pyiceberg.table.update.schema import UpdateSchema
+    from sqlalchemy import Engine
 
 ATTEMPTS = 20
 PAUSE_SECONDS = 0.05
@@ -63,7 +63,7 @@ def compare_and_set(table: "Table", prepare: "Callable[[Table], Change | bool]",
         table: as loaded for the first attempt, unless `exclusive`; refreshed before every other.
         prepare: what to commit, given the refreshed table; True if the table has it already, because the catalog took a
             commit that it reported as failed or another process made the same; False if it does not apply any more.
-        exclusive: whether other commits on this machine wait, because to prepare this one takes long.
+        exclusive: whether other commits wait, because to prepare this one takes long.
 
     Returns:
         Whether the table has the change.
@@ -197,15 +197,41 @@ def live_files(table: "Table") -> set[str]:
 
 @contextlib.contextmanager
 def table_lock(table: "Table", exclusive: bool) -> Iterator[None]:
-    """Keep commits (shared) and a swap of files (exclusive) from overtaking each other on this machine.
+    """Keep commits (shared) and a swap of files (exclusive) from overtaking each other.
 
     To prepare a swap takes seconds, and it would begin anew with every commit of a consumer. The lock only saves work:
     what keeps a table right is the catalog. After `LOCK_SECONDS` the work goes on without it.
     """
-    folder = local_path(table.location())
-    lock = file_lock(Path(f"{folder}.lock"), LOCK_SECONDS, shared=not exclusive) if folder else contextlib.nullcontext()
-    with lock:
+    name = ".".join(table.name())
+    if engine := postgresql_of(table.catalog):
+        with _advisory_lock(engine, lease_key(f"table {name}"), shared=not exclusive):
+            yield
+        return
+    folder = table.catalog.properties.get(LOCKS)
+    path = Path(folder, *table.name()).with_suffix(".lock") if folder else None
+    with file_lock(path, LOCK_SECONDS, shared=not exclusive) if path else contextlib.nullcontext():
         yield
+
+
+@contextlib.contextmanager
+def _advisory_lock(engine: "Engine", key: int, shared: bool) -> Iterator[None]:
+    """A lock in the database of the catalog, for a transaction that does nothing else."""
+    from sqlalchemy import text
+    from sqlalchemy.exc import DBAPIError
+
+    take = text(f"SELECT pg_try_advisory_xact_lock{'_shared' if shared else ''}(:key)")
+    deadline = time.monotonic() + LOCK_SECONDS
+    held = contextlib.ExitStack()
+    try:
+        # Without it the work goes on; whether the database answers, the commit will show.
+        with contextlib.suppress(DBAPIError):
+            connection = held.enter_context(engine.connect())
+            while not connection.execute(take, {"key": key}).scalar() and time.monotonic() < deadline:
+                time.sleep(PAUSE_SECONDS)
+        yield
+    finally:
+        with contextlib.suppress(DBAPIError):
+            held.close()
 
 
 def expire_old_snapshots(table: "Table", enough: int | None = None, age: timedelta | None = None) -> int:

@@ -17,7 +17,7 @@ BEFORE_COMMIT = (
     "before stream_writer.commit",
     "before commit.swap",
 )
-LOCKS = ("drain.lock", "drain.next")
+LOCKS = ("drain.lock", "drain.next.lock")
 
 
 def passings(state: State, group: str) -> dict[str, int]:

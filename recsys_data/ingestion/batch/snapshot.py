@@ -28,7 +28,7 @@ from recsys_data.ingestion.batch.quarantine import (
 )
 from recsys_data.ingestion.batch.retention import check_kept
 from recsys_data.ingestion.batch.staging import Staged
-from recsys_data.leases import exclusive
+from recsys_data.leases import exclusive_lease
 from recsys_data.settings import Settings
 from recsys_data.sql import open_session, quote
 from recsys_data.storage.partition import files_of, publish
@@ -157,7 +157,6 @@ def _compare(lake: Lake, contract: Contract, staged: Staged, day: date) -> Compa
 
 
 def _alone(settings: Settings, name: str) -> AbstractContextManager[None]:
-    """Let one process at a time read snapshots of a dataset on this machine."""
-    path = settings.lock_path(name)
-    busy = f"Another process is taking a snapshot of {name}: it holds {path}. Try again later."
-    return exclusive(path, busy, WAIT_SECONDS)
+    """Let one process at a time read snapshots of a dataset."""
+    busy = f"Another process is taking a snapshot of {name}. Try again later."
+    return exclusive_lease(settings, name, busy, WAIT_SECONDS)

@@ -1,9 +1,9 @@
 """The lease of the consumer: one consumes at a time, and when to start the next one.
 
-A lease is a kernel file lock, which is released when its process dies. A second lock marks a standby that waits for
-the first, so that no gap opens at a takeover. Across machines the compare-and-set of the tables keeps everything
-correct; the lease saves work. One run per micro-batch would cost seconds each, so the sensor starts one run, which goes
-on for its time budget; `decide` says from plain facts when.
+A lease ends with its process (see `leases.py`). A second one marks a standby that waits for the first, so that no gap
+opens at a takeover. The compare-and-set of the tables keeps everything correct; the lease saves work. One run per
+micro-batch would cost seconds each, so the sensor starts one run, which goes on for its time budget; `decide` says from
+plain facts when.
 """
 
 import contextlib
@@ -11,14 +11,14 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
 from recsys_data.errors import Transient
-from recsys_data.leases import POLL_SECONDS, try_lock, unlock
+from recsys_data.leases import open_lease
 from recsys_data.settings import Settings
+
+CONSUMER, STANDBY = "drain", "drain.next"
 
 
 class ConsumerBusy(Transient):
@@ -45,46 +45,37 @@ def hold_lease(settings: Settings, wait_seconds: float, budget: float | None = N
         ConsumerBusy: the lease is still held after `wait_seconds`, or another standby waits already.
     """
     deadline = time.monotonic() + wait_seconds
-    with _open(settings.standby_lock) as queue, _open(settings.lock_path("drain")) as file:
-        if not try_lock(queue):
+    with open_lease(settings, STANDBY) as queue, open_lease(settings, CONSUMER) as lease:
+        if not queue.take():
             raise ConsumerBusy("Another process already waits to ingest. There is no need for a second one.")
-        while not try_lock(file):
+        while not lease.take():
             if time.monotonic() >= deadline:
                 raise ConsumerBusy(
-                    f"Another process is ingesting: process {_read(file).process} holds {file.name}. "
+                    f"Another process is ingesting: process {_decoded(lease.holder()).process} holds {lease.place}. "
                     "Let it finish, or stop it, and try again."
                 )
-            time.sleep(POLL_SECONDS)
-        unlock(queue)
-        ends_at = None if budget is None else time.time() + budget
-        file.seek(0)
-        file.truncate()
-        file.write(msgspec.json.encode(Holder(os.getpid(), ends_at)))
-        file.flush()
+            time.sleep(lease.pause)
+        queue.release()
+        ends_at = None if budget is None else round(time.time() + budget, 3)
+        lease.publish(msgspec.json.encode(Holder(os.getpid(), ends_at)))
         yield
 
 
 def lease_holder(settings: Settings) -> Holder | None:
     """Who holds the lease now, if anybody."""
-    with _open(settings.lock_path("drain")) as file:
-        return None if try_lock(file) else _read(file)
+    with open_lease(settings, CONSUMER) as lease:
+        return None if (found := lease.holder()) is None else _decoded(found)
 
 
 def standby_waits(settings: Settings) -> bool:
     """Whether a standby waits for the lease."""
-    with _open(settings.standby_lock) as file:
-        return not try_lock(file)
+    with open_lease(settings, STANDBY) as lease:
+        return lease.holder() is not None
 
 
-def _open(path: Path) -> BinaryIO:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("a+b")
-
-
-def _read(file: BinaryIO) -> Holder:
-    file.seek(0)
+def _decoded(found: bytes | None) -> Holder:
     try:
-        return msgspec.json.decode(file.read(), type=Holder)
+        return msgspec.json.decode(found or b"", type=Holder)
     except msgspec.DecodeError:
         # Its holder has just locked it, and has not yet written who it is.
         return Holder(0)

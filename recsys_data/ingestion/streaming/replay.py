@@ -25,7 +25,7 @@ from recsys_data.ingestion.streaming.decoding.decoder import Decoder
 from recsys_data.ingestion.streaming.decoding.event_sql import EventSchema, EventSession
 from recsys_data.ingestion.streaming.decoding.validator import Validator
 from recsys_data.ingestion.streaming.log import EventLog, LogSlice
-from recsys_data.leases import exclusive, file_lock
+from recsys_data.leases import exclusive_lease, lease
 from recsys_data.settings import Settings
 from recsys_data.storage.commit import delete_files
 from recsys_data.storage.ledger import OUTBOX, Deletions, Outbox, read_deletions
@@ -121,7 +121,7 @@ def finish_interrupted(lake: Lake, log: EventLog, settings: Settings) -> None:
         Permanent: an outbox file is gone.
     """
     if waiting(lake):
-        with file_lock(settings.lock_path("replay"), 0) as alone:
+        with lease(settings, "replay", 0) as alone:
             if alone:
                 finish(lake, log)
 
@@ -187,7 +187,7 @@ def _discarded(stored: Deletions, rows: int) -> Deletions:
 
 def _alone(settings: Settings) -> contextlib.AbstractContextManager[None]:
     busy = "Another process is replaying dead letters. Let it finish, and try again."
-    return exclusive(settings.lock_path("replay"), busy, WAIT_SECONDS)
+    return exclusive_lease(settings, "replay", busy, WAIT_SECONDS)
 
 
 def _tidy(lake: Lake, table: "Table") -> None:

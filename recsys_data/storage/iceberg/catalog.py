@@ -18,10 +18,13 @@ from recsys_data.storage.iceberg.pyiceberg_patches import commit_once
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
     from pyiceberg.catalog.sql import SqlCatalog
+    from sqlalchemy import Engine
 
 NAMESPACE = "recsys"
 NAME = "recsys_data"
 FILE_IO = "recsys_data.storage.iceberg.file_io.DurableFileIO"
+# The property of a catalog that names the folder of this machine's locks.
+LOCKS = "recsys_data.locks"
 # A server that went away without a word is given up after a minute, not after two hours.
 POSTGRESQL_OPTIONS = {"connect_timeout": "10", "tcp_user_timeout": "60000", "application_name": "recsys-data"}
 # Lower bounds of what an object takes; pyarrow sends what is larger in parts.
@@ -35,7 +38,8 @@ def open_catalog(settings: Settings) -> "Catalog":
         UserError: what it needs is not installed.
         OperationalError, OSError, BotoCoreError, RESTError: it cannot be reached or used.
     """
-    properties = {"py-io-impl": FILE_IO, "warehouse": settings.warehouse_location, **s3_properties(settings)}
+    own = {"py-io-impl": FILE_IO, LOCKS: str(settings.lake_dir)}
+    properties = {**own, "warehouse": settings.warehouse_location, **s3_properties(settings)}
     scheme = settings.catalog.partition("://")[0]
     if scheme == "glue":
         catalog = _glue(settings.catalog, properties)
@@ -139,6 +143,12 @@ def _sync_journals(catalog: "SqlCatalog") -> None:
     event.listen(catalog.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = EXTRA"))
     # It applies to new connections only.
     catalog.engine.dispose()
+
+
+def postgresql_of(catalog: "Catalog") -> "Engine | None":
+    """The database of the catalog, if that is PostgreSQL."""
+    engine: Engine | None = getattr(catalog, "engine", None)
+    return engine if engine is not None and engine.dialect.name == "postgresql" else None
 
 
 def metadata_location(catalog: "Catalog", name: tuple[str, str]) -> str | None:
