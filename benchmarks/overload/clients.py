@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.http_client import read_answer
+
 PAUSE_SECONDS = 0.05
 ANSWER_SECONDS = 60.0
 CONNECT_SECONDS = 10.0
@@ -78,7 +80,7 @@ class _Client:
             head = f"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
             sent = True
             writer.write(head.encode() + body)
-            status, headers = await asyncio.wait_for(_answer(reader), ANSWER_SECONDS)
+            status, headers, _ = await asyncio.wait_for(read_answer(reader), ANSWER_SECONDS)
         except (OSError, EOFError, TimeoutError, ValueError) as error:
             self._close()
             self._count("no answer" if sent else f"no connection ({type(error).__name__})")
@@ -102,14 +104,6 @@ class _Client:
         if self.streams:
             self.streams[1].close()
         self.streams = None
-
-
-async def _answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
-    """Status and headers of an answer, whose body is read too."""
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
-    await reader.readexactly(int(headers.get("content-length", "0")))
-    return int(head[0].split()[1]), headers
 
 
 def body_of(batch: str, events: int) -> bytes:
