@@ -31,8 +31,14 @@ def update(follow: bool, seconds: float) -> None:
     from recsys_data.operations.local.stopping import Stop
     from recsys_data.serving.online.updater import Updater
     from recsys_data.serving.online_store.open import open_online_store
+    from recsys_data.storage.iceberg.pyiceberg_patches import remembered_manifests
 
-    with opened() as platform, closing(open_online_store(platform.settings)) as store, Stop() as stop:
+    with (
+        opened() as platform,
+        closing(open_online_store(platform.settings)) as store,
+        Stop() as stop,
+        remembered_manifests(),
+    ):
         updater, said = Updater(platform.lake, store), ""
         while not stop:
             begun = time.perf_counter()

@@ -35,8 +35,9 @@ def serve(host: str, port: int, workers: int, shop: str | None, shared: bool) ->
     from recsys_data.ingestion.streaming.collector.server import serve_app
     from recsys_data.logs import configure
     from recsys_data.serving.app import create_app
+    from recsys_data.storage.iceberg.pyiceberg_patches import remembered_manifests
 
-    with opened() as platform:
+    with opened() as platform, remembered_manifests():
         configure(platform.settings)
         # It says so whenever the lake is looked at, which is every second.
         logging.getLogger("pyiceberg").setLevel(logging.WARNING)

@@ -60,6 +60,8 @@ from recsys_data.storage.tables import Lake
 logger = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 1.0
+# What a visitor does is to change the next answer.
+FOLLOW_SECONDS = 0.2
 # The snapshot of a day is taken when the day is over, so that its file need not be the newest all the time.
 PUBLISH_SECONDS = 30.0
 PACKAGE = "recsys-data"
@@ -131,7 +133,7 @@ class Serving:
                 Refresher("online store", partial(self._look, lake, self._store), REFRESH_SECONDS, failed)
             )
         if self._follower:
-            self.refreshers.append(Refresher("visitors", self._follower.refresh, REFRESH_SECONDS, failed))
+            self.refreshers.append(Refresher("visitors", self._follower.refresh, FOLLOW_SECONDS, failed))
         self._publisher = Refresher("pushed rows", partial(pushed.publish, KEYS), PUBLISH_SECONDS, failed)
         self.refreshers.append(self._publisher)
         self._openapi = openapi(version(PACKAGE))

@@ -1,6 +1,6 @@
 """What visitors met lately, in bounded memory: for filters of seen items and for candidates of a session.
 
-Data flow: `interactions` in the lake, followed by log position about once a second -> the last items of each user,
+Data flow: `interactions` in the lake, followed by log position several times a second -> the last items of each user,
 device and session. A row is taken once: those from the positions before up to the positions of the table's ledger.
 An online store does the same for more visitors than fit into memory, and survives a restart.
 """

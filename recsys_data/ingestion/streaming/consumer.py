@@ -137,7 +137,9 @@ class _Consumer:
         while True:
             now = time.monotonic()
             over = self.until.budget is not None and now - begun >= self.until.budget
-            if not over:
+            due = now - committed >= self._pace()
+            # Few lines cost almost as much as many, so that they are left in the log until they can be committed.
+            if not over and (due or self.behind_since or not self.until.idle):
                 self._read_ahead()
             if self.decoding:
                 busy = time.monotonic()
@@ -145,21 +147,29 @@ class _Consumer:
             waiting = bool(self.gathered)
             many = self.gathered_lines >= limits.commit_rows or self.gathered_bytes >= limits.commit_bytes
             last = not self.decoding and (over or not self.until.idle)
-            if waiting and (many or time.monotonic() - committed >= self._pace() or last):
+            # A commit takes as long for few lines as for many: it waits for those that are being decoded, unless these
+            # are many.
+            ready = not self.decoding or bool(self.behind_since)
+            if waiting and (many or (due and ready) or last):
                 # Counted from its beginning, or events would wait for the time that it takes too.
                 committed = time.monotonic()
-                if not over and self.line_bytes <= limits.long_line_bytes:
+                if not over and (self.behind_since or not self.until.idle) and self.line_bytes <= limits.long_line_bytes:
                     self._read_ahead()
                 yield self._flush()
-            elif not waiting and not self.decoding and (over or now - busy >= self.until.idle):
+            elif not waiting and not self.decoding and (over or (due and now - busy >= self.until.idle)):
                 return
             elif not self.decoding:
                 time.sleep(limits.poll_seconds)
 
     def _read_ahead(self) -> None:
         """Decode as far ahead as allowed, so that threads have work while a commit is written."""
-        # One slice more than threads, so that each has work while the oldest slice is added to the commit.
-        while len(self.decoding) <= self.limits.threads and (lines := self._read()) is not None:
+        for _ in range(max(len(self.turn), self.limits.threads + 1)):
+            # One slice more than threads, so that each has work while the oldest slice is added to the commit. Of short
+            # ones as many as there are partitions.
+            waiting = sum(size for _, size in self.decoding)
+            many = len(self.decoding) > self.limits.threads and waiting > self.limits.slice_bytes // 4
+            if many or (lines := self._read()) is None:
+                return
             self._decode(lines)
 
     def _flush(self) -> CommitResult:
