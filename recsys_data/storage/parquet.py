@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # Bounds in the manifests let readers skip files: by time, and by log position after a restart.
 BOUNDED = ("log_partition", "log_offset", "ingested_at", "valid_from", "valid_to")
 SAMPLE_ROWS = 1000
+FEW_ROWS = 100
 LOCAL = LocalFileSystem()
 # Below this share of distinct values a dictionary makes a column smaller and no slower.
 DICTIONARY_SHARE = 0.5
@@ -83,9 +84,16 @@ def write_days(
     if not days.counts:
         return []
     dictionary = dictionary_columns(days.rows(max(days.counts, key=days.counts.__getitem__)))
-    files = list(run(lambda day: write_day(table, day, [days.rows(day)], dictionary), days.counts))
+    files = list(run(lambda day: write_day(table, day, [_without_empty(days.rows(day))], dictionary), days.counts))
     sync_all(path for path in (local_path(file.file_path) for file in files) if path)
     return files
+
+
+def _without_empty(rows: pa.Table) -> pa.Table:
+    """Few rows without the columns that are empty throughout: a column costs more than a value."""
+    if len(rows) > FEW_ROWS:
+        return rows
+    return rows.select([name for name in rows.column_names if rows[name].null_count < len(rows)])
 
 
 class _Split(NamedTuple):
@@ -182,7 +190,7 @@ def write_day(table: "Table", day: int | bool, parts: Iterable[pa.Table], dictio
         "write_statistics": [name for name in bounded_columns(table, day) if name in first.column_names],
         "compression": "zstd",
         "compression_level": 1,
-        "use_dictionary": dictionary,
+        "use_dictionary": [name for name in dictionary if name in first.column_names],
         # Nothing else distinguishes flipped bits from values: see `integrity.py`.
         "write_page_checksum": True,
         "metadata_collector": footers,
