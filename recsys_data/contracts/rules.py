@@ -7,7 +7,7 @@ contracts may use: `local_time(ts, zone)`, `getvariable('first_day')`, `getvaria
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from threading import Lock
@@ -109,16 +109,34 @@ def check_expressions(contract: Contract) -> None:
     Raises:
         ContractError: naming the file, the rule or column, and what DuckDB says.
     """
-    import duckdb
-
-    columns = ", ".join(f"NULL::{duckdb_type(c.type)} AS {quote(c.name)}" for c in contract.columns)
     expressions = [(f"rule {rule.name}", rule.predicate, "BOOLEAN") for rule in contract.rules]
     expressions += [(f"column {c.name}", c.logic, duckdb_type(c.type)) for c in contract.columns if c.logic]
     expressions += [(f"column {c.name}", c.without_consent, duckdb_type(c.type)) for c in contract.columns if c.consent]
     if contract.row_when:
         expressions.append(("rowWhen", contract.row_when, "BOOLEAN"))
-    if not expressions:
-        return
+    if expressions:
+        _check(str(contract.path), contract, expressions)
+
+
+def check_predicates(where: str, contract: Contract, predicates: Mapping[str, str]) -> None:
+    """Refuse conditions over rows of a dataset that do not fit its columns.
+
+    Args:
+        where: the file that says them.
+        contract: of the dataset.
+        predicates: place in the file -> SQL.
+
+    Raises:
+        ContractError: naming the file, the place, and what DuckDB says.
+    """
+    if predicates:
+        _check(where, contract, [(place, sql, "BOOLEAN") for place, sql in predicates.items()])
+
+
+def _check(where: str, contract: Contract, expressions: Sequence[tuple[str, str, str]]) -> None:
+    import duckdb
+
+    columns = ", ".join(f"NULL::{duckdb_type(c.type)} AS {quote(c.name)}" for c in contract.columns)
     # All at once takes a fraction of the time of one after the other, which is left for finding the fault.
     if _all_fit(columns, tuple(expressions)):
         return
@@ -129,19 +147,19 @@ def check_expressions(contract: Contract) -> None:
                 found = _types(connection, columns, one)
             except ForbiddenSql as refused:
                 raise ContractError(
-                    f"{contract.path}: {place}: `{expression}` is refused: {refused}. The SQL of contracts computes "
+                    f"{where}: {place}: `{expression}` is refused: {refused}. The SQL of contracts computes "
                     f"from the columns of one row; take that out. The functions it may call are listed in {LISTED}."
                 ) from None
             except duckdb.Error as error:
                 first = str(error).strip().splitlines()[0]
                 raise ContractError(
-                    f"{contract.path}: {place}: `{expression}` cannot be evaluated: {first}. "
+                    f"{where}: {place}: `{expression}` cannot be evaluated: {first}. "
                     f"It may use the columns of {contract.name}: {', '.join(c.name for c in contract.columns)}."
                 ) from None
             if not _fit(found, one):
                 expected = "true or false" if kind == "BOOLEAN" else kind
                 raise ContractError(
-                    f"{contract.path}: {place}: `{expression}` is {', '.join(found[:-1])}; expected {expected}."
+                    f"{where}: {place}: `{expression}` is {', '.join(found[:-1])}; expected {expected}."
                 )
 
 

@@ -64,12 +64,25 @@ def embedded(work: Workspace, name: str, model: str, texts: str) -> str:
     for first in range(0, total, BATCH):
         some = f"SELECT text FROM {distinct} WHERE n > {first} AND n <= {first + BATCH}"
         batch = [text for (text,) in connection.execute(some).fetchall()]
-        vectors = _models()[model](batch)
+        vectors = embed(model, batch)
         lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel(), pa.float32()), vectors.shape[1])
         rows = pa.table({"text": pa.array(batch, pa.string()), "value": lists})
         connection.from_arrow(rows).query("embedded", f"INSERT INTO {made} SELECT text, value::FLOAT[] FROM embedded")
     work.drop(f"{name} texts")
     return made
+
+
+def embed(model: str, texts: Sequence[str]) -> "np.ndarray":
+    """Vectors of length 1 of texts, float32 of the shape (n, dimensions), a batch at a time.
+
+    Args:
+        model: its name; its extra has to be installed.
+        texts: at least one, none of them empty.
+    """
+    import numpy as np
+
+    work = _models()[model]
+    return np.concatenate([work(texts[first : first + BATCH]) for first in range(0, len(texts), BATCH)])
 
 
 def _models() -> "dict[str, Callable[[Sequence[str]], np.ndarray]]":

@@ -65,7 +65,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
         score: of the model, larger is better; only scores of one answer compare.
         propensity: probability with which this item is at this position, in (0, 1].
         reason: why it is there: `session` (similar to what the visitor met last), `similar` (to the items of the
-            request), `model` (recommended to the visitor), `popular`, `available`, or `given` (asked to be ranked).
+            request), `model` (recommended to the visitor), `content` (like items that the visitor met, and new),
+            `popular`, `popular_by_segment`, `available`, or `given` (asked to be ranked).
     """
 
     item_id: str
@@ -80,7 +81,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         recommendation_id: unique; impressions, clicks and purchases refer to it.
-        model: name and version of the model, such as `next_items/3`; `popular` or `available` if no model chose.
+        model: name and version of the model, such as `next_items/3`; if no model chose, `content`,
+            `popular_by_segment`, `popular` or `available`.
         variant: of the scenario's experiment, None if it has none.
         scenario: as asked.
         fallback: the model was missing, failed or too slow, or knows nothing of the visitor.

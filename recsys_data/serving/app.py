@@ -31,6 +31,7 @@ from recsys_data.ingestion.streaming.log import EventLog
 from recsys_data.serving.answers import Answer, Request, Visitors
 from recsys_data.serving.candidates import Sources
 from recsys_data.serving.catalogue import ITEMS, Catalogue, CatalogueReader
+from recsys_data.serving.content import ContentReader
 from recsys_data.serving.delays import EventDelays
 from recsys_data.serving.dialects.declared import Dialects
 from recsys_data.serving.dialects.gorse.routes import gorse_routes
@@ -50,6 +51,7 @@ from recsys_data.serving.rankers import RankerLoader
 from recsys_data.serving.recommender import LakeRecommender
 from recsys_data.serving.refresher import Refresher
 from recsys_data.serving.scenarios.declared import Scenarios
+from recsys_data.serving.segments import Segments
 from recsys_data.serving.shop.numbers import Numbers, RecentParity
 from recsys_data.serving.shop.routes import DemoShop
 from recsys_data.serving.shop.shoppers import Shoppers
@@ -102,20 +104,22 @@ class Serving:
     ) -> None:
         self._settings = settings
         self._metrics = metrics = ServingMetrics()
-        scenarios = Scenarios.of(*settings.contract_dirs)
+        scenarios = Scenarios.of(*settings.contract_dirs, contracts=lake.contracts)
         self._store = _opened(settings)
         self._features = Features(lake, self._store)
         self._online_lag: OnlineLag | None = None
         recent = RecentItems()
         self._pushed = pushed = PushedRows(settings)
         self._delays = EventDelays(metrics)
+        content = ContentReader(lake) if scenarios.uses_content else None
+        segments = Segments(lake, scenarios.segments) if scenarios.segments else None
         self.recommender = LakeRecommender(
             scenarios=scenarios,
             models=ModelLoader(lake, settings, scenarios.models),
             rankers=RankerLoader(lake, settings, self._store, scenarios.rankers),
-            catalogue=CatalogueReader(lake, partial(pushed.withdrawn, ITEMS)),
+            catalogue=CatalogueReader(lake, partial(pushed.withdrawn, ITEMS), scenarios.rules),
             visitors=visitors or recent,
-            sources=Sources(metrics),
+            sources=Sources(metrics, content, segments),
             log=ServedLog(log, metrics),
             metrics=metrics,
             delays=self._delays,
@@ -128,6 +132,10 @@ class Serving:
             Refresher("models", self.recommender.models.refresh, REFRESH_SECONDS, failed),
         ]
         self.refreshers.append(Refresher("rankers", self.recommender.rankers.refresh, REFRESH_SECONDS, failed))
+        if content:
+            self.refreshers.append(Refresher("content", content.refresh, REFRESH_SECONDS, failed))
+        if segments:
+            self.refreshers.append(Refresher("segments", segments.refresh, REFRESH_SECONDS, failed))
         if self._store:
             self.refreshers.append(
                 Refresher("online store", partial(self._look, lake, self._store), REFRESH_SECONDS, failed)

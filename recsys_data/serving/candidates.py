@@ -6,15 +6,17 @@ thread; an answer that cannot wait so long does without, and the next one finds 
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from recsys_data.serving.answers import Recent, Request
+from recsys_data.serving.content import Content, ContentReader
 from recsys_data.serving.metrics import ServingMetrics
 from recsys_data.serving.models import ServedModel
 from recsys_data.serving.ranking import Candidates
-from recsys_data.serving.scenarios.declared import Scenario
+from recsys_data.serving.scenarios.declared import BY_SEGMENT, CONTENT, Scenario
+from recsys_data.serving.segments import Segments
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,9 @@ MODEL_THREADS = 1
 MOST_WAITING = 64
 POPULAR = 200
 MOST_SIMILAR = 100
+MOST_ALIKE = 50
+# Reasons of items that a model chose.
+OF_MODEL = frozenset({"session", "similar", "model"})
 
 
 class Gathered(NamedTuple):
@@ -46,20 +51,46 @@ class Sources:
 
     Args:
         metrics: count what was asked in vain.
+        content: knows what items are like; None: no scenario asks.
+        segments: know what is popular in which segment.
     """
 
-    def __init__(self, metrics: ServingMetrics) -> None:
+    def __init__(
+        self, metrics: ServingMetrics, content: ContentReader | None = None, segments: Segments | None = None
+    ) -> None:
         self._metrics = metrics
+        self._content, self._segments = content, segments
         self._threads = ThreadPoolExecutor(MODEL_THREADS, thread_name_prefix="serving-model")
         self._waiting = 0
 
     async def gather(self, request: Request, scenario: Scenario, recent: Recent, model: ServedModel | None) -> Gathered:
         """The candidates of all sources of the scenario."""
-        if model is None:
-            self._metrics.unanswered.labels("missing").inc()
-            return Gathered([], None)
         last = tuple(reversed((recent.session or recent.items)[-LAST_ITEMS:]))
         seeds = {"session": last, "similar": tuple(reversed(request.items[-GIVEN_ITEMS:]))}
+        found: dict[str, Sequence[str]] = {}
+        if model is None:
+            self._metrics.unanswered.labels("missing").inc()
+        else:
+            found = await self._of_model(request, scenario, seeds, model)
+        if CONTENT in scenario.candidates and self._content:
+            alike = seeds["similar"] or last
+            found[CONTENT] = await self._alike(self._content.current, scenario.budget_ms, alike, model)
+        popular = model.popular[:POPULAR] if model else ()
+        listed = []
+        for source in scenario.candidates:
+            if source == BY_SEGMENT:
+                value = request.context.get(scenario.segment)
+                items = self._segments.popular(scenario.segment, value) if self._segments else ()
+                listed.append(Candidates(items, source) if items else Candidates(popular, "popular"))
+            else:
+                listed.append(Candidates(popular if source == "popular" else found.get(source, ()), source))
+        chosen = model is not None and any(items and why in OF_MODEL for items, why in listed)
+        return Gathered([one for one in listed if one.items], model.name if model and chosen else None)
+
+    async def _of_model(
+        self, request: Request, scenario: Scenario, seeds: Mapping[str, Sequence[str]], model: ServedModel
+    ) -> dict[str, Sequence[str]]:
+        """What a model says, by source."""
         seeds = {name: items for name, items in seeds.items() if name in scenario.candidates}
         user = who(request) if "model" in scenario.candidates else None
         asked = tuple(item for items in seeds.values() for item in items)
@@ -71,16 +102,19 @@ class Sources:
                     model.recommend(user)
 
             await self.within(scenario.budget_ms, ask)
-        found = []
-        for source in scenario.candidates:
-            if source == "popular":
-                found.append(Candidates(model.popular[:POPULAR], source))
-            elif source == "model":
-                found.append(Candidates(model.remembered_user(user) or () if user else (), source))
-            else:
-                found.append(Candidates(_similar(model, seeds[source]), source))
-        chosen = any(items for items, reason in found if reason != "popular")
-        return Gathered([one for one in found if one.items], model.name if chosen else None)
+        found: dict[str, Sequence[str]] = {name: _similar(model, items) for name, items in seeds.items()}
+        if user:
+            found["model"] = model.remembered_user(user) or ()
+        return found
+
+    async def _alike(
+        self, content: Content, budget_ms: int, seeds: Sequence[str], model: ServedModel | None
+    ) -> Sequence[str]:
+        """Items like the seeds by what the catalogue says of them."""
+        name, known = (model.name, model.known) if model else ("", {})
+        if content.remembered(name, seeds) is None:
+            await self.within(budget_ms, lambda: content.similar(name, known, seeds))
+        return _added(content.remembered(name, seeds) or ())[:MOST_ALIKE]
 
     async def order(self, request: Request, scenario: Scenario, recent: Recent, model: ServedModel | None) -> Gathered:
         """The items of the request as sources order them: as `gather`, but only of those items."""
@@ -96,7 +130,7 @@ class Sources:
                 Candidates(tuple(ranked), why) if why == "model" and ranked else (it, why) for it, why in sources
             ]
         kept = [Candidates(items, why) for items, why in sources if items]
-        return Gathered(kept, found.model if any(why != "popular" for _, why in kept) else None)
+        return Gathered(kept, found.model if any(why in OF_MODEL for _, why in kept) else None)
 
     async def within(self, budget_ms: int, work: Callable[[], object]) -> None:
         """Do work in a thread; return when it is done, failed or takes longer than the budget."""
@@ -127,12 +161,16 @@ def who(request: Request) -> str | None:
 
 def _similar(model: ServedModel, seeds: Sequence[str]) -> Sequence[str]:
     """Items similar to the seeds, of which each counts less than the one before."""
-    said = model.remembered_similar(seeds) or {}
+    return _added(list((model.remembered_similar(seeds) or {}).values()))[:MOST_SIMILAR]
+
+
+def _added(said: Sequence[Sequence[tuple[str, float]]]) -> list[str]:
+    """The items of lists with scores, of which each counts less than the one before."""
     if len(said) == 1:
-        return [item for item, _ in next(iter(said.values()))]
+        return [item for item, _ in said[0]]
     scores: dict[str, float] = {}
-    for place, found in enumerate(said.values()):
+    for place, found in enumerate(said):
         weight = 1 / (1 + place)
         for item, score in found:
             scores[item] = scores.get(item, 0.0) + weight * score
-    return sorted(scores, key=scores.__getitem__, reverse=True)[:MOST_SIMILAR]
+    return sorted(scores, key=scores.__getitem__, reverse=True)

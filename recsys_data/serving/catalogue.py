@@ -5,11 +5,13 @@ whole. Deleted items are in neither; items with `available` false are left out. 
 shows every item that a model knows.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from typing import Any
+from datetime import UTC, date, datetime
+from typing import NamedTuple
 
+from recsys_data.contracts import rules
 from recsys_data.contracts.model import history_name
 from recsys_data.sql import open_session, quote
 from recsys_data.storage.partition import files_of
@@ -28,12 +30,14 @@ class Catalogue:
         source: the dataset that it was read from; None: there is none, and every item may be shown.
         read: whether it was; until then no item is shown, because it may be one that was deleted.
         withdrawn: items that a client deleted or hid, which the dataset may not know yet; they are not shown.
+        broken: rule (SQL) -> items that break it.
     """
 
     items: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     source: str | None = None
     read: bool = True
     withdrawn: AbstractSet[str] = frozenset()
+    broken: Mapping[str, AbstractSet[str]] = field(default_factory=dict)
 
     def shows(self, item_id: str) -> bool:
         """Whether the item may be shown."""
@@ -45,6 +49,39 @@ class Catalogue:
         return self.items.get(item_id, ())
 
 
+class Rows(NamedTuple):
+    """The newest state of the item catalogue.
+
+    Attributes:
+        version: dataset and snapshot.
+        columns: what rows have.
+        sql: of the rows.
+    """
+
+    version: tuple[str, int]
+    columns: AbstractSet[str]
+    sql: str
+
+
+def current_rows(lake: Lake) -> Rows | None:
+    """The items that are in the catalogue now; None if there is none."""
+    for name in (history_name(ITEMS), ITEMS):
+        if name not in lake.contracts or not lake.exists(name):
+            continue
+        table = lake.table(name)
+        snapshot = table.current_snapshot()
+        # A history that lost all its items is believed; one that was never written is not asked.
+        if snapshot is None:
+            continue
+        columns = {one.name for one in table.schema().fields}
+        history = "is_current" in columns
+        files = [path for path, _ in files_of(table, True)] if history else data_files(table)
+        stored = relation(table, files)
+        newest = "is_current" if history else f"snapshot_date = (SELECT max(snapshot_date) FROM ({stored}))"
+        return Rows((name, snapshot.snapshot_id), columns, f"SELECT * FROM ({stored}) WHERE {newest}")
+    return None
+
+
 class CatalogueReader:
     """Reads the catalogue again when its table has changed.
 
@@ -54,12 +91,16 @@ class CatalogueReader:
     Args:
         lake: where it is.
         withdrawn: gives the items that clients deleted or hid.
+        rules: SQL over a row of the catalogue, of which items break some.
     """
 
-    def __init__(self, lake: Lake, withdrawn: Callable[[], AbstractSet[str]] = frozenset) -> None:
+    def __init__(
+        self, lake: Lake, withdrawn: Callable[[], AbstractSet[str]] = frozenset, rules: Iterable[str] = ()
+    ) -> None:
         self.current = Catalogue(read=False)
         self._lake = lake
         self._withdrawn = withdrawn
+        self._rules = list(dict.fromkeys(rules))
         self._seen: tuple[str, int] | None = None
 
     def refresh(self) -> None:
@@ -74,40 +115,36 @@ class CatalogueReader:
             self.current = replace(self.current, withdrawn=withdrawn)
 
     def _refresh_items(self) -> None:
-        for name in (history_name(ITEMS), ITEMS):
-            if name not in self._lake.contracts or not self._lake.exists(name):
-                continue
-            table = self._lake.table(name)
-            snapshot = table.current_snapshot()
-            if snapshot is None:
-                continue
-            if self._seen == (name, snapshot.snapshot_id):
-                return
-            # A history that lost all its items is believed; one that was never written is not asked.
-            self.current = Catalogue(self._read(table, name), name, withdrawn=self._withdrawn())
-            self._seen = (name, snapshot.snapshot_id)
-            return
-        self.current, self._seen = Catalogue(withdrawn=self._withdrawn()), None
+        rows = current_rows(self._lake)
+        if rows is None:
+            self.current, self._seen = Catalogue(withdrawn=self._withdrawn()), None
+        elif self._seen != rows.version:
+            items, broken = self._read(rows)
+            self.current = Catalogue(items, rows.version[0], withdrawn=self._withdrawn(), broken=broken)
+            self._seen = rows.version
 
-    def _read(self, table: Any, name: str) -> dict[str, tuple[str, ...]]:
-        columns = {one.name for one in table.schema().fields}
-        history = "is_current" in columns
-        files = [path for path, _ in files_of(table, True)] if history else data_files(table)
-        path = quote("category_path") if "category_path" in columns else "NULL"
-        newest = f"{quote('created_at')} DESC NULLS LAST, " if "created_at" in columns else ""
-        conditions = ["is_current" if history else "snapshot_date = (SELECT max(snapshot_date) FROM stored)"]
-        if "available" in columns:
-            conditions.append("available IS DISTINCT FROM false")
+    def _read(self, rows: Rows) -> tuple[dict[str, tuple[str, ...]], dict[str, set[str]]]:
+        path = quote("category_path") if "category_path" in rows.columns else "NULL"
+        newest = f"{quote('created_at')} DESC NULLS LAST, " if "created_at" in rows.columns else ""
+        available = "available IS DISTINCT FROM false" if "available" in rows.columns else "true"
+        # As in contracts, a rule is broken where it is false; where it cannot be computed, nothing is known.
+        flags = "".join(f", TRY({rule}) IS FALSE" for rule in self._rules)
+        items: dict[str, tuple[str, ...]] = {}
+        broken: dict[str, set[str]] = {rule: set() for rule in self._rules}
+        paths: dict[tuple[str, ...], tuple[str, ...]] = {}
         with open_session() as connection:
+            if self._rules:
+                rules.prepare(connection)
+                rules.set_variables(connection, date(1970, 1, 1), datetime.now(UTC))
             found = connection.execute(
-                f"""WITH stored AS ({relation(table, files)})
-                SELECT item_id, {path} FROM stored WHERE {" AND ".join(conditions)} ORDER BY {newest}item_id"""
+                f"SELECT item_id, {path}{flags} FROM ({rows.sql}) WHERE {available} ORDER BY {newest}item_id"
             )
-            items: dict[str, tuple[str, ...]] = {}
-            paths: dict[tuple[str, ...], tuple[str, ...]] = {}
-            while rows := found.fetchmany(10_000):
-                for item_id, categories in rows:
+            while some := found.fetchmany(10_000):
+                for item_id, categories, *breaks in some:
                     # Few paths for many items: each is kept once.
                     given = tuple(categories or ())
                     items[item_id] = paths.setdefault(given, given)
-        return items
+                    for rule, is_broken in zip(self._rules, breaks, strict=True):
+                        if is_broken:
+                            broken[rule].add(item_id)
+        return items, broken

@@ -38,8 +38,10 @@ def filter_of(request: Request, scenario: Scenario, recent: Recent, catalogue: C
         path = catalogue.categories(request.items[-1])
         category = path[-1] if path else None
 
+    broken = [catalogue.broken[rule] for rule in scenario.rules.values() if rule in catalogue.broken]
+
     def keeps(item_id: str) -> bool:
-        if item_id in barred or not catalogue.shows(item_id):
+        if item_id in barred or not catalogue.shows(item_id) or any(item_id in one for one in broken):
             return False
         return category is None or category in catalogue.categories(item_id)
 

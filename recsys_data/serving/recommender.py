@@ -25,7 +25,7 @@ from recsys_data.serving.metrics import ServingMetrics
 from recsys_data.serving.models import ModelLoader, ServedModel
 from recsys_data.serving.rankers import RANKED, RankerLoader, Scores
 from recsys_data.serving.ranking import Ranked, by_scores, fuse
-from recsys_data.serving.scenarios.declared import Chosen, Scenario, Scenarios
+from recsys_data.serving.scenarios.declared import BY_SEGMENT, CONTENT, Chosen, Scenario, Scenarios
 from recsys_data.serving.visitors import keys
 
 logger = logging.getLogger(__name__)
@@ -97,8 +97,7 @@ class LakeRecommender:
         shown = zip(order, chances, strict=True)
         answer = Answer(
             recommendation_id=recommendation_id,
-            model=(scores.ranker if scores else found.model)
-            or ("popular" if any(one.reason == "popular" for one in shortlist) else "available"),
+            model=(scores.ranker if scores else found.model) or _chooser(shortlist),
             variant=chosen.variant,
             scenario=request.scenario,
             fallback=not any(one.score > 0 for one in shortlist),
@@ -139,7 +138,8 @@ class LakeRecommender:
         if not similar:
             return chosen
         # What else the scenario takes items from is not similar to these.
-        return Chosen(chosen.variant, msgspec.structs.replace(chosen.scenario, candidates=("similar",)))
+        also = [one for one in chosen.scenario.candidates if one == CONTENT]
+        return Chosen(chosen.variant, msgspec.structs.replace(chosen.scenario, candidates=("similar", *also)))
 
     def _recent(self, request: Request) -> Recent:
         try:
@@ -188,3 +188,9 @@ class LakeRecommender:
         popular = model.popular if model else ()
         items = self.catalogue.current.items
         return chain(((one, "popular") for one in popular), ((one, "available") for one in items))
+
+
+def _chooser(shortlist: Iterable[Ranked]) -> str:
+    """What stands for the model where none chose."""
+    reasons = {one.reason for one in shortlist}
+    return next((one for one in (CONTENT, BY_SEGMENT, "popular") if one in reasons), "available")
