@@ -1,0 +1,2 @@
+-- Beside the catalog of the lake, which PostgreSQL's image makes.
+CREATE DATABASE dagster;
