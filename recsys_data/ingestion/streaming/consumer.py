@@ -153,7 +153,8 @@ class _Consumer:
             if waiting and (many or (due and ready) or last):
                 # Counted from its beginning, or events would wait for the time that it takes too.
                 committed = time.monotonic()
-                if not over and (self.behind_since or not self.until.idle) and self.line_bytes <= limits.long_line_bytes:
+                ahead = not over and (self.behind_since or not self.until.idle)
+                if ahead and self.line_bytes <= limits.long_line_bytes:
                     self._read_ahead()
                 yield self._flush()
             elif not waiting and not self.decoding and (over or (due and now - busy >= self.until.idle)):
