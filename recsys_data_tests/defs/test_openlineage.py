@@ -38,6 +38,12 @@ def receiver(monkeypatch):
         yield found
 
 
+@pytest.fixture
+def nobody(receiver, monkeypatch):
+    """A receiver that is not there."""
+    monkeypatch.setenv("OPENLINEAGE_URL", "http://127.0.0.1:1")
+
+
 def now():
     return clock.now().astimezone()
 
@@ -65,20 +71,23 @@ def test_a_run_of_an_asset_is_sent_with_what_it_was_made_of(receiver, settings, 
 
 
 @pytest.mark.integration
-def test_a_receiver_that_fails_stops_nothing(
-    receiver,
-    settings,
-    defs,
-    instance,
-    log,
-    lake,
-):
+@pytest.mark.parametrize("status", [302, 400, 401, 500])
+def test_a_receiver_that_fails_stops_nothing(status, receiver, settings, defs, instance, log, lake):
     first = tick(defs, SENSOR, instance, settings, log, lake)
-    receiver.status = 500
+    receiver.status = status
     log.append([view(now())])
     assert materialize(defs, instance, ["interactions"], today()).success
     second = tick(defs, SENSOR, instance, settings, log, lake, first.cursor)
     assert int(second.cursor) > int(first.cursor or 0) and receiver.posted
+
+
+@pytest.mark.integration
+def test_a_receiver_that_is_away_stops_nothing(nobody, settings, defs, instance, log, lake):
+    first = tick(defs, SENSOR, instance, settings, log, lake)
+    log.append([view(now())])
+    assert materialize(defs, instance, ["interactions"], today()).success
+    second = tick(defs, SENSOR, instance, settings, log, lake, first.cursor)
+    assert int(second.cursor) > int(first.cursor or 0)
 
 
 def test_without_a_receiver_there_is_no_sensor(settings, defs, monkeypatch):
