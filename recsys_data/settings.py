@@ -55,6 +55,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         warehouse: where the files of the lake are, `s3://BUCKET/PREFIX`; empty: below `dir`.
         catalog: URL of the lake's catalog (`postgresql://`, `glue://REGION`, `https://` of an Iceberg REST catalog);
             empty: a SQLite database below `dir`.
+        consume_share: `I/N`: this consumer reads the log partitions whose number is I - 1 modulo N, and other ones,
+            on other machines, the rest; by default all.
         segment_bytes: size at which the embedded log starts a new segment file.
         log_retention_hours: how long segments that every table has consumed are kept.
         landing_rest_seconds: how long the files of a snapshot must not have changed before they are read; younger ones
@@ -87,6 +89,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     warehouse: Annotated[str, msgspec.Meta(pattern=r"^(s3://[a-z0-9][a-z0-9.-]+(/[^?#\s]*)?)?$")] = ""
     catalog: Annotated[str, msgspec.Meta(pattern="^((postgresql|glue|https?)://.+)?$")] = ""
     log_partitions: Positive = 4
+    consume_share: Annotated[str, msgspec.Meta(pattern=r"^[1-9]\d{0,3}/[1-9]\d{0,3}$")] = "1/1"
     segment_bytes: Positive = 128 * 1024 * 1024
     log_retention_hours: Annotated[int, msgspec.Meta(ge=0)] = 168
     landing_rest_seconds: Annotated[float, msgspec.Meta(ge=0)] = 2.0
@@ -160,10 +163,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Where sources deliver snapshots: `DATASET/DAY/FILE`."""
         return self.data_dir / "landing"
 
+    def consumes(self, partition: int) -> bool:
+        """Whether a log partition is one of `consume_share`."""
+        part, parts = map(int, self.consume_share.split("/"))
+        return partition % parts == part - 1
+
+    @property
+    def consumes_all(self) -> bool:
+        """Whether no partition is left to other consumers."""
+        return self.consume_share == "1/1"
+
     @property
     def dedup_index_dir(self) -> Path:
         """The saved deduplication index, which is built from the lake where it is missing."""
-        return self.data_dir / "ingest" / "seen"
+        return self.data_dir / "ingest" / self.of_share("seen")
 
     @property
     def staging_dir(self) -> Path:
@@ -193,6 +206,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def lock_path(self, name: str) -> Path:
         """The lock file of a kind of ingestion, e.g. of a snapshot dataset."""
         return self.data_dir / "ingest" / f"{name}.lock"
+
+    def of_share(self, name: str) -> str:
+        """A name that consumers of other shares do not use."""
+        return name if self.consumes_all else f"{name}-{self.consume_share.replace('/', '-of-')}"
 
     @property
     def dagster_dir(self) -> Path:
@@ -270,10 +287,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 known = ", ".join(PREFIX + field.upper() for field in cls.__struct_fields__)
                 raise UserError(f"Unknown setting {PREFIX}{name.upper()}. Known settings: {known}.")
         try:
-            return msgspec.convert(given, cls, strict=False)
+            settings = msgspec.convert(given, cls, strict=False)
         except msgspec.ValidationError as error:
             message, _, path = str(error).partition(" - at `$.")
             field = path.rstrip("`")
             name = PREFIX + field.upper()
             found = "a hidden value" if field in (*HIDDEN, *HAVE_LOGIN) else repr(env.get(name))
             raise UserError(f"Setting {name} is {found}: {message}. Change or unset it.") from None
+        part, parts = map(int, settings.consume_share.split("/"))
+        if part > parts:
+            raise UserError(
+                f"Setting {PREFIX}CONSUME_SHARE is {settings.consume_share!r}: expected at most {parts}/{parts}."
+            )
+        return settings

@@ -25,6 +25,7 @@ def test_each_field_is_set_by_its_variable() -> None:
         "RECSYS_DATA_WAREHOUSE": "s3://bucket/lake",
         "RECSYS_DATA_CATALOG": "postgresql://db/lake",
         "RECSYS_DATA_LOG_PARTITIONS": "8",
+        "RECSYS_DATA_CONSUME_SHARE": "2/3",
         "RECSYS_DATA_SEGMENT_BYTES": "1000",
         "RECSYS_DATA_LOG_RETENTION_HOURS": "0",
         "RECSYS_DATA_LANDING_REST_SECONDS": "0.5",

@@ -21,8 +21,11 @@ from recsys_data.storage.ledger import (
     Deletions,
     Ledger,
     accepted_losses,
+    follows,
+    is_made,
     read_deletions,
     read_ledger,
+    rebased,
 )
 
 if TYPE_CHECKING:
@@ -114,11 +117,21 @@ def swap(table: "Table", change: Change) -> None:
     transaction.commit_transaction()
 
 
-def commit(table: "Table", base: Ledger, ledger: Ledger, files: "Sequence[DataFile]") -> None:
+def commit(table: "Table", base: Ledger, ledger: Ledger, files: "Sequence[DataFile]", shared: bool = False) -> Ledger:
     """Append `files` and replace the ledger `base` by `ledger`, if nobody else replaced it meanwhile.
 
     Maintenance may commit to the table in between; then the commit is made again on top of it. A ledger with a token of
     its own can be committed by several processes: the first one commits it, the others find it there.
+
+    Args:
+        table: of a stream.
+        base: its ledger as the writer knows it.
+        ledger: what it is to be.
+        files: the new rows.
+        shared: whether consumers of other log partitions may commit in between, too.
+
+    Returns:
+        The table's ledger with this commit.
 
     Raises:
         PositionMoved: another writer has moved the position; nothing of this commit is visible.
@@ -126,19 +139,24 @@ def commit(table: "Table", base: Ledger, ledger: Ledger, files: "Sequence[DataFi
     """
     if ledger.token in ("", base.token):
         ledger = msgspec.structs.replace(ledger, token=uuid.uuid4().hex)
+    made = ledger
 
     def append(table: "Table") -> Change | bool:
+        nonlocal made
         stored = read_ledger(table)
-        if stored.token == ledger.token:
+        if stored.token == ledger.token or (shared and is_made(stored, base, ledger)):
+            made = stored
             return True
-        if stored.token != base.token:
+        if stored.token != base.token and not (shared and follows(stored, base, ledger)):
             raise PositionMoved(
                 f"Another process has moved {'.'.join(table.name())} from {base.positions} to {stored.positions}. "
                 "What was read here is read again from there."
             )
-        return Change(added=files, properties={LEDGER: msgspec.json.encode(ledger).decode()})
+        made = ledger if stored.token == base.token else rebased(stored, base, ledger)
+        return Change(added=files, properties={LEDGER: msgspec.json.encode(made).decode()})
 
     compare_and_set(table, append)
+    return made
 
 
 def delete_files(

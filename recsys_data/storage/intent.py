@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from recsys_data.errors import Permanent, PositionMoved
 from recsys_data.storage.commit import commit
-from recsys_data.storage.ledger import Ledger, read_ledger
+from recsys_data.storage.ledger import Ledger, follows, is_made, read_ledger
 from recsys_data.storage.parquet import described
 
 if TYPE_CHECKING:
@@ -87,6 +87,10 @@ class TableIntent(msgspec.Struct, frozen=True):
     ledger: Ledger
     files: list[StoredFile]
 
+    def is_pending(self, stored: Ledger) -> bool:
+        """Whether this commit may still be made on top of what the table's ledger is."""
+        return not is_made(stored, self.base, self.ledger) and follows(stored, self.base, self.ledger)
+
 
 class Intent(msgspec.Struct, frozen=True):
     """One decision about log lines.
@@ -149,7 +153,7 @@ def complete(intent: Intent, tables: Mapping[str, "Table"], decided_by: Mapping[
         if name not in tables:
             continue
         table = tables[name].refresh()
-        if read_ledger(table).token != part.base.token:
+        if not part.is_pending(read_ledger(table)):
             continue
         changed = [key for key, value in intent.decided_by.items() if decided_by.get(key, value) != value]
         logger.warning(
@@ -159,7 +163,7 @@ def complete(intent: Intent, tables: Mapping[str, "Table"], decided_by: Mapping[
             f" (changed since, and not applied to it: {', '.join(changed)})" if changed else "",
         )
         try:
-            commit(table, part.base, part.ledger, [file.data_file(table) for file in part.files])
+            commit(table, part.base, part.ledger, [file.data_file(table) for file in part.files], shared=True)
         except PositionMoved:
             # Another process has completed it and gone on.
             table.refresh()
@@ -170,7 +174,7 @@ def referenced_files(io: "DurableFileIO", warehouse: str, table: "Table") -> Ite
     for name in intents_in(io, warehouse):
         intent = intent_of(io, warehouse, name)
         part = intent.tables.get(table.name()[-1]) if intent else None
-        if part and read_ledger(table).token == part.base.token:
+        if part and part.is_pending(read_ledger(table)):
             yield from (file.location for file in part.files)
 
 

@@ -77,6 +77,8 @@ class Ledger(msgspec.Struct, frozen=True, omit_defaults=True):
         index_commits: tokens of recent commits at which a deduplication index may have been saved; kept by the main
             table only.
         intent: name of the intent that the last lines were decided by; empty before the first.
+        intents: by log partition, the intent that its last lines were decided by. Consumers of other partitions commit
+            in between, each on top of the others.
         token: identifies the commit that wrote this ledger.
     """
 
@@ -92,11 +94,57 @@ class Ledger(msgspec.Struct, frozen=True, omit_defaults=True):
     lost: tuple[LostRange, ...] = ()
     index_commits: tuple[str, ...] = ()
     intent: str = ""
+    intents: dict[int, str] = {}
     token: str = ""
 
     @property
     def balanced(self) -> bool:
         return self.read == self.accepted + self.duplicates + self.dead_letters
+
+
+def moved_partitions(base: Ledger, ledger: Ledger) -> list[int]:
+    """The log partitions whose lines a commit decides, given the ledger before and after it."""
+    return [partition for partition, name in ledger.intents.items() if base.intents.get(partition) != name]
+
+
+def follows(stored: Ledger, base: Ledger, ledger: Ledger) -> bool:
+    """Whether the commit from `base` to `ledger` can be made on top of `stored`: nobody has decided the same lines."""
+    if stored.token == base.token:
+        return True
+    moved = moved_partitions(base, ledger)
+    if not moved:
+        # It decides nothing, unless its intent was written by an earlier version.
+        return ledger.intent == base.intent
+    return all(
+        stored.intents.get(one) == base.intents.get(one) and stored.positions.get(one) == base.positions.get(one)
+        for one in moved
+    )
+
+
+def is_made(stored: Ledger, base: Ledger, ledger: Ledger) -> bool:
+    """Whether the commit from `base` to `ledger` is part of `stored`."""
+    moved = moved_partitions(base, ledger)
+    same = bool(moved) and all(stored.intents.get(one) == ledger.intents[one] for one in moved)
+    return stored.token == ledger.token or same
+
+
+def rebased(stored: Ledger, base: Ledger, ledger: Ledger) -> Ledger:
+    """The change from `base` to `ledger`, of some log partitions, on top of what others have committed meanwhile."""
+    moved = moved_partitions(base, ledger)
+    counts = ("read", "accepted", "duplicates", "dead_letters", "redacted", "rows")
+    latencies = [one for one in ledger.latencies if one not in base.latencies]
+    return msgspec.structs.replace(
+        stored,
+        **{name: getattr(stored, name) + getattr(ledger, name) - getattr(base, name) for name in counts},
+        positions={**stored.positions, **{one: ledger.positions[one] for one in moved}},
+        partitions={**stored.partitions, **{one: ledger.partitions[one] for one in moved if one in ledger.partitions}},
+        lost=(*stored.lost, *ledger.lost[len(base.lost) :]),
+        latencies=(*stored.latencies, *latencies)[-LATENCIES_KEPT:],
+        index_commits=tuple(dict.fromkeys((*stored.index_commits, *ledger.index_commits)))[-INDEX_COMMITS_KEPT:],
+        intent=ledger.intent,
+        intents={**stored.intents, **{one: ledger.intents[one] for one in moved}},
+        token=ledger.token,
+    )
 
 
 def read_ledger(table: "Table") -> Ledger:

@@ -188,7 +188,7 @@ def _switched_off(sabotage: str | None) -> Iterable[tuple[Any, str, Any]]:
     return []
 
 
-def _commit_regardless(table: Any, base: Any, ledger: Any, files: Any) -> None:
+def _commit_regardless(table: Any, base: Any, ledger: Any, files: Any, shared: bool) -> Any:
     import msgspec
 
     from recsys_data.storage.ledger import LEDGER
@@ -196,6 +196,7 @@ def _commit_regardless(table: Any, base: Any, ledger: Any, files: Any) -> None:
     table.refresh()
     stored = msgspec.structs.replace(ledger, token=os.urandom(8).hex())
     commit.swap(table, commit.Change(added=files, properties={LEDGER: msgspec.json.encode(stored).decode()}))
+    return ledger
 
 
 _limits = ConsumerLimits()

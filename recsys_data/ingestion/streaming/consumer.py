@@ -6,6 +6,7 @@ Run alone: `recsys-data ingest --until-empty`.
 """
 
 import gc
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,8 @@ from recsys_data.ingestion.streaming.replay import finish_interrupted
 from recsys_data.ingestion.streaming.stream_writer import CommitResult, StreamWriter
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake
+
+logger = logging.getLogger(__name__)
 
 # `gc.set_threshold`: objects made before a collection, and collections before one of the next generation.
 COLLECTIONS = (100_000, 20, 20)
@@ -128,6 +131,7 @@ class _Consumer:
         self.gathered: list[Decoded] = []
         self.gathered_lines = 0
         self.gathered_bytes = 0
+        self.warned = False
 
     def run(self) -> Iterator[CommitResult]:
         limits = self.limits
@@ -198,10 +202,15 @@ class _Consumer:
 
     def _take_up_partitions(self) -> None:
         """Read the partitions that the log has, also those that it gets while this consumer runs."""
-        for partition in self.log.partitions():
-            if partition not in self.next:
-                self.next[partition] = self.writer.position(partition)
-                self.turn.append(partition)
+        new = [one for one in self.log.partitions() if one not in self.next and self.writer.consumes(one)]
+        if new and self.next and not self.writer.consumes_all:
+            if not self.warned:
+                logger.warning("The log has new partitions (%s): they are not read. See docs/event-log.md.", new)
+            self.warned = True
+            return
+        for partition in new:
+            self.next[partition] = self.writer.position(partition)
+            self.turn.append(partition)
 
     def _pace(self) -> float:
         """Seconds between two commits."""

@@ -45,7 +45,8 @@ def hold_lease(settings: Settings, wait_seconds: float, budget: float | None = N
         ConsumerBusy: the lease is still held after `wait_seconds`, or another standby waits already.
     """
     deadline = time.monotonic() + wait_seconds
-    with open_lease(settings, STANDBY) as queue, open_lease(settings, CONSUMER) as lease:
+    standby, consumer = settings.of_share(STANDBY), settings.of_share(CONSUMER)
+    with open_lease(settings, standby) as queue, open_lease(settings, consumer) as lease:
         if not queue.take():
             raise ConsumerBusy("Another process already waits to ingest. There is no need for a second one.")
         while not lease.take():
@@ -63,13 +64,13 @@ def hold_lease(settings: Settings, wait_seconds: float, budget: float | None = N
 
 def lease_holder(settings: Settings) -> Holder | None:
     """Who holds the lease now, if anybody."""
-    with open_lease(settings, CONSUMER) as lease:
+    with open_lease(settings, settings.of_share(CONSUMER)) as lease:
         return None if (found := lease.holder()) is None else _decoded(found)
 
 
 def standby_waits(settings: Settings) -> bool:
     """Whether a standby waits for the lease."""
-    with open_lease(settings, STANDBY) as lease:
+    with open_lease(settings, settings.of_share(STANDBY)) as lease:
         return lease.holder() is not None
 
 

@@ -4,16 +4,14 @@ Data flow: `Decoded` -> `StreamWriter.add` -> `flush` (deduplication, Parquet fi
 table). A crash between two tables' commits leaves an intent that the next writer completes; see `storage/intent.py`.
 """
 
-import hashlib
+import contextlib
 import logging
 import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,6 +20,7 @@ import pyarrow as pa
 
 from recsys_data.contracts.model import Contract
 from recsys_data.errors import Permanent, PositionMoved
+from recsys_data.ingestion.streaming.decided import complete_decided, decided_by, refuse_tables_behind
 from recsys_data.ingestion.streaming.decoding.decoded import Decoded
 from recsys_data.ingestion.streaming.deduplication import DedupIndex, LakeState, stored_keys
 from recsys_data.ingestion.streaming.micro_batch import MicroBatch, build
@@ -34,13 +33,21 @@ from recsys_data.storage.intent import (
     LineOutcomes,
     StoredFile,
     TableIntent,
-    complete,
     intents_in,
     read_intent,
     remove_intent,
     write_intent,
 )
-from recsys_data.storage.ledger import INDEX_COMMITS_KEPT, LATENCIES_KEPT, Latency, Ledger, read_deletions, read_ledger
+from recsys_data.storage.ledger import (
+    INDEX_COMMITS_KEPT,
+    LATENCIES_KEPT,
+    Latency,
+    Ledger,
+    is_made,
+    read_deletions,
+    read_ledger,
+    rebased,
+)
 from recsys_data.storage.parquet import Selection, write_days
 from recsys_data.storage.tables import Lake
 
@@ -114,17 +121,32 @@ class StreamWriter:
         self.oldest = oldest or {}
         self._lake = lake
         self._io = lake.io
+        self._settings = settings
         self._decided_by = decided_by(self.contracts, settings)
-        self._complete()
+        # By name of an intent, what it would be committed on top of in the first table.
+        self._earlier: dict[str, TableIntent] = {}
+        complete_decided(lake, self.tables, self.first, settings, self._decided_by)
         self.ledgers = {name: read_ledger(table) for name, table in self.tables.items()}
+        refuse_tables_behind(self.ledgers, self.first, settings)
         ledger = self.ledgers[self.main]
         # An index that another machine saved at the commit that this writer goes on from stays valid.
         self._index_commits = tuple(filter(None, (*ledger.index_commits, ledger.token)))
+        # Of partitions that other consumers read, the index knows what was stored when it was opened.
+        self._opened_at = self._positions()
         self.index = self._open_index(settings)
         self._slices: list[Decoded] = []
         self._decided: list[tuple[Decoded, MicroBatch]] = []
         self._prepared: _Prepared | None = None
         self._latencies: list[Latency] = []
+
+    def consumes(self, partition: int) -> bool:
+        """Whether this writer stores the lines of a log partition."""
+        return self._settings.consumes(partition)
+
+    @property
+    def consumes_all(self) -> bool:
+        """Whether no log partition is left to other consumers."""
+        return self._settings.consumes_all
 
     def position(self, partition: int) -> int:
         """Where reading this log partition goes on: the smallest position of any table."""
@@ -156,21 +178,37 @@ class StreamWriter:
         before = prepared.intent.tables[self.main].base
         for name, part in prepared.intent.tables.items():
             try:
-                commit(self.tables[name], part.base, part.ledger, prepared.files[name])
+                self.ledgers[name] = self._commit(name, part.base, part.ledger, prepared.files[name])
             except PositionMoved:
                 if name == self.order[0]:
                     remove_intent(self._io, self._lake.warehouse, prepared.intent.name)
                 raise
-            self.ledgers[name] = part.ledger
             expire_old_snapshots(self.tables[name])
         self._prepared = None
-        # The intent itself stays until the next one is committed everywhere: a catalog may lose its last commit.
-        for earlier in {before.intent, *prepared.earlier}:
-            remove_intent(self._io, self._lake.warehouse, earlier)
+        self._remove_earlier(prepared.earlier)
         result = self._measured(prepared, before)
-        if self.index.persist(self._positions(), self.ledgers[self.main].token):
+        if self.index.persist(self._covered(), self.ledgers[self.main].token):
             self._index_commits = (*self._index_commits, self.ledgers[self.main].token)
         return result
+
+    def _commit(self, name: str, base: Ledger, ledger: Ledger, files: list["DataFile"]) -> Ledger:
+        # Only the consumer of all partitions knows the ids of all, and must not go on after somebody else's commit.
+        return commit(self.tables[name], base, ledger, files, not self.consumes_all)
+
+    def _remove_earlier(self, names: list[str]) -> None:
+        """Remove intents that are void or complete.
+
+        One that the first table names stays: a catalog may lose its last commit. So do those of other consumers.
+        """
+        stored = self.ledgers[self.first]
+        for name in names:
+            with contextlib.suppress(Permanent):  # One that is damaged can never be completed.
+                if name not in self._earlier and (intent := read_intent(self._io, self._lake.warehouse, name)):
+                    self._earlier[name] = intent.tables.get(self.first, TableIntent(Ledger(), Ledger(), []))
+            part = self._earlier.get(name)
+            if part is None or not (part.is_pending(stored) or is_made(stored, part.base, part.ledger)):
+                remove_intent(self._io, self._lake.warehouse, name)
+                self._earlier.pop(name, None)
 
     def _prepare(self, pool: ThreadPoolExecutor | None) -> _Prepared:
         """Decide the outcome of each line that was added, and put the decision on the disk."""
@@ -201,6 +239,7 @@ class StreamWriter:
         )
         earlier = intents_in(self._io, self._lake.warehouse)
         write_intent(self._io, self._lake.warehouse, intent)
+        self._earlier[intent.name] = intent.tables[self.first]
         self._decided, self._latencies = [], []
         return _Prepared(intent, earlier, files, batches, slices, begun)
 
@@ -224,48 +263,39 @@ class StreamWriter:
         log = self.ledgers[self.main]
         for batch in batches:
             log = batch.advance(log)
-        own = {"intent": intent, "token": intent}
+        moved = {batch.partition: intent for batch in batches}
+        named = {"intent": intent, "token": intent}
         ledgers = {}
         for name, ledger in self.ledgers.items():
+            own = {**named, "intents": {**ledger.intents, **moved}}
+            total = ledger.rows + sum(one.rows for one in rows[name])
+            if not self.consumes_all:
+                # Other consumers' partitions may be further in one table than in another.
+                before = self.ledgers[self.main]
+                after = msgspec.structs.replace(log, intents={**log.intents, **moved}, **named)
+                ledgers[name] = msgspec.structs.replace(rebased(ledger, before, after), rows=total)
+                continue
             # A table that another consumer has fed further keeps its positions, also in partitions that are new to it.
             positions = {partition: self._position(name, partition) for partition in log.positions | ledger.positions}
             for batch in batches:
                 positions[batch.partition] = max(positions[batch.partition], batch.end)
             counts = log if positions == log.positions else Ledger(positions)
-            total = ledger.rows + sum(one.rows for one in rows[name])
             ledgers[name] = msgspec.structs.replace(counts, rows=total, latencies=(), index_commits=(), **own)
         ledgers[self.main] = msgspec.structs.replace(
             ledgers[self.main],
             latencies=(*log.latencies, *self._latencies)[-LATENCIES_KEPT:],
-            index_commits=self._index_commits[-INDEX_COMMITS_KEPT:],
+            index_commits=self._known_index_commits(),
         )
         return ledgers
 
-    def _complete(self) -> None:
-        """Make the commits of the intent that the first table names, if its process did not live to make them."""
-        first, done = self.tables[self.first], ""
-        # Another consumer may commit to the first table meanwhile; what that commit names must be complete too.
-        while (name := read_ledger(first).intent) != done:
-            self._complete_named(name)
-            done = name
-
-    def _complete_named(self, name: str) -> None:
-        """Make the commits of one intent; those that are made already stay as they are."""
-        try:
-            intent = read_intent(self._io, self._lake.warehouse, name)
-        except Permanent as error:
-            if any(read_ledger(table).intent != name for table in self.tables.values()):
-                raise
-            logger.warning("%s Every table has made its commit, so that ingestion goes on.", error)
-            intent = None
-        if intent:
-            # Also those of datasets whose contract was removed meanwhile.
-            stored = {one: self.tables.get(one) or self._lake.stored(one) for one in intent.tables}
-            complete(intent, {one: table for one, table in stored.items() if table}, self._decided_by)
+    def _known_index_commits(self) -> tuple[str, ...]:
+        """Those of this writer and, where others commit too, of their indexes."""
+        known = (*self.ledgers[self.main].index_commits, *self._index_commits)
+        return tuple(dict.fromkeys(known))[-INDEX_COMMITS_KEPT:]
 
     def _measured(self, prepared: _Prepared, before: Ledger) -> CommitResult:
         """What a flush made visible."""
-        after = self.ledgers[self.main]
+        after = prepared.intent.tables[self.main].ledger
         result = CommitResult(
             read=after.read - before.read,
             accepted=after.accepted - before.accepted,
@@ -309,15 +339,25 @@ class StreamWriter:
         if self._latencies:
             base = self.ledgers[self.main]
             latencies = (*base.latencies, *self._latencies)[-LATENCIES_KEPT:]
-            commits = self._index_commits[-INDEX_COMMITS_KEPT:]
-            ledger = msgspec.structs.replace(base, latencies=latencies, index_commits=commits, token=uuid.uuid4().hex)
-            commit(self.tables[self.main], base, ledger, [])
-            self.ledgers[self.main] = ledger
-        self.index.persist(self._positions(), self.ledgers[self.main].token, force=True)
+            token = uuid.uuid4().hex
+            self._index_commits = (*self._index_commits, token)
+            commits = self._known_index_commits()
+            ledger = msgspec.structs.replace(base, latencies=latencies, index_commits=commits, token=token)
+            self.ledgers[self.main] = self._commit(self.main, base, ledger, [])
+        self.index.persist(self._covered(), self.ledgers[self.main].token, force=True)
 
     def _positions(self) -> dict[int, int]:
         partitions = {partition for ledger in self.ledgers.values() for partition in ledger.positions}
         return {partition: self.position(partition) for partition in partitions}
+
+    def _covered(self) -> dict[int, int]:
+        """Before which positions the index knows all ids."""
+        known = self._opened_at
+        return {
+            p: at if self.consumes(p) else known[p]
+            for p, at in self._positions().items()
+            if self.consumes(p) or p in known
+        }
 
     def _measure(self, batches: list[MicroBatch]) -> Latency | None:
         """Receipt to visible, kept for the next commit, since this one cannot know when it was visible."""
@@ -357,20 +397,3 @@ def _stamp(picked: list[Selection], contract: Contract, moment: pa.Scalar) -> li
                 table = table.append_column(name, pa.repeat(moment, len(table)))
         stamped.append(Selection(table.select([name for name in stored if name in table.column_names]), mask))
     return stamped
-
-
-CODE = ("recsys-data", "duckdb", "msgspec", "pyarrow")
-
-
-def decided_by(contracts: Mapping[str, Contract], settings: Settings) -> dict[str, str]:
-    """By name, the fingerprint or version of each thing that decisions about lines depend on."""
-    digest = hashlib.sha256()
-    for name in sorted(contracts):
-        # Where a contract lies changes nothing.
-        digest.update(repr(replace(contracts[name], path=Path())).encode())
-    return {
-        "contracts": digest.hexdigest()[:16],
-        "RECSYS_DATA_FIRST_DAY": settings.first_day.isoformat(),
-        "RECSYS_DATA_MAX_EVENT_BYTES": str(settings.max_event_bytes),
-        **{name: version(name) for name in CODE},
-    }

@@ -83,14 +83,14 @@ def _add_intents(store: Store, folder: Path, tables: dict[str, "Table"], io: "Fi
         FileNotFoundError: it is gone, because consumers have committed since the catalog was copied.
     """
     ledgers = {name: read_ledger(table) for name, table in tables.items()}
-    names = {ledger.intent for ledger in ledgers.values() if ledger.intent}
+    names = {name for ledger in ledgers.values() for name in (ledger.intent, *ledger.intents.values()) if name}
     intents = [intent for name in names if (intent := intent_of(io, str(folder), name))]
     if names and not intents:
         raise FileNotFoundError(folder / FOLDER)
     for intent in intents:
         store.add(*_place(folder, intent_location(str(folder), intent.name)))
         for table, part in intent.tables.items():
-            if table in ledgers and ledgers[table].token == part.base.token:
+            if table in ledgers and part.is_pending(ledgers[table]):
                 for file in part.files:
                     store.add(*_place(folder, file.location))
 

@@ -12,6 +12,7 @@ import pytest
 
 from recsys_data.contracts import Contract
 from recsys_data.errors import Permanent, Transient
+from recsys_data.ingestion.streaming import decided
 from recsys_data.ingestion.streaming import stream_writer as writer_module
 from recsys_data.ingestion.streaming.dead_letters import DeadLetterFilter
 from recsys_data.ingestion.streaming.replay import replay
@@ -87,7 +88,7 @@ def test_a_commit_that_another_consumer_begins_while_tables_are_opened_is_comple
         return read_intent(io, warehouse, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer_module, "read_intent", read)
+        patch.setattr(decided, "read_intent", read)
         second.consume()
     assert begun
     # As the consumer decided that began the commit, not as the second one would.
@@ -151,14 +152,14 @@ def test_a_writer_that_goes_on_after_its_successor_finds_its_decision_made(
     platform.append(LINES)
     platform.feed(stopped, decoder)
 
-    def overtaken(stored: Any, *arguments: Any) -> None:
+    def overtaken(stored: Any, *arguments: Any) -> Any:
         if stored.name()[-1] == "contexts":
             monkeypatch.setattr(writer_module, "commit", commit)
             successor = make_platform(tmp_path / "state", strict(tmp_path / "strict"))
             successor.append([view("qa2", query="qa")], writer=1)
             successor.consume()
             successor.close()
-        commit(stored, *arguments)
+        return commit(stored, *arguments)
 
     monkeypatch.setattr(writer_module, "commit", overtaken)
     platform.close()
