@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from recsys_data.errors import RecsysDataError
 from recsys_data.settings import Settings
+from recsys_data.storage.availability import unavailable
 
 if TYPE_CHECKING:
     from recsys_data.contracts import Contract
@@ -32,6 +33,8 @@ def explain(error: Exception) -> str | None:
     """What went wrong and what to do; None for a defect."""
     if isinstance(error, RecsysDataError):
         return str(error)
+    if away := unavailable(error):
+        return str(away)
     # click ends quietly when the reader went away, as in `recsys-data sql ... | head`.
     if isinstance(error, OSError) and error.errno != errno.EPIPE:
         place = f" ({error.filename})" if error.filename else ""

@@ -1,13 +1,15 @@
 """An object store that does not answer, told from files that are not there or damaged."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 from recsys_data.errors import Transient
 
 # By which S3 says that asking again is of no use.
 REFUSALS = ("NO_SUCH", "NoSuch", "ACCESS_DENIED", "AccessDenied", "InvalidAccessKey", "SignatureDoesNotMatch")
-SHOWN = 300
+SAID = re.compile(r"(?:(?<=OSError: )|^)[^\n]*AWS Error[^\n]*", re.MULTILINE)
+SHOWN = 400
 
 
 class StoreUnavailable(Transient):
@@ -16,10 +18,13 @@ class StoreUnavailable(Transient):
 
 def unavailable(error: BaseException) -> StoreUnavailable | None:
     """What to say where the object store did not answer, or refused for now; None for any other error."""
-    text = str(error)
-    if not isinstance(error, OSError) or "AWS Error" not in text or any(sign in text for sign in REFUSALS):
+    # DuckDB puts the error of a file that it reads through Python, with its traceback, into the text of its own.
+    if not isinstance(error, OSError) and "duckdb" not in type(error).__module__:
         return None
-    return StoreUnavailable(f"The warehouse cannot be used now: {text.strip().splitlines()[0][:SHOWN]}. Try again.")
+    found = SAID.search(str(error))
+    if found is None or any(sign in found[0] for sign in REFUSALS):
+        return None
+    return StoreUnavailable(f"The warehouse cannot be used now: {found[0][:SHOWN].rstrip('. ')}. Try again.")
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Each test of this folder runs on every place that a lake can have."""
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -10,10 +10,10 @@ from recsys_data.contracts import Contract
 from recsys_data.settings import Settings
 from recsys_data.storage.tables import Lake, open_lake
 from recsys_data_tests.ingestion.conftest import contracts, make_platform, sessions
-from recsys_data_tests.support.contract_files import load_one, odcs
+from recsys_data_tests.storage.conftest import OpenLake, notes
 from recsys_data_tests.support.lakes import BUCKET, Place, aws, database, objects
 
-__all__ = ["contracts", "make_platform", "sessions"]
+__all__ = ["contracts", "make_platform", "notes", "sessions"]
 
 PLACES = ["local", "s3-postgresql", "s3-glue"]
 
@@ -46,16 +46,16 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
         yield Place(f"s3://{prefix}", catalog)
 
 
-OpenNotes = Callable[[], Lake]
-
-
 @pytest.fixture
 def settings(tmp_path: Path, place: Place) -> Settings:
     return Settings(dir=str(tmp_path / "data"), **place._asdict())
 
 
 @pytest.fixture
-def open_notes(tmp_path: Path, settings: Settings) -> OpenNotes:
-    """Opens one lake of the dataset `notes` (event_id, event_ts, note), each time as another process would."""
-    notes: Contract = load_one(tmp_path / "contracts", odcs())
-    return lambda: open_lake(settings, {"notes": notes})
+def open_notes(notes: Contract, settings: Settings) -> OpenLake:
+    """Opens one lake, each time as another process would, with these contracts (`notes` alone by default)."""
+
+    def open_(contracts: Mapping[str, Contract] | None = None) -> Lake:
+        return open_lake(settings, contracts or {"notes": notes})
+
+    return open_

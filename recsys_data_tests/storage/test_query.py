@@ -72,7 +72,7 @@ def test_only_files_that_may_hold_what_is_asked_for_are_listed(open_notes: OpenL
     assert len(data_files(table)) == 3
     later = GreaterThanOrEqual("event_ts", "2026-01-02T12:00:00+00:00")  # pyright: ignore[reportCallIssue]
     assert len(data_files(table, later)) == 1
-    assert all(Path(path).is_file() for path in data_files(table))
+    assert all(table.io.new_input(path).exists() for path in data_files(table))
 
 
 AS_OF = [

@@ -63,8 +63,8 @@ def moment(days: float) -> datetime:
 class Histories:
     """A lake in `folder` with a snapshot dataset and its history."""
 
-    def __init__(self, folder: Path, contract: Contract) -> None:
-        self.settings = Settings(dir=str(folder / "data"))
+    def __init__(self, folder: Path, contract: Contract, **given: Any) -> None:
+        self.settings = Settings(dir=str(folder / "data"), **given)
         self.staging = folder / "staging"
         self.contract = contract
         self.name = contract.name

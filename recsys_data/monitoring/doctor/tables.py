@@ -1,6 +1,5 @@
 """Checks of the lake: the catalog, each table's columns, its data files, and the ledger."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys_data.durable import local_path
@@ -34,17 +33,16 @@ def table(lake: StoredLake, name: str) -> list[Finding]:
     differences = schema_changes(found, lake.contracts[name]).refused
     if differences:
         advice = f"Undo the change of {lake.contracts[name].path.name}, or give the changed dataset a new name."
-        return [problem(f"table {name}", "; ".join(differences), advice), *_files(name, found)]
-    return _files(name, found)
+        return [problem(f"table {name}", "; ".join(differences), advice), *_files(lake, name, found)]
+    return _files(lake, name, found)
 
 
-def _files(name: str, found: "Table") -> list[Finding]:
+def _files(lake: StoredLake, name: str, found: "Table") -> list[Finding]:
     gone, rows, count = [], 0, 0
     for file in _planned(found):
         count += 1
         rows += file.record_count
-        path = local_path(file.file_path)
-        if path is not None and (fault := _fault(path, file.file_size_in_bytes)):
+        if fault := _fault(lake, file.file_path, file.file_size_in_bytes):
             listed = f" (listed in {manifest_of(found, file.file_path)})" if len(gone) < SHOWN else ""
             gone.append(fault + listed)
     checked, damaged = corrupt_files(found, CHECK_SECONDS) if not gone else (0, [])
@@ -60,12 +58,12 @@ def _planned(found: "Table") -> "list[DataFile]":
     return [task.file for task in found.scan().plan_files()]
 
 
-def _fault(path: Path, size: int) -> str | None:
-    try:
-        found = path.stat().st_size
-    except FileNotFoundError:
+def _fault(lake: StoredLake, location: str, size: int) -> str | None:
+    path = local_path(location) or location
+    found = lake.io.found(location)
+    if found is None:
         return f"{path} is missing"
-    return None if found == size else f"{path} has {found:,} bytes; expected {size:,}"
+    return None if found.bytes == size else f"{path} has {found.bytes:,} bytes; expected {size:,}"
 
 
 def ledger(there: Deployment) -> list[Finding]:

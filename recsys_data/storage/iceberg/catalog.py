@@ -28,7 +28,11 @@ LOCKS = "recsys_data.locks"
 # A server that went away without a word is given up after a minute, not after two hours.
 POSTGRESQL_OPTIONS = {"connect_timeout": "10", "tcp_user_timeout": "60000", "application_name": "recsys-data"}
 # Lower bounds of what an object takes; pyarrow sends what is larger in parts.
-S3_SECONDS = {"s3.connect-timeout": "10", "s3.request-timeout": "60"}
+S3_PATIENCE = {
+    "s3.connect-timeout": "10",
+    "s3.request-timeout": "60",
+    "s3.retry-strategy-impl": "recsys_data.storage.iceberg.file_io.Retries",
+}
 
 
 def open_catalog(settings: Settings) -> "Catalog":
@@ -68,7 +72,7 @@ def s3_properties(settings: Settings) -> dict[str, str]:
     endpoint = variable("AWS_ENDPOINT_URL_S3") or variable("AWS_ENDPOINT_URL")
     region = variable("AWS_REGION") or variable("AWS_DEFAULT_REGION") or ("us-east-1" if endpoint else None)
     given = {"s3.endpoint": endpoint, "s3.region": region}
-    return {**S3_SECONDS, **{name: value for name, value in given.items() if value}}
+    return {**S3_PATIENCE, **{name: value for name, value in given.items() if value}}
 
 
 def _sql(settings: Settings, properties: dict[str, str]) -> "SqlCatalog":

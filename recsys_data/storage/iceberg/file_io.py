@@ -24,6 +24,13 @@ from recsys_data.storage.iceberg.pyiceberg_patches import shared_file_systems
 FIRST = "00000-"
 
 
+class Retries(fs.AwsDefaultS3RetryStrategy):
+    """How often a request to S3 is made again: for about three seconds, longer each time."""
+
+    def __init__(self) -> None:
+        super().__init__(max_attempts=7)
+
+
 class FoundFile(NamedTuple):
     """A file that is there: where, how many bytes it has, and when it was written (seconds since 1970)."""
 

@@ -70,7 +70,8 @@ def changed(
     platform.consume()
     platform.close()
     monkeypatch.setattr(replay, "EventSession", lambda *_: lenient_session)
-    return make_platform(Path(platform.settings.dir), lenient)
+    place = {"warehouse": platform.settings.warehouse, "catalog": platform.settings.catalog}
+    return make_platform(Path(platform.settings.dir), lenient, **place)
 
 
 def replayed(platform: Platform, **meant: Any) -> tuple[int, dict[str, int]]:
@@ -93,7 +94,7 @@ def assert_replayed(platform: Platform) -> None:
     assert reasons(platform) == ["malformed_json", "missing_actor"]
     counts = platform.removed("dead_letters")
     assert (counts.replayed, counts.discarded, counts.outbox) == (4, 0, ())
-    assert not list((platform.lake.folder / "replay").iterdir())
+    assert not list(platform.lake.io.files_below(f"{platform.lake.warehouse}/replay"))
 
 
 def test_lines_that_the_contracts_take_now_are_replayed_once(changed: Platform) -> None:

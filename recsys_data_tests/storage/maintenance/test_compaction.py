@@ -13,9 +13,9 @@ from pyiceberg.catalog.sql import SqlCatalog
 from sqlalchemy.exc import OperationalError
 
 from recsys_data.contracts import Contract, Kind
-from recsys_data.durable import local_path
 from recsys_data.errors import Transient
 from recsys_data.storage import integrity as damage
+from recsys_data.storage.iceberg.file_io import DurableFileIO, FoundFile
 from recsys_data.storage.iceberg.manifest_stats import days
 from recsys_data.storage.ledger import read_ledger
 from recsys_data.storage.maintenance import compaction as maintenance
@@ -53,10 +53,9 @@ def ids(table: "Table") -> list[str]:
     return sorted(table.refresh().scan().to_arrow()["event_id"].to_pylist())
 
 
-def stored(table: "Table") -> list[Path]:
-    folder = local_path(table.location())
-    assert folder is not None
-    return [path for path in folder.rglob("*") if path.is_file()]
+def stored(table: "Table") -> list[FoundFile]:
+    assert isinstance(table.io, DurableFileIO)
+    return list(table.io.files_below(table.location()))
 
 
 def files_by_day(table: "Table") -> dict[int, int]:
@@ -166,7 +165,7 @@ def test_a_crash_between_any_two_steps_leaves_a_table_that_reads_the_same(
     assert maintain_table(lake, "notes", next(night)).orphans.waiting == 0
     assert ids(table) == given
     assert files_by_day(table) == {0: 1}
-    assert len([path for path in stored(table) if path.suffix == ".parquet"]) == 1
+    assert len([file for file in stored(table) if file.location.endswith(".parquet")]) == 1
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -203,7 +202,7 @@ def test_readers_that_began_before_read_everything_after(open_notes: OpenLake, l
         feed(table, 3)
         assert sorted(row[0] for row in session.sql("SELECT event_id FROM notes").fetchall()) == given
         assert sorted(scan.to_arrow()["event_id"].to_pylist()) == given
-        assert all(Path(task.file.file_path).exists() for task in tasks)
+        assert all(scan.io.new_input(task.file.file_path).exists() for task in tasks)
 
 
 def test_files_that_others_keep_rewriting_are_reported(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
