@@ -91,10 +91,12 @@ def evaluate(
 ) -> Evaluation:
     """Estimate the value of the target policy.
 
-    The intervals are BCa bootstrap intervals (Efron 1987) over whole clusters. The estimates are means of products
-    that are skewed to the right, for which percentile intervals lie too low. Of 1,000 simulated logs of about 350
-    lists, 95 % percentile intervals of five policies covered the true value in 92.1 to 94.7 %, BCa intervals of the
-    same logs in 94.0 to 96.4 % (`python -m benchmarks.off_policy` repeats it with other logs).
+    An interval reaches as far as two that are computed over whole clusters. BCa bootstrap intervals (Efron 1987) fit
+    the estimates, which are means of products that are skewed to the right. But a few heavy weights make up most of
+    the variance, and a log that happens to have few of them seems more certain than it is: of 1,600 simulated weeks,
+    95 % BCa intervals covered the true value in 94.3 to 95.3 %, of 500 small logs in 92.4 to 94.8 %. Student's t with
+    the jackknife's variance, and as many degrees of freedom as that variance is worth (Satterthwaite 1946), allows for
+    that. Both together covered 95.4 to 96.2 % and 94.6 to 97.0 % (`python -m benchmarks.off_policy`).
 
     Args:
         logged: the columns that the module names, N rows each.
@@ -158,11 +160,16 @@ def _estimates(sums: Floats, confidence: float, resamples: int, seed: int) -> di
     left_out = _values(whole - sums)  # each cluster in turn
     estimates = {}
     for name, values in found.items():
+        least = 0.0 if name != "dr" and (sums[:, [1, 3]] >= 0).all() else -np.inf
         numbers: list[float | None] = []
         for value, drawn, jackknife in zip(values, resampled[name], left_out[name], strict=True):
             there = bool(np.isfinite(value))
-            ends = _bca(float(value), drawn, jackknife, confidence) if there else (None, None)
-            numbers += [float(value) if there else None, *ends]
+            if not there:
+                numbers += [None] * 3
+                continue
+            low, high = _interval(float(value), drawn, jackknife, confidence)
+            # A mean of what is not negative is not negative either.
+            numbers += [float(value), max(low, least), high]
         estimates[name] = Estimate(*numbers)  # pyright: ignore[reportArgumentType]
     return estimates
 
@@ -182,9 +189,34 @@ def _resampled(sums: Floats, resamples: int, seed: int) -> Floats:
     return np.concatenate(blocks)
 
 
-def _bca(value: float, drawn: Floats, jackknife: Floats, confidence: float) -> tuple[float, float]:
-    """Ends of the bias-corrected and accelerated interval; resamples without a value are left out."""
+def _interval(value: float, drawn: Floats, jackknife: Floats, confidence: float) -> tuple[float, float]:
+    """Ends of the BCa interval, or of Student's where that reaches farther; resamples without a value are left out."""
     drawn, jackknife = drawn[np.isfinite(drawn)], jackknife[np.isfinite(jackknife)]
+    low, high = _bca(value, drawn, jackknife, confidence)
+    reach = _student(jackknife, confidence)
+    return min(low, value - reach), max(high, value + reach)
+
+
+def _student(jackknife: Floats, confidence: float) -> float:
+    """Half the width of the interval of Student's t.
+
+    The variance is a sum of squares, one for each cluster; its own variance, from their fourth powers, says how many
+    degrees of freedom it is worth.
+    """
+    from scipy.special import stdtrit
+
+    clusters = len(jackknife)
+    squares = (jackknife - jackknife.mean()) ** 2
+    total = float(squares.sum())
+    if total <= 0:
+        return 0.0
+    left = float((squares**2).sum()) - total**2 / clusters
+    freedom = clusters - 1 if left <= 0 else min(max(2 * total**2 / left, 1.0), clusters - 1)
+    return float(stdtrit(freedom, (1 + confidence) / 2)) * (total * (clusters - 1) / clusters) ** 0.5
+
+
+def _bca(value: float, drawn: Floats, jackknife: Floats, confidence: float) -> tuple[float, float]:
+    """Ends of the bias-corrected and accelerated interval."""
     normal = NormalDist()
     below = float((drawn < value).mean() + (drawn == value).mean() / 2)
     within = 0.5 / len(drawn)
