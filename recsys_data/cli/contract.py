@@ -64,9 +64,9 @@ def show(name: str) -> None:
 @contract.command(examples=["recsys-data contract check contracts/orders.odcs.yaml"])
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 def check(paths: tuple[Path, ...]) -> None:
-    """Check contracts and training sets: files and folders of them, or those in use.
+    """Check contracts, training sets and scenarios: files and folders of them, or those in use.
 
-    Each contract is checked by itself, then together with those in use, then the training sets against them.
+    Each contract is checked by itself, then together with those in use, then training sets and scenarios against them.
     """
     from recsys_data.contracts import load_contract
     from recsys_data.contracts.load import CONTRACTS_DIR
@@ -74,7 +74,8 @@ def check(paths: tuple[Path, ...]) -> None:
 
     given = paths or (CONTRACTS_DIR, *Settings.from_env().contract_dirs)
     sets = [path for one in given for path in set_files(one)]
-    files = list(contract_files(path for path in given if path not in sets))
+    scenarios = [path for one in given for path in scenario_files(one)]
+    files = list(contract_files(path for path in given if path not in (*sets, *scenarios)))
     sound: dict[str, Contract] = {}
     problems = 0
     for path in files:
@@ -92,6 +93,7 @@ def check(paths: tuple[Path, ...]) -> None:
     check_together(together)
     of_package = [] if paths else [path for _, path in usable_sets(together).values()]
     check_sets([*of_package, *sets], together)
+    check_scenarios(scenarios, together)
 
 
 @contract.command(examples=["recsys-data contract jsonschema interactions > interactions.schema.json"])
@@ -170,6 +172,36 @@ def check_sets(files: list[Path], contracts: "dict[str, Contract]") -> None:
         raise UserError(f"{problems} of {len(files)} training sets cannot be used.")
 
 
+def check_scenarios(files: list[Path], contracts: "dict[str, Contract]") -> None:
+    """Print the scenarios, or what is wrong with them.
+
+    Raises:
+        UserError: one of them cannot be used.
+    """
+    from recsys_data.serving.scenarios.declared import read_scenario
+
+    problems = 0
+    for path in files:
+        try:
+            found = read_scenario(path, contracts)
+        except UserError as error:
+            problems += 1
+            click.echo(f"Error: {error}", err=True)
+        else:
+            click.echo(f"{path}: scenario {found.name}, candidates {', '.join(found.candidates)}")
+    if problems:
+        raise UserError(f"{problems} of {len(files)} scenarios cannot be used.")
+
+
+def scenario_files(path: Path) -> list[Path]:
+    """The scenarios of a folder of contracts, or the file itself if it is one."""
+    from recsys_data.serving.scenarios.declared import FOLDER
+
+    if path.is_dir():
+        return sorted((path / FOLDER).glob("*.yaml"))
+    return [path] if path.absolute().parent.name == FOLDER else []
+
+
 def set_files(path: Path) -> list[Path]:
     """The training sets of a folder of contracts, or the file itself if it is one."""
     from recsys_data.training.sets.declared import FOLDER
@@ -192,6 +224,6 @@ def contract_files(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
             continue
         found = files_in(path)
-        if not found and not set_files(path):
+        if not (found or set_files(path) or scenario_files(path)):
             raise UserError(f"{path} holds no contracts. Expected files whose names end with {SUFFIX}.")
         yield from found

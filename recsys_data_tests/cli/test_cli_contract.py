@@ -127,3 +127,17 @@ def test_a_training_set_that_is_declared_twice_is_refused(run: Run, declare: Cal
 
 def test_a_folder_without_contracts_is_explained(run: Run, tmp_path: Path) -> None:
     assert "holds no contracts" in run("contract", "check", str(tmp_path), code=1).stderr
+
+
+def test_scenarios_are_checked_with_the_contracts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "own" / "scenarios"
+    folder.mkdir(parents=True)
+    good, broken = folder / "good.yaml", folder / "broken.yaml"
+    good.write_text(json.dumps({"name": "shelf", "candidates": ["popular"], "rules": {"cheap": "price <= 100"}}))
+    monkeypatch.setenv("RECSYS_DATA_CONTRACTS", str(folder.parent))
+    for named in ((), (str(good),), (str(folder.parent),)):
+        assert run("contract", "check", *named).stdout.splitlines()[-1] == f"{good}: scenario shelf, candidates popular"
+    broken.write_text(json.dumps({"name": "other", "rules": {"cheap": "prise <= 100"}}))
+    errors = run("contract", "check", code=1).stderr.splitlines()
+    assert errors[0].startswith(f"Error: {broken}: rules: cheap: `prise <= 100` cannot be evaluated")
+    assert errors[-1] == "Error: 1 of 2 scenarios cannot be used."

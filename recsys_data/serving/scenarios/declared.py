@@ -208,10 +208,21 @@ def load_scenarios(*folders: Path, contracts: Mapping[str, Contract] | None = No
     found = {}
     for folder in (SCENARIOS, *(one / FOLDER for one in folders)):
         for path in sorted(folder.glob("*.yaml")):
-            one = parse_scenario(path, parse_yaml(path, read_text(path)))
-            if contracts is not None:
-                _check_fits(path, one, contracts)
+            one = read_scenario(path, contracts)
             found[one.name] = one
+    return found
+
+
+def read_scenario(path: Path, contracts: Mapping[str, Contract] | None = None) -> Scenario:
+    """The scenario of a file.
+
+    Raises:
+        ContractError: it is none, or does not fit the contracts.
+        UserError: as `Scenarios.of`.
+    """
+    found = parse_scenario(path, parse_yaml(path, read_text(path)))
+    if contracts is not None:
+        _check_fits(path, found, contracts)
     return found
 
 
