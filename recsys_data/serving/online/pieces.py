@@ -4,9 +4,10 @@ A piece is what a group keeps of one entity and one hop of time: numbers that ar
 the first or last values in an order. Merging does not depend on order or grouping, as for tiles.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -232,35 +233,85 @@ def _slices(pieces: Pieces, entities: int) -> list[_Bytes]:
     if not len(pieces):
         none = _Bytes(b"", b"", b"", [(b"", b"")] * len(pieces.hashes), [(b"", [], [])] * len(pieces.best))
         return [none] * entities
-    lists = [(one, np.searchsorted(one.piece, bounds)) for one in pieces.hashes]
-    orders = [(one, np.searchsorted(one.piece, bounds)) for one in pieces.best]
-    found = []
-    for entity in range(entities):
-        a, b = bounds[entity], bounds[entity + 1]
-        hashes = [
-            (_bytes(one.piece[at[entity] : at[entity + 1]] - a), one.key[at[entity] : at[entity + 1]].tobytes())
-            for one, at in lists
-        ]
-        best = []
-        for one, at in orders:
-            part = slice(at[entity], at[entity + 1])
-            values = one.key if one.value is None else one.value
-            best.append((_bytes(one.piece[part] - a), one.key[part].tolist(), values[part].tolist()))
-        found.append(
-            _Bytes(pieces.start[a:b].tobytes(), _narrow(pieces.whole[a:b]), pieces.real[a:b].tobytes(), hashes, best)
+    # Everything becomes bytes once, and each entity takes its part of them.
+    ends = bounds.tolist()
+    start, real, whole = pieces.start.tobytes(), pieces.real.tobytes(), _Narrow.of(pieces.whole, bounds)
+    width = pieces.real.shape[1] * 8
+    hashes = [_Elements.of(one, bounds, as_lists=False) for one in pieces.hashes]
+    best = [_Elements.of(one, bounds, as_lists=True) for one in pieces.best]
+    return [
+        _Bytes(
+            start[a * 8 : b * 8],
+            whole.part(entity, a, b),
+            real[a * width : b * width],
+            [(one.pieces(entity), one.keys[one.at[entity] * 8 : one.at[entity + 1] * 8]) for one in hashes],
+            [(one.pieces(entity), one.part(one.keys, entity), one.part(one.values, entity)) for one in best],
         )
-    return found
+        for entity, (a, b) in enumerate(itertools.pairwise(ends))
+    ]
 
 
-def _bytes(numbers: "Numbers") -> bytes:
-    return numbers.astype(np.int32).tobytes()
+class _Elements(NamedTuple):
+    """Elements of pieces, of which each entity has the range between two of `at`.
+
+    Attributes:
+        places: int32, as bytes: which piece of its entity an element belongs to.
+        keys: int64, as bytes, or a list.
+        values: a list, where keys are one.
+    """
+
+    at: list[int]
+    places: bytes
+    keys: Any
+    values: list[Any]
+
+    @classmethod
+    def of(cls, one: Elements, bounds: "Numbers", as_lists: bool) -> "_Elements":
+        at = np.searchsorted(one.piece, bounds)
+        places = (one.piece - np.repeat(bounds[:-1], np.diff(at))).astype(np.int32).tobytes()
+        if not as_lists:
+            return cls(at.tolist(), places, one.key.tobytes(), [])
+        values = one.key if one.value is None else one.value
+        return cls(at.tolist(), places, one.key.tolist(), values.tolist())
+
+    def part(self, values: list[Any], entity: int) -> list[Any]:
+        return values[self.at[entity] : self.at[entity + 1]]
+
+    def pieces(self, entity: int) -> bytes:
+        return self.places[self.at[entity] * 4 : self.at[entity + 1] * 4]
 
 
-def _narrow(numbers: "Numbers") -> bytes:
-    """Integers in the fewest bytes that hold all of them; how many those are follows from the length."""
-    most = max(int(numbers.max(initial=0)), -int(numbers.min(initial=0)))
-    kind = next(one for one in NARROW if most <= np.iinfo(one).max)
-    return numbers.astype(kind).tobytes()
+class _Narrow(NamedTuple):
+    """Rows of integers as bytes; those of an entity in the fewest that hold all of them, which their length tells.
+
+    Attributes:
+        width: integers in a row.
+        kinds: by entity, the place of its type in NARROW.
+        rows: all rows in each of these types; those that do not fit it are never read.
+    """
+
+    width: int
+    kinds: list[int]
+    rows: list[bytes]
+
+    @classmethod
+    def of(cls, whole: "Numbers", bounds: "Numbers") -> "_Narrow":
+        width = whole.shape[1]
+        most = np.zeros(len(bounds) - 1, np.int64)
+        some = np.flatnonzero(np.diff(bounds))
+        if width and len(some):
+            largest = np.maximum(whole.max(axis=1), -whole.min(axis=1))
+            most[some] = np.maximum.reduceat(largest, bounds[some])
+        kinds = np.searchsorted([np.iinfo(one).max for one in NARROW], most)
+        used = set(kinds.tolist())
+        return cls(
+            width, kinds.tolist(), [whole.astype(k).tobytes() if n in used else b"" for n, k in enumerate(NARROW)]
+        )
+
+    def part(self, entity: int, first: int, last: int) -> bytes:
+        kind = self.kinds[entity]
+        size = self.width * np.dtype(NARROW[kind]).itemsize
+        return self.rows[kind][first * size : last * size]
 
 
 def decoded(
