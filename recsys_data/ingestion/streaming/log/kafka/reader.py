@@ -7,8 +7,10 @@ over silently: the slice begins at its first line. Offsets before the oldest one
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from recsys_data.errors import Permanent, Transient
@@ -18,12 +20,28 @@ from recsys_data.ingestion.streaming.log.kafka.foreign import native_lines
 
 BATCH = 10_000
 LOOK_SECONDS = 0.2
+# A broker sends what is new by itself. It is asked as well, because then nothing is missed that was written before.
+ASK_SECONDS = 0.05
 # How long a slice of a partition that is behind waits for more, because small slices cost as much as large ones.
 FILL_SECONDS = 0.02
 MOVED = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION)
 
 # The positions [oldest, after the newest) of a partition.
 Ends = Callable[[int], tuple[int, int]]
+
+
+class _Chunk(NamedTuple):
+    """Lines that were fetched together: back to back, where each ends (int64), and its offset (int64)."""
+
+    data: bytes
+    ends: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
+
+    def split(self, row: int) -> "tuple[_Chunk, _Chunk]":
+        """The lines before a row, and the others."""
+        at = int(self.ends[row - 1]) if row else 0
+        first = _Chunk(self.data[:at], self.ends[:row], self.offsets[:row])
+        return first, _Chunk(self.data[at:], self.ends[row:] - at, self.offsets[row:])
 
 
 class PartitionReader:
@@ -38,27 +56,22 @@ class PartitionReader:
         self._reading = threading.Lock()
         # Position after what was given out and after what was fetched; lines in between wait here.
         self._next = self._fetched = -1
-        self._lines: list[bytes] = []
-        self._offsets: list[int] = []
+        self._waiting: list[_Chunk] = []
         self._at_end = False
+        self._asked = float("-inf")
 
     def read(self, start: int, max_bytes: int) -> LogSlice:
         """See `EventLog.read`."""
         with self._reading:
             lost = self._seek(start) if start != self._next else False
-            size = sum(map(len, self._lines))
-            while size < max_bytes:
-                before = len(self._lines)
+            while sum(len(chunk.data) for chunk in self._waiting) < max_bytes:
                 try:
-                    more = self._fetch(self._lines)
+                    if not self._fetch():
+                        break
                 except _Moved:
-                    if self._lines:
+                    if self._waiting:
                         break
                     lost = self._seek(start)
-                    continue
-                size += sum(map(len, self._lines[before:]))
-                if not more:
-                    break
             return self._slice(start, max_bytes, lost)
 
     def close(self) -> None:
@@ -67,17 +80,33 @@ class PartitionReader:
             self._consumer.close()
 
     def _slice(self, start: int, max_bytes: int, lost: bool) -> LogSlice:
-        lengths = np.fromiter(map(len, self._lines), np.int64, len(self._lines)) + 1
-        bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        rows = max(1, int(np.searchsorted(bounds, max_bytes, side="right")) - 1) if self._lines else 0
-        lines, offsets = self._lines[:rows], np.array(self._offsets[:rows], np.int64)
-        whole = rows == len(self._lines)
-        self._lines, self._offsets = self._lines[rows:], self._offsets[rows:]
-        end = self._fetched if whole else int(offsets[-1]) + 1
-        begin = start if lost else int(offsets[0]) if rows else end
+        given = self._cut(max_bytes)
+        shifts = np.cumsum([0, *(len(chunk.data) for chunk in given)])
+        ends = [chunk.ends + shift for chunk, shift in zip(given, shifts, strict=False)]
+        bounds = np.concatenate([np.zeros(1, np.int64), *ends])
+        offsets = np.concatenate([np.zeros(0, np.int64), *(chunk.offsets for chunk in given)])
+        end = int(offsets[-1]) + 1 if self._waiting else self._fetched
+        begin = start if lost else int(offsets[0]) if given else end
         self._next = end
-        data = b"\n".join(lines) + b"\n" if rows else b""
-        return LogSlice(self._partition, begin, end, data, bounds[: rows + 1], offsets)
+        return LogSlice(self._partition, begin, end, b"".join(chunk.data for chunk in given), bounds, offsets)
+
+    def _cut(self, max_bytes: int) -> list[_Chunk]:
+        """Take lines of so many bytes, but one if there is one."""
+        given: list[_Chunk] = []
+        size = 0
+        while self._waiting:
+            rows = int(np.searchsorted(self._waiting[0].ends, max_bytes - size, side="right"))
+            if rows == 0 and given:
+                break
+            chunk = self._waiting.pop(0)
+            if (rows := max(1, rows)) < len(chunk.ends):
+                chunk, rest = chunk.split(rows)
+                self._waiting.insert(0, rest)
+            given.append(chunk)
+            size += len(chunk.data)
+            if size >= max_bytes:
+                break
+        return given
 
     def _seek(self, start: int) -> bool:
         """Begin to fetch at a position; gives whether the lines that were there are lost."""
@@ -85,7 +114,7 @@ class PartitionReader:
         if start > end:
             raise beyond_end(self._address, self._partition, start, end)
         begin = max(start, oldest)
-        self._lines, self._offsets = [], []
+        self._waiting = []
         self._next = -1
         try:
             self._consumer.assign([TopicPartition(self._address.topic, self._partition, begin)])
@@ -94,12 +123,12 @@ class PartitionReader:
         self._next, self._fetched, self._at_end = begin, begin, begin == end
         return begin > start
 
-    def _fetch(self, lines: list[bytes]) -> bool:
+    def _fetch(self) -> bool:
         """Take what has arrived; gives whether there may be more at once."""
-        wait = FILL_SECONDS if lines and not self._at_end else 0.0
+        wait = FILL_SECONDS if self._waiting and not self._at_end else 0.0
         deadline = time.monotonic() + self._seconds
         while not (messages := self._consumer.consume(BATCH, wait)):
-            if lines or (self._at_end and self._ends(self._partition)[1] <= self._fetched):
+            if self._waiting or (self._at_end and self._is_end()):
                 return False
             if time.monotonic() > deadline:
                 raise unreachable(self._address, None)
@@ -109,12 +138,21 @@ class PartitionReader:
         self._take(messages)
         return not self._at_end
 
+    def _is_end(self) -> bool:
+        """Whether the broker has nothing beyond what was fetched, as of a moment ago."""
+        if time.monotonic() - self._asked > ASK_SECONDS:
+            if self._ends(self._partition)[1] > self._fetched:
+                return False
+            self._asked = time.monotonic()
+        return True
+
     def _take(self, messages: list[Message]) -> None:
         good = [message for message in messages if message.error() is None]
         if good:
-            self._offsets += [message.offset() for message in good]
-            self._lines += native_lines(good)
-            self._fetched = self._offsets[-1] + 1
+            data, lengths = native_lines(good)
+            offsets = np.array([message.offset() for message in good], np.int64)
+            self._waiting.append(_Chunk(data, np.cumsum(lengths, dtype=np.int64), offsets))
+            self._fetched = int(offsets[-1]) + 1
         self._at_end = False
         for message in messages if len(good) < len(messages) else ():
             if (error := message.error()) is None:
