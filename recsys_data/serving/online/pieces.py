@@ -332,13 +332,10 @@ def decoded(
             found.append((none_of(group), none_of(group)))
             continue
         both = [one.groups[number] for one in stored]
-        waiting = [(two, entity) for (_, two), entity in zip(both, entities, strict=True) if two is not None]
-        found.append(
-            (
-                _pieces(group, [one for one, _ in both], entities),
-                _pieces(group, [one for one, _ in waiting], np.array([entity for _, entity in waiting], np.int64)),
-            )
-        )
+        pieces = _pieces(group, [one for one, _ in both], entities)
+        late = [place for place, (_, two) in enumerate(both) if two is not None]
+        waiting = [two for _, two in both if two is not None]
+        found.append((pieces, _pieces(group, waiting, entities[late]) if late else none_of(group)))
     return found
 
 
@@ -348,13 +345,14 @@ def _pieces(group: Group, stored: Sequence[_Bytes], entities: "Numbers") -> Piec
     columns = group.columns
     starts, wholes, reals = zip(*[(one.start, one.whole, one.real) for one in stored], strict=True)
     start = np.frombuffer(b"".join(starts), np.int64)
-    counts = np.array([len(one) for one in starts], np.int64) // 8
+    counts = np.array(list(map(len, starts)), np.int64) // 8
     begins = np.cumsum(counts) - counts
     whole = np.zeros((len(start), columns.width), np.int64)
     if columns.width:
-        sizes = np.array([len(one) for one in wholes], np.int64) // np.maximum(counts * columns.width, 1)
-        for size in set(sizes.tolist()) - {0}:
-            those = b"".join([one for one, its in zip(wholes, sizes.tolist(), strict=True) if its == size])
+        sizes = np.array(list(map(len, wholes)), np.int64) // np.maximum(counts * columns.width, 1)
+        listed = sizes.tolist()
+        for size in set(listed) - {0}:
+            those = b"".join([one for one, its in zip(wholes, listed, strict=True) if its == size])
             whole[np.repeat(sizes == size, counts)] = np.frombuffer(those, f"i{size}").reshape(-1, columns.width)
     real = np.frombuffer(b"".join(reals), np.float64).reshape(len(start), len(columns.real))
 

@@ -64,7 +64,14 @@ class Values:
         self._expressions, self._needed = self._resolve()
         self._used = set().union(*references(self._connection, list(self._expressions.values())))
         self._trees = self._parsed()
-        self._states = [self._wanted_states(layout) for layout in online.streams]
+        self._features = [
+            [(one, kind) for one, kind in layout.planned.features.items() if one.name.lower() in self._needed]
+            for layout in online.streams
+        ]
+        self._states = [
+            self._wanted_states(layout, [one for one, _ in features])
+            for layout, features in zip(online.streams, self._features, strict=True)
+        ]
         kinds = [kind for layout in online.streams for kind in layout.kinds.values()]
         kinds += [online.resolved.types[name] for name in self._expressions]
         self._types = {kind: arrow_type(kind) for kind in dict.fromkeys(kinds)}
@@ -76,15 +83,11 @@ class Values:
         found = syntax_tree(self._connection, f"SELECT {', '.join(self._expressions.values())}")
         return dict(zip(self._expressions, found[0]["node"]["select_list"] if found else [], strict=True))
 
-    def _wanted_states(self, layout: Layout) -> list[dict[int, list[State]]]:
-        """Of each group of a stream, the states by span that wanted features are made of."""
+    @staticmethod
+    def _wanted_states(layout: Layout, features: Sequence[Feature]) -> list[dict[int, list[State]]]:
+        """Of each group of a stream, the states by span that features are made of."""
         planned = layout.planned
-        wanted = {
-            (planned.span_of[feature.name], state)
-            for feature in planned.features
-            if feature.name.lower() in self._needed
-            for state in planned.states[feature.name].values()
-        }
+        wanted = {(planned.span_of[one.name], state) for one in features for state in planned.states[one.name].values()}
         found = []
         for group in layout.groups:
             by_span: dict[int, list[State]] = {}
@@ -128,16 +131,17 @@ class Values:
 
         found: dict[str, pa.Array] = {}
         known = np.zeros(entities, bool)
-        for layout, asked, groups in zip(self.online.streams, self._states, streams, strict=True):
+        for layout, features, asked, groups in zip(
+            self.online.streams, self._features, self._states, streams, strict=True
+        ):
             states: Merged = {}
             for group, wanted, (pieces, waiting) in zip(layout.groups, asked, groups, strict=True):
                 states |= _states(layout, group, wanted, pieces, waiting, entities, moment)
                 if (group.hop, group.delay) == (ALL, 0):
                     known[pieces.entity] = True
                     known[waiting.entity[waiting.start < moment]] = True
-            for feature, kind in layout.planned.features.items():
-                if feature.name.lower() in self._needed:
-                    found[feature.name] = self._value(layout, feature, kind, states)
+            for feature, kind in features:
+                found[feature.name] = self._value(layout, feature, kind, states)
         found[KNOWN] = pa.array(known)
         if self._expressions:
             found |= self._express(found, entities, moment, request or {})
