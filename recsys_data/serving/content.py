@@ -25,6 +25,8 @@ TEXT_VIEW = "item_text"
 # The newest items of a larger catalogue.
 MOST_ITEMS = 100_000
 NEIGHBOURS = 50
+# Otherwise the only new item would be on every page.
+LEAST_COSINE = 0.3
 REMEMBERED = 20_000
 PATH, BRAND = "category_path", "brand"
 
@@ -75,7 +77,9 @@ class Content:
         cosine = np.asarray(product.todense() if hasattr(product, "todense") else product, np.float64).ravel()
         cosine[among == place] = 0.0
         best = np.argsort(-cosine, kind="stable")[:NEIGHBOURS]
-        return tuple((self.items[int(among[one])], float(cosine[one])) for one in best.tolist() if cosine[one] > 0)
+        return tuple(
+            (self.items[int(among[one])], float(cosine[one])) for one in best.tolist() if cosine[one] >= LEAST_COSINE
+        )
 
 
 class ContentReader:

@@ -5,10 +5,12 @@ k with probability epsilon / n, plus 1 - epsilon where r = k; n is the length of
 
 Boltzmann: the next item is drawn among those that are left, with probabilities in proportion to exp(u / temperature),
 where u goes from 0 for the best score of the shortlist to -1 for the worst (a Plackett-Luce model). The same as sorting
-u / temperature + Gumbel noise. An item's propensity at a position is the probability over all orders: off-policy
-estimators weight each impression by itself, whatever else is shown. With exponential clocks of rates exp(u /
-temperature), item i is at position k if k - 1 others ring before it: an integral over the time at which it rings, of
-smooth functions, whose sum over a grid of log times is right to a millionth of itself.
+u / temperature + Gumbel noise. A share of orders can be uniform beside it.
+
+An item's propensity at a position is the probability over all orders: off-policy estimators weight each impression by
+itself, whatever else is shown. With exponential clocks of rates exp(u / temperature), item i is at position k if k - 1
+others ring before it: an integral over the time at which it rings, of smooth functions, whose sum over a grid of log
+times is right to a millionth of itself.
 
 The same answer is drawn again from the same recommendation id.
 """
@@ -32,9 +34,11 @@ class Boltzmann(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         temperature: the best item of a shortlist is exp(1 / temperature) times as likely to be first as the worst.
+        uniform: probability of a uniformly random order instead; it keeps propensities above uniform / n.
     """
 
     temperature: Annotated[float, msgspec.Meta(ge=0.05, le=100)]
+    uniform: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
 
 
 Exploration = Annotated[float, msgspec.Meta(ge=0, le=1)] | Boltzmann
@@ -52,13 +56,13 @@ def explore(scores: Sequence[float], how: Exploration, seed: str) -> list[int]:
     [0, 1, 2]
     """
     order = list(range(len(scores)))
-    if not isinstance(how, Boltzmann):
-        if how > 0:
-            draw = random.Random(seed)
-            if draw.random() < how:
-                draw.shuffle(order)
-        return order
+    uniform = how.uniform if isinstance(how, Boltzmann) else how
     draw = random.Random(seed)
+    if uniform > 0 and draw.random() < uniform:
+        draw.shuffle(order)
+        return order
+    if not isinstance(how, Boltzmann):
+        return order
     # 1 - random() is never 0.
     noise = [-math.log(-math.log1p(-draw.random()) or math.ulp(0.0)) for _ in order]
     keys = [one + more for one, more in zip(_log_rates(scores, how), noise, strict=True)]
@@ -83,7 +87,8 @@ def propensities(scores: Sequence[float], order: Sequence[int], how: Exploration
         return []
     if isinstance(how, Boltzmann):
         places = np.arange(first, first + len(order))
-        return _at_places(_log_rates(scores, how), np.array(order), places).tolist()
+        by_scores = _at_places(_log_rates(scores, how), np.array(order), places)
+        return (how.uniform / len(scores) + (1 - how.uniform) * by_scores).tolist()
     random_place = how / len(scores)
     return [random_place + (1 - how) * (rank == position) for position, rank in enumerate(order, first)]
 

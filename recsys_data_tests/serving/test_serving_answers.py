@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from recsys_data.errors import Transient
+from recsys_data.features import embeddings
 from recsys_data.serving import models
 from recsys_data.serving.models import ServedModel
 from recsys_data.training.registry import CHALLENGER
@@ -36,7 +37,9 @@ def test_a_click_changes_the_answer_of_a_visitor_whom_no_model_knows(shop, serve
 
 
 @pytest.mark.parametrize("scenario", ["home", "item_page", "cart"])
-def test_without_a_model_available_items_are_answered_as_a_fallback(empty, serve, scenario):
+def test_without_a_model_available_items_are_answered_as_a_fallback(empty, serve, scenario, monkeypatch):
+    # Without a model of texts nothing is known of these items.
+    monkeypatch.setattr(embeddings, "find_spec", lambda name: None)
     empty.list_items(["a", "b", "c"])
     answer = serve(empty).recommend(user_id="u1", scenario=scenario, items=["c"], n=5)
     assert (answer["fallback"], answer["model"], sorted(items_of(answer))) == (True, "available", ["a", "b"])

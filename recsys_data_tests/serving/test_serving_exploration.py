@@ -71,10 +71,13 @@ def test_propensities_by_scores_are_those_of_all_orders_together(temperature):
     )
 
 
-def test_an_order_by_scores_is_as_frequent_as_its_propensities():
-    how, draws = Boltzmann(0.5), 20_000
+@pytest.mark.parametrize("uniform", [0.0, 0.4])
+def test_an_order_by_scores_is_as_frequent_as_its_propensities(uniform):
+    how, draws = Boltzmann(0.3, uniform), 20_000
     counts = Counter((rank, place) for n in range(draws) for place, rank in enumerate(explore(SCORES, how, f"id{n}")))
-    for (rank, place), expected in plackett_luce(SCORES, 0.5).items():
+    for (rank, place), by_scores in plackett_luce(SCORES, 0.3).items():
+        expected = uniform / N + (1 - uniform) * by_scores
+        assert propensities(SCORES, [rank], how, place) == pytest.approx([expected], rel=1e-5)
         assert abs(counts[rank, place] / draws - expected) <= 5 * (expected * (1 - expected) / draws) ** 0.5
 
 
