@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from recsys_data.contracts import rules
 from recsys_data.contracts.model import history_name
@@ -54,13 +54,24 @@ class Rows(NamedTuple):
 
     Attributes:
         version: dataset and snapshot.
-        columns: what rows have.
-        sql: of the rows.
+        table: in which it is.
     """
 
     version: tuple[str, int]
-    columns: AbstractSet[str]
-    sql: str
+    table: Any
+
+    @property
+    def columns(self) -> set[str]:
+        return {one.name for one in self.table.schema().fields}
+
+    @property
+    def sql(self) -> str:
+        """SQL of the rows; looks for the files."""
+        history = "is_current" in self.columns
+        files = [path for path, _ in files_of(self.table, True)] if history else data_files(self.table)
+        stored = relation(self.table, files)
+        newest = "is_current" if history else f"snapshot_date = (SELECT max(snapshot_date) FROM ({stored}))"
+        return f"SELECT * FROM ({stored}) WHERE {newest}"
 
 
 def current_rows(lake: Lake) -> Rows | None:
@@ -69,16 +80,9 @@ def current_rows(lake: Lake) -> Rows | None:
         if name not in lake.contracts or not lake.exists(name):
             continue
         table = lake.table(name)
-        snapshot = table.current_snapshot()
         # A history that lost all its items is believed; one that was never written is not asked.
-        if snapshot is None:
-            continue
-        columns = {one.name for one in table.schema().fields}
-        history = "is_current" in columns
-        files = [path for path, _ in files_of(table, True)] if history else data_files(table)
-        stored = relation(table, files)
-        newest = "is_current" if history else f"snapshot_date = (SELECT max(snapshot_date) FROM ({stored}))"
-        return Rows((name, snapshot.snapshot_id), columns, f"SELECT * FROM ({stored}) WHERE {newest}")
+        if snapshot := table.current_snapshot():
+            return Rows((name, snapshot.snapshot_id), table)
     return None
 
 
@@ -124,9 +128,10 @@ class CatalogueReader:
             self._seen = rows.version
 
     def _read(self, rows: Rows) -> tuple[dict[str, tuple[str, ...]], dict[str, set[str]]]:
-        path = quote("category_path") if "category_path" in rows.columns else "NULL"
-        newest = f"{quote('created_at')} DESC NULLS LAST, " if "created_at" in rows.columns else ""
-        available = "available IS DISTINCT FROM false" if "available" in rows.columns else "true"
+        columns = rows.columns
+        path = quote("category_path") if "category_path" in columns else "NULL"
+        newest = f"{quote('created_at')} DESC NULLS LAST, " if "created_at" in columns else ""
+        available = "available IS DISTINCT FROM false" if "available" in columns else "true"
         # As in contracts, a rule is broken where it is false; where it cannot be computed, nothing is known.
         flags = "".join(f", TRY({rule}) IS FALSE" for rule in self._rules)
         items: dict[str, tuple[str, ...]] = {}
