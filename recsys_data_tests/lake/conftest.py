@@ -8,19 +8,27 @@ import pytest
 
 from recsys_data.contracts import Contract
 from recsys_data.settings import Settings
+from recsys_data.storage.iceberg.catalog import NAMESPACE, open_catalog
 from recsys_data.storage.tables import Lake, open_lake
 from recsys_data_tests.ingestion.conftest import contracts, make_platform, sessions
 from recsys_data_tests.storage.conftest import OpenLake, notes
-from recsys_data_tests.support.lakes import BUCKET, Place, aws, database, objects
+from recsys_data_tests.support.lakes import BUCKET, REGION, Place, aws, database, objects
+from recsys_data_tests.support.rest.server import rest_catalog
 
 __all__ = ["contracts", "make_platform", "notes", "sessions"]
 
-PLACES = ["local", "s3-postgresql", "s3-glue"]
+PLACES = ["local", "s3-postgresql", "s3-glue", "s3-rest"]
 
 
 @pytest.fixture(scope="session")
 def endpoint() -> Iterator[str]:
     with aws() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def rest(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with rest_catalog(tmp_path_factory.mktemp("rest"), endpoint, f"s3://{BUCKET}/rest") as url:
         yield url
 
 
@@ -33,17 +41,16 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     url = request.getfixturevalue("endpoint")
     prefix = f"{BUCKET}/{uuid.uuid4().hex}"
     objects(url).create_dir(BUCKET)
-    if request.param == "s3-glue":
-        import boto3
-
-        yield Place(f"s3://{prefix}", "glue://eu-west-1")
-        glue = boto3.client("glue")
-        for table in glue.get_tables(DatabaseName="recsys")["TableList"]:
-            glue.delete_table(DatabaseName="recsys", Name=table["Name"])
-        glue.delete_database(Name="recsys")
+    if request.param == "s3-postgresql":
+        with database() as catalog:
+            yield Place(f"s3://{prefix}", catalog)
         return
-    with database() as catalog:
-        yield Place(f"s3://{prefix}", catalog)
+    shared = request.getfixturevalue("rest") if request.param == "s3-rest" else f"glue://{REGION}"
+    found = Place(f"s3://{prefix}", shared)
+    yield found
+    catalog = open_catalog(Settings(**found._asdict()))
+    for table in catalog.list_tables(NAMESPACE):
+        catalog.drop_table(table)
 
 
 @pytest.fixture

@@ -1,19 +1,25 @@
 """The stream, snapshots and their history in a lake, wherever it is."""
 
 # ruff: noqa: F401
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from recsys_data.contracts import Contract
+from recsys_data.errors import UserError
 from recsys_data.monitoring.doctor import tables as doctor
 from recsys_data.monitoring.doctor.deployment import open_deployment
 from recsys_data.monitoring.status import read_status
 from recsys_data.monitoring.verification import verify
+from recsys_data.operations.backup.backup import back_up
+from recsys_data.operations.backup.restore import restore
 from recsys_data.storage.guard.read_only import answered
+from recsys_data.storage.iceberg.catalog import NAMESPACE
 from recsys_data.storage.maintenance.compaction import maintain_table
 from recsys_data_tests.ingestion.conftest import MakePlatform
 from recsys_data_tests.ingestion.streaming.test_replay import (
@@ -88,3 +94,35 @@ def test_snapshots_become_a_history(tmp_path: Path, place: Place) -> None:
     assert histories.periods() == oracle(histories.contract, stored)
     assert len(histories.as_of(moment(2.5))) == 3
     assert histories.sql("SELECT count(*) FROM things_history WHERE is_current") == [(2,)]
+
+
+def test_a_backup_is_restored_into_an_empty_warehouse_and_catalog(platform: Platform, tmp_path: Path) -> None:
+    platform.append([view("a"), b"not json", identify("i")])
+    platform.consume()
+    platform.append([view("b", day=2)])
+    platform.consume()
+    platform.append([view("later")])
+    made = back_up(platform.settings, tmp_path / "backup")
+    again = back_up(platform.settings, tmp_path / "backup")
+    assert (made.copied_files > 10, again.copied_files <= 1) == (True, True)
+    platform.close()
+    shutil.rmtree(platform.settings.data_dir)
+    if platform.settings.warehouse:
+        catalog = platform.lake.catalog
+        with pytest.raises(UserError, match="The catalog has tables already"):
+            restore(platform.settings, tmp_path / "backup")
+        for table in catalog.list_tables(NAMESPACE):
+            catalog.drop_table(table)
+        for file in platform.lake.io.files_below(platform.lake.warehouse):
+            platform.lake.io.delete(file.location)
+    restore(platform.settings, tmp_path / "backup")
+    restored = Platform(platform.settings.data_dir, platform.contracts, **place_of(platform))
+    assert count(restored, "interactions") == 2
+    restored.consume()
+    assert restored.ledger().balanced
+    assert sorted(restored.ids()) == ["a", "b", "later"]
+    restored.close()
+
+
+def place_of(platform: Platform) -> dict[str, Any]:
+    return {"warehouse": platform.settings.warehouse, "catalog": platform.settings.catalog}

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 __all__ = ["table"]
 
 # By which a request to commit is known.
-COMMITS = {"postgresql": "COMMIT", "glue": "AWSGlue.UpdateTable", "http": "POST /"}
+COMMITS = {"postgresql": "COMMIT", "glue": "AWSGlue.UpdateTable", "http": "POST /v1/namespaces/recsys/tables/notes "}
 
 
 @pytest.fixture

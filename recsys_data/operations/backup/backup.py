@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from recsys_data.errors import Transient, UserError
 from recsys_data.ingestion.streaming.log.embedded.segments import segment_firsts, segment_path, sync, whole_length
-from recsys_data.operations.backup.lake import File, add_catalog, lake_files
-from recsys_data.operations.backup.store import LOCK, VERSION, OnProgress, Point, Store, alone, is_backup
+from recsys_data.operations.backup.lake import File, add_catalog, add_remote_catalog, is_elsewhere, lake_files
+from recsys_data.operations.backup.store import LOCAL_VERSION, LOCK, VERSION, OnProgress, Point, Store, alone, is_backup
 from recsys_data.settings import Settings
 from recsys_data.storage.ledger import read_ledger
 
@@ -58,9 +58,10 @@ def back_up(
             )
         made_at = datetime.now(UTC)
         begins = _begins(settings.log_dir)
-        tables = add_catalog(store, settings.catalog_file)
+        elsewhere = is_elsewhere(settings)
+        tables = add_remote_catalog(store, settings) if elsewhere else add_catalog(store, settings.catalog_file)
         files, positions = _log_files(settings.log_dir, tables, begins)
-        files += lake_files(settings.lake_dir, tables)
+        files += lake_files(settings.warehouse_location, tables)
         # Models that the registry of the catalog names were stored before it named them.
         for part in (settings.quarantine_dir, settings.pushed_dir, *settings.training_parts):
             files += _folder_files(settings.data_dir, part)
@@ -71,7 +72,8 @@ def back_up(
         for number, one in enumerate(files, start=1):
             _add(store, one)
             progress(number, len(files))
-        point = store.publish(Point(VERSION, str(settings.data_dir), made_at, positions, dagster))
+        version, warehouse = (VERSION, settings.warehouse_location) if elsewhere else (LOCAL_VERSION, "")
+        point = store.publish(Point(version, str(settings.data_dir), made_at, positions, dagster, warehouse=warehouse))
         return Made(point, store.copied_files, store.copied_bytes)
 
 
@@ -86,12 +88,7 @@ def check_places(settings: Settings, folder: Path) -> None:
             "Only the embedded event log can be backed up. Back up the log of RECSYS_DATA_EVENT_LOG with its own "
             "tools, after the lake; see docs/backup.md."
         )
-    if settings.warehouse or settings.catalog:
-        raise UserError(
-            "Only a lake of this machine can be backed up. Back up the catalog and the objects of the warehouse with "
-            "their own tools, the catalog first; see docs/backup.md."
-        )
-    if not settings.catalog_file.is_file():
+    if not is_elsewhere(settings) and not settings.catalog_file.is_file():
         raise UserError(f"There is no lake in {settings.data_dir}. Set RECSYS_DATA_DIR to the state folder.")
     state, there = settings.data_dir.resolve(), folder.resolve()
     if there.is_relative_to(state) or state.is_relative_to(there):
@@ -160,7 +157,7 @@ def _folder_files(root: Path, folder: Path) -> Iterator[File]:
 
 def _add(store: Store, file: File) -> None:
     try:
-        if file.target.endswith(DATABASE):
+        if file.target.endswith(DATABASE) and isinstance(file.path, Path):
             store.add_database(file.target, file.path)
         else:
             store.add(file.target, file.path, file.size)

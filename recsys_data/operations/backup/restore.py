@@ -12,6 +12,7 @@ from pathlib import Path
 
 from recsys_data.durable import sync_file
 from recsys_data.errors import Permanent, UserError
+from recsys_data.operations.backup.elsewhere import LAKE, bring_back, check_lake
 from recsys_data.operations.backup.store import OnProgress, Point, alone, copy, digest_of, is_backup, read_point
 from recsys_data.settings import Settings
 
@@ -32,6 +33,8 @@ def restore(settings: Settings, folder: Path, progress: OnProgress = lambda done
             _check_place(settings, point, folder)
             shutil.rmtree(staged, ignore_errors=True)
             _stage(folder, point, staged, progress)
+        if point.warehouse:
+            bring_back(settings, folder, point)
     _move(staged, settings.data_dir)
     return point
 
@@ -85,6 +88,7 @@ def _check_place(settings: Settings, point: Point, folder: Path) -> None:
             "cannot move, because its metadata name files by their whole path: restore to the same path, e.g. mounted "
             "there on another machine or in a container."
         )
+    check_lake(settings, point)
     there = [path.name for path in settings.data_dir.iterdir()] if settings.data_dir.is_dir() else []
     if set(there) - {settings.restoring_dir.name}:
         raise UserError(
@@ -95,9 +99,12 @@ def _check_place(settings: Settings, point: Point, folder: Path) -> None:
 
 def _stage(folder: Path, point: Point, staged: Path, progress: OnProgress) -> None:
     # A partition without a line is a partition too.
+    staged.mkdir(parents=True, exist_ok=True)
     for partition in point.positions:
         (staged / "log" / str(partition)).mkdir(parents=True)
     for number, one in enumerate(point.files, start=1):
+        if point.warehouse and one.target.startswith(LAKE):
+            continue
         path = folder / one.path
         try:
             digest = copy(path, staged / one.target, one.bytes, one.mtime)

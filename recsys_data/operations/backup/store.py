@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -21,7 +22,14 @@ from recsys_data.durable import sync_file, write_atomically
 from recsys_data.errors import Permanent, UserError
 from recsys_data.leases import exclusive
 
-VERSION = 2
+if TYPE_CHECKING:
+    from pyiceberg.io import InputStream
+
+    from recsys_data.storage.iceberg.file_io import DurableFileIO
+
+VERSION = 3
+# What a point of a lake of this machine says: an earlier program can restore it.
+LOCAL_VERSION = 2
 POINT = "point.json"
 COPIED = "copied.jsonl"
 LOCK = "lock"
@@ -30,6 +38,26 @@ INDEX = "index.db"
 BLOCK = 1 << 20
 # Gets how many files are done, and how many there are.
 OnProgress = Callable[[int, int], None]
+
+
+class Object(NamedTuple):
+    """A file that is read through the lake's access to files."""
+
+    io: "DurableFileIO"
+    location: str
+
+    def __str__(self) -> str:
+        return self.location
+
+    def found(self) -> tuple[int, int]:
+        """Its bytes, and when it was written (nanoseconds); FileNotFoundError if it is not there."""
+        found = self.io.found(self.location)
+        if found is None:
+            raise FileNotFoundError(self.location)
+        return found.bytes, int(found.written * 1e9)
+
+    def open(self) -> "InputStream":
+        return self.io.new_input(self.location).open()
 
 
 class Copy(msgspec.Struct, frozen=True):
@@ -52,6 +80,7 @@ class Point(msgspec.Struct, frozen=True):
         positions: end of the copied log by partition.
         dagster: whether Dagster's storage is part of it.
         files: by target.
+        warehouse: where the files below `lake/` belong, if their catalog or they are not in the state folder.
     """
 
     version: int
@@ -60,6 +89,7 @@ class Point(msgspec.Struct, frozen=True):
     positions: dict[int, int]
     dagster: bool
     files: tuple[Copy, ...] = ()
+    warehouse: str = ""
 
     @property
     def bytes(self) -> int:
@@ -87,7 +117,7 @@ class Store:
         self.copied_files = self.copied_bytes = 0
         self._new: dict[str, Copy] = {}
 
-    def add(self, target: str, source: Path, size: int | None = None) -> None:
+    def add(self, target: str, source: "Path | Object", size: int | None = None) -> None:
         """Make a file, or its first `size` bytes, part of the new point.
 
         Args:
@@ -98,8 +128,11 @@ class Store:
         Raises:
             FileNotFoundError: it is not there (any more).
         """
-        status = source.stat()
-        size, mtime = status.st_size if size is None else size, status.st_mtime_ns
+        if isinstance(source, Object):
+            whole, mtime = source.found()
+        else:
+            whole, mtime = (status := source.stat()).st_size, status.st_mtime_ns
+        size = whole if size is None else size
         known = self._known.get((target, size, mtime))
         if known is None or not _has_size(self.folder / known.path, size):
             path = target if target not in self._paths else f"{target}~{mtime}-{size}"
@@ -185,7 +218,7 @@ def _has_size(path: Path, size: int) -> bool:
     return path.is_file() and path.stat().st_size == size
 
 
-def copy(source: Path, path: Path, size: int, mtime: int) -> str:
+def copy(source: "Path | Object", path: Path, size: int, mtime: int) -> str:
     """Copy the first `size` bytes of a file to a new one, durably; returns their SHA-256.
 
     Raises:
@@ -194,7 +227,7 @@ def copy(source: Path, path: Path, size: int, mtime: int) -> str:
     """
     temporary = path.with_name(f".{path.name}.part")
     digest, left = hashlib.sha256(), size
-    with source.open("rb", buffering=0) as file:
+    with source.open() if isinstance(source, Object) else source.open("rb", buffering=0) as file:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as copied:
             while left and (block := file.read(min(BLOCK, left))):

@@ -10,7 +10,7 @@ import weakref
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from recsys_data.errors import UserError
+from recsys_data.errors import Transient, UserError
 from recsys_data.settings import Settings, variable
 from recsys_data.storage.availability import StoreUnavailable
 from recsys_data.storage.iceberg.pyiceberg_patches import commit_once
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 NAMESPACE = "recsys"
 NAME = "recsys_data"
 FILE_IO = "recsys_data.storage.iceberg.file_io.DurableFileIO"
+READS = 20
 # The property of a catalog that names the folder of this machine's locks.
 LOCKS = "recsys_data.locks"
 # A server that went away without a word is given up after a minute, not after two hours.
@@ -173,6 +174,28 @@ def metadata_location(catalog: "Catalog", name: tuple[str, str]) -> str | None:
     )
     with catalog.engine.connect() as connection:
         return connection.execute(found).scalar()
+
+
+def metadata_locations(catalog: "Catalog") -> dict[str, str]:
+    """Where the metadata of each table of the lake is, as of one moment."""
+    from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
+    from sqlalchemy import select
+
+    if isinstance(catalog, SqlCatalog):
+        listed = select(IcebergTables.table_name, IcebergTables.metadata_location).where(
+            IcebergTables.catalog_name == catalog.name, IcebergTables.table_namespace == NAMESPACE
+        )
+        with catalog.engine.connect() as connection:
+            return {name: location for name, location in connection.execute(listed) if location}
+    before: dict[str, str] | None = None
+    for _ in range(READS):
+        names = [identifier[-1] for identifier in catalog.list_tables(NAMESPACE)]
+        found = {name: catalog.load_table((NAMESPACE, name)).metadata_location for name in names}
+        # What is the same twice was so in between.
+        if found == before:
+            return found
+        before = found
+    raise Transient(f"The tables of the catalog changed {READS} times while they were listed. Try again.")
 
 
 def commit_failures() -> tuple[type[Exception], ...]:

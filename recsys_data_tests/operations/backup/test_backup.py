@@ -210,7 +210,7 @@ def test_a_point_of_a_later_version_is_refused(platform, folder) -> None:
     feed(platform, "a")
     platform.consume()
     point = back_up(platform.settings, folder).point
-    for content in (msgspec.json.encode(msgspec.structs.replace(point, version=3)), b"{", b"[]"):
+    for content in (msgspec.json.encode(msgspec.structs.replace(point, version=4)), b"{", b"[]"):
         (folder / "point.json").write_bytes(content)
         for work in (verify, lambda at: back_up(platform.settings, at), lambda at: restore(platform.settings, at)):
             with pytest.raises(UserError, match=r"point.json cannot be read.*Use the version that made it"):
