@@ -11,7 +11,9 @@ const WHY = {
   session: "because of what you looked at",
   similar: "similar to this item",
   model: "fits what you did before",
+  content: "new, and like this or what you looked at",
   popular: "popular with everybody",
+  popular_by_segment: "popular with visitors like you",
   available: "new in the shop",
   given: "as asked",
 };
