@@ -20,6 +20,8 @@ from recsys_data.storage.tables import Lake
 CONTEXTS, PROFILES = "contexts", "user_profiles"
 PURPOSE = "personalisation"
 EVERY_SECONDS = 600.0
+# As long as nothing was found.
+AGAIN_SECONDS = 10.0
 POPULAR = 200
 MOST_SEGMENTS = 1_000
 # Types whose values have a name.
@@ -71,8 +73,9 @@ class Segments:
         return self._popular.get(column, {}).get(_text(value), ()) if value is not None else ()
 
     def refresh(self) -> None:
-        """Count again, if the last time was long ago or found nothing."""
-        if any(self._popular.values()) and time.monotonic() - self._counted_at < EVERY_SECONDS:
+        """Count again, if the last time is long ago."""
+        wait = EVERY_SECONDS if any(self._popular.values()) else AGAIN_SECONDS
+        if time.monotonic() - self._counted_at < wait:
             return
         self._popular = {column: self._count(column) for column in self._columns}
         self._counted_at = time.monotonic()

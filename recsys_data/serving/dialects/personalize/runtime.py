@@ -18,7 +18,7 @@ from recsys_data.serving.dialects.personalize.shapes import (
 
 # The only filter: items of the category that its first value names.
 CATEGORY_FILTER = "category"
-REASONS = {"popular": ["Popular item"], "available": ["Popular item"]}
+REASONS = dict.fromkeys(("popular", "popular_by_segment", "available"), ["Popular item"])
 
 
 async def get_recommendations(asked: GetRecommendations, recommender: Recommender, dialects: Dialects) -> object:
