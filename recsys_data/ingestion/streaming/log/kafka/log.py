@@ -134,7 +134,9 @@ class KafkaLog:
             raise refused_option(error) from None
 
     def _remember(self, error: KafkaError) -> None:
-        self._failure = error.str()
+        # That all brokers are down follows on the reason why.
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._failure = error.str()
 
     def _ends(self, partition: int) -> tuple[int, int]:
         """Oldest position, and the one after the newest; asked again while brokers agree on who leads a partition."""

@@ -129,7 +129,9 @@ class TopicProducer:
         return Transient(f"{found}: {why}{last}. Look after the broker, then append them again.")
 
     def _remember(self, error: KafkaError) -> None:
-        self._failure = error.str()
+        # That all brokers are down follows on the reason why.
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._failure = error.str()
 
 
 def _place(done: list[tuple[int, int]]) -> Appended | None:
