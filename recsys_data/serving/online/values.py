@@ -184,7 +184,7 @@ class Values:
         asked = {f"#{REQUEST} {TIMESTAMP}": pa.array(np.full(entities, moment), pa.timestamp("us", "UTC"))}
         asked |= {f"#{REQUEST} {name.lower()}": values for name, values in request.items()}
         asked |= {f"#{name}": one for name, one in found.items() if name.lower() in self._used}
-        given = pa.table({"#n": pa.array(np.arange(entities)), **asked})
+        given = pa.table({"#": pa.array(np.arange(entities)), **asked})
         with self._lock:
             # A relation would be bound several times, which takes longer than all else.
             self._connection.register("given", given)
@@ -217,7 +217,7 @@ class Values:
             value = renamed(self._connection, expression, names)
             sql = f"FROM (SELECT *, {value} AS {quote(f'#{name}')} {sql})"
         listed = ", ".join(f"{quote(f'#{name}')} AS {quote(name)}" for name in self._expressions)
-        return f'SELECT {listed} {sql} ORDER BY "#n"'
+        return f'SELECT {listed} {sql} ORDER BY "#"'
 
 
 def _states(

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from recsys_data.contracts.features.view import DAY, HOUR, MINUTE, Feature, FeatureView, Window
+from recsys_data.days import from_microseconds
 from recsys_data.features.lake import MERGED
 from recsys_data.serving.online import owners
 from recsys_data.serving.online.layout import OnlineView, online_view
@@ -127,6 +128,22 @@ def test_expressions_see_the_moment_of_the_request(connection):
     apply(connection, store, view, "FROM events", START + 1)
     reader = FeatureReader(store, {"v": view}, wanted={"v": ["old"]}, clock=lambda: START + 11 * MINUTE)
     assert reader.read({"v": [["u1"], ["nobody"]]}).tables["v"].to_pylist() == [{"old": True}, {"old": None}]
+
+
+def test_expressions_that_are_not_simple_are_computed_by_duckdb(connection):
+    fill(connection, events_at(START))
+    features = (
+        Feature("last", "max", "event_ts"),
+        Feature("n", "count"),
+        Feature("more", expression="n + 1"),
+        Feature("year", expression="strftime(last, '%Y') || '/' || more"),
+    )
+    view = kept(FeatureView("v", ("user_id",), "events", features))
+    store = Memory()
+    apply(connection, store, view, "FROM events", START + 1)
+    reader = FeatureReader(store, {"v": view}, wanted={"v": ["year", "more"]}, clock=lambda: START + 2)
+    (row, nobody) = reader.read({"v": [["u1"], ["nobody"]]}).tables["v"].to_pylist()
+    assert (row, nobody) == ({"year": f"{from_microseconds(START).year}/2", "more": 2}, {"year": None, "more": 1})
 
 
 def test_views_over_sessions_are_left_out_with_the_reason():
