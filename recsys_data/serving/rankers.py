@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from recsys_data.errors import RecsysDataError, UserError
 from recsys_data.serving.answers import Request
+from recsys_data.serving.online.layout import KNOWN
 from recsys_data.serving.online.reader import FeatureReader, Read
 from recsys_data.serving.online.updater import online_views
 from recsys_data.serving.online_store.protocol import OnlineStore
@@ -77,10 +78,11 @@ class ServedRanker:
             view, separator, feature = column.partition(SEPARATOR)
             if not separator:
                 self._context.append(column)
-            elif view in views:
+            elif view in views and feature in {KNOWN, *(one.name for one in views[view].view.features)}:
                 self._wanted.setdefault(view, []).append(feature)
             else:
-                why = left_out.get(view, "there is no such feature view")
+                absent = f"{view} has no such feature" if view in views else "there is no such feature view"
+                why = left_out.get(view, absent)
                 raise UserError(f"{name} needs {column}, which is not kept online: {why}.")
         for view in self._wanted:
             if other := set(views[view].view.entity) - {USER, ITEM}:
