@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recsys_data.errors import RecsysDataError
+from recsys_data.redaction import redacted
 from recsys_data.settings import Settings
 from recsys_data.storage.availability import unavailable
 
@@ -39,10 +40,14 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno != errno.EPIPE:
         place = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror or error}{place}. {ADVICE.get(error.errno or 0, '')}".strip()
-    # The catalog is a database; an error of a module that was not imported cannot have been raised.
-    database = sys.modules.get("sqlalchemy.exc")
-    if database and isinstance(error, database.OperationalError):
-        return f"The lake's catalog cannot be used now: {error.orig}. Check its disk and permissions."
+    # An error of a module that was not imported cannot have been raised.
+    catalog = sys.modules.get("recsys_data.storage.iceberg.catalog")
+    if catalog and isinstance(error, catalog.commit_failures()):
+        said = str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__]
+        return (
+            f"The lake's catalog cannot be used now: {redacted(said[0]).removesuffix('.')}. Check its disk and "
+            "permissions, or that its server runs."
+        )
     return None
 
 

@@ -45,6 +45,11 @@ MEMORY_SHARE = 0.9
 # needed, and the limits of memory and processors that DuckDB keeps to.
 PYTHON = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 LIMITS = ("/proc/self/cgroup", "/sys/fs/cgroup")
+# To reach an object store: names of machines, and the certificates of authorities.
+NETWORK = (
+    *(f"/etc/{name}" for name in ("hosts", "host.conf", "nsswitch.conf", "resolv.conf", "gai.conf", "ssl", "pki")),
+    *("/etc/ca-certificates", "/usr/share/ca-certificates", "/usr/local/share/ca-certificates", "/run/systemd/resolve"),
+)
 COMMENT = r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*+"
 # Its groups: ANALYZE, and the options.
 EXPLAIN = re.compile(
@@ -227,10 +232,15 @@ def confined_session(views: Views, folder: str) -> "duckdb.DuckDBPyConnection":
     import pyarrow.dataset  # noqa: F401
 
     # Files in the object store are read through the network.
-    network = any("://" in file for file in views.files)
+    remote = [file for file in views.files if "://" in file]
+    if remote:
+        # Keys are found, and what reads is loaded, as long as files can be read.
+        with open_session() as first:
+            first.execute(f"SELECT 1 FROM read_parquet({literal(remote[0])}) LIMIT 1")
     with ExitStack() as kept:
         # What is below /proc is another file once it was closed and forgotten.
         for path in filter(Path.is_file, map(Path, LIMITS)):
             kept.enter_context(path.open())
-        confine_thread([*views.files, *PYTHON, *LIMITS], [folder], network)
+        reached = NETWORK if remote else ()
+        confine_thread([*views.files, *PYTHON, *LIMITS, *reached], [folder], network=bool(remote))
         return open_views(views, temp_directory=f"{folder}/spill", python_enable_replacements=False)

@@ -134,7 +134,9 @@ def _rest(text: str, properties: dict[str, str]) -> "Catalog":
     url, _, options = text.partition("?")
     # What a server calls a warehouse is a name of its own, not a location.
     own = {name: value for name, value in properties.items() if name != "warehouse"}
-    return RestCatalog(NAME, **{**own, **dict(parse_qsl(options)), "uri": unquote(url)})
+    # As PyIceberg does by itself, but with a warning that tells of its next version.
+    login = {"oauth2-server-uri": f"{url.rstrip('/')}/v1/oauth/tokens"}
+    return RestCatalog(NAME, **{**own, **login, **dict(parse_qsl(options)), "uri": unquote(url)})
 
 
 def _sync_journals(catalog: "SqlCatalog") -> None:
