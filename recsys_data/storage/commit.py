@@ -66,7 +66,7 @@ def compare_and_set(table: "Table", prepare: "Callable[[Table], Change | bool]",
         table: as loaded for the first attempt, unless `exclusive`; refreshed before every other.
         prepare: what to commit, given the refreshed table; True if the table has it already, because the catalog took a
             commit that it reported as failed or another process made the same; False if it does not apply any more.
-        exclusive: whether other commits wait, because to prepare this one takes long.
+        exclusive: whether other commits wait, because to prepare this one takes long, or others come all the time.
 
     Returns:
         Whether the table has the change.
@@ -155,7 +155,8 @@ def commit(table: "Table", base: Ledger, ledger: Ledger, files: "Sequence[DataFi
         made = ledger if stored.token == base.token else rebased(stored, base, ledger)
         return Change(added=files, properties={LEDGER: msgspec.json.encode(made).decode()})
 
-    compare_and_set(table, append)
+    # Of many consumers that prepare commits at once, all but one would prepare theirs again and again.
+    compare_and_set(table, append, exclusive=shared)
     return made
 
 
