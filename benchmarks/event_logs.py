@@ -46,7 +46,7 @@ def main() -> int:
         prog="python -m benchmarks.event_logs", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("--kafka", required=True, metavar="HOST:PORT", help="a broker")
-    parser.add_argument("--events", type=int, default=300_000)
+    parser.add_argument("--events", type=int, default=600_000)
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="recsys-event-logs-") as folder:

@@ -114,5 +114,8 @@ def free_port() -> int:
 if __name__ == "__main__":
     broker = Broker(Path(sys.argv[1]), int(sys.argv[2]))
     broker.start()
-    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    ending = {signal.SIGTERM, signal.SIGINT}
+    # Only now, because the broker would have them blocked as well.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+    signal.sigwait(ending)
     broker.stop()

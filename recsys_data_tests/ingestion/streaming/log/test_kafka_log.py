@@ -95,7 +95,7 @@ def test_broker_that_answers_nothing_is_reported_in_bounded_time(broker: Broker)
     finally:
         broker.pause(False)
     _in_time(log, [b"after"])
-    assert set(everything(log)) - {b"in doubt"} == {b"before", b"after"}
+    assert set(_patiently(lambda: everything(log))) - {b"in doubt"} == {b"before", b"after"}
 
 
 def test_nothing_is_lost_and_only_what_failed_is_doubled_while_the_broker_is_killed(broker: Broker):

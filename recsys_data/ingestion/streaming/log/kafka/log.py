@@ -36,7 +36,7 @@ class KafkaLog:
     UserError if the topic is missing.
     """
 
-    def __init__(self, url: str, *, partitions: int = 4, wait_seconds: float = 10.0) -> None:
+    def __init__(self, url: str, *, partitions: int = 4, wait_seconds: float = 8.0) -> None:
         """Name the topic of a URL (see `address.py`).
 
         Args:
