@@ -112,7 +112,7 @@ class Intent(msgspec.Struct, frozen=True):
 
 def write_intent(io: "FileIO", warehouse: str, intent: Intent) -> None:
     """Write an intent; it is on the disk when this returns."""
-    with io.new_output(intent_location(warehouse, intent.name)).create() as stream:
+    with io.new_output(intent_location(warehouse, intent.name)).create(overwrite=True) as stream:
         stream.write(msgspec.json.encode(intent))
 
 

@@ -10,6 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -200,13 +201,14 @@ def write_day(table: "Table", day: int | bool, parts: Iterable[pa.Table], dictio
         options["filesystem"] = LOCAL
     with (
         reported(),
-        contextlib.nullcontext(path) if path else table.io.new_output(location).create() as target,
-        pq.ParquetWriter(target, first.schema, **options) as writer,
+        # Nobody else writes under this name, so that it needs not be looked for.
+        contextlib.nullcontext(path) if path else table.io.new_output(location).create(overwrite=True) as target,
     ):
-        for part in itertools.chain([first], parts):
-            writer.write_table(part)
-            nulls.update({name: part[name].null_count for name in part.column_names})
-    size = path.stat().st_size if path else len(table.io.new_input(location))
+        with pq.ParquetWriter(target, first.schema, **options) as writer:
+            for part in itertools.chain([first], parts):
+                writer.write_table(part)
+                nulls.update({name: part[name].null_count for name in part.column_names})
+        size = target.stat().st_size if isinstance(target, Path) else target.tell()
     return from_footer(table, location, day, size, footers[0], nulls)
 
 

@@ -8,16 +8,20 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from recsys_data.contracts import Contract
 from recsys_data.settings import Settings
-from recsys_data.storage.commit import expire_old_snapshots
+from recsys_data.storage.commit import commit, expire_old_snapshots
 from recsys_data.storage.iceberg.file_io import DurableFileIO
-from recsys_data.storage.ledger import read_ledger
+from recsys_data.storage.ledger import Ledger, read_ledger
 from recsys_data.storage.maintenance.compaction import compact_day
 from recsys_data.storage.maintenance.orphans import MARGIN, METADATA_MARGIN, Orphans, remove_orphans
-from recsys_data.storage.parquet import Selection, write_days
+from recsys_data.storage.parquet import Selection, file_schema, write_day, write_days
+from recsys_data.storage.query import connect
+from recsys_data.storage.tables import open_lake
+from recsys_data_tests.lake.conftest import PLACES
 from recsys_data_tests.storage.conftest import OpenLake
 from recsys_data_tests.storage.maintenance.test_compaction import (
     lake,
@@ -61,7 +65,10 @@ from recsys_data.errors import PositionMoved
 from recsys_data.settings import Settings
 from recsys_data.storage.commit import commit
 from recsys_data.storage.ledger import Ledger, read_ledger
-from recsys_data.storage.parquet import Selection, write_days
+from recsys_data.storage.parquet import Selection, file_schema, write_day, write_days
+from recsys_data.storage.query import connect
+from recsys_data.storage.tables import open_lake
+from recsys_data_tests.lake.conftest import PLACES
 from recsys_data.storage.tables import open_lake
 from recsys_data_tests.support.contract_files import load_one, odcs
 from recsys_data_tests.support.rows import rows
@@ -129,3 +136,21 @@ def test_orphans_go_a_day_after_they_were_found_and_what_is_referred_to_stays(
     assert len(before) - len(files(table)) == first.waiting
     assert ids(table) == [f"e{number}" for number in range(6)]
     assert remove_orphans(table, notes_file, now=now + 2 * LATER) == Orphans(0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("place", PLACES[1:2], indirect=True)
+def test_threads_that_share_a_file_read_what_is_there(
+    notes: Contract, settings: Settings, open_notes: OpenLake
+) -> None:
+    table = open_notes().table("notes")
+    given = rows(*((f"{number:x}-{number * 2654435761 % 2**32:08x}", 0) for number in range(100_000)))
+    given = given.cast(file_schema(table.schema(), given.column_names))
+    # A row group is what a thread reads.
+    parts = [given.slice(at, 4_000) for at in range(0, len(given), 4_000)]
+    commit(table, read_ledger(table), Ledger({0: 1}), [write_day(table, DAY, parts, [])])
+    lake_of_threads = open_lake(msgspec.structs.replace(settings, duckdb_threads=4), {"notes": notes})
+    found = set()
+    for _ in range(10):
+        with connect(lake_of_threads, ["notes"]) as session:
+            found.add(session.sql("SELECT count(*), sum(hash(event_id)) FROM notes").fetchall()[0])
+    assert len(found) == 1

@@ -4,6 +4,7 @@ DuckDB's extension for S3 is installed from the network when it is first used, a
 lake nor a catalog's. DuckDB asks for ranges of a file, a row group's columns at a time, so that memory stays bounded.
 """
 
+import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,35 @@ if TYPE_CHECKING:
 
 # Data files never change.
 WRITTEN = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class _Reader(threading.local):
+    """A file that several threads read at once, each at a place of its own.
+
+    DuckDB's threads share a file, and each sets the place and reads in two calls. With one place for all, a thread gets
+    what lies where another one set it.
+    """
+
+    def __init__(self, file: "NativeFile") -> None:
+        self._file = file
+        self._at = 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if whence:
+            raise ValueError(f"Found whence {whence}; expected 0, an offset from the beginning.")
+        self._at = offset
+        return offset
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        found: bytes = self._file.read_at(self._file.size() - self._at if size < 0 else size, self._at)
+        self._at += len(found)
+        return found
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class WarehouseFiles(AbstractFileSystem):
@@ -32,14 +62,14 @@ class WarehouseFiles(AbstractFileSystem):
 
     def open(
         self, path: str, mode: str = "rb", block_size: object = None, cache_options: object = None, *_: Any, **__: Any
-    ) -> "NativeFile":
+    ) -> Any:
         """Open a file; a new one is there once it is closed."""
         files, place = self._io.file_system(path)
         if "w" in mode:
             return files.open_output_stream(place, compression=None)
         opened = files.open_input_file(place)
         self._sizes[path] = opened.size()
-        return opened
+        return _Reader(opened)
 
     def size(self, path: str) -> int:
         """Its bytes; DuckDB asks right after it opened the file."""
