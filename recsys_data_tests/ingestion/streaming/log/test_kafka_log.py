@@ -176,6 +176,27 @@ def test_records_that_retention_removes_before_a_reader_comes_are_a_gap(log: Kaf
     assert (other.begin_offsets(), other.count(0, 0)) == ({0: 5}, 0)
 
 
+def test_records_that_retention_removes_while_a_reader_goes_on_are_a_gap():
+    url = topic_url()
+    log = KafkaLog(url, partitions=1)
+    for number in range(200):
+        log.append([b"%d " % number + b"x" * 30_000])
+    # Of 6 MB hardly more is fetched than what is read.
+    slow = KafkaLog(f"{url}&queued.min.messages=1&max.partition.fetch.bytes=6000")
+    start, gaps, found = 0, [], []
+    while start < 200:
+        if start == 2:
+            Topic(url).delete_before({0: 190})
+        read = slow.read(0, start, 1)
+        if read.positions[0] > read.start:
+            gaps.append((read.start, int(read.positions[0])))
+        found += read.positions.tolist()
+        start = read.end
+    assert [end for _, end in gaps] == [190]
+    assert found == [*range(gaps[0][0]), *range(190, 200)]
+    assert gaps[0][0] < 190
+
+
 def test_marks_of_transactions_are_passed_over_and_nothing_is_lost(platform: Platform, url: str):
     log = on_kafka(platform, url)
     assert log.partitions()

@@ -58,17 +58,21 @@ class PartitionReader:
         self._next = self._fetched = -1
         self._waiting: list[_Chunk] = []
         self._at_end = False
+        # Whether the broker no longer has what was to be fetched next.
+        self._gone = False
         self._asked = float("-inf")
 
     def read(self, start: int, max_bytes: int) -> LogSlice:
         """See `EventLog.read`."""
         with self._reading:
-            lost = self._seek(start) if start != self._next else False
+            lost = self._seek(start) if start != self._next or (self._gone and not self._waiting) else False
             while sum(len(chunk.data) for chunk in self._waiting) < max_bytes:
                 try:
                     if not self._fetch():
                         break
                 except _Moved:
+                    self._gone = True
+                    # What was fetched before is given out first.
                     if self._waiting:
                         break
                     lost = self._seek(start)
@@ -114,7 +118,7 @@ class PartitionReader:
         if start > end:
             raise beyond_end(self._address, self._partition, start, end)
         begin = max(start, oldest)
-        self._waiting = []
+        self._waiting, self._gone = [], False
         self._next = -1
         try:
             self._consumer.assign([TopicPartition(self._address.topic, self._partition, begin)])
