@@ -3,15 +3,18 @@
 import json
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from recsys_data.contracts import Contract
 from recsys_data.ingestion.batch.quarantine import SnapshotResult
 from recsys_data.ingestion.batch.snapshot import take_snapshot
 from recsys_data.settings import Settings
+from recsys_data.sql import open_session
 from recsys_data.storage.query import data_files, relation
 from recsys_data.storage.tables import Lake, open_lake
 from recsys_data_tests.support.contract_files import load
@@ -25,14 +28,16 @@ class Batch:
 
     folder: Path
     contracts: Mapping[str, Contract]
+    place: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, folder: Path, *documents: Mapping[str, Any]) -> "Batch":
-        return cls(folder, load(folder / "contracts", *documents))
+    def of(cls, folder: Path, *documents: Mapping[str, Any], **place: str) -> "Batch":
+        return cls(folder, load(folder / "contracts", *documents), place)
 
     @property
     def settings(self) -> Settings:
-        return Settings(dir=str(self.folder / "data"), landing_rest_seconds=0)
+        here = Settings(dir=str(self.folder / "data"), landing_rest_seconds=0)
+        return msgspec.structs.replace(here, **self.place)
 
     @property
     def lake(self) -> Lake:
@@ -53,11 +58,8 @@ class Batch:
 
     def rows(self, name: str, order: str = "ALL") -> list[Row]:
         """The rows of a dataset as they can be queried now."""
-        import duckdb
-
         table = self.lake.table(name)
-        with duckdb.connect() as connection:
-            connection.execute("SET TimeZone = 'UTC'")
+        with open_session() as connection:
             found = connection.sql(f"SELECT * FROM ({relation(table, data_files(table))}) ORDER BY {order}")
             return found.to_arrow_table().to_pylist()
 
