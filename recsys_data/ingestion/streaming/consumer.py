@@ -142,8 +142,10 @@ class _Consumer:
             now = time.monotonic()
             over = self.until.budget is not None and now - begun >= self.until.budget
             due = now - committed >= self._pace()
-            # Few lines cost almost as much as many, so that they are left in the log until they can be committed.
-            if not over and (due or self.behind_since or not self.until.idle):
+            # Who is behind, or is to end, reads on while lines are decoded. Otherwise lines are left in the log until
+            # they can be committed, because few cost almost as much as many.
+            steadily = bool(self.behind_since) or not self.until.idle
+            if not over and (steadily or (due and not self.decoding and not self.gathered)):
                 self._read_ahead()
             if self.decoding:
                 busy = time.monotonic()
@@ -151,14 +153,12 @@ class _Consumer:
             waiting = bool(self.gathered)
             many = self.gathered_lines >= limits.commit_rows or self.gathered_bytes >= limits.commit_bytes
             last = not self.decoding and (over or not self.until.idle)
-            # A commit takes as long for few lines as for many: it waits for those that are being decoded, unless these
-            # are many.
-            ready = not self.decoding or bool(self.behind_since)
+            # A commit takes as long for few lines as for many, so that it waits for those that were read for it.
+            ready = not self.decoding or steadily
             if waiting and (many or (due and ready) or last):
                 # Counted from its beginning, or events would wait for the time that it takes too.
                 committed = time.monotonic()
-                ahead = not over and (self.behind_since or not self.until.idle)
-                if ahead and self.line_bytes <= limits.long_line_bytes:
+                if not over and steadily and self.line_bytes <= limits.long_line_bytes:
                     self._read_ahead()
                 yield self._flush()
             elif not waiting and not self.decoding and (over or (due and now - busy >= self.until.idle)):

@@ -1,5 +1,6 @@
 """A consumer takes what waits, in bounded batches, and ends when it is asked to."""
 
+import itertools
 import subprocess
 import sys
 import threading
@@ -140,6 +141,21 @@ def test_a_consumer_ends_with_its_budget_and_leaves_nothing_half_done(platform: 
     assert lag_of(platform.log, platform.lake).events > 0
     platform.consume()
     platform.assert_whole()
+
+
+@pytest.mark.parametrize("until", [Until(idle=60, budget=60), Until(budget=60)])
+def test_events_are_committed_although_more_come_with_every_read(
+    platform: Platform, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, number = platform.log.read, itertools.count()
+
+    def read_while_more_come(partition: int, start: int, max_bytes: int) -> LogSlice:
+        platform.append([view(f"e{next(number)}")], partition)
+        return read(partition, start, max_bytes)
+
+    monkeypatch.setattr(platform.log, "read", read_while_more_come)
+    commits = consume(platform.log, platform.open_lake(), platform.settings, until)
+    assert [one.read > 0 for one in itertools.islice(commits, 3)] == [True, True, True]
 
 
 def test_events_of_every_partition_are_taken_in_turn(
