@@ -19,6 +19,8 @@ PREFIX = "RECSYS_DATA_"
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 Url = Annotated[str, msgspec.Meta(pattern="^(https?://.+)?$")]
+# The engine of one machine.
+DUCKDB = "duckdb"
 # What must not reach a log line, not even in a message about its form.
 HIDDEN = ("write_keys", "signing_secrets", "alert_url")
 # URLs whose password must not reach a log line.
@@ -51,6 +53,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         dir: the folder that holds all state (event log, lake, Dagster's own storage).
         event_log: URL of the event log (`kafka://HOST:9092/TOPIC`); `embedded` keeps it below `dir`.
         online_store: URL of the online store (`redis://`, `valkey://`, `dynamodb://`); `embedded` keeps it below `dir`.
+        engine: what computes on many rows: `duckdb` in this process, or Apache Spark: `local[N]`, `spark://HOST:7077`,
+            `k8s://URL`, `yarn`, or `sc://HOST:15002` for Spark Connect.
+        spark_jars: the folder of the jars that Spark needs for the lake; empty: Spark fetches them from Maven Central.
         log_partitions: number of partitions of a new log; to the embedded one as many processes write at once.
         warehouse: where the files of the lake are, `s3://BUCKET/PREFIX`; empty: below `dir`.
         catalog: URL of the lake's catalog (`postgresql://`, `glue://REGION`, `https://` of an Iceberg REST catalog);
@@ -88,6 +93,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     online_store: str = "embedded"
     warehouse: Annotated[str, msgspec.Meta(pattern=r"^(s3://[a-z0-9][a-z0-9.-]+(/[^?#\s]*)?)?$")] = ""
     catalog: Annotated[str, msgspec.Meta(pattern="^((postgresql|glue|https?)://.+)?$")] = ""
+    engine: Annotated[str, msgspec.Meta(pattern=r"^(duckdb|yarn|local(\[[0-9*]+\])?|(spark|k8s|sc)://.+)$")] = DUCKDB
+    spark_jars: str = ""
     log_partitions: Positive = 4
     consume_share: Annotated[str, msgspec.Meta(pattern=r"^[1-9]\d{0,3}/[1-9]\d{0,3}$")] = "1/1"
     segment_bytes: Positive = 128 * 1024 * 1024

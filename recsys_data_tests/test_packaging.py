@@ -47,7 +47,7 @@ def test_what_is_declared_is_imported_and_what_is_imported_is_declared() -> None
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
     always = _declared(project["dependencies"])
-    of_package = ("als", "embeddings", "kafka", "mysql", "openlineage", "postgres", "ranker", "redis")
+    of_package = ("als", "embeddings", "kafka", "mysql", "openlineage", "postgres", "ranker", "redis", "spark")
     sources = _declared([name for extra in of_package for name in extras[extra]])
     imported = _imported()
     assert always - imported - set(BY_NAME) <= NOT_YET

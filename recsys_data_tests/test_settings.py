@@ -24,6 +24,8 @@ def test_each_field_is_set_by_its_variable() -> None:
         "RECSYS_DATA_ONLINE_STORE": "redis://store/1",
         "RECSYS_DATA_WAREHOUSE": "s3://bucket/lake",
         "RECSYS_DATA_CATALOG": "postgresql://db/lake",
+        "RECSYS_DATA_ENGINE": "spark://spark.example.org:7077",
+        "RECSYS_DATA_SPARK_JARS": "/opt/jars",
         "RECSYS_DATA_LOG_PARTITIONS": "8",
         "RECSYS_DATA_CONSUME_SHARE": "2/3",
         "RECSYS_DATA_SEGMENT_BYTES": "1000",
@@ -70,6 +72,8 @@ def test_each_field_is_set_by_its_variable() -> None:
         ("MAX_REQUEST_BYTES", "1MB", r"Setting RECSYS_DATA_MAX_REQUEST_BYTES is '1MB'"),
         ("DRAIN_SECONDS", "0", r"Setting RECSYS_DATA_DRAIN_SECONDS is '0': Expected `int` >= 1"),
         ("IDLE_SECONDS", "a while", r"Setting RECSYS_DATA_IDLE_SECONDS is 'a while': Expected `int`"),
+        ("ENGINE", "polars", r"Setting RECSYS_DATA_ENGINE is 'polars'"),
+        ("ENGINE", "spark:7077", r"Setting RECSYS_DATA_ENGINE is 'spark:7077'"),
         ("DIR", "", r"Setting RECSYS_DATA_DIR is '': Expected `str` of length >= 1"),
     ],
 )

@@ -56,13 +56,22 @@ class Lake:
         warehouse: where their files are: a folder, or a URL.
         folder: what this machine notes of them.
         io: access to the files of the warehouse.
+        settings: those that it was opened with.
     """
 
-    def __init__(self, catalog: "Catalog", contracts: Mapping[str, Contract], warehouse: str, folder: Path) -> None:
+    def __init__(
+        self,
+        catalog: "Catalog",
+        contracts: Mapping[str, Contract],
+        warehouse: str,
+        folder: Path,
+        settings: Settings | None = None,
+    ) -> None:
         self.catalog = catalog
         self.contracts = contracts
         self.warehouse = warehouse
         self.folder = folder
+        self.settings = settings
         self.io: DurableFileIO = file_io_of(catalog, warehouse)
         self._tables: dict[str, Table] = {}
 
@@ -154,7 +163,7 @@ def open_lake(settings: Settings, contracts: Mapping[str, Contract]) -> Lake:
                 f"The catalog {settings.catalog_file} cannot be opened: {error.orig}. "
                 "Check that the folder is writable and its disk not full."
             ) from None
-    lake = Lake(catalog, contracts, settings.warehouse_location, folder)
+    lake = Lake(catalog, contracts, settings.warehouse_location, folder, settings)
     if settings.warehouse:
         from recsys_data.storage.iceberg.duckdb_files import WarehouseFiles
 

@@ -18,12 +18,14 @@ from recsys_data.background import in_background
 from recsys_data.days import day_number
 from recsys_data.durable import local_path, sync_all
 from recsys_data.errors import Transient
+from recsys_data.settings import DUCKDB
 from recsys_data.storage.commit import Change, compare_and_set, expire_old_snapshots, live_files
 from recsys_data.storage.iceberg.manifest_stats import read_manifests
 from recsys_data.storage.iceberg.pyiceberg_patches import remembered_manifests
 from recsys_data.storage.integrity import checked_batches, names_corrupt_file
 from recsys_data.storage.intent import referenced_files
-from recsys_data.storage.maintenance.orphans import Orphans, clear_referenced, remove_orphans
+from recsys_data.storage.maintenance.engine import LARGE_BYTES, Engine, Rewritten, small_files
+from recsys_data.storage.maintenance.orphans import Orphans, clear_referenced, references, remove_orphans
 from recsys_data.storage.parquet import dictionary_columns, file_schema, write_day
 from recsys_data.storage.tables import Lake
 
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
 
-# Files above this are left as they are.
-LARGE_BYTES = 256 * 1024 * 1024
 PART_ROWS = 100_000
 PART_BYTES = 128 * 1024 * 1024
 ATTEMPTS = 5
@@ -66,6 +66,34 @@ class TableMaintenance:
     seconds: float
 
 
+class _InProcess:
+    """The engine of one machine: this process."""
+
+    def rewrite_days(self, table: "Table", days: Sequence[int]) -> Rewritten:
+        rewritten = Rewritten([], [])
+        for day, files in in_background(small_files, table, days).items():
+            if len(files) > 1:
+                compacted = in_background(rewrite, table, day, files)
+                rewritten.new.extend([compacted] if compacted else [])
+                rewritten.old.extend(files)
+        return rewritten
+
+    def references(self, table: "Table") -> Iterator[str]:
+        return references(table)
+
+
+IN_PROCESS = _InProcess()
+
+
+def engine_of(lake: Lake) -> Engine:
+    """The engine that the settings name."""
+    if lake.settings is None or lake.settings.engine == DUCKDB:
+        return IN_PROCESS
+    from recsys_data.storage.spark.maintenance import SparkMaintenance
+
+    return SparkMaintenance(lake.settings)
+
+
 def maintain_table(lake: Lake, name: str, now: datetime | None = None) -> TableMaintenance:
     """Compact, expire and tidy up one table as of `now`; what it holds stays the same, wherever it is broken off.
 
@@ -78,15 +106,16 @@ def maintain_table(lake: Lake, name: str, now: datetime | None = None) -> TableM
     """
     began = time.monotonic()
     now = now or datetime.now(UTC)
-    table = lake.table(name)
+    table, engine = lake.table(name), engine_of(lake)
     before = in_background(_count, table)
     notes = lake.folder / "upkeep" / f"{name}.db"
     in_background(clear_referenced, table, notes)
     if lake.contracts[name].is_stream:
-        compact_days(table, day_number(now.date()) + 1)
+        compact_days(table, day_number(now.date()) + 1, engine=engine)
     expired = expire_old_snapshots(table.refresh(), enough=1, age=SNAPSHOTS_KEPT)
     intended = partial(referenced_files, lake.io, lake.warehouse, table)
-    orphans = in_background(remove_orphans, table, notes, now=now.timestamp(), intended=intended)
+    moment = now.timestamp()
+    orphans = in_background(remove_orphans, table, notes, now=moment, intended=intended, referenced=engine.references)
     return TableMaintenance(before, in_background(_count, table.refresh()), expired, orphans, time.monotonic() - began)
 
 
@@ -103,7 +132,7 @@ def _count(table: "Table") -> int:
 
 
 @names_corrupt_file
-def compact_days(table: "Table", before: int, work_bytes: int = WORK_BYTES) -> int:
+def compact_days(table: "Table", before: int, work_bytes: int = WORK_BYTES, engine: Engine = IN_PROCESS) -> int:
     """Compact the days before `before` (days since 1970) that have many small files; returns how many were replaced.
 
     Days with most files come first; at most `work_bytes` are rewritten, but one day in any case.
@@ -128,7 +157,7 @@ def compact_days(table: "Table", before: int, work_bytes: int = WORK_BYTES) -> i
             groups[-1].append(day)
             spent, left = spent + size, (left[0] - files, left[1] - size)
     with remembered_manifests():
-        return sum(_compact(table, group) for group in groups)
+        return sum(_compact(table, group, engine) for group in groups)
 
 
 def compact_day(table: "Table", day: int) -> int:
@@ -140,32 +169,16 @@ def compact_day(table: "Table", day: int) -> int:
         Transient: others kept changing the same files; nothing was changed.
         Permanent: a file is damaged; nothing was changed.
     """
-    return _compact(table, [day])
+    return _compact(table, [day], IN_PROCESS)
 
 
-def _compact(table: "Table", days: Sequence[int]) -> int:
+def _compact(table: "Table", days: Sequence[int], engine: Engine) -> int:
     """Rewrite the small files of some days, and swap them in one commit: each swap goes through all manifests."""
     for _ in range(ATTEMPTS):
-        old: list[DataFile] = []
-        new: list[DataFile] = []
-        small = in_background(_small_files, table.refresh(), days)
-        for day, files in small.items():
-            if len(files) > 1:
-                compacted = in_background(rewrite, table, day, files)
-                new += [compacted] if compacted else []
-                old += files
+        old, new = engine.rewrite_days(table.refresh(), days)
         if not old or _replace(table, old, new):
             return len(old)
     raise Transient(f"Files of {'.'.join(table.name())} keep being rewritten by others. Try again later.")
-
-
-@names_corrupt_file
-def _small_files(table: "Table", days: Sequence[int]) -> dict[int, list["DataFile"]]:
-    found: dict[int, list[DataFile]] = {day: [] for day in days}
-    for task in table.scan().plan_files():
-        if task.file.partition[0] in found and task.file.file_size_in_bytes < LARGE_BYTES:
-            found[task.file.partition[0]].append(task.file)
-    return found
 
 
 def rewrite(

@@ -64,6 +64,7 @@ def remove_orphans(
     margin: timedelta = MARGIN,
     now: float | None = None,
     intended: Callable[[], Iterable[str]] = tuple,
+    referenced: "Callable[[Table], Iterable[str]] | None" = None,
 ) -> Orphans:
     """Remove the files below the table's folder to which nothing has referred for `margin`.
 
@@ -76,23 +77,25 @@ def remove_orphans(
             but no longer than `METADATA_MARGIN`.
         now: seconds since 1970.
         intended: gives the files that an intent refers to, for tables that have one.
+        referenced: gives what `references` gives.
 
     Raises:
         Permanent: the table refers to files that are not there, or not below its folder; nothing was removed.
         Transient: another process does the same.
     """
     now = time.time() if now is None else now
+    referenced = referenced or references
     root, io = _spelled(table.location()), _io_of(table)
     with _notes(notes) as database:
         # Files first: what is written while the metadata is read is then no candidate.
         began = time.time()
         database.executemany("INSERT OR IGNORE INTO found VALUES (?, ?, ?)", _files(io, root))
-        _refer(database, references(table.refresh()))
+        _refer(database, referenced(table.refresh()))
         _check(database, table, io, began)
         _refer(database, intended())
         _note(database, now)
         # Somebody may have committed meanwhile.
-        _refer(database, references(table.refresh()))
+        _refer(database, referenced(table.refresh()))
         _refer(database, intended())
         return _remove(database, io, now, margin)
 

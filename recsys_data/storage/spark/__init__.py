@@ -1,0 +1,1 @@
+"""Apache Spark over the tables of the lake."""
