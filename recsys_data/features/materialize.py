@@ -33,6 +33,7 @@ from recsys_data.features.tiles import tiles
 from recsys_data.leases import lease
 from recsys_data.settings import Settings
 from recsys_data.sql import quote
+from recsys_data.storage.availability import read_failure
 from recsys_data.storage.commit import Change, compare_and_set, expire_old_snapshots
 from recsys_data.storage.duckdb_writer import copy_days, copy_rows
 from recsys_data.storage.iceberg.manifest_stats import days as days_of
@@ -133,9 +134,10 @@ def _within_limits(name: str, work: "Callable[[duckdb.DuckDBPyConnection], Any]"
     try:
         with open_features(memory_bytes) as connection:
             return work(connection)
-    except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
-        first = str(error).splitlines()[0]
-        raise Transient(f"{name} could not be computed: {first} Free memory or space.") from None
+    except duckdb.Error as error:
+        if (said := read_failure(error)) is None:
+            raise
+        raise Transient(f"{name} could not be computed: {said} Free memory or space.") from None
 
 
 class _Refresh:

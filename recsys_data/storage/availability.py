@@ -8,7 +8,7 @@ from recsys_data.errors import Transient
 
 # By which S3 says that asking again is of no use.
 REFUSALS = ("NO_SUCH", "NoSuch", "ACCESS_DENIED", "AccessDenied", "InvalidAccessKey", "SignatureDoesNotMatch")
-SAID = re.compile(r"(?:(?<=OSError: )|^)[^\n]*AWS Error[^\n]*", re.MULTILINE)
+SAID = re.compile(r"^(?:OSError: )?([^\n]*AWS Error[^\n]*)", re.MULTILINE)
 SHOWN = 400
 
 
@@ -22,9 +22,9 @@ def unavailable(error: BaseException) -> StoreUnavailable | None:
     if not isinstance(error, OSError) and "duckdb" not in type(error).__module__:
         return None
     found = SAID.search(str(error))
-    if found is None or any(sign in found[0] for sign in REFUSALS):
+    if found is None or any(sign in found[1] for sign in REFUSALS):
         return None
-    return StoreUnavailable(f"The warehouse cannot be used now: {found[0][:SHOWN].rstrip('. ')}. Try again.")
+    return StoreUnavailable(f"The warehouse cannot be used now: {found[1][:SHOWN].rstrip('. ')}. Try again.")
 
 
 @contextlib.contextmanager
@@ -40,3 +40,11 @@ def reported() -> Iterator[None]:
         if found := unavailable(error):
             raise found from error
         raise
+
+
+def read_failure(error: Exception) -> str | None:
+    """What DuckDB said when files, memory or the object store failed it; None if what it was asked is at fault."""
+    lines = str(error).strip().splitlines() or [""]
+    if type(error).__name__ in ("IOException", "OutOfMemoryException"):
+        return lines[0]
+    return next((line for line in lines if line.startswith(("OSError: ", "FileNotFoundError: "))), None)

@@ -15,6 +15,7 @@ from recsys_data.days import day_key
 from recsys_data.durable import local_path
 from recsys_data.errors import Transient
 from recsys_data.sql import quote
+from recsys_data.storage.availability import read_failure
 from recsys_data.storage.query import data_files, relation
 
 if TYPE_CHECKING:
@@ -88,9 +89,11 @@ def rows_of(
     with session(parallel=True) as connection:
         try:
             return connection.sql(query, params=list(ids)).to_arrow_table().to_pylist()
-        except duckdb.IOException as error:
+        except duckdb.Error as error:
+            if (said := read_failure(error)) is None:
+                raise
             raise Transient(
-                f"{contract.name} could not be read, because its files changed: {error}. Try again."
+                f"{contract.name} could not be read, because its files changed: {said}. Try again."
             ) from None
 
 

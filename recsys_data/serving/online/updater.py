@@ -29,6 +29,7 @@ from recsys_data.serving.online.pieces import decoded, encoded, joined, settled
 from recsys_data.serving.online.position import KEY, HistoryPosition, Position, StreamPosition, decode, encode
 from recsys_data.serving.online_store.protocol import OnlineStore, Readable
 from recsys_data.sql import quote
+from recsys_data.storage.availability import read_failure
 from recsys_data.storage.iceberg.manifest_stats import days as days_of
 from recsys_data.storage.iceberg.manifest_stats import upper_bound
 from recsys_data.storage.ledger import read_ledger
@@ -258,9 +259,11 @@ def _explained() -> Iterator[None]:
 
     try:
         yield
-    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+    except duckdb.Error as error:
+        if (said := read_failure(error)) is None:
+            raise
         # Maintenance removes files that nothing refers to any more, while they may still be read here.
-        raise Transient(f"The lake could not be read: {str(error).splitlines()[0]} Try again.") from None
+        raise Transient(f"The lake could not be read: {said} Try again.") from None
     except _Deleted as error:
         raise Permanent(
             f"The online store cannot be made from the lake: {error} `recsys-data verify` says what is wrong."

@@ -28,6 +28,7 @@ from recsys_data.ingestion.batch.history.state import (
     stored_days,
 )
 from recsys_data.sql import quote
+from recsys_data.storage.availability import read_failure
 from recsys_data.storage.duckdb_writer import copy_rows
 from recsys_data.storage.iceberg.manifest_stats import upper_bound
 from recsys_data.storage.query import connect, file_path, relation
@@ -93,10 +94,11 @@ def refresh_history(lake: Lake, name: str, staging: Path, memory_bytes: int = 1_
                 update = _Update(lake, name, comparison, folder)
                 if update.make():
                     return update.result(time.perf_counter() - began)
-            except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
-                first = str(error).strip().splitlines()[0]
+            except duckdb.Error as error:
+                if (said := read_failure(error)) is None:
+                    raise
                 raise Transient(
-                    f"The history of {name} could not be made: {first} Free memory, or space in {staging} and "
+                    f"The history of {name} could not be made: {said} Free memory, or space in {staging} and "
                     f"{lake.warehouse}, and try again."
                 ) from None
             finally:
