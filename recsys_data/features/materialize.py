@@ -26,10 +26,10 @@ from recsys_data.contracts.model import tiles_name
 from recsys_data.days import MICROSECONDS_PER_DAY, to_microseconds
 from recsys_data.errors import Transient
 from recsys_data.features.aggregates import Tiles
+from recsys_data.features.day_tiles import day_tiles
 from recsys_data.features.lake import FeatureSources, open_features
 from recsys_data.features.point_in_time import EVENT_TIME, join
 from recsys_data.features.rows import IDENTITIES, merges
-from recsys_data.features.tiles import tiles
 from recsys_data.leases import lease
 from recsys_data.settings import Settings
 from recsys_data.sql import quote
@@ -224,19 +224,15 @@ class _Refresh:
     def make_tiles(self, connection: "duckdb.DuckDBPyConnection", days: list[int]) -> None:
         """Make and commit the tiles of some days."""
         name = self.stream or ""
-        source = self.features.sources[name]
         table = self.lake.table(tiles_name(self.name))
         stored = ", ".join(
             f"to_json({quote(one.name)})::VARCHAR AS {quote(one.name)}"
-            for one in states_needed(self.view, source, self.resolved)
+            for one in states_needed(self.view, self.features.sources[name], self.resolved)
             if one.struct
         )
         files = []
         for day in days:
-            rows = (
-                f"SELECT * FROM ({self.features.rows(name, {day}.__contains__)}) WHERE {_is_of(source.time or '', day)}"
-            )
-            made = tiles(self.view, name, source, self.resolved, rows)
+            made = day_tiles(connection, self.features, self.view, name, self.resolved, table, day)
             query = f"SELECT *{f' REPLACE ({stored})' if stored else ''} FROM ({made})"
             files.append(copy_rows(connection, query, table, day))
         self._commit(table, days, [file for file in files if file])
@@ -341,10 +337,6 @@ def _raw_days(view: FeatureView, moments: Iterable[int]) -> set[int]:
             cuts += [moment - one.delay - one.window.size] if one.is_aggregate and one.window.kind == ROLLING else []
             found |= {cut // MICROSECONDS_PER_DAY for cut in cuts if cut % view.hop}
     return found
-
-
-def _is_of(moment: str, day: int) -> str:
-    return f"epoch_us({quote(moment)}) // {MICROSECONDS_PER_DAY} = {day}"
 
 
 def _read(table: "Table") -> Computed:

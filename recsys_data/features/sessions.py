@@ -40,7 +40,7 @@ def sessions(source: Source, query: str, *, gap: int = GAP) -> str:
         seen AS (SELECT *, unnest(["#day", "#day" + 1]) AS "#seen" FROM visits),
         gaps AS (SELECT *, coalesce(epoch_us({time}) - lag(epoch_us({time})) OVER {by_day}) >= {gap}, true) AS "#starts"
             FROM seen),
-        numbered AS (SELECT * EXCLUDE ("#starts"), count(*) FILTER (WHERE "#starts") OVER {by_day}
+        numbered AS (SELECT * EXCLUDE ("#starts"), count(CASE WHEN "#starts" THEN true END) OVER {by_day}
             ROWS UNBOUNDED PRECEDING) AS "#session" FROM gaps)
         SELECT * EXCLUDE ("#who", "#acted", "#day", "#seen", "#session") FROM (SELECT *{known_now},
             coalesce({", ".join(map(quote, IDENTITY))}) AS visitor_id,

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 from recsys_data.days import date_of
 from recsys_data.durable import local_path, sync_all
-from recsys_data.errors import Permanent, Transient
+from recsys_data.errors import Permanent
 from recsys_data.settings import Settings
 from recsys_data.sql import literal
 from recsys_data.storage.iceberg.catalog import NAME
 from recsys_data.storage.integrity import names_corrupt_file
 from recsys_data.storage.maintenance.engine import LARGE_BYTES, Rewritten, small_files
 from recsys_data.storage.parquet import bounded_columns, described
-from recsys_data.storage.spark.session import said, spark_session
+from recsys_data.storage.spark.session import explained, spark_session
 from recsys_data.storage.tables import event_time
 
 if TYPE_CHECKING:
@@ -94,15 +94,8 @@ class SparkMaintenance:
     def _rows(self, statement: str) -> "list[Row]":
         """Run one statement of SQL."""
         session = spark_session(self._settings)
-        from py4j.protocol import Py4JError
-        from pyspark.errors import PySparkException
-
-        try:
+        with explained(self._settings):
             return session.sql(statement).collect()
-        except (PySparkException, Py4JError) as error:
-            raise Transient(
-                f"Spark at {self._settings.engine} failed: {said(error, self._settings)}. Try again."
-            ) from error
 
     @contextlib.contextmanager
     def _fork(self, table: "Table") -> Iterator[tuple[str, str]]:

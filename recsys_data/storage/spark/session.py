@@ -5,7 +5,9 @@ through the same catalog. The session is started when it is first asked for, and
 settings do not say (memory, executors) stands in Spark's own `spark-defaults.conf`.
 """
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,12 +61,24 @@ def spark_session(settings: Settings) -> "SparkSession":
         session.sql(f"SHOW NAMESPACES IN {NAME}").collect()
     except (PySparkException, Py4JError, OSError, RuntimeError) as error:
         raise Transient(
-            f"Spark at {address} cannot be used: {said(error, settings)}. Does it run, and is Java 17 installed here?"
+            f"Spark at {address} cannot be used: {_said(error, settings)}. Does it run, and is Java 17 installed here?"
         ) from error
     return session
 
 
-def said(error: Exception, settings: Settings) -> str:
+@contextlib.contextmanager
+def explained(settings: Settings) -> Iterator[None]:
+    """Within this, errors of Spark become `Transient`."""
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (PySparkException, Py4JError) as error:
+        raise Transient(f"Spark at {settings.engine} failed: {_said(error, settings)}. Try again.") from error
+
+
+def _said(error: Exception, settings: Settings) -> str:
     """What an error of Spark says in a line, without its stack."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     # The first line of what py4j raises names the call, the second the error.
