@@ -1,8 +1,9 @@
 """Maintenance by Spark: consumers go on beside it, and everybody reads the same rows as before."""
 
+import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from recsys_data.storage.maintenance.orphans import references
 from recsys_data.storage.spark.maintenance import FORKS
 from recsys_data.storage.spark.session import catalog_options
 from recsys_data_tests.ingestion.conftest import MakePlatform, contracts, make_platform, sessions
+from recsys_data_tests.support.lakes import database
 from recsys_data_tests.support.platform import Platform, view
 from recsys_data_tests.support.spark.sessions import spark_settings
 
@@ -34,10 +36,13 @@ TODAY = day_number(date(2026, 1, 31))
 pytestmark = pytest.mark.filterwarnings("ignore:.*socket:pytest.PytestUnraisableExceptionWarning")
 
 
-@pytest.fixture
-def platform(make_platform: MakePlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Platform:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def platform(
+    request: pytest.FixtureRequest, make_platform: MakePlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Platform]:
     monkeypatch.setattr(compaction, "SMALL_FILES", 2)
-    return make_platform(tmp_path / "data", **spark_settings())
+    with database() if request.param == "postgresql" else contextlib.nullcontext("") as catalog:
+        yield make_platform(tmp_path / "data", catalog=catalog, **spark_settings())
 
 
 def files(table: "Table") -> int:
@@ -69,7 +74,7 @@ def test_a_compaction_beside_a_running_consumer_loses_nothing_and_doubles_nothin
             raise
 
     def wait_for(commits: int) -> None:
-        until, deadline = fed + commits, time.monotonic() + 120
+        until, deadline = fed + commits, time.monotonic() + 300
         while fed < until and not errors and time.monotonic() < deadline:
             time.sleep(0.01)
         assert fed >= until
