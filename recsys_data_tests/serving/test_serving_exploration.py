@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 
 import pytest
 from hypothesis import given
@@ -23,7 +23,7 @@ def best_first(count):
 def plackett_luce(scores, temperature):
     """(rank, position) -> probability, over all orders one after the other."""
     weights = [math.exp((one - scores[0]) / (scores[0] - scores[-1]) / temperature) for one in scores]
-    found = Counter()
+    found: defaultdict[tuple[int, int], float] = defaultdict(float)
     for order in itertools.permutations(range(len(scores))):
         chance = 1.0
         for place, rank in enumerate(order):
