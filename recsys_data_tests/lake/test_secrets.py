@@ -13,8 +13,9 @@ from recsys_data_tests.support.lakes import database
 
 SECRET = "s3cret-p4ss"
 CATALOGS = [
-    f"postgresql://user:{SECRET}@127.0.0.1:1/lake",
-    f"postgresql://127.0.0.1:1/lake?user=user&password={SECRET}",
+    # With the driver of PostgreSQL, which is an extra.
+    pytest.param(f"postgresql://user:{SECRET}@127.0.0.1:1/lake", marks=pytest.mark.integration),
+    pytest.param(f"postgresql://127.0.0.1:1/lake?user=user&password={SECRET}", marks=pytest.mark.integration),
     f"http://127.0.0.1:1/catalog?credential=id:{SECRET}&warehouse=w",
     f"http://127.0.0.1:1/catalog?token={SECRET}",
 ]
