@@ -13,15 +13,17 @@ from recsys_data_tests.support.lakes import database
 
 SECRET = "s3cret-p4ss"
 CATALOGS = [
-    # With the driver of PostgreSQL, which is an extra.
-    pytest.param(f"postgresql://user:{SECRET}@127.0.0.1:1/lake", marks=pytest.mark.integration),
-    pytest.param(f"postgresql://127.0.0.1:1/lake?user=user&password={SECRET}", marks=pytest.mark.integration),
+    f"postgresql://user:{SECRET}@127.0.0.1:1/lake",
+    f"postgresql://127.0.0.1:1/lake?user=user&password={SECRET}",
     f"http://127.0.0.1:1/catalog?credential=id:{SECRET}&warehouse=w",
     f"http://127.0.0.1:1/catalog?token={SECRET}",
 ]
 
 
-@pytest.mark.parametrize("catalog", CATALOGS)
+# The driver of PostgreSQL is an extra.
+@pytest.mark.parametrize(
+    "catalog", [pytest.param(one, marks=[pytest.mark.integration] * one.startswith("postgresql")) for one in CATALOGS]
+)
 def test_a_catalog_that_is_away_is_named_without_its_password(
     catalog: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
