@@ -32,10 +32,10 @@ Freshness = Literal["fresh", "stale", "empty"]
 
 
 class LogStatus(msgspec.Struct, frozen=True):
-    """What waits in the event log."""
+    """What waits in the event log; bytes where the log knows them."""
 
     lag_events: int
-    lag_bytes: int
+    lag_bytes: int | None
 
 
 class LedgerStatus(msgspec.Struct, frozen=True):

@@ -1,10 +1,12 @@
 """The files in `deploy/` name commands, settings and metrics that there are, and are what their tools accept."""
 
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -107,7 +109,7 @@ def test_no_container_may_become_root() -> None:
 
 
 def _accepted_by(tool: str, *arguments: str, folder: Path = DEPLOY) -> None:
-    found = shutil.which(tool)
+    found = shutil.which(tool, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert found, f"{tool} is not installed; `.ci/run` installs it."
     done = subprocess.run([found, *arguments], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

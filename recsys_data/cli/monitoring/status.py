@@ -50,8 +50,9 @@ def show(found: "Status", online: "OnlineLag | str | None" = None) -> None:
 
     ledger, latency, answers = found.ledger, found.latency, found.answers
     removed = {"(replayed)": ledger.replayed, "(discarded)": ledger.discarded}
+    size = "" if found.log.lag_bytes is None else f", {found.log.lag_bytes:,} bytes"
     facts = [
-        ("waiting in the log", f"{found.log.lag_events:,} events, {found.log.lag_bytes:,} bytes"),
+        ("waiting in the log", f"{found.log.lag_events:,} events{size}"),
         ("read", f"{ledger.read:,}"),
         ("  accepted", f"{ledger.accepted:,}"),
         ("  duplicates", f"{ledger.duplicates:,}"),

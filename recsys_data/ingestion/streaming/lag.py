@@ -9,10 +9,10 @@ from recsys_data.storage.tables import Lake
 
 
 class Lag(NamedTuple):
-    """What waits: events in the log or on their way back to it, and bytes in the log."""
+    """What waits: events in the log or on their way back to it, and bytes in a log whose positions count them."""
 
     events: int
-    bytes: int
+    bytes: int | None
 
 
 def unread(log: EventLog, lake: Lake | None) -> dict[int, tuple[int, int]]:
@@ -27,5 +27,5 @@ def lag_of(log: EventLog, lake: Lake) -> Lag:
     ranges = unread(log, lake)
     return Lag(
         waiting(lake) + sum(log.count(partition, start) for partition, (start, _) in ranges.items()),
-        sum(end - start for start, end in ranges.values()),
+        sum(end - start for start, end in ranges.values()) if log.unit == "bytes" else None,
     )

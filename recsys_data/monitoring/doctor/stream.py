@@ -128,7 +128,7 @@ def lag(there: Deployment) -> list[Finding]:
     oldest = min(_received(there, partition, start) for partition, (start, _) in ranges.items())
     age = datetime.now(UTC) - oldest
     since = "" if oldest == NEVER else f", the oldest since {oldest:%Y-%m-%d %H:%M:%S} UTC"
-    found = f"{waiting:,} bytes wait{since}; {alive}"
+    found = f"{waiting:,} {there.log.unit} wait{since}; {alive}"
     if consumer:
         return [ok("lag", found)]
     advice = "Run `recsys-data up`, turn on the sensor of the interactions in Dagster, or `recsys-data ingest`."

@@ -56,6 +56,11 @@ class Appended:
 class EventLog(Protocol):
     """What every backend provides. Positions are integers that grow within a partition."""
 
+    @property
+    def unit(self) -> str:
+        """What positions count, `bytes` or `lines`."""
+        ...
+
     def append(self, lines: Sequence[bytes]) -> Appended | None:
         r"""Append lines (no newline within), in order; they are durable when this returns. Thread-safe.
 

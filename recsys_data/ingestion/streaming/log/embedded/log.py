@@ -29,6 +29,8 @@ class EmbeddedLog:
     Besides what `EventLog` lists, every method raises UserError if the folder cannot be used.
     """
 
+    unit = "bytes"
+
     def __init__(
         self,
         folder: Path,

@@ -36,6 +36,8 @@ class KafkaLog:
     UserError if the topic is missing.
     """
 
+    unit = "lines"
+
     def __init__(self, url: str, *, partitions: int = 4, wait_seconds: float = 8.0) -> None:
         """Name the topic of a URL (see `address.py`).
 
