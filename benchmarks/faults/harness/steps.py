@@ -277,10 +277,11 @@ def _replace(owner: Any, name: str, function: Any) -> None:
     setattr(owner, name, function)
 
 
-def _commit_regardless(table: Any, base: Any, ledger: Any, files: Any) -> None:
+def _commit_regardless(table: Any, base: Any, ledger: Any, files: Any, shared: bool) -> Any:
     table.refresh()
     stored = msgspec.structs.replace(ledger, token=os.urandom(8).hex())
     commit.swap(table, commit.Change(added=files, properties={LEDGER: msgspec.json.encode(stored).decode()}))
+    return ledger
 
 
 __all__ = ["PLACES", "STEPS", "Fault", "Steps", "sabotage", "tighten"]
