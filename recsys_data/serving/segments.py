@@ -50,7 +50,7 @@ def check_segment(where: str, column: str, contracts: Mapping[str, Contract]) ->
         )
     found = next(one for one in contracts[dataset].columns if one.name == column)
     if duckdb_type(found.type) not in KINDS:
-        raise ContractError(f"{where}: segment: {column} is {found.type}; expected text, a truth value or an integer.")
+        raise ContractError(f"{where}: segment: {column} is {found.type}; expected text, true or false, or an integer.")
     check_purpose(contracts, contracts[dataset], found, PURPOSE)
 
 
